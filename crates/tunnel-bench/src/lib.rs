@@ -1,0 +1,1 @@
+//! Measures tunnels beside plain tonic, side by side in one run.

@@ -1,0 +1,78 @@
+//! What is generated from which `.proto` files, and where it goes.
+
+use tonic_prost_build::Builder;
+
+/// One directory of generated code.
+pub(crate) struct Target {
+    /// The directory that imports are relative to.
+    pub(crate) include: &'static str,
+    /// The files to generate code for.
+    pub(crate) protos: Protos,
+    /// The directory that the generated files fill. Nothing else lives there.
+    pub(crate) out: &'static str,
+    /// Whether fields of type `bytes` and `map` become `Bytes` and `BTreeMap`
+    /// rather than `Vec<u8>` and `HashMap`.
+    pub(crate) wire_types: bool,
+    /// Whether to write the descriptors beside the code, for reflection.
+    pub(crate) descriptor: bool,
+    /// How the service stubs are generated.
+    pub(crate) stubs: fn(Builder) -> Builder,
+}
+
+/// The `.proto` files of a target.
+pub(crate) enum Protos {
+    /// These, relative to the include directory.
+    Files(&'static [&'static str]),
+    /// Every one in the include directory; none is not an error.
+    All,
+}
+
+/// Everything that `cargo xtask codegen` writes.
+pub(crate) const TARGETS: &[Target] = &[
+    Target {
+        include: "proto",
+        protos: Protos::Files(&["google/rpc/status.proto", "grpctunnel/v1/tunnel.proto"]),
+        out: "crates/tunnel-proto/src/generated",
+        wire_types: true,
+        descriptor: true,
+        stubs: gated_stubs,
+    },
+    Target {
+        include: "proto",
+        protos: Protos::Files(&["test/echo.proto"]),
+        out: "examples/support/src/generated",
+        wire_types: false,
+        descriptor: false,
+        stubs: plain_stubs,
+    },
+    Target {
+        include: "proto",
+        protos: Protos::Files(&["test/session.proto"]),
+        out: "examples/session_affinity/src/generated",
+        wire_types: false,
+        descriptor: false,
+        stubs: plain_stubs,
+    },
+    Target {
+        include: "crates/tunnel-conformance/proto",
+        protos: Protos::All,
+        out: "crates/tunnel-conformance/src/generated",
+        wire_types: false,
+        descriptor: false,
+        stubs: plain_stubs,
+    },
+];
+
+/// Stubs exactly as a user of tonic would have them.
+fn plain_stubs(builder: Builder) -> Builder {
+    builder
+}
+
+/// Stubs behind the crate features `client` and `server`, without `connect`, so
+/// that they need none of tonic's transport.
+fn gated_stubs(builder: Builder) -> Builder {
+    builder
+        .build_transport(false)
+        .client_mod_attribute(".", r#"#[cfg(feature = "client")]"#)
+        .server_mod_attribute(".", r#"#[cfg(feature = "server")]"#)
+}

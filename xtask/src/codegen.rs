@@ -1,0 +1,28 @@
+//! `cargo xtask codegen`: builds the generator and runs it.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::ctrl_c::exit_code;
+use crate::run::cargo;
+
+/// Generate Rust code from the `.proto` files.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Write nothing; fail if a generated file is not up to date.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut command = cargo();
+    command.args(["run", "--package", "xtask", "--features", "codegen"]);
+    command.args(["--bin", "xtask-codegen", "--"]);
+    if args.check {
+        command.arg("--check");
+    }
+    // What went wrong the generator has said itself.
+    let status = command.status().context("cannot run cargo")?;
+    Ok(exit_code(status).into())
+}

@@ -1,0 +1,107 @@
+//! The examples that `cargo xtask run-example` knows.
+
+/// An example.
+pub(crate) struct Example {
+    /// What one types.
+    pub(crate) name: &'static str,
+    /// What it shows.
+    pub(crate) about: &'static str,
+    /// The package that holds its programs.
+    pub(crate) package: &'static str,
+    /// How its programs play together.
+    pub(crate) kind: Kind,
+}
+
+/// How the programs of an example play together.
+pub(crate) enum Kind {
+    /// One program that does it all.
+    Alone {
+        /// Its name.
+        program: &'static str,
+    },
+    /// A server that runs until it is stopped, and a client that ends by itself.
+    ClientAndServer {
+        /// The name of the server.
+        server: &'static str,
+        /// The name of the client.
+        client: &'static str,
+        /// What the client is told unless the user says otherwise.
+        options: &'static [ClientOption],
+    },
+}
+
+/// An option that the client of an example is run with.
+pub(crate) struct ClientOption {
+    /// The option.
+    pub(crate) name: &'static str,
+    /// Its value, if it takes one.
+    pub(crate) value: Option<&'static str>,
+    /// Whether it is left out if somebody at a terminal could press Ctrl-C.
+    pub(crate) unattended_only: bool,
+}
+
+impl ClientOption {
+    const fn new(name: &'static str, value: Option<&'static str>) -> Self {
+        Self {
+            name,
+            value,
+            unattended_only: false,
+        }
+    }
+
+    const fn unattended(self) -> Self {
+        Self {
+            unattended_only: true,
+            ..self
+        }
+    }
+}
+
+const fn forward_tunnel(options: &'static [ClientOption]) -> Kind {
+    Kind::ClientAndServer {
+        server: "forward-tunnel-server",
+        client: "forward-tunnel-client",
+        options,
+    }
+}
+
+/// All examples, in the order in which to read them.
+pub(crate) const EXAMPLES: &[Example] = &[
+    Example {
+        name: "forward-tunnel",
+        about: "an ordinary tonic client calls an ordinary tonic service through a tunnel",
+        package: "forward-tunnel",
+        kind: forward_tunnel(&[]),
+    },
+    Example {
+        name: "session-affinity",
+        about: "two backends behind one address: plain calls break a session, a tunnel holds it",
+        package: "session-affinity",
+        kind: Kind::Alone {
+            program: "session-affinity",
+        },
+    },
+    Example {
+        name: "many-calls",
+        about: "1,000 calls at once on one tunnel, every answer checked",
+        package: "forward-tunnel",
+        kind: forward_tunnel(&[ClientOption::new("--calls", Some("1000"))]),
+    },
+    Example {
+        name: "long-lived",
+        about: "a tunnel kept open until Ctrl-C, with a call every second",
+        package: "forward-tunnel",
+        kind: forward_tunnel(&[
+            ClientOption::new("--keep-open", None),
+            ClientOption::new("--for", Some("3")).unattended(),
+        ]),
+    },
+    Example {
+        name: "custom-transport",
+        about: "the protocol over a byte stream of one's own, without tonic",
+        package: "custom-transport",
+        kind: Kind::Alone {
+            program: "custom-transport",
+        },
+    },
+];

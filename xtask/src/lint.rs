@@ -1,0 +1,59 @@
+//! `cargo xtask lint`: format, clippy, documentation and dependency trees.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::core_tree;
+use crate::run::{self, cargo};
+
+/// A check: its name, and what it does.
+type Step = (&'static str, fn() -> Result<()>);
+
+const STEPS: &[Step] = &[
+    ("format", format),
+    ("clippy", clippy),
+    ("documentation", documentation),
+    ("dependency trees", core_tree::run),
+];
+
+/// Runs every check, even after one has failed, so that one run shows all.
+pub(crate) fn run() -> Result<()> {
+    let failed: Vec<_> = STEPS.iter().filter(|step| !passes(step)).collect();
+    if failed.is_empty() {
+        println!("--- all checks passed");
+        return Ok(());
+    }
+    let names: Vec<_> = failed.iter().map(|(name, _)| *name).collect();
+    bail!("failed: {}", names.join(", "));
+}
+
+fn passes((name, check): &Step) -> bool {
+    println!("--- {name}");
+    let start = Instant::now();
+    let result = check();
+    let seconds = start.elapsed().as_secs_f32();
+    match &result {
+        Ok(()) => println!("--- {name}: ok ({seconds:.1} s)"),
+        Err(error) => println!("--- {name}: FAILED ({seconds:.1} s): {error:#}"),
+    }
+    result.is_ok()
+}
+
+fn format() -> Result<()> {
+    run::expect_success(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    let mut command = cargo();
+    command.args(["clippy", "--workspace", "--all-targets", "--all-features"]);
+    command.args(["--", "-D", "warnings"]);
+    run::expect_success(&mut command)
+}
+
+fn documentation() -> Result<()> {
+    let mut command = cargo();
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    command.args(["doc", "--workspace", "--no-deps", "--all-features"]);
+    run::expect_success(&mut command)
+}

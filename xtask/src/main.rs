@@ -1,0 +1,63 @@
+//! Tasks of this repository: `cargo xtask` says what there is.
+//!
+//! Each subcommand has a file of its own. Of the others, [`run`] starts a program
+//! and waits for it; [`process`], [`pair`], [`output`] and [`ctrl_c`] run several
+//! at once and see to it that all of them end.
+
+mod codegen;
+mod core_tree;
+mod ctrl_c;
+mod examples;
+mod lint;
+mod output;
+mod pair;
+mod process;
+mod run;
+mod run_example;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Tasks of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    RunExample(run_example::Args),
+    Test(test::Args),
+    /// Check format, clippy, documentation and dependency trees.
+    Lint,
+    Codegen(codegen::Args),
+    /// Check that the crates which must stay small depend on nothing large.
+    CoreTree,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(task: Option<Task>) -> Result<ExitCode> {
+    match task {
+        None => Cli::command().print_help()?,
+        Some(Task::RunExample(args)) => return run_example::run(&args),
+        Some(Task::Test(args)) => test::run(&args)?,
+        Some(Task::Lint) => lint::run()?,
+        Some(Task::Codegen(args)) => return codegen::run(&args),
+        Some(Task::CoreTree) => core_tree::run()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,484 @@
+//! Every number that can be set, its default and its cap.
+//!
+//! A [`Config`] exists only in a form whose parts agree with each other:
+//! [`ConfigBuilder::build`] refuses the others with a sentence. What happens
+//! when a limit is reached is said at its setter.
+//!
+//! # The worst-case memory of a tunnel
+//!
+//! With `S` = [`max_concurrent_streams`](ConfigBuilder::max_concurrent_streams), and without
+//! [`overcommit`](ConfigBuilder::overcommit), what a peer can make this side hold is at most
+//!
+//! ```text
+//!     received payload      max_buffered_bytes
+//!   + message boundaries    max_buffered_bytes + S × max_unread_empty_messages
+//!   + metadata              S × max_metadata_size
+//!   + refusals not yet read max_pending_refusals × 128 bytes
+//!   + the stream table      S × about 700 bytes
+//! ```
+//!
+//! and what the local application can make it hold is at most
+//! `S × (send_buffer + its largest single write + max_metadata_size)`. The transport's
+//! own buffers (one partial frame of at most
+//! [`max_frame_size`](ConfigBuilder::max_frame_size), one batch of `transmit`) come on top.
+
+use std::time::Duration;
+
+use crate::frame::MAX_CHUNK_SIZE;
+
+/// The largest window, in bytes: HTTP/2's own limit, so that a window fits a
+/// signed 32-bit number at every peer.
+pub const MAX_WINDOW: u32 = i32::MAX as u32;
+
+/// Which protocol revisions one side is willing to speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Revisions {
+    /// Revision one, and zero with a peer that does not negotiate. The default.
+    #[default]
+    ZeroAndOne,
+    /// Revision zero alone: no flow control inside the tunnel.
+    OnlyZero,
+    /// Revision one alone: a tunnel to a peer that does not speak it fails.
+    OnlyOne,
+}
+
+impl Revisions {
+    pub(crate) fn allows_zero(self) -> bool {
+        !matches!(self, Self::OnlyOne)
+    }
+
+    pub(crate) fn allows_one(self) -> bool {
+        !matches!(self, Self::OnlyZero)
+    }
+
+    /// The list a handler announces.
+    pub(crate) fn to_wire(self) -> Vec<i32> {
+        match self {
+            Self::ZeroAndOne => vec![0, 1],
+            Self::OnlyZero => vec![0],
+            Self::OnlyOne => vec![1],
+        }
+    }
+}
+
+/// The validated settings of a [`Connection`](crate::Connection).
+///
+/// ```
+/// use tunnel_core::Config;
+///
+/// let config = Config::builder()
+///     .max_message_size(64 << 20)
+///     .max_concurrent_streams(256)
+///     .build()?;
+/// # let _ = config;
+///
+/// // Parts that contradict each other are refused with a sentence.
+/// let refused = Config::builder().initial_window(8 << 20).build();
+/// assert!(refused.is_err());
+/// # Ok::<(), tunnel_core::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    pub(crate) v: Values,
+}
+
+impl Config {
+    /// Starts from the defaults.
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder {
+            v: Values::default(),
+        }
+    }
+
+    /// Starts from these settings.
+    pub fn to_builder(&self) -> ConfigBuilder {
+        ConfigBuilder { v: self.v.clone() }
+    }
+
+    /// The limit on concurrent streams.
+    pub fn max_concurrent_streams(&self) -> usize {
+        self.v.max_concurrent_streams
+    }
+
+    /// The limit on one received message, in bytes.
+    pub fn max_message_size(&self) -> usize {
+        self.v.max_message_size
+    }
+
+    /// The limit on the metadata of one frame, in bytes.
+    pub fn max_metadata_size(&self) -> usize {
+        self.v.max_metadata_size
+    }
+
+    /// The limit on one encoded frame, in bytes: for the transport's deframer.
+    pub fn max_frame_size(&self) -> usize {
+        self.v.max_frame_size
+    }
+
+    /// The window each stream starts with, in bytes.
+    pub fn initial_window(&self) -> u32 {
+        self.v.initial_window
+    }
+
+    /// How long a caller waits for settings.
+    pub fn settings_timeout(&self) -> Duration {
+        self.v.settings_timeout
+    }
+
+    /// The revisions this side is willing to speak.
+    pub fn revisions(&self) -> Revisions {
+        self.v.revisions
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Values {
+    pub(crate) revisions: Revisions,
+    pub(crate) max_concurrent_streams: usize,
+    pub(crate) initial_window: u32,
+    pub(crate) max_window: u32,
+    pub(crate) chunk_size: usize,
+    pub(crate) max_message_size: usize,
+    pub(crate) max_metadata_size: usize,
+    pub(crate) max_frame_size: usize,
+    pub(crate) max_buffered_bytes: usize,
+    pub(crate) overcommit: bool,
+    pub(crate) send_buffer: usize,
+    pub(crate) max_unread_empty_messages: usize,
+    pub(crate) max_pending_refusals: usize,
+    pub(crate) max_stray_frames: usize,
+    pub(crate) max_empty_frames: usize,
+    pub(crate) max_cancel_burst: u32,
+    pub(crate) max_cancels_per_second: u32,
+    pub(crate) unread_high_mark: usize,
+    pub(crate) unread_low_mark: usize,
+    pub(crate) unread_high_messages: usize,
+    pub(crate) unread_stall_timeout: Duration,
+    pub(crate) settings_timeout: Duration,
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self {
+            revisions: Revisions::ZeroAndOne,
+            max_concurrent_streams: 1024,
+            initial_window: 65_536,
+            max_window: 4 << 20,
+            chunk_size: MAX_CHUNK_SIZE,
+            max_message_size: 4 << 20,
+            max_metadata_size: 64 << 10,
+            max_frame_size: 256 << 10,
+            max_buffered_bytes: 128 << 20,
+            overcommit: false,
+            send_buffer: 128 << 10,
+            max_unread_empty_messages: 16_384,
+            max_pending_refusals: 4096,
+            max_stray_frames: 16_384,
+            max_empty_frames: 1024,
+            max_cancel_burst: 4096,
+            max_cancels_per_second: 1024,
+            unread_high_mark: 8 << 20,
+            unread_low_mark: 2 << 20,
+            unread_high_messages: 65_536,
+            unread_stall_timeout: Duration::from_secs(30),
+            settings_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Collects settings for a [`Config`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct ConfigBuilder {
+    v: Values,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $ty:ty;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(mut self, value: $ty) -> Self {
+            self.v.$name = value;
+            self
+        }
+    )*};
+}
+
+impl ConfigBuilder {
+    setters! {
+        /// Which protocol revisions this side speaks. Default: both.
+        revisions: Revisions;
+
+        /// How many streams may be open at once. Default 1,024.
+        ///
+        /// Past it a caller's own [`open`](crate::Connection::open) fails at once with
+        /// RESOURCE_EXHAUSTED, and a handler refuses the new stream with the same.
+        max_concurrent_streams: usize;
+
+        /// The window each stream starts with, in bytes: what the peer may send before the
+        /// application has read. Default 65,536, as with every other speaker of the protocol.
+        ///
+        /// Set less only for peers known to obey it: the Python caller sends 65,536 bytes
+        /// whatever it was told. A peer that sends beyond the window has that stream ended
+        /// with RESOURCE_EXHAUSTED.
+        initial_window: u32;
+
+        /// How far a window may grow by itself, in bytes, while its application keeps up and
+        /// the window is what holds the sender back. Default 4 MiB. The initial window turns
+        /// growth off. Growth never exceeds what [`max_buffered_bytes`](Self::max_buffered_bytes)
+        /// leaves over the promised initial windows.
+        max_window: u32;
+
+        /// The largest piece of a message sent in one frame, in bytes. Default and cap 16,384,
+        /// the protocol's number.
+        chunk_size: usize;
+
+        /// The largest message accepted, in bytes. Default 4 MiB, tonic's and gRPC's number.
+        ///
+        /// A larger one ends its stream with OUT_OF_RANGE (the code tonic uses for the same).
+        /// Nothing is allocated by a declared size.
+        max_message_size: usize;
+
+        /// The largest metadata of one frame, in bytes, as
+        /// [`Metadata::size`](crate::Metadata::size) counts it; the method name counts too, and
+        /// a status is held to the same limit. Default 64 KiB.
+        ///
+        /// A call received with more is ended with RESOURCE_EXHAUSTED; opening one with more
+        /// fails likewise.
+        max_metadata_size: usize;
+
+        /// The largest encoded frame accepted, in bytes. Default 256 KiB. A larger one ends
+        /// the tunnel: what follows cannot be found. At least twice
+        /// [`max_metadata_size`](Self::max_metadata_size) and 64 KiB more.
+        max_frame_size: usize;
+
+        /// What may lie unread on all streams together, in bytes. Default 128 MiB.
+        ///
+        /// Streams × initial window, and the high mark of revision zero, must fit, so that no
+        /// promise is made that cannot be kept; see [`overcommit`](Self::overcommit).
+        max_buffered_bytes: usize;
+
+        /// Allows streams × initial window to exceed
+        /// [`max_buffered_bytes`](Self::max_buffered_bytes). Default false.
+        ///
+        /// When the sum of unread bytes then reaches the cap, the stream with the most unread
+        /// bytes is ended with RESOURCE_EXHAUSTED, again and again until the sum fits.
+        overcommit: bool;
+
+        /// How many bytes a stream takes from its application before it is not writable any
+        /// more. Default 128 KiB. One write may overshoot it.
+        send_buffer: usize;
+
+        /// How many empty messages may lie unread on one stream. Default 16,384: a little more
+        /// than fit a 64 KiB window of plain gRPC. Empty messages need no window, so they need
+        /// a limit; past it the stream is ended with RESOURCE_EXHAUSTED.
+        max_unread_empty_messages: usize;
+
+        /// How many refusals may wait to be read by a peer that opens streams faster than it
+        /// reads. Default 4,096. One more ends the tunnel.
+        max_pending_refusals: usize;
+
+        /// How many frames for streams that have ended are ignored beyond those that may have
+        /// been under way when they ended, each frame that says something on a live stream
+        /// making up for one. Default 16,384. One more ends the tunnel.
+        max_stray_frames: usize;
+
+        /// How many frames that say nothing (an empty piece of a message, an empty window
+        /// update, an unknown kind) are ignored, each frame that says something making up for
+        /// one. Default 1,024. One more ends the tunnel.
+        max_empty_frames: usize;
+
+        /// How many calls a peer may open and cancel before their handlers answered, all at
+        /// once. Default 4,096. See
+        /// [`max_cancels_per_second`](Self::max_cancels_per_second).
+        max_cancel_burst: u32;
+
+        /// How many such cancels a second are made up for. Default 1,024. A peer that goes on
+        /// faster (HTTP/2 knows this as rapid reset) has its tunnel ended.
+        max_cancels_per_second: u32;
+
+        /// Revision zero: how many unread bytes on all its streams stop the reading of the
+        /// tunnel. Default 8 MiB.
+        unread_high_mark: usize;
+
+        /// Revision zero: below how many unread bytes reading goes on. Default 2 MiB.
+        unread_low_mark: usize;
+
+        /// Revision zero: how many unread messages on all its streams stop the reading of the
+        /// tunnel; half as many let it go on. Default 65,536.
+        unread_high_messages: usize;
+
+        /// Revision zero: how long reading may stand still before the fullest stream is ended
+        /// with RESOURCE_EXHAUSTED. Default 30 s.
+        unread_stall_timeout: Duration;
+
+        /// How long a caller waits for the handler's settings before it gives up on the tunnel.
+        /// Default 10 s.
+        settings_timeout: Duration;
+    }
+
+    /// Checks that the parts agree.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] whose text names the contradiction.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        self.check_ranges()?;
+        self.check_memory()?;
+        Ok(Config { v: self.v })
+    }
+
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        let v = &self.v;
+        let at_least_one = [
+            ("max_concurrent_streams", v.max_concurrent_streams),
+            ("chunk_size", v.chunk_size),
+            ("send_buffer", v.send_buffer),
+            ("max_unread_empty_messages", v.max_unread_empty_messages),
+            ("max_pending_refusals", v.max_pending_refusals),
+            ("unread_high_messages", v.unread_high_messages),
+            ("max_cancel_burst", v.max_cancel_burst as usize),
+        ];
+        for (name, value) in at_least_one {
+            ensure(value > 0, || format!("{name} must be at least 1"))?;
+        }
+        ensure(v.chunk_size <= MAX_CHUNK_SIZE, || {
+            format!(
+                "chunk_size is {}, but the protocol allows at most {MAX_CHUNK_SIZE}",
+                v.chunk_size
+            )
+        })?;
+        ensure(v.initial_window <= v.max_window, || {
+            format!(
+                "initial_window ({}) is larger than max_window ({})",
+                v.initial_window, v.max_window
+            )
+        })?;
+        ensure(v.max_window <= MAX_WINDOW, || {
+            format!(
+                "max_window is {}, but a window is at most {MAX_WINDOW}",
+                v.max_window
+            )
+        })?;
+        ensure(v.initial_window > 0, || {
+            "initial_window is 0: no message that is not empty could ever be received".into()
+        })?;
+        ensure(v.max_message_size <= u32::MAX as usize, || {
+            format!(
+                "max_message_size is {}, but the wire can only say {}",
+                v.max_message_size,
+                u32::MAX
+            )
+        })?;
+        ensure(v.unread_low_mark < v.unread_high_mark, || {
+            format!(
+                "unread_low_mark ({}) must be below unread_high_mark ({})",
+                v.unread_low_mark, v.unread_high_mark
+            )
+        })?;
+        ensure(!v.settings_timeout.is_zero(), || {
+            "settings_timeout is zero: every tunnel would fail".into()
+        })
+    }
+
+    fn check_memory(&self) -> Result<(), ConfigError> {
+        let v = &self.v;
+        let frame = v
+            .max_metadata_size
+            .saturating_mul(2)
+            .saturating_add(64 << 10);
+        ensure(v.max_frame_size >= frame, || {
+            format!(
+                "max_frame_size ({}) is too small for max_metadata_size ({}): it needs {frame}",
+                v.max_frame_size, v.max_metadata_size
+            )
+        })?;
+        let promised = v.promised();
+        ensure(v.overcommit || promised <= v.max_buffered_bytes, || {
+            format!(
+                "{} streams with windows of {} bytes and an unread_high_mark of {} promise {promised} \
+                 bytes, more than max_buffered_bytes ({}); lower one of them, raise the cap, or \
+                 choose overcommit",
+                v.max_concurrent_streams,
+                v.initial_window,
+                v.unread_high_mark,
+                v.max_buffered_bytes
+            )
+        })
+    }
+}
+
+impl Values {
+    /// What the peer was promised it may send unread, in bytes.
+    fn promised(&self) -> usize {
+        let windows = self
+            .max_concurrent_streams
+            .saturating_mul(self.initial_window as usize);
+        let unwindowed = if self.revisions.allows_zero() {
+            self.unread_high_mark
+        } else {
+            0
+        };
+        windows.saturating_add(unwindowed)
+    }
+
+    /// What may be granted or held beyond the promise, in bytes.
+    pub(crate) fn spare(&self) -> usize {
+        self.max_buffered_bytes.saturating_sub(self.promised())
+    }
+}
+
+fn ensure(holds: bool, sentence: impl FnOnce() -> String) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError(sentence()))
+    }
+}
+
+/// Why a [`Config`] was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(builder: ConfigBuilder, word: &str) {
+        let error = builder.build().expect_err("must be refused").to_string();
+        assert!(error.contains(word), "{error}");
+    }
+
+    #[test]
+    fn the_defaults_pass_their_own_checks() {
+        Config::default()
+            .to_builder()
+            .build()
+            .expect("defaults agree");
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_a_sentence_that_names_them() {
+        let b = Config::builder;
+        refused(b().chunk_size(16_385), "chunk_size");
+        refused(b().chunk_size(0), "chunk_size");
+        refused(b().initial_window(0), "initial_window");
+        refused(b().initial_window(5 << 20), "max_window");
+        refused(b().max_window(u32::MAX), "max_window");
+        refused(b().max_concurrent_streams(0), "max_concurrent_streams");
+        refused(b().max_metadata_size(1 << 20), "max_frame_size");
+        refused(b().unread_low_mark(8 << 20), "unread_low_mark");
+        refused(b().settings_timeout(Duration::ZERO), "settings_timeout");
+        refused(b().send_buffer(0), "send_buffer");
+        if usize::BITS > 32 {
+            refused(b().max_message_size(usize::MAX), "max_message_size");
+        }
+    }
+
+    #[test]
+    fn windows_over_the_cap_are_refused_unless_overcommit_is_chosen_by_name() {
+        let over = Config::builder().max_concurrent_streams(100_000);
+        refused(over.clone(), "overcommit");
+        over.overcommit(true).build().expect("chosen by name");
+    }
+}

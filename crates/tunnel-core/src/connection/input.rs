@@ -1,0 +1,425 @@
+//! What the peer says.
+//!
+//! The rule of proportion: a fault ends the stream it concerns; only what makes the rest of
+//! the tunnel unintelligible, or a limit that protects it, ends the tunnel.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::negotiation::LAST_STREAM_KEY;
+use super::{Connection, Phase};
+use crate::event::Event;
+use crate::frame::{CONTROL_STREAM_ID, CloseStream, Frame, FrameKind, NewStream};
+use crate::streams::flow::Window;
+use crate::streams::recv::RecvEnd;
+use crate::streams::send::Head;
+use crate::streams::state::RecvState;
+use crate::streams::store::{Rest, Stream};
+use crate::streams::{Revision, StreamId};
+use crate::timer::Timer;
+use crate::{
+    Code, ConnectionError, EndReason, Initiator, Limit, Metadata, Side, Status, StreamError,
+    StreamFault, parse_grpc_timeout,
+};
+
+/// What handling a frame on a live stream came to.
+type Outcome = Result<Handled, StreamFault>;
+
+enum Handled {
+    /// The frame said something.
+    Useful,
+    /// The frame said nothing.
+    Empty,
+    /// Handler: the caller has cancelled.
+    Cancelled,
+    /// Caller: the stream failed although its peer did no wrong.
+    Failed(StreamError),
+}
+
+impl Connection {
+    /// Takes one frame from the peer. Timers that are due go first.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the tunnel. Frames after the end are ignored.
+    pub fn handle_frame(&mut self, now: Instant, frame: Frame) -> Result<(), ConnectionError> {
+        self.handle_timeout(now);
+        let result = match self.phase {
+            Phase::Ended(_) => return Ok(()),
+            Phase::Opening => Err(ConnectionError::SettingsMissing {
+                id: frame.stream_id,
+            }),
+            Phase::AwaitingSettings => self.on_first_frame(frame),
+            Phase::Ready => self.on_frame(frame),
+        };
+        if let Err(error) = &result {
+            self.end(EndReason::Error(error.clone()));
+        }
+        self.update_pause();
+        self.finish_drain_if_done();
+        result
+    }
+
+    fn on_first_frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
+        let id = frame.stream_id;
+        match frame.kind {
+            FrameKind::Settings(settings) if id == CONTROL_STREAM_ID => self.on_settings(&settings),
+            FrameKind::Settings(_) => Err(ConnectionError::UnexpectedSettings { id }),
+            _ => Err(ConnectionError::SettingsMissing { id }),
+        }
+    }
+
+    fn on_frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
+        let id = frame.stream_id;
+        self.check_direction(id, &frame.kind)?;
+        if let FrameKind::NewStream(new) = frame.kind {
+            return self.on_new_stream(id, new);
+        }
+        if id == CONTROL_STREAM_ID {
+            return self.on_control_frame(frame.kind);
+        }
+        if matches!(frame.kind, FrameKind::Settings(_)) {
+            return Err(ConnectionError::UnexpectedSettings { id });
+        }
+        let highest = self.highest_known();
+        if id > highest {
+            return Err(ConnectionError::UnknownStream { id, highest });
+        }
+        let data = payload_len(&frame.kind);
+        let outcome = match self.store.split(id) {
+            // A caller's stream may be over before its application has read it.
+            Some((stream, rest)) if !is_over(stream, rest_side(&frame.kind)) => {
+                on_stream_frame(stream, rest, frame.kind)
+            }
+            _ => return self.late(data),
+        };
+        self.settle_outcome(id, outcome)
+    }
+
+    /// The highest id the peer may speak of.
+    fn highest_known(&self) -> i64 {
+        match self.store.side {
+            Side::Caller => self.highest_sent,
+            Side::Handler => self.next_id - 1,
+        }
+    }
+
+    fn check_direction(&self, id: i64, kind: &FrameKind) -> Result<(), ConnectionError> {
+        let of = match kind {
+            FrameKind::NewStream(_) | FrameKind::HalfClose | FrameKind::Cancel => Side::Caller,
+            FrameKind::Settings(_) | FrameKind::Headers(_) | FrameKind::Close(_) => Side::Handler,
+            _ => return Ok(()),
+        };
+        if of == self.store.side {
+            return Err(ConnectionError::WrongDirection { id, side: of });
+        }
+        Ok(())
+    }
+
+    fn late(&mut self, data: usize) -> Result<(), ConnectionError> {
+        self.store
+            .counts
+            .late_frame(data)
+            .map_err(ConnectionError::Limit)
+    }
+
+    fn on_control_frame(&mut self, kind: FrameKind) -> Result<(), ConnectionError> {
+        if let FrameKind::Close(close) = &kind
+            && self.peer_knows_drain
+            && let Some(last) = close.trailers.get(LAST_STREAM_KEY)
+            && let Ok(last) = last.parse()
+        {
+            return self.on_going_away(last);
+        }
+        self.late(payload_len(&kind))
+    }
+
+    fn on_going_away(&mut self, last: i64) -> Result<(), ConnectionError> {
+        if self.peer_draining {
+            return self.late(0);
+        }
+        self.peer_draining = true;
+        for id in self.store.ids().into_iter().filter(|&id| id > last) {
+            let mut error = StreamError::new(
+                Code::Unavailable,
+                "the tunnel is draining; the call was not processed",
+                Initiator::Remote,
+            );
+            error.not_processed = true;
+            self.store
+                .fail(id, error, false)
+                .map_err(ConnectionError::Limit)?;
+        }
+        self.store.events.push_back(Event::GoingAway { last });
+        Ok(())
+    }
+
+    fn on_new_stream(&mut self, id: i64, new: NewStream) -> Result<(), ConnectionError> {
+        if id < 0 {
+            return Err(ConnectionError::NegativeId { id });
+        }
+        let highest = self.next_id - 1;
+        if id <= highest {
+            return Err(ConnectionError::IdNotIncreasing { id, highest });
+        }
+        // Used from here on, whatever becomes of it: its late frames are ignored.
+        self.next_id = id.saturating_add(1);
+        match self.check_new_stream(&new) {
+            Ok((revision, credit)) => {
+                self.store.counts.useful_frame();
+                self.accept(id, new, revision, credit);
+                Ok(())
+            }
+            Err((status, not_processed)) => {
+                let window = match Revision::from_wire(new.revision) {
+                    Some(Revision::Zero) => None,
+                    _ => Some(u64::from(self.config().initial_window())),
+                };
+                self.store.counts.allow_late_frames(window, 0);
+                self.store
+                    .refuse(id, status, not_processed)
+                    .map_err(ConnectionError::Limit)
+            }
+        }
+    }
+
+    fn check_new_stream(&self, new: &NewStream) -> Result<(Revision, Window), (Status, bool)> {
+        let fault = |fault: StreamFault| {
+            let status = StreamError::fault(&fault, Side::Handler).to_status();
+            (status, false)
+        };
+        if self.draining {
+            let status = Status::new(
+                Code::Unavailable,
+                "the tunnel is draining; the call was not processed",
+            );
+            return Err((status, true));
+        }
+        let revision = self
+            .accepts_revision(new.revision)
+            .ok_or_else(|| fault(StreamFault::RevisionNotOffered(new.revision)))?;
+        if new.method.is_empty() || new.method == "/" {
+            return Err(fault(StreamFault::EmptyMethod));
+        }
+        if new.headers.size() + new.method.len() > self.config().max_metadata_size() {
+            return Err(fault(StreamFault::Limit(Limit::MetadataSize)));
+        }
+        let credit = match revision {
+            Revision::Zero => Window::default(),
+            Revision::One => {
+                Window::new(new.initial_window).ok_or_else(|| fault(StreamFault::WindowOverflow))?
+            }
+        };
+        if !self.store.counts.can_open(&self.store.config) {
+            return Err(fault(StreamFault::Limit(Limit::ConcurrentStreams)));
+        }
+        Ok((revision, credit))
+    }
+
+    fn accept(&mut self, id: i64, new: NewStream, revision: Revision, credit: Window) {
+        let timeout = new.headers.get("grpc-timeout").and_then(parse_grpc_timeout);
+        let deadline = match (self.now, timeout) {
+            (Some(now), Some(timeout)) => now.checked_add(timeout),
+            _ => None,
+        };
+        let stream = Stream::new(id, revision, credit, None, &self.store.config);
+        self.store.insert(stream, deadline);
+        let method = match new.method.strip_prefix('/') {
+            Some(_) => new.method,
+            None => format!("/{}", new.method),
+        };
+        self.store.events.push_back(Event::Opened {
+            id: StreamId(id),
+            method,
+            headers: new.headers,
+            deadline,
+        });
+        if timeout.is_some_and(|t| t.is_zero())
+            && let Some(now) = self.now
+        {
+            // Expired on arrival: whoever was just told is told again at once.
+            self.expire_calls(now);
+        }
+    }
+
+    /// Acts on what a stream's frame came to.
+    fn settle_outcome(&mut self, id: i64, outcome: Outcome) -> Result<(), ConnectionError> {
+        let side = self.store.side;
+        let result = match outcome {
+            Ok(Handled::Useful) => {
+                self.store.counts.useful_frame();
+                self.store.enforce_buffer_cap()
+            }
+            Ok(Handled::Empty) => self.store.counts.empty_frame(&self.store.config.v),
+            Ok(Handled::Cancelled) => self.on_cancel(id),
+            Ok(Handled::Failed(error)) => self.store.fault(id, error, false),
+            Err(fault) => {
+                tracing::debug!(stream = id, %fault, "the peer's fault ends a stream");
+                self.store.fault(id, StreamError::fault(&fault, side), true)
+            }
+        };
+        result.map_err(ConnectionError::Limit)
+    }
+
+    fn on_cancel(&mut self, id: i64) -> Result<(), Limit> {
+        let answered = self
+            .store
+            .get(id)
+            .is_some_and(|s| matches!(s.send.head, Head::Written));
+        if !answered && let Some(now) = self.now {
+            self.store.counts.rapid_cancel(now, &self.store.config.v)?;
+        }
+        let error = StreamError::new(
+            Code::Cancelled,
+            "the caller cancelled the call",
+            Initiator::Remote,
+        );
+        // A courtesy that peers ignore: left out rather than let the queue reach its limit.
+        let room =
+            self.store.schedule.refusals.len() < self.store.config.v.max_pending_refusals / 2;
+        self.store.fail(id, error, room)
+    }
+
+    /// Revision zero: pauses reading above the high mark, goes on below the low one.
+    pub(super) fn update_pause(&mut self) {
+        let (v, counts) = (&self.store.config.v, &mut self.store.counts);
+        let above = counts.unwindowed_unread >= v.unread_high_mark
+            || counts.unwindowed_messages >= v.unread_high_messages;
+        let below = counts.unwindowed_unread <= v.unread_low_mark
+            && counts.unwindowed_messages <= v.unread_high_messages / 2;
+        if !counts.paused && above {
+            counts.paused = true;
+            let at = self.now.and_then(|n| n.checked_add(v.unread_stall_timeout));
+            if let Some(at) = at {
+                self.store.timers.set(Timer::UnreadStall, at);
+            }
+        } else if counts.paused && below {
+            counts.paused = false;
+            self.store.timers.clear(Timer::UnreadStall);
+        }
+    }
+}
+
+fn payload_len(kind: &FrameKind) -> usize {
+    match kind {
+        FrameKind::Message { data, .. } | FrameKind::MoreData(data) => data.len(),
+        _ => 0,
+    }
+}
+
+/// What a frame needs to be of interest: its stream's sending half, for a window update; or
+/// its receiving half, for all else.
+enum Half {
+    Send,
+    Recv,
+}
+
+fn rest_side(kind: &FrameKind) -> Half {
+    match kind {
+        FrameKind::WindowUpdate(_) => Half::Send,
+        _ => Half::Recv,
+    }
+}
+
+fn is_over(stream: &Stream, half: Half) -> bool {
+    match half {
+        Half::Send => stream.send.state == crate::streams::state::SendState::Done,
+        // A handler's half-closed stream is not over: data after half-close is a fault.
+        Half::Recv => {
+            stream.recv.state == RecvState::Ended
+                && !matches!(stream.recv.end, Some(RecvEnd::HalfClosed))
+        }
+    }
+}
+
+fn on_stream_frame(stream: &mut Stream, rest: Rest<'_>, kind: FrameKind) -> Outcome {
+    match kind {
+        FrameKind::Message { size, data } => on_message(stream, rest, size, data),
+        FrameKind::MoreData(data) => on_more(stream, rest, data),
+        FrameKind::HalfClose => on_half_close(stream, rest),
+        FrameKind::Headers(headers) => on_headers(stream, rest, headers),
+        FrameKind::Close(close) => on_close(stream, rest, close),
+        FrameKind::WindowUpdate(credit) => on_window_update(stream, rest, credit),
+        FrameKind::Cancel => Ok(Handled::Cancelled),
+        FrameKind::Settings(_) | FrameKind::NewStream(_) | FrameKind::Unknown => Ok(Handled::Empty),
+    }
+}
+
+fn check_receiving(stream: &Stream) -> Result<(), StreamFault> {
+    match stream.recv.state {
+        RecvState::Open => Ok(()),
+        RecvState::Ended => Err(StreamFault::DataAfterHalfClose),
+    }
+}
+
+fn on_message(stream: &mut Stream, mut rest: Rest<'_>, size: u32, data: Bytes) -> Outcome {
+    check_receiving(stream)?;
+    let len = data.len();
+    stream.recv.begin(size, data, rest.config)?;
+    // A peer may leave out headers before its first message.
+    stream.recv.see_headers(Metadata::new());
+    rest.arrived(stream, len, 1);
+    rest.tell_reader(stream);
+    Ok(Handled::Useful)
+}
+
+fn on_more(stream: &mut Stream, mut rest: Rest<'_>, data: Bytes) -> Outcome {
+    check_receiving(stream)?;
+    let len = data.len();
+    if len == 0 {
+        return Ok(Handled::Empty);
+    }
+    stream.recv.more(data)?;
+    rest.arrived(stream, len, 0);
+    rest.tell_reader(stream);
+    Ok(Handled::Useful)
+}
+
+fn on_half_close(stream: &mut Stream, mut rest: Rest<'_>) -> Outcome {
+    if stream.recv.state == RecvState::Ended {
+        return Ok(Handled::Empty);
+    }
+    if stream.recv.arriving() > 0 {
+        return Err(StreamFault::TruncatedMessage(stream.recv.arriving()));
+    }
+    rest.end_receiving(stream, RecvEnd::HalfClosed);
+    Ok(Handled::Useful)
+}
+
+fn on_headers(stream: &mut Stream, mut rest: Rest<'_>, headers: Metadata) -> Outcome {
+    if headers.size() > rest.config.v.max_metadata_size {
+        return Err(StreamFault::Limit(Limit::MetadataSize));
+    }
+    if !stream.recv.see_headers(headers) {
+        return Err(StreamFault::HeadersTwice);
+    }
+    rest.tell_reader(stream);
+    Ok(Handled::Useful)
+}
+
+fn on_close(stream: &mut Stream, mut rest: Rest<'_>, close: CloseStream) -> Outcome {
+    let limit = rest.config.v.max_metadata_size;
+    if close.trailers.size() > limit || close.status.size() > limit {
+        let fault = StreamFault::Limit(Limit::MetadataSize);
+        return Ok(Handled::Failed(StreamError::fault(&fault, Side::Caller)));
+    }
+    if stream.recv.arriving() > 0 && close.status.code == Code::Ok {
+        let fault = StreamFault::TruncatedMessage(stream.recv.arriving());
+        return Ok(Handled::Failed(StreamError::fault(&fault, Side::Caller)));
+    }
+    rest.end_receiving(stream, RecvEnd::Closed(Box::new(close)));
+    rest.end_sending(stream);
+    Ok(Handled::Useful)
+}
+
+fn on_window_update(stream: &mut Stream, mut rest: Rest<'_>, credit: u32) -> Outcome {
+    if credit == 0 || stream.recv.window.is_none() {
+        return Ok(Handled::Empty);
+    }
+    if !stream.send.credit.add(credit) {
+        return Err(StreamFault::WindowOverflow);
+    }
+    rest.enqueue(stream);
+    Ok(Handled::Useful)
+}

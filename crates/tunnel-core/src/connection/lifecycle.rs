@@ -1,0 +1,158 @@
+//! How a tunnel ends: in order, by a deadline, or not at all in order.
+
+use std::time::Instant;
+
+use super::{Connection, Phase};
+use crate::event::Event;
+use crate::timer::Timer;
+use crate::{Code, ConnectionError, EndReason, Initiator, Limit, Side, StreamError};
+
+impl Connection {
+    /// Lets everything that is due by `now` happen. To be called at
+    /// [`poll_timeout`](Self::poll_timeout); calling it at another time does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.expire_calls(now);
+        while let Some(timer) = self.store.timers.pop_due(now) {
+            match timer {
+                Timer::Settings => self.end(ConnectionError::SettingsTimeout.into()),
+                Timer::Drain => self.cut_drain(),
+                Timer::UnreadStall => self.end_fullest(now),
+            }
+        }
+        self.finish_drain_if_done();
+    }
+
+    /// Ends the calls whose deadline has passed: each side for itself, so that a peer without
+    /// deadlines, or without manners, changes nothing.
+    pub(super) fn expire_calls(&mut self, now: Instant) {
+        while let Some(id) = self.store.timers.pop_expired_call(now) {
+            let error = StreamError::deadline(self.store.side);
+            let failed = self.store.fail(id, error, true);
+            self.end_on_limit(failed);
+        }
+    }
+
+    fn cut_drain(&mut self) {
+        for id in self.store.ids() {
+            let error = StreamError::new(
+                Code::Unavailable,
+                "the tunnel's drain reached its deadline",
+                Initiator::User,
+            );
+            let failed = self.store.fail(id, error, true);
+            self.end_on_limit(failed);
+        }
+    }
+
+    /// Revision zero has stood still for too long: the stream that holds most of what nobody
+    /// reads is ended, so that the others can go on.
+    fn end_fullest(&mut self, now: Instant) {
+        if let Some(id) = self.store.fullest(true) {
+            let error = StreamError::new(
+                Code::ResourceExhausted,
+                "nobody reads this stream, and it held up the tunnel (revision zero has no flow control)",
+                Initiator::Library,
+            );
+            let failed = self.store.fail(id, error, true);
+            self.end_on_limit(failed);
+        }
+        self.update_pause();
+        if self.store.counts.paused && !self.store.timers.is_set(Timer::UnreadStall) {
+            let timeout = self.store.config.v.unread_stall_timeout;
+            if let Some(at) = now.checked_add(timeout) {
+                self.store.timers.set(Timer::UnreadStall, at);
+            }
+        }
+    }
+
+    fn end_on_limit(&mut self, result: Result<(), Limit>) {
+        if let Err(limit) = result {
+            self.end(ConnectionError::Limit(limit).into());
+        }
+    }
+
+    /// Begins to end the tunnel in order: new calls are refused, calls in flight go on, and
+    /// when the last has finished the tunnel ends with [`EndReason::Drained`]. What is still in
+    /// flight at `deadline` ends with UNAVAILABLE.
+    ///
+    /// A handler tells its caller, where that understands. A second drain can only bring the
+    /// deadline forward.
+    pub fn drain(&mut self, now: Instant, deadline: Option<Instant>) {
+        self.advance(now);
+        if matches!(self.phase, Phase::Ended(_)) {
+            return;
+        }
+        if let Some(at) = deadline {
+            let at = self
+                .store
+                .timers
+                .get(Timer::Drain)
+                .map_or(at, |t| t.min(at));
+            self.store.timers.set(Timer::Drain, at);
+        }
+        if !self.draining {
+            self.draining = true;
+            self.announce_drain();
+        }
+        self.finish_drain_if_done();
+    }
+
+    /// Handler: schedules the word of the drain for a peer that understands it.
+    pub(super) fn announce_drain(&mut self) {
+        if self.draining
+            && self.phase == Phase::Ready
+            && self.store.side == Side::Handler
+            && self.peer_knows_drain
+        {
+            self.store.schedule.going_away = Some(self.next_id - 1);
+        }
+    }
+
+    /// Ends a draining tunnel once nothing is in flight and nothing is left to say.
+    pub(super) fn finish_drain_if_done(&mut self) {
+        if self.is_draining()
+            && self.phase == Phase::Ready
+            && self.store.counts.streams == 0
+            && self.store.schedule.is_empty()
+        {
+            self.end(EndReason::Drained);
+        }
+    }
+
+    /// Ends the tunnel now; calls in flight end with UNAVAILABLE.
+    pub fn close(&mut self) {
+        self.end(EndReason::Closed);
+    }
+
+    /// The peer has ended the outer call in order. Calls in flight end with UNAVAILABLE at the
+    /// caller, and are cancelled at the handler.
+    pub fn handle_end(&mut self) {
+        self.end(EndReason::PeerClosed);
+    }
+
+    /// The transport has broken, or carries what cannot be understood.
+    pub fn handle_lost(&mut self, error: ConnectionError) {
+        self.end(error.into());
+    }
+
+    /// Ends the tunnel for one reason; the first reason stands.
+    pub(super) fn end(&mut self, reason: EndReason) {
+        if matches!(self.phase, Phase::Ended(_)) {
+            return;
+        }
+        tracing::debug!(%reason, streams = self.store.counts.streams, "tunnel ended");
+        self.phase = Phase::Ended(reason.clone());
+        self.store.schedule.clear();
+        for id in self.store.ids() {
+            let error = StreamError::tunnel_ended(&reason, true);
+            // Without a reply there is nothing that could reach a limit.
+            let failed = self.store.fail(id, error, false);
+            debug_assert!(failed.is_ok(), "ending a stream in silence has no limit");
+        }
+        self.store.schedule.clear();
+        self.store.timers.clear_all();
+        self.store.counts.paused = false;
+        self.store.events.push_back(Event::Ended(reason));
+    }
+}

@@ -1,0 +1,343 @@
+//! One tunnel, seen from one of its ends.
+
+mod input;
+mod lifecycle;
+mod negotiation;
+mod output;
+mod views;
+
+use std::time::Instant;
+
+use crate::event::Event;
+use crate::streams::counts::Stats;
+use crate::streams::send::Opening;
+use crate::streams::store::{Store, Stream};
+use crate::streams::{Revision, StreamId, flow::Window};
+use crate::{
+    Code, Config, EndReason, Initiator, Metadata, OpenError, Side, Status, StreamError,
+    parse_grpc_timeout,
+};
+
+pub use negotiation::{DRAIN_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, Offer};
+pub use views::{Read, RecvStream, SendStream};
+
+/// The state of one tunnel at one of its ends: negotiation, streams, flow control, limits,
+/// timers. No locks, wakers, sockets or clocks.
+///
+/// # The contract
+///
+/// The methods are of four kinds.
+///
+/// 1. **Input**: [`start`](Self::start) once, then [`handle_frame`](Self::handle_frame) for each
+///    frame received, in order, and [`handle_timeout`](Self::handle_timeout) when time has come;
+///    [`handle_end`](Self::handle_end) or [`handle_lost`](Self::handle_lost) when the transport ends.
+/// 2. **Operations** of the local user: [`open`](Self::open), [`send`](Self::send),
+///    [`recv`](Self::recv), [`cancel`](Self::cancel), [`reset`](Self::reset),
+///    [`drain`](Self::drain), [`close`](Self::close).
+/// 3. **Output**, to be drained after any call of the first two kinds: [`poll_event`](Self::poll_event)
+///    until it returns `None`; when [`wants_transmit`](Self::wants_transmit) and the transport has room,
+///    [`transmit`](Self::transmit); [`poll_timeout`](Self::poll_timeout) for when to call
+///    `handle_timeout`; [`wants_input`](Self::wants_input) for whether to read on from the transport.
+/// 4. **Getters**, at any time.
+///
+/// Nothing is sent before the transport pulls: [`transmit`](Self::transmit) chooses and makes frames on
+/// the spot, as many as its budget allows. So what is queued is bounded by what the streams
+/// may queue, and a large transfer never stands in front of a small call.
+///
+/// Time is an argument and must not go backwards; a call that comes with an earlier time than
+/// the last is taken to happen at that time.
+///
+/// # Failures
+///
+/// A peer's fault on one stream ends that stream. A fault after which the peer cannot be
+/// understood, or a limit that protects the tunnel, ends the tunnel: the error is returned, and
+/// [`Event::Ended`] comes as the last event. No input panics.
+///
+/// ```
+/// use std::time::Instant;
+/// use tunnel_core::{Config, Connection, Event, Metadata, Offer, Read, Side};
+/// use tunnel_core::{FrameRef, FrameSink};
+///
+/// /// A transport that carries frames as they are.
+/// #[derive(Default)]
+/// struct Wire(Vec<tunnel_core::Frame>);
+/// impl FrameSink for Wire {
+///     fn frame(&mut self, frame: FrameRef<'_>) -> usize {
+///         self.0.push(frame.to_owned());
+///         1
+///     }
+/// }
+/// fn carry(from: &mut Connection, to: &mut Connection, now: Instant) {
+///     let mut wire = Wire::default();
+///     from.transmit(now, usize::MAX, &mut wire);
+///     for frame in wire.0 {
+///         to.handle_frame(now, frame).expect("both ends are ours");
+///     }
+/// }
+///
+/// let now = Instant::now();
+/// let mut caller = Connection::new(Side::Caller, Config::default());
+/// let mut handler = Connection::new(Side::Handler, Config::default());
+/// caller.start(now, Offer::ours());
+/// handler.start(now, Offer::ours());
+/// carry(&mut handler, &mut caller, now); // settings
+///
+/// let id = caller.open(now, "/test.Echo/Say", Metadata::new())?;
+/// caller.send(id).message("hello".into())?;
+/// caller.send(id).finish()?;
+/// carry(&mut caller, &mut handler, now);
+///
+/// let opened = std::iter::from_fn(|| handler.poll_event())
+///     .find_map(|e| if let Event::Opened { id, .. } = e { Some(id) } else { None })
+///     .expect("a call has come");
+/// let Read::Data(chunk) = handler.recv(opened).read() else { panic!("a message has come") };
+/// assert_eq!(&chunk.data[..], b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    phase: Phase,
+    store: Store,
+    /// Whether both ends negotiate.
+    negotiated: bool,
+    /// Whether the peer understands the word of a drain.
+    peer_knows_drain: bool,
+    /// Caller: the revision of new streams.
+    revision: Revision,
+    /// Caller: the credit new streams start with.
+    first_credit: Window,
+    /// Caller: the id of the next stream. Handler: one above the highest seen.
+    next_id: i64,
+    /// Caller: the highest id written; the peer knows no other.
+    highest_sent: i64,
+    /// The local side takes no new calls.
+    draining: bool,
+    /// The peer takes no new calls.
+    peer_draining: bool,
+    /// The latest time seen.
+    now: Option<Instant>,
+}
+
+/// How far a tunnel has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Created; the outer call is being opened.
+    Opening,
+    /// Caller: settings have to come first.
+    AwaitingSettings,
+    /// Calls can be made.
+    Ready,
+    /// Over.
+    Ended(EndReason),
+}
+
+impl Connection {
+    /// A tunnel that is being opened.
+    pub fn new(side: Side, config: Config) -> Self {
+        Self {
+            phase: Phase::Opening,
+            store: Store::new(side, config),
+            negotiated: false,
+            peer_knows_drain: false,
+            revision: Revision::Zero,
+            first_credit: Window::default(),
+            // The Go library starts at 1, and so do we; the protocol allows 0.
+            next_id: if side == Side::Caller { 1 } else { 0 },
+            highest_sent: -1,
+            draining: false,
+            peer_draining: false,
+            now: None,
+        }
+    }
+
+    /// Which end this is.
+    pub fn side(&self) -> Side {
+        self.store.side
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &Config {
+        &self.store.config
+    }
+
+    /// Caller: the revision that new streams get. Handler: the highest that streams may have.
+    /// Meaningful once the tunnel is ready.
+    pub fn revision(&self) -> Revision {
+        match self.store.side {
+            Side::Caller => self.revision,
+            Side::Handler if self.negotiated && self.config().revisions().allows_one() => {
+                Revision::One
+            }
+            Side::Handler => Revision::Zero,
+        }
+    }
+
+    /// Whether calls can be made or may come.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Whether this side takes no new calls, or its peer has said that it takes none.
+    pub fn is_draining(&self) -> bool {
+        self.draining || self.peer_draining
+    }
+
+    /// How the tunnel ended, if it has.
+    pub fn end_reason(&self) -> Option<&EndReason> {
+        match &self.phase {
+            Phase::Ended(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// How many streams are in the table.
+    pub fn active_streams(&self) -> usize {
+        self.store.counts.streams
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        self.store.stats()
+    }
+
+    /// Opens a stream: a call begins.
+    ///
+    /// A `grpc-timeout` among the headers is the call's deadline: it travels as it is, and is
+    /// enforced here as well. Nothing is sent before [`transmit`](Self::transmit).
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]; the stream then does not exist.
+    pub fn open(
+        &mut self,
+        now: Instant,
+        method: &str,
+        headers: Metadata,
+    ) -> Result<StreamId, OpenError> {
+        let now = self.advance(now);
+        self.check_can_open(method, &headers)?;
+        let deadline = match headers.get("grpc-timeout").and_then(parse_grpc_timeout) {
+            Some(t) if t.is_zero() => return Err(OpenError::DeadlineExceeded),
+            Some(t) => now.checked_add(t),
+            None => None,
+        };
+        let id = self.next_id;
+        self.next_id = id.checked_add(1).ok_or(OpenError::IdsExhausted)?;
+        let method = match method.strip_prefix('/') {
+            Some(_) => method.to_owned(),
+            None => format!("/{method}"),
+        };
+        let opening = Box::new(Opening { method, headers });
+        let mut stream = Stream::new(
+            id,
+            self.revision,
+            self.first_credit,
+            Some(opening),
+            &self.store.config,
+        );
+        stream.in_control = true;
+        self.store.schedule.control.push(id);
+        self.store.insert(stream, deadline);
+        Ok(StreamId(id))
+    }
+
+    fn check_can_open(&self, method: &str, headers: &Metadata) -> Result<(), OpenError> {
+        if self.store.side != Side::Caller {
+            return Err(OpenError::NotCaller);
+        }
+        match &self.phase {
+            Phase::Ready => {}
+            Phase::Ended(reason) => return Err(OpenError::Ended(reason.clone())),
+            Phase::Opening | Phase::AwaitingSettings => return Err(OpenError::NotReady),
+        }
+        if self.is_draining() {
+            return Err(OpenError::Draining);
+        }
+        if method.is_empty() || method == "/" {
+            return Err(OpenError::EmptyMethod);
+        }
+        let limit = self.config().max_metadata_size();
+        let size = headers.size() + method.len();
+        if size > limit {
+            return Err(OpenError::MetadataSize { size, limit });
+        }
+        if !self.store.counts.can_open(&self.store.config) {
+            return Err(OpenError::StreamLimit(self.store.counts.streams));
+        }
+        Ok(())
+    }
+
+    /// The sending half of a stream. What is asked of a stream that has gone fails with
+    /// [`WriteError::Gone`](crate::WriteError::Gone).
+    pub fn send(&mut self, id: StreamId) -> SendStream<'_> {
+        SendStream::new(self, id)
+    }
+
+    /// The receiving half of a stream. Reading a stream that has gone gives [`Read::Gone`].
+    pub fn recv(&mut self, id: StreamId) -> RecvStream<'_> {
+        RecvStream::new(self, id)
+    }
+
+    /// Caller: ends a call in which nobody is interested any more. The stream is gone at once;
+    /// the handler is told, unless it never knew the stream or has ended it.
+    ///
+    /// Does nothing for a stream that has gone. For a handler see [`reset`](Self::reset).
+    pub fn cancel(&mut self, id: StreamId) {
+        if self.store.side != Side::Caller {
+            debug_assert!(false, "a handler resets, a caller cancels");
+            return;
+        }
+        let error = StreamError::new(Code::Cancelled, "cancelled", Initiator::User);
+        // A caller's failure never exceeds a limit: it only frees.
+        let failed = self.store.fail(id.0, error, true);
+        debug_assert!(failed.is_ok(), "a caller's own cancel has no limit");
+        self.store.remove(id.0);
+        self.finish_drain_if_done();
+    }
+
+    /// Handler: ends a call at once with a status; data still queued is dropped.
+    ///
+    /// Does nothing for a stream that has gone. To end a call in order see
+    /// [`SendStream::close`].
+    pub fn reset(&mut self, id: StreamId, status: Status) {
+        if self.store.side != Side::Handler || self.store.get(id.0).is_none() {
+            return;
+        }
+        self.store.remove(id.0);
+        let status = self.bounded_status(status);
+        if let Err(limit) = self.store.refuse(id.0, status, false) {
+            self.end(EndReason::Error(crate::ConnectionError::Limit(limit)));
+        }
+    }
+
+    /// The next thing the runtime must act on. To be called until `None` after each input and
+    /// operation.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.store.events.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout); `None` if nothing is due ever.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.store.timers.next()
+    }
+
+    /// Whether [`transmit`](Self::transmit) has something to write.
+    pub fn wants_transmit(&self) -> bool {
+        self.phase == Phase::Ready && !self.store.schedule.is_empty()
+    }
+
+    /// Whether to read on from the transport.
+    ///
+    /// Revision one never says no. In revision zero, which has no windows, it says no while
+    /// too much lies unread. A frame that comes all the same is taken.
+    pub fn wants_input(&self) -> bool {
+        !self.store.counts.paused
+    }
+
+    /// The time of an input or operation: never earlier than the last.
+    fn advance(&mut self, now: Instant) -> Instant {
+        let now = self.now.map_or(now, |last| last.max(now));
+        self.now = Some(now);
+        now
+    }
+}

@@ -1,0 +1,128 @@
+//! How the two ends agree on what they speak.
+
+use std::time::Instant;
+
+use super::{Connection, Phase};
+use crate::config::MAX_WINDOW;
+use crate::event::Event;
+use crate::frame::Settings;
+use crate::streams::{Revision, flow::Window};
+use crate::timer::Timer;
+use crate::{ConnectionError, EndReason, Side};
+
+/// The header by which each end of the outer call offers to negotiate.
+pub const NEGOTIATE_HEADER: &str = "grpctunnel-negotiate";
+
+/// The value of [`NEGOTIATE_HEADER`], and of [`DRAIN_HEADER`].
+pub const NEGOTIATE_VALUE: &str = "on";
+
+/// The header by which each end says that it understands the word of a drain. Our own; other
+/// speakers of the protocol ignore it.
+pub const DRAIN_HEADER: &str = "grpctunnel-drain";
+
+/// The trailer that marks a refused call as never processed, so that it may be tried again
+/// elsewhere. Our own.
+pub const NOT_PROCESSED_KEY: &str = "grpctunnel-not-processed";
+
+/// The trailer of the close on stream -1 that names the last stream a draining handler serves.
+pub(super) const LAST_STREAM_KEY: &str = "grpctunnel-last-stream";
+
+/// What the peer offered in its headers of the outer call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// It sent [`NEGOTIATE_HEADER`].
+    pub negotiate: bool,
+    /// It sent [`DRAIN_HEADER`].
+    pub drain: bool,
+}
+
+impl Offer {
+    /// What this library offers.
+    pub fn ours() -> Self {
+        Self {
+            negotiate: true,
+            drain: true,
+        }
+    }
+}
+
+impl Connection {
+    /// The outer call is open: the headers of both ends are known.
+    ///
+    /// A handler is ready at once, a caller when settings have come, or at once with a peer
+    /// that does not negotiate (revision zero). Does nothing when called a second time.
+    pub fn start(&mut self, now: Instant, peer: Offer) {
+        let now = self.advance(now);
+        if self.phase != Phase::Opening {
+            return;
+        }
+        self.negotiated = peer.negotiate;
+        self.peer_knows_drain = peer.negotiate && peer.drain;
+        if !peer.negotiate {
+            self.settle(&[]);
+            return;
+        }
+        match self.store.side {
+            Side::Caller => {
+                self.phase = Phase::AwaitingSettings;
+                let timeout = self.config().settings_timeout();
+                if let Some(at) = now.checked_add(timeout) {
+                    self.store.timers.set(Timer::Settings, at);
+                }
+            }
+            Side::Handler => {
+                self.store.schedule.settings = true;
+                self.become_ready();
+            }
+        }
+    }
+
+    /// Chooses the revision from what the peer speaks; an empty list means revision zero.
+    fn settle(&mut self, listed: &[i32]) {
+        let ours = self.config().revisions();
+        let zero = [Revision::Zero.to_wire()];
+        let theirs = if listed.is_empty() { &zero } else { listed };
+        let both = |r: Revision, allowed: bool| allowed && theirs.contains(&r.to_wire());
+        if both(Revision::One, ours.allows_one()) {
+            self.revision = Revision::One;
+        } else if both(Revision::Zero, ours.allows_zero()) {
+            self.revision = Revision::Zero;
+        } else {
+            let theirs = theirs.to_vec();
+            self.end(ConnectionError::NoCommonRevision { theirs }.into());
+            return;
+        }
+        self.become_ready();
+    }
+
+    fn become_ready(&mut self) {
+        self.phase = Phase::Ready;
+        self.store.events.push_back(Event::Ready);
+        // A drain may have been asked for while the tunnel was being opened.
+        self.announce_drain();
+        self.finish_drain_if_done();
+    }
+
+    /// Caller: the handler's settings.
+    pub(super) fn on_settings(&mut self, settings: &Settings) -> Result<(), ConnectionError> {
+        self.store.timers.clear(Timer::Settings);
+        // More credit than a window can hold is used as far as it goes.
+        let credit = settings.initial_window.min(MAX_WINDOW);
+        self.first_credit = Window::new(credit).unwrap_or_default();
+        self.settle(&settings.revisions);
+        match self.end_reason() {
+            Some(EndReason::Error(e)) => Err(e.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Handler: whether a stream may have this revision.
+    pub(super) fn accepts_revision(&self, revision: i32) -> Option<Revision> {
+        let ours = self.config().revisions();
+        match Revision::from_wire(revision)? {
+            Revision::Zero if ours.allows_zero() => Some(Revision::Zero),
+            Revision::One if ours.allows_one() && self.negotiated => Some(Revision::One),
+            _ => None,
+        }
+    }
+}

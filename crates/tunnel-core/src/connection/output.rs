@@ -1,0 +1,275 @@
+//! What is said to the peer: frames are made here, on the spot, when the transport asks.
+
+use std::time::Instant;
+
+use super::negotiation::{LAST_STREAM_KEY, NOT_PROCESSED_KEY};
+use super::{Connection, Phase};
+use crate::frame::{CONTROL_STREAM_ID, CloseStream, FrameKindRef, FrameRef, FrameSink, Settings};
+use crate::streams::send::Head;
+use crate::streams::state::SendState;
+use crate::streams::store::{Rest, Stream};
+use crate::{Metadata, Side, Status};
+
+/// Counts what a sink takes against a budget.
+struct Writer<'a, S> {
+    sink: &'a mut S,
+    written: usize,
+    budget: usize,
+}
+
+impl<S: FrameSink> Writer<'_, S> {
+    fn has_room(&self) -> bool {
+        self.written < self.budget
+    }
+
+    fn write(&mut self, stream_id: i64, kind: FrameKindRef<'_>) {
+        self.written += self.sink.frame(FrameRef { stream_id, kind });
+    }
+}
+
+/// What became of a stream's turn.
+enum Turn {
+    /// It has no more of this class to send now.
+    Idle,
+    /// It has more: back into the queue.
+    More,
+    /// Handler: its end was written; it can go.
+    Finished,
+}
+
+impl Connection {
+    /// Writes the next frames into `sink` until about `budget` bytes (as the sink counts them)
+    /// are written or nothing is left; returns how many were. The budget is exceeded by at
+    /// most one frame. Timers that are due go first.
+    ///
+    /// About 64 KiB is a good budget: large enough to share the cost of a write among many
+    /// frames, small enough that what comes up meanwhile does not wait long.
+    pub fn transmit(&mut self, now: Instant, budget: usize, sink: &mut impl FrameSink) -> usize {
+        self.handle_timeout(now);
+        if self.phase != Phase::Ready {
+            return 0;
+        }
+        let mut writer = Writer {
+            sink,
+            written: 0,
+            budget,
+        };
+        self.write_tunnel_frames(&mut writer);
+        self.write_control(&mut writer);
+        self.write_data(&mut writer);
+        let written = writer.written;
+        self.finish_drain_if_done();
+        written
+    }
+
+    fn write_tunnel_frames<S: FrameSink>(&mut self, w: &mut Writer<'_, S>) {
+        if self.store.schedule.settings && w.has_room() {
+            self.store.schedule.settings = false;
+            let settings = Settings {
+                revisions: self.config().revisions().to_wire(),
+                initial_window: self.config().initial_window(),
+            };
+            w.write(CONTROL_STREAM_ID, FrameKindRef::Settings(&settings));
+        }
+        if w.has_room()
+            && let Some(last) = self.store.schedule.going_away.take()
+        {
+            let trailers: Metadata = [(LAST_STREAM_KEY, last.to_string())].into_iter().collect();
+            let kind = FrameKindRef::Close {
+                trailers: &trailers,
+                status: &Status::OK,
+            };
+            w.write(CONTROL_STREAM_ID, kind);
+        }
+        while w.has_room()
+            && let Some(id) = self.store.schedule.cancels.pop_front()
+        {
+            w.write(id, FrameKindRef::Cancel);
+        }
+        while w.has_room()
+            && let Some(refusal) = self.store.schedule.refusals.pop_front()
+        {
+            let mark = refusal.not_processed.then_some((NOT_PROCESSED_KEY, "1"));
+            let trailers: Metadata = mark.into_iter().collect();
+            let kind = FrameKindRef::Close {
+                trailers: &trailers,
+                status: &refusal.status,
+            };
+            w.write(refusal.id, kind);
+        }
+    }
+
+    fn write_control<S: FrameSink>(&mut self, w: &mut Writer<'_, S>) {
+        let side = self.store.side;
+        while w.has_room()
+            && let Some(id) = self.store.schedule.control.pop()
+        {
+            let highest = &mut self.highest_sent;
+            let Some((stream, mut rest)) = self.store.split(id) else {
+                self.store.schedule.control.skipped();
+                continue;
+            };
+            let turn = write_stream_control(stream, &mut rest, w, side, highest);
+            match turn {
+                Turn::More => rest.schedule.control.push_front(id),
+                Turn::Idle => stream.in_control = false,
+                Turn::Finished => {
+                    stream.in_control = false;
+                    self.store.remove(id);
+                }
+            }
+        }
+    }
+
+    fn write_data<S: FrameSink>(&mut self, w: &mut Writer<'_, S>) {
+        let side = self.store.side;
+        while w.has_room()
+            && let Some(id) = self.store.schedule.data.pop()
+        {
+            let Some((stream, mut rest)) = self.store.split(id) else {
+                self.store.schedule.data.skipped();
+                continue;
+            };
+            match write_chunk(stream, &mut rest, w, side) {
+                Turn::More => rest.schedule.data.push(id),
+                Turn::Idle => stream.in_data = false,
+                Turn::Finished => {
+                    stream.in_data = false;
+                    self.store.remove(id);
+                }
+            }
+        }
+    }
+
+    /// A status that fits a frame: over the limit it keeps its code and as much of its message
+    /// as fits.
+    pub(super) fn bounded_status(&self, mut status: Status) -> Status {
+        let limit = self.config().max_metadata_size();
+        if status.size() <= limit {
+            return status;
+        }
+        tracing::debug!(size = status.size(), limit, "status cut to the limit");
+        status.details.clear();
+        let mut end = status.message.len().min(limit);
+        while !status.message.is_char_boundary(end) {
+            end -= 1;
+        }
+        status.message.truncate(end);
+        status
+    }
+}
+
+/// Writes what a stream has to say beside data: its beginning, credit, and its end if no data
+/// stands before it.
+fn write_stream_control<S: FrameSink>(
+    stream: &mut Stream,
+    rest: &mut Rest<'_>,
+    w: &mut Writer<'_, S>,
+    side: Side,
+    highest_sent: &mut i64,
+) -> Turn {
+    if let Some(opening) = stream.send.opening.take() {
+        let (initial_window, revision) = match &stream.recv.window {
+            Some(window) => (window.size(), 1),
+            None => (0, 0),
+        };
+        let kind = FrameKindRef::NewStream {
+            method: &opening.method,
+            headers: &opening.headers,
+            initial_window,
+            revision,
+        };
+        w.write(stream.id, kind);
+        *highest_sent = stream.id;
+        rest.enqueue_data(stream);
+    }
+    if matches!(stream.send.head, Head::Pending(_)) {
+        if !w.has_room() {
+            return Turn::More;
+        }
+        let head = std::mem::replace(&mut stream.send.head, Head::Written);
+        if let Head::Pending(headers) = head {
+            w.write(stream.id, FrameKindRef::Headers(&headers));
+        }
+        rest.enqueue_data(stream);
+    }
+    if stream.update_is_due() {
+        if !w.has_room() {
+            return Turn::More;
+        }
+        write_update(stream, w);
+    }
+    if stream.send.state == SendState::Finishing && !stream.send.has_data() {
+        if !w.has_room() {
+            return Turn::More;
+        }
+        return write_end(stream, w, side);
+    }
+    Turn::Idle
+}
+
+fn write_update<S: FrameSink>(stream: &mut Stream, w: &mut Writer<'_, S>) {
+    if let Some(window) = &mut stream.recv.window {
+        let credit = window.grant();
+        w.write(stream.id, FrameKindRef::WindowUpdate(credit));
+    }
+}
+
+/// One chunk of a stream's data; the end of the stream right behind its last byte.
+fn write_chunk<S: FrameSink>(
+    stream: &mut Stream,
+    rest: &mut Rest<'_>,
+    w: &mut Writer<'_, S>,
+    side: Side,
+) -> Turn {
+    let Some(kind) = stream.send.next_chunk(rest.config.v.chunk_size) else {
+        return Turn::Idle;
+    };
+    let len = match kind {
+        FrameKindRef::Message { data, .. } | FrameKindRef::MoreData(data) => data.len(),
+        _ => 0,
+    };
+    w.write(stream.id, kind);
+    let before = stream.send.queued();
+    stream.send.advance(len);
+    rest.counts.queued -= before - stream.send.queued();
+    rest.counts.bytes_sent += len as u64;
+    rest.tell_writer(stream);
+    if stream.send.has_data() {
+        return if stream.send.can_send_data() {
+            Turn::More
+        } else {
+            Turn::Idle
+        };
+    }
+    if stream.send.state == SendState::Finishing {
+        return write_end(stream, w, side);
+    }
+    Turn::Idle
+}
+
+fn write_end<S: FrameSink>(stream: &mut Stream, w: &mut Writer<'_, S>, side: Side) -> Turn {
+    stream.send.state = SendState::Done;
+    match side {
+        Side::Caller => {
+            w.write(stream.id, FrameKindRef::HalfClose);
+            Turn::Idle
+        }
+        Side::Handler => {
+            let closing = stream.send.closing.take();
+            let CloseStream { trailers, status } = match closing {
+                Some(closing) => *closing,
+                None => CloseStream {
+                    trailers: Metadata::new(),
+                    status: Status::OK,
+                },
+            };
+            let kind = FrameKindRef::Close {
+                trailers: &trailers,
+                status: &status,
+            };
+            w.write(stream.id, kind);
+            Turn::Finished
+        }
+    }
+}

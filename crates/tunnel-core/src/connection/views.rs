@@ -1,0 +1,301 @@
+//! The two halves of a stream, as its user sees them.
+
+use bytes::Bytes;
+
+use super::Connection;
+use crate::config::Values;
+use crate::frame::CloseStream;
+use crate::streams::StreamId;
+use crate::streams::recv::{Chunk, RecvEnd};
+use crate::streams::send::Head;
+use crate::streams::state::{RecvState, SendState};
+use crate::streams::store::{Rest, Stream};
+use crate::{
+    Code, ConnectionError, EndReason, Initiator, Limit, Metadata, Side, Status, StreamError,
+    WriteError,
+};
+
+/// The sending half of one stream; from [`Connection::send`].
+#[derive(Debug)]
+pub struct SendStream<'a> {
+    conn: &'a mut Connection,
+    id: i64,
+}
+
+impl<'a> SendStream<'a> {
+    pub(super) fn new(conn: &'a mut Connection, id: StreamId) -> Self {
+        Self { conn, id: id.0 }
+    }
+
+    /// Does something to the stream and then puts it where its frames will be seen.
+    fn with<T>(
+        &mut self,
+        op: impl FnOnce(&mut Stream, &mut Rest<'_>, Side) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
+        let side = self.conn.store.side;
+        let (stream, mut rest) = self.conn.store.split(self.id).ok_or(WriteError::Gone)?;
+        let before = stream.send.queued();
+        let result = op(stream, &mut rest, side);
+        rest.counts.queued += stream.send.queued() - before;
+        rest.enqueue(stream);
+        result
+    }
+
+    /// Handler: gives the response headers. Without it they are empty and go before the first
+    /// message; a close without messages then goes without headers.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::HeadersSent`] after the first message or the second time,
+    /// [`WriteError::MetadataSize`], [`WriteError::WrongSide`] at a caller, [`WriteError::Gone`].
+    pub fn headers(&mut self, headers: Metadata) -> Result<(), WriteError> {
+        self.with(|stream, rest, side| {
+            check_side(side, Side::Handler)?;
+            check_metadata(headers.size(), &rest.config.v)?;
+            match (&stream.send.head, stream.send.state) {
+                (_, SendState::Done) => Err(WriteError::Gone),
+                (_, SendState::Finishing) => Err(WriteError::Finished),
+                (Head::Missing, _) => {
+                    stream.send.head = Head::Pending(headers);
+                    Ok(())
+                }
+                _ => Err(WriteError::HeadersSent),
+            }
+        })
+    }
+
+    /// Sends a whole message.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin_message`](Self::begin_message) and [`write`](Self::write).
+    pub fn message(&mut self, data: Bytes) -> Result<(), WriteError> {
+        let size =
+            u32::try_from(data.len()).map_err(|_| WriteError::MessageTooLarge(data.len()))?;
+        self.with(|stream, _, _| {
+            ensure_head(stream);
+            stream.send.begin(size)?;
+            stream.send.write(data)
+        })
+    }
+
+    /// Begins a message of a size, in bytes, whose bytes follow by [`write`](Self::write).
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::MessageIncomplete`] inside another message, [`WriteError::Finished`],
+    /// [`WriteError::Gone`].
+    pub fn begin_message(&mut self, size: u32) -> Result<(), WriteError> {
+        self.with(|stream, _, _| {
+            ensure_head(stream);
+            stream.send.begin(size)
+        })
+    }
+
+    /// Adds bytes to the message begun. They are queued whatever the watermark says: see
+    /// [`is_writable`](Self::is_writable).
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::ExcessData`] beyond the message's size, [`WriteError::Finished`],
+    /// [`WriteError::Gone`].
+    pub fn write(&mut self, data: Bytes) -> Result<(), WriteError> {
+        self.with(|stream, _, _| stream.send.write(data))
+    }
+
+    /// Whether the stream takes more now: less lies queued than
+    /// [`send_buffer`](crate::config::ConfigBuilder::send_buffer). If not, an
+    /// [`Event::Writable`](crate::Event::Writable) will come.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Gone`] if nothing more will ever be sent.
+    pub fn is_writable(&mut self) -> Result<bool, WriteError> {
+        let (stream, rest) = self.conn.store.split(self.id).ok_or(WriteError::Gone)?;
+        if stream.send.state == SendState::Done {
+            return Err(WriteError::Gone);
+        }
+        let writable = stream.send.queued() < rest.config.v.send_buffer;
+        stream.send.writer_waits = !writable;
+        Ok(writable)
+    }
+
+    /// Caller: no more messages will come (half-close).
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::MessageIncomplete`], [`WriteError::Finished`] the second time,
+    /// [`WriteError::WrongSide`] at a handler, [`WriteError::Gone`].
+    pub fn finish(&mut self) -> Result<(), WriteError> {
+        self.with(|stream, _, side| {
+            check_side(side, Side::Caller)?;
+            stream.send.finish()
+        })
+    }
+
+    /// Handler: ends the call, behind the messages that are queued. The stream is gone when
+    /// this was sent.
+    ///
+    /// A status or trailers over the metadata limit are cut: the code arrives in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::MessageIncomplete`], [`WriteError::Finished`] the second time,
+    /// [`WriteError::WrongSide`] at a caller, [`WriteError::Gone`].
+    pub fn close(&mut self, trailers: Metadata, status: Status) -> Result<(), WriteError> {
+        let status = self.conn.bounded_status(status);
+        self.with(|stream, rest, side| {
+            check_side(side, Side::Handler)?;
+            stream.send.finish()?;
+            let trailers = match check_metadata(trailers.size(), &rest.config.v) {
+                Ok(()) => trailers,
+                Err(error) => {
+                    tracing::debug!(%error, "trailers dropped");
+                    Metadata::new()
+                }
+            };
+            stream.send.closing = Some(Box::new(CloseStream { trailers, status }));
+            Ok(())
+        })
+    }
+}
+
+fn check_side(side: Side, needed: Side) -> Result<(), WriteError> {
+    if side == needed {
+        Ok(())
+    } else {
+        Err(WriteError::WrongSide)
+    }
+}
+
+fn check_metadata(size: usize, v: &Values) -> Result<(), WriteError> {
+    let limit = v.max_metadata_size;
+    if size > limit {
+        return Err(WriteError::MetadataSize { size, limit });
+    }
+    Ok(())
+}
+
+/// A handler's messages never go before headers.
+fn ensure_head(stream: &mut Stream) {
+    if matches!(stream.send.head, Head::Missing) && stream.send.state == SendState::Open {
+        stream.send.head = Head::Pending(Metadata::new());
+    }
+}
+
+/// What [`RecvStream::read`] found.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Read {
+    /// The next piece of a message.
+    Data(Chunk),
+    /// Nothing now; an [`Event::Readable`](crate::Event::Readable) will come.
+    Pending,
+    /// Handler: the caller has finished its side, all of it was read.
+    HalfClosed,
+    /// Caller: the call has ended, all messages were read. The stream is gone.
+    Closed(CloseStream),
+    /// The call has failed at this end. The stream is gone.
+    Failed(StreamError),
+    /// There is no such stream, or it has gone before.
+    Gone,
+}
+
+/// The receiving half of one stream; from [`Connection::recv`].
+#[derive(Debug)]
+pub struct RecvStream<'a> {
+    conn: &'a mut Connection,
+    id: i64,
+}
+
+impl<'a> RecvStream<'a> {
+    pub(super) fn new(conn: &'a mut Connection, id: StreamId) -> Self {
+        Self { conn, id: id.0 }
+    }
+
+    /// Caller: takes the response headers, once they have come. `None` before, after, and for
+    /// a call that was closed without headers.
+    pub fn take_headers(&mut self) -> Option<Metadata> {
+        self.conn.store.get_mut(self.id)?.recv.headers.take()
+    }
+
+    /// Takes the next piece of a message, or learns the end.
+    ///
+    /// Credit returns to the sender as pieces are taken, in batches; a message larger than the
+    /// window is handed on when a quarter of it has arrived.
+    pub fn read(&mut self) -> Read {
+        let read = self.read_inner();
+        self.conn.update_pause();
+        if self.conn.is_draining() {
+            self.conn.finish_drain_if_done();
+        }
+        read
+    }
+
+    fn read_inner(&mut self) -> Read {
+        let Some((stream, mut rest)) = self.conn.store.split(self.id) else {
+            return Read::Gone;
+        };
+        let large = stream.large(rest.config);
+        if let Some(chunk) = stream.recv.next_chunk(large) {
+            rest.taken(stream, chunk.data.len(), usize::from(chunk.ends));
+            rest.enqueue(stream);
+            return Read::Data(chunk);
+        }
+        if stream.recv.state == RecvState::Ended {
+            return self.take_end();
+        }
+        if !rest.hold(stream) {
+            return self.out_of_memory();
+        }
+        grow_window(stream, &mut rest);
+        stream.recv.reader_told = false;
+        stream.recv.reader_waits = true;
+        rest.enqueue(stream);
+        Read::Pending
+    }
+
+    fn take_end(&mut self) -> Read {
+        let Some(stream) = self.conn.store.get_mut(self.id) else {
+            return Read::Gone;
+        };
+        if matches!(stream.recv.end, Some(RecvEnd::HalfClosed)) {
+            return Read::HalfClosed;
+        }
+        let end = stream.recv.end.take();
+        self.conn.store.remove(self.id);
+        match end {
+            Some(RecvEnd::Closed(close)) => Read::Closed(*close),
+            Some(RecvEnd::Failed(error)) => Read::Failed(*error),
+            Some(RecvEnd::HalfClosed) | None => Read::Gone,
+        }
+    }
+
+    /// A large message cannot be held: the memory for it is taken.
+    fn out_of_memory(&mut self) -> Read {
+        let error = StreamError::new(
+            Code::ResourceExhausted,
+            Limit::BufferedBytes.to_string(),
+            Initiator::Library,
+        );
+        if let Err(limit) = self.conn.store.fail(self.id, error.clone(), true) {
+            self.conn
+                .end(EndReason::Error(ConnectionError::Limit(limit)));
+        }
+        match self.conn.store.side {
+            Side::Caller => self.take_end(),
+            Side::Handler => Read::Failed(error),
+        }
+    }
+}
+
+/// Lets the window grow if it is what holds the sender back: the reader has read all and waits.
+fn grow_window(stream: &mut Stream, rest: &mut Rest<'_>) {
+    let spare = rest.counts.spare_left(rest.config);
+    if let Some(window) = &mut stream.recv.window
+        && window.holds_back_sender()
+    {
+        let growth = window.grow(rest.config.v.max_window, spare);
+        rest.counts.spare_used += growth as usize;
+    }
+}

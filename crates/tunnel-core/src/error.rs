@@ -1,0 +1,384 @@
+//! What can go wrong, who erred, and what the wire says about it.
+//!
+//! Three families that never mix: [`ConnectionError`] ends a tunnel,
+//! [`StreamError`] ends one stream, and the `*Error` types of the operations
+//! ([`OpenError`], [`WriteError`]) tell the local user that an operation was
+//! not possible. [`StreamFault::code`] and [`ConnectionError::code`] are the tables
+//! that map errors to gRPC codes.
+
+use std::borrow::Cow;
+
+use crate::{Code, Side, Status};
+
+/// Who caused an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Initiator {
+    /// The local application: it cancelled, closed, or let its deadline pass.
+    User,
+    /// This library, by one of its limits or timers.
+    Library,
+    /// The peer, or the network between.
+    Remote,
+}
+
+/// A limit, by name. Each has a counter and a setter in
+/// [`ConfigBuilder`](crate::config::ConfigBuilder) of the same meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Too many streams open at once.
+    #[error("too many concurrent streams")]
+    ConcurrentStreams,
+    /// A message larger than allowed.
+    #[error("message too large")]
+    MessageSize,
+    /// Metadata larger than allowed.
+    #[error("metadata too large")]
+    MetadataSize,
+    /// Too many bytes unread on the tunnel.
+    #[error("too many unread bytes on the tunnel")]
+    BufferedBytes,
+    /// Too many empty messages unread on a stream.
+    #[error("too many unread empty messages")]
+    UnreadEmptyMessages,
+    /// Too many streams opened and cancelled in a row.
+    #[error("too many calls opened and cancelled at once")]
+    RapidCancel,
+    /// Too many frames that say nothing.
+    #[error("too many frames that say nothing")]
+    EmptyFrames,
+    /// Too many frames for streams that have ended.
+    #[error("too many frames for streams that have ended")]
+    StrayFrames,
+    /// Too many refused streams whose refusal the peer does not read.
+    #[error("too many refusals that the peer does not read")]
+    PendingRefusals,
+}
+
+/// Why a tunnel ended with an error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The peer sent a frame for a stream that was never opened.
+    #[error("protocol error: frame for stream {id}, which was never opened (highest: {highest})")]
+    UnknownStream {
+        /// The stream the frame names.
+        id: i64,
+        /// The highest stream opened so far, -1 before the first.
+        highest: i64,
+    },
+    /// The peer opened a stream whose id is not above all earlier ones.
+    #[error("protocol error: stream {id} opened after stream {highest}: ids must increase")]
+    IdNotIncreasing {
+        /// The stream opened.
+        id: i64,
+        /// The highest stream opened so far.
+        highest: i64,
+    },
+    /// The peer opened a stream with a negative id.
+    #[error("protocol error: stream id {id} is negative")]
+    NegativeId {
+        /// The stream opened.
+        id: i64,
+    },
+    /// The handler's first frame was not settings.
+    #[error("protocol error: settings must come first, but a frame for stream {id} did")]
+    SettingsMissing {
+        /// The stream of the frame that came.
+        id: i64,
+    },
+    /// Settings on a stream of a call, or from a side that has none to send.
+    #[error("protocol error: unexpected settings on stream {id}")]
+    UnexpectedSettings {
+        /// The stream of the frame.
+        id: i64,
+    },
+    /// A frame of a kind that only this side may send.
+    #[error("protocol error: stream {id}: a frame of a kind that only the {0} sends", side_name(*.side))]
+    WrongDirection {
+        /// The stream of the frame.
+        id: i64,
+        /// Whose kind it is.
+        side: Side,
+    },
+    /// The two ends have no protocol revision in common.
+    #[error("no protocol revision in common: the peer speaks {theirs:?}")]
+    NoCommonRevision {
+        /// What the peer listed, as numbers of the wire.
+        theirs: Vec<i32>,
+    },
+    /// The handler's settings did not come in time.
+    #[error("the peer sent no settings in time")]
+    SettingsTimeout,
+    /// The peer went over a limit that protects the whole tunnel.
+    #[error("{0}")]
+    Limit(Limit),
+    /// Received bytes are not frames.
+    #[error("undecodable frame: {0}")]
+    Undecodable(String),
+    /// The transport under the tunnel broke.
+    #[error("the tunnel's connection was lost: {0}")]
+    TransportLost(String),
+}
+
+fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::Caller => "caller",
+        Side::Handler => "handler",
+    }
+}
+
+impl ConnectionError {
+    /// Who ended the tunnel: this library by a limit or a timer, or the peer by an error.
+    pub fn initiator(&self) -> Initiator {
+        match self {
+            Self::Limit(_) | Self::SettingsTimeout => Initiator::Library,
+            _ => Initiator::Remote,
+        }
+    }
+
+    /// The gRPC code that the peer sees as the status of the outer call.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Limit(_) => Code::ResourceExhausted,
+            Self::TransportLost(_) => Code::Unavailable,
+            Self::SettingsTimeout => Code::DeadlineExceeded,
+            Self::NoCommonRevision { .. } => Code::FailedPrecondition,
+            _ => Code::Internal,
+        }
+    }
+}
+
+/// How a tunnel ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// The local application closed it.
+    #[error("the tunnel was closed")]
+    Closed,
+    /// It was drained: every call finished, or the drain's deadline passed.
+    #[error("the tunnel was drained")]
+    Drained,
+    /// The peer ended it in order.
+    #[error("the peer closed the tunnel")]
+    PeerClosed,
+    /// An error ended it.
+    #[error(transparent)]
+    Error(#[from] ConnectionError),
+}
+
+impl EndReason {
+    /// Who ended the tunnel.
+    pub fn initiator(&self) -> Initiator {
+        match self {
+            Self::Closed | Self::Drained => Initiator::User,
+            Self::PeerClosed => Initiator::Remote,
+            Self::Error(e) => e.initiator(),
+        }
+    }
+}
+
+/// What a peer did wrong on one stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamFault {
+    /// `new_stream` without a method.
+    #[error("empty method name")]
+    EmptyMethod,
+    /// `new_stream` with a revision that was not offered.
+    #[error("protocol revision {0} was not offered")]
+    RevisionNotOffered(i32),
+    /// More data than the window allowed.
+    #[error("flow control window exceeded")]
+    WindowExceeded,
+    /// A window larger than [`MAX_WINDOW`](crate::config::MAX_WINDOW).
+    #[error("flow control window larger than 2^31-1")]
+    WindowOverflow,
+    /// A message began inside another.
+    #[error("a message began {0} bytes before the last one was whole")]
+    MessageInsideMessage(u32),
+    /// Data without a message to belong to, or beyond its declared size.
+    #[error("more data than the message declared")]
+    ExcessData,
+    /// The end came inside a message.
+    #[error("the message was cut short: {0} bytes are missing")]
+    TruncatedMessage(u32),
+    /// A message or a header after the half-close.
+    #[error("data after half-close")]
+    DataAfterHalfClose,
+    /// Response headers for the second time, or after messages.
+    #[error("response headers came twice")]
+    HeadersTwice,
+    /// A limit of one stream.
+    #[error("{0}")]
+    Limit(Limit),
+}
+
+impl StreamFault {
+    /// The gRPC code of the fault, as found by one side.
+    ///
+    /// A caller finds a broken promise of its server: INTERNAL. A handler finds a
+    /// bad request: INVALID_ARGUMENT.
+    pub fn code(&self, found_by: Side) -> Code {
+        match self {
+            Self::WindowExceeded => Code::ResourceExhausted,
+            Self::Limit(Limit::MessageSize) => Code::OutOfRange,
+            Self::Limit(_) => Code::ResourceExhausted,
+            _ if found_by == Side::Handler => Code::InvalidArgument,
+            _ => Code::Internal,
+        }
+    }
+}
+
+/// Why one stream ended otherwise than by its peer's close.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct StreamError {
+    /// The gRPC code for the application.
+    pub code: Code,
+    /// A sentence for developers.
+    pub message: Cow<'static, str>,
+    /// Who ended the stream.
+    pub initiator: Initiator,
+    /// Whether the far handler certainly never saw the call, so that it may be
+    /// tried again elsewhere.
+    pub not_processed: bool,
+}
+
+impl StreamError {
+    pub(crate) fn new(
+        code: Code,
+        message: impl Into<Cow<'static, str>>,
+        initiator: Initiator,
+    ) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            initiator,
+            not_processed: false,
+        }
+    }
+
+    pub(crate) fn fault(fault: &StreamFault, found_by: Side) -> Self {
+        let initiator = match fault {
+            StreamFault::Limit(_) => Initiator::Library,
+            _ => Initiator::Remote,
+        };
+        Self::new(fault.code(found_by), fault.to_string(), initiator)
+    }
+
+    pub(crate) fn deadline(side: Side) -> Self {
+        let initiator = match side {
+            Side::Caller => Initiator::User,
+            Side::Handler => Initiator::Remote,
+        };
+        Self::new(
+            Code::DeadlineExceeded,
+            "the call's deadline passed",
+            initiator,
+        )
+    }
+
+    /// The end of a call whose tunnel ended.
+    pub(crate) fn tunnel_ended(reason: &EndReason, reached_peer: bool) -> Self {
+        Self {
+            code: Code::Unavailable,
+            message: reason.to_string().into(),
+            initiator: reason.initiator(),
+            not_processed: !reached_peer,
+        }
+    }
+
+    /// The same as a status of the wire.
+    pub fn to_status(&self) -> Status {
+        Status::new(self.code, self.message.clone())
+    }
+}
+
+/// Why [`Connection::open`](crate::Connection::open) could not open a stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The settings of the handler have not come yet.
+    #[error("the tunnel is not ready yet")]
+    NotReady,
+    /// This side serves calls; it cannot issue them.
+    #[error("a handler cannot open streams")]
+    NotCaller,
+    /// The limit on concurrent streams is reached.
+    #[error("the tunnel has {0} calls in flight, as many as it may")]
+    StreamLimit(usize),
+    /// The metadata is larger than the limit.
+    #[error("the call's metadata has {size} bytes, the limit is {limit}")]
+    MetadataSize {
+        /// Its size, in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The method name is empty.
+    #[error("the call has no method name")]
+    EmptyMethod,
+    /// The deadline that the call carries has passed already.
+    #[error("the call's deadline passed before it was sent")]
+    DeadlineExceeded,
+    /// The tunnel takes no new calls: one of its ends is draining it.
+    #[error("the tunnel is draining")]
+    Draining,
+    /// All stream ids are used.
+    #[error("the tunnel has no stream ids left")]
+    IdsExhausted,
+    /// The tunnel has ended.
+    #[error("the tunnel has ended: {0}")]
+    Ended(EndReason),
+}
+
+impl OpenError {
+    /// The gRPC code of this error.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::StreamLimit(_) | Self::MetadataSize { .. } => Code::ResourceExhausted,
+            Self::EmptyMethod => Code::InvalidArgument,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::NotCaller => Code::FailedPrecondition,
+            Self::NotReady | Self::Draining | Self::IdsExhausted | Self::Ended(_) => {
+                Code::Unavailable
+            }
+        }
+    }
+}
+
+/// Why something could not be sent on a stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The stream has ended; nothing more is of interest.
+    #[error("the stream has ended")]
+    Gone,
+    /// The sending half was finished before.
+    #[error("the stream's sending half is finished")]
+    Finished,
+    /// Only the other side may send this.
+    #[error("this side of the tunnel cannot send that")]
+    WrongSide,
+    /// A message must be written whole before the next begins or the half is finished.
+    #[error("{0} bytes of the message are still to be written")]
+    MessageIncomplete(u32),
+    /// More was written than the message declared.
+    #[error("more bytes than the message declared")]
+    ExcessData,
+    /// The metadata is larger than the limit.
+    #[error("metadata of {size} bytes, the limit is {limit}")]
+    MetadataSize {
+        /// Its size, in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// A message larger than the wire can say.
+    #[error("a message of {0} bytes is larger than the wire can say")]
+    MessageTooLarge(usize),
+    /// Headers were sent before, explicitly or by the first message.
+    #[error("the response headers were sent already")]
+    HeadersSent,
+}

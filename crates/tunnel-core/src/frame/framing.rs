@@ -1,0 +1,487 @@
+//! Frames one after another on a byte stream.
+//!
+//! The layout is gRPC's own for the messages of a call: one byte of flags, four
+//! bytes of length, big-endian, then the frame. The body of the outer call has
+//! it already, and a transport that is not gRPC can use it as it is.
+//!
+//! [`FrameWriter`] writes what `transmit` hands it; [`Deframer`] finds the frames
+//! in what the transport delivers, in whatever pieces.
+//!
+//! Invariants of the [`Deframer`]:
+//!
+//! - Every byte pushed is in exactly one of three places: in a frame that was
+//!   yielded, in the chunks that wait, or in the frame being gathered. Chunks
+//!   are let go as soon as they are used up.
+//! - Memory is reserved for bytes that have arrived: at most twice as many, and
+//!   never more than the frame they belong to declares. The declared length
+//!   alone reserves nothing.
+//! - A frame shares the memory of the chunk it came in, unless it would keep
+//!   much more alive than itself ([`next`](Deframer::next) has the rule).
+//! - The first error is final: where the next frame begins is not known any
+//!   more.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::codec::{self, DecodeError};
+use super::{Frame, FrameRef, FrameSink};
+use crate::Side;
+
+/// What stands before each frame, in bytes: flags and length.
+pub const PREFIX_LEN: usize = 5;
+
+/// A frame below this size, in bytes, is never copied out of its chunk.
+///
+/// The state machine copies payloads this small itself; frames without one are
+/// gone by the time they have been handled.
+pub const SMALL_FRAME: usize = 1024;
+
+/// A frame that is less than this fraction of its chunk is copied out of it.
+const PINNING_FRACTION: usize = 4;
+
+/// The flag of a frame that is sent as it is.
+const IDENTITY: u8 = 0;
+
+/// The flag of a compressed frame.
+const COMPRESSED: u8 = 1;
+
+/// Writes frames into a buffer, each behind its prefix.
+#[derive(Debug)]
+pub struct FrameWriter<'a> {
+    from: Side,
+    buf: &'a mut BytesMut,
+}
+
+impl<'a> FrameWriter<'a> {
+    /// Appends the frames that `from` sends to `buf`.
+    pub fn new(from: Side, buf: &'a mut BytesMut) -> Self {
+        Self { from, buf }
+    }
+}
+
+impl FrameSink for FrameWriter<'_> {
+    /// Appends prefix and frame, and counts both.
+    ///
+    /// Writes nothing and says 0 for a frame that this side cannot send, see
+    /// [`codec::encode`], and for one too large for the prefix, 4 GiB, which no
+    /// configuration lets the state machine make. With debug assertions both
+    /// panic.
+    fn frame(&mut self, frame: FrameRef<'_>) -> usize {
+        let Some(frame) = codec::prepare(self.from, &frame) else {
+            return 0;
+        };
+        let len = frame.len();
+        let Ok(declared) = u32::try_from(len) else {
+            debug_assert!(false, "a frame of {len} bytes");
+            return 0;
+        };
+        self.buf.reserve(PREFIX_LEN + len);
+        self.buf.put_u8(IDENTITY);
+        self.buf.put_u32(declared);
+        frame.write(self.buf);
+        PREFIX_LEN + len
+    }
+}
+
+/// Finds frames in a byte stream.
+///
+/// Push what the transport delivers, then take frames until there is none:
+///
+/// ```
+/// use bytes::Bytes;
+/// use tunnel_core::frame::framing::Deframer;
+///
+/// let mut deframer = Deframer::new(1 << 20);
+/// deframer.push(Bytes::from_static(b"\0\0\0\0\x02hi\0\0\0"));
+/// assert_eq!(deframer.next()?.as_deref(), Some(&b"hi"[..]));
+/// assert_eq!(deframer.next()?, None);
+/// assert!(deframer.is_mid_frame());
+/// # Ok::<(), tunnel_core::frame::framing::FramingError>(())
+/// ```
+#[derive(Debug)]
+pub struct Deframer {
+    max_frame_size: usize,
+    /// What was pushed and is not used up, oldest first. None is empty.
+    chunks: VecDeque<Chunk>,
+    /// The bytes in `chunks`.
+    waiting: usize,
+    /// The prefix of the frame at hand, of which `prefix_len` bytes are there.
+    prefix: [u8; PREFIX_LEN],
+    prefix_len: usize,
+    /// The beginning of the frame at hand, when it lies in several chunks.
+    gathered: Vec<u8>,
+    failed: Option<FramingError>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    rest: Bytes,
+    /// How long it was when it was pushed: what a slice of it keeps alive.
+    whole: usize,
+}
+
+impl Deframer {
+    /// A deframer for frames of up to `max_frame_size` bytes, without prefix.
+    pub fn new(max_frame_size: usize) -> Self {
+        Self {
+            max_frame_size,
+            chunks: VecDeque::new(),
+            waiting: 0,
+            prefix: [0; PREFIX_LEN],
+            prefix_len: 0,
+            gathered: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Takes the next piece of the stream; it may be empty.
+    ///
+    /// Chunks wait for [`next`](Self::next): one that pushes without taking
+    /// holds all it pushed. After an error the chunk is dropped.
+    pub fn push(&mut self, chunk: Bytes) {
+        if chunk.is_empty() || self.failed.is_some() {
+            return;
+        }
+        self.waiting += chunk.len();
+        self.chunks.push_back(Chunk {
+            whole: chunk.len(),
+            rest: chunk,
+        });
+    }
+
+    /// The bytes of the next frame, without its prefix; `None` until more has
+    /// been pushed.
+    ///
+    /// A frame that came in one chunk is a slice of it and keeps the whole chunk
+    /// alive as long as it lives, and so does a message payload decoded from it.
+    /// A peer whose messages wait unread could pin a chunk of a megabyte by a
+    /// few bytes that way, and no accounting of unread bytes would see it. So a
+    /// frame of [`SMALL_FRAME`] bytes or more that is less than a quarter of its
+    /// chunk is copied out: what a slice pins is then at most four times its
+    /// size. Smaller ones stay slices, because whoever holds on to them copies
+    /// them in any case.
+    ///
+    /// # Errors
+    ///
+    /// A [`FramingError`], the same one from then on.
+    #[expect(clippy::should_implement_trait, reason = "None is not the end")]
+    pub fn next(&mut self) -> Result<Option<Bytes>, FramingError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let Some(len) = self.read_prefix().map_err(|e| self.fail(e))? else {
+            return Ok(None);
+        };
+        let frame = self.read_frame(len);
+        if frame.is_some() {
+            self.prefix_len = 0;
+        }
+        Ok(frame)
+    }
+
+    /// The next frame that `from` sent, parsed; `None` until more has been
+    /// pushed.
+    ///
+    /// # Errors
+    ///
+    /// A [`FrameError`]: either the stream or one frame is broken. The deframer
+    /// goes on after a frame that cannot be decoded, but a tunnel must not.
+    pub fn decode_next(&mut self, from: Side) -> Result<Option<Frame>, FrameError> {
+        match self.next()? {
+            Some(bytes) => Ok(Some(codec::decode(from, bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the stream, were it to end now, would end inside a frame.
+    ///
+    /// Ask when [`next`](Self::next) has said `None`: before, it is also true
+    /// when whole frames wait to be taken. False after an error.
+    pub fn is_mid_frame(&self) -> bool {
+        self.buffered() > 0
+    }
+
+    /// The bytes held, prefixes included: all that was pushed and is not part
+    /// of a frame that was taken. Zero after an error.
+    pub fn buffered(&self) -> usize {
+        self.waiting + self.prefix_len + self.gathered.len()
+    }
+
+    /// The declared length of the frame at hand, once its prefix is whole.
+    fn read_prefix(&mut self) -> Result<Option<usize>, FramingError> {
+        while self.prefix_len < PREFIX_LEN {
+            let Some(chunk) = self.chunks.front_mut() else {
+                return Ok(None);
+            };
+            let n = chunk.rest.len().min(PREFIX_LEN - self.prefix_len);
+            chunk
+                .rest
+                .copy_to_slice(&mut self.prefix[self.prefix_len..][..n]);
+            self.prefix_len += n;
+            self.used(n);
+        }
+        let [flags, length @ ..] = self.prefix;
+        match flags {
+            IDENTITY => {}
+            COMPRESSED => return Err(FramingError::Compressed),
+            _ => return Err(FramingError::Flags(flags)),
+        }
+        let size = u32::from_be_bytes(length);
+        match usize::try_from(size) {
+            Ok(len) if len <= self.max_frame_size => Ok(Some(len)),
+            _ => Err(FramingError::FrameTooLarge {
+                size,
+                limit: self.max_frame_size,
+            }),
+        }
+    }
+
+    /// The frame at hand, of which `len` bytes were declared.
+    fn read_frame(&mut self, len: usize) -> Option<Bytes> {
+        if len == 0 {
+            // An empty slice would keep its chunk alive.
+            return Some(Bytes::new());
+        }
+        if self.gathered.is_empty()
+            && let Some(chunk) = self.chunks.front_mut()
+            && chunk.rest.len() >= len
+        {
+            let frame = chunk.rest.split_to(len);
+            let pins_too_much = len >= SMALL_FRAME && len < chunk.whole.div_ceil(PINNING_FRACTION);
+            self.used(len);
+            return Some(if pins_too_much {
+                Bytes::copy_from_slice(&frame)
+            } else {
+                frame
+            });
+        }
+        while let Some(chunk) = self.chunks.front_mut() {
+            let n = chunk.rest.len().min(len - self.gathered.len());
+            make_room(&mut self.gathered, n, len);
+            self.gathered.extend_from_slice(&chunk.rest[..n]);
+            chunk.rest.advance(n);
+            self.used(n);
+            if self.gathered.len() == len {
+                return Some(std::mem::take(&mut self.gathered).into());
+            }
+        }
+        None
+    }
+
+    /// Notes that `n` bytes of the first chunk were taken.
+    fn used(&mut self, n: usize) {
+        self.waiting -= n;
+        if self.chunks.front().is_some_and(|c| c.rest.is_empty()) {
+            self.chunks.pop_front();
+        }
+    }
+
+    /// Lets everything go.
+    fn fail(&mut self, error: FramingError) -> FramingError {
+        let max_frame_size = self.max_frame_size;
+        *self = Self {
+            failed: Some(error),
+            ..Self::new(max_frame_size)
+        };
+        error
+    }
+}
+
+/// Makes room for `n` more bytes of a frame of `len` bytes: for twice of what
+/// will be there then, so that growing takes linear time, but not for more
+/// than the frame.
+fn make_room(gathered: &mut Vec<u8>, n: usize, len: usize) {
+    let needed = gathered.len() + n;
+    if needed > gathered.capacity() {
+        let room = needed.saturating_mul(2).min(len);
+        gathered.reserve_exact(room - gathered.len());
+    }
+}
+
+/// Why a byte stream is not a sequence of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FramingError {
+    /// A frame is larger than allowed.
+    #[error("a frame of {size} bytes, the limit is {limit}")]
+    FrameTooLarge {
+        /// The size its prefix declares, in bytes.
+        size: u32,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// A frame is compressed.
+    #[error("a compressed frame, but the tunnel does not offer an encoding")]
+    Compressed,
+    /// A frame begins with flags that gRPC does not know.
+    #[error("a frame begins with flags {0}, only 0 and 1 have a meaning")]
+    Flags(u8),
+}
+
+/// Why [`Deframer::decode_next`] has no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The byte stream is broken.
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    /// The bytes of a frame are.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(len: u32) -> Vec<u8> {
+        [&[IDENTITY][..], &len.to_be_bytes()].concat()
+    }
+
+    fn framed(body: &[u8]) -> Vec<u8> {
+        [prefix(body.len() as u32), body.to_vec()].concat()
+    }
+
+    #[test]
+    fn memory_follows_what_arrived_and_not_what_is_declared() {
+        let mut deframer = Deframer::new(usize::MAX);
+        deframer.push(prefix(u32::MAX).into());
+        assert_eq!(deframer.next(), Ok(None));
+        assert_eq!(deframer.gathered.capacity(), 0);
+
+        let mut arrived = 0;
+        for piece in [1, 1, 10, 1000, 3, 100_000, 1] {
+            deframer.push(vec![7; piece].into());
+            assert_eq!(deframer.next(), Ok(None));
+            arrived += piece;
+            assert_eq!(deframer.gathered.len(), arrived);
+            assert!(deframer.gathered.capacity() <= 2 * arrived);
+        }
+    }
+
+    #[test]
+    fn a_gathered_frame_has_no_more_memory_than_it_needs() {
+        let body = [7; 1500];
+        let stream = framed(&body);
+        let mut deframer = Deframer::new(usize::MAX);
+        for piece in stream[..stream.len() - 1].chunks(400) {
+            deframer.push(Bytes::copy_from_slice(piece));
+            assert_eq!(deframer.next(), Ok(None));
+        }
+        assert_eq!(deframer.gathered.capacity(), body.len());
+        deframer.push(Bytes::copy_from_slice(&body[..1]));
+        assert_eq!(deframer.next(), Ok(Some(Bytes::copy_from_slice(&body))));
+        assert_eq!(deframer.gathered.capacity(), 0);
+    }
+
+    #[test]
+    fn gathering_byte_by_byte_takes_few_allocations() {
+        let mut gathered = Vec::new();
+        let mut grown = 0;
+        for _ in 0..100_000 {
+            let before = gathered.capacity();
+            make_room(&mut gathered, 1, 1_000_000);
+            gathered.push(0);
+            grown += usize::from(gathered.capacity() != before);
+        }
+        assert!(grown <= 17, "{grown}");
+    }
+
+    #[test]
+    fn chunks_are_let_go_as_soon_as_they_are_used_up() {
+        let body = [7; 3000];
+        let stream = framed(&body);
+        let mut deframer = Deframer::new(usize::MAX);
+        let (first, second) = stream.split_at(1000);
+        let (first, second) = (Bytes::from(first.to_vec()), Bytes::from(second.to_vec()));
+
+        deframer.push(first.clone());
+        assert_eq!(deframer.next(), Ok(None));
+        assert!(first.is_unique());
+        deframer.push(second.clone());
+        let frame = deframer.next();
+        assert!(second.is_unique());
+        assert_eq!(frame, Ok(Some(Bytes::copy_from_slice(&body))));
+    }
+
+    /// Whether a frame of this size, the first of its chunk, is copied out of
+    /// it.
+    fn is_copied(frame: usize, chunk: usize) -> bool {
+        let mut bytes = framed(&vec![7; frame]);
+        bytes.resize(chunk, 0);
+        let chunk = Bytes::from(bytes);
+        let inside = chunk.as_ptr_range();
+        let mut deframer = Deframer::new(usize::MAX);
+        deframer.push(chunk.clone());
+        let frame = deframer.next().expect("a frame").expect("a frame");
+        assert!(frame.iter().all(|byte| *byte == 7));
+        !inside.contains(&frame.as_ptr())
+    }
+
+    #[test]
+    fn a_frame_is_copied_when_it_would_pin_four_times_its_size() {
+        let kb = 1024;
+        assert!(!is_copied(16 * kb, 16 * kb + PREFIX_LEN));
+        assert!(!is_copied(16 * kb, 64 * kb));
+        assert!(is_copied(16 * kb - 1, 64 * kb));
+        assert!(is_copied(16 * kb, 64 * kb + 1));
+        assert!(is_copied(16 * kb, 1024 * kb));
+        // Small ones are copied by whoever holds on to them.
+        assert!(is_copied(kb, 64 * kb));
+        assert!(!is_copied(kb - 1, 64 * kb));
+        assert!(!is_copied(1, 64 * kb));
+    }
+
+    #[test]
+    fn the_last_frame_of_a_chunk_counts_as_pinning_the_whole_chunk() {
+        let chunk = Bytes::from([framed(&[1; 100_000]), framed(&[2; 2000])].concat());
+        let mut deframer = Deframer::new(usize::MAX);
+        deframer.push(chunk.clone());
+        let first = deframer.next().expect("a frame").expect("a frame");
+        let second = deframer.next().expect("a frame").expect("a frame");
+        assert!(!first.is_unique());
+        assert!(second.is_unique());
+        assert_eq!(second, vec![2; 2000]);
+    }
+
+    #[test]
+    fn an_empty_chunk_changes_nothing() {
+        let body = Bytes::from(vec![7; 2000]);
+        let mut deframer = Deframer::new(usize::MAX);
+        for chunk in [Bytes::new(), prefix(2000).into(), Bytes::new()] {
+            deframer.push(chunk);
+            assert_eq!(deframer.next(), Ok(None));
+        }
+        deframer.push(Bytes::new());
+        deframer.push(body.clone());
+        let frame = deframer.next().expect("a frame").expect("a frame");
+        assert_eq!(frame.as_ptr(), body.as_ptr());
+    }
+
+    #[test]
+    fn an_empty_frame_pins_nothing() {
+        let chunk = Bytes::from(framed(&[]));
+        let mut deframer = Deframer::new(0);
+        deframer.push(chunk.clone());
+        let frame = deframer.next();
+        assert_eq!(frame, Ok(Some(Bytes::new())));
+        assert!(chunk.is_unique());
+    }
+
+    #[test]
+    fn nothing_is_held_after_an_error() {
+        let chunk = Bytes::from([&framed(&[7; 10])[..], &[9; 100]].concat());
+        let mut deframer = Deframer::new(9);
+        deframer.push(chunk.clone());
+        deframer.push(chunk.clone());
+        let error = FramingError::FrameTooLarge { size: 10, limit: 9 };
+        for _ in 0..2 {
+            assert_eq!(deframer.next(), Err(error));
+            assert_eq!(deframer.buffered(), 0);
+            assert!(!deframer.is_mid_frame());
+            assert!(chunk.is_unique());
+            deframer.push(chunk.clone());
+        }
+    }
+}

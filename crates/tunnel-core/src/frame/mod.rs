@@ -1,0 +1,193 @@
+//! Frames: what the two ends of a tunnel say to each other.
+//!
+//! [`Frame`] is a frame received, owning its payload; [`FrameRef`] is a frame
+//! to be sent, borrowing everything from the state machine. Both cover the two
+//! wire messages (`ClientToServer` and `ServerToClient`) with one set of kinds:
+//! which of them a kind belongs to is settled by who sends it, see
+//! [`codec`].
+//!
+//! The bytes of a frame are made and parsed in [`codec`] alone, so that another
+//! encoder can take its place without a change to the state machine;
+//! [`framing`] puts frames one after another on a byte stream.
+
+pub mod codec;
+pub mod framing;
+
+use bytes::Bytes;
+
+use crate::{Metadata, Status};
+
+/// The stream id on which [`FrameKind::Settings`] travels, and on which a
+/// draining handler says so.
+pub const CONTROL_STREAM_ID: i64 = -1;
+
+/// The largest piece of a message that one frame may carry, in bytes. From the
+/// protocol.
+pub const MAX_CHUNK_SIZE: usize = 16_384;
+
+/// A frame received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The stream the frame belongs to; [`CONTROL_STREAM_ID`] for the tunnel.
+    pub stream_id: i64,
+    /// What it says.
+    pub kind: FrameKind,
+}
+
+/// What a received [`Frame`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// Handler to caller, once, on [`CONTROL_STREAM_ID`], before anything else.
+    Settings(Settings),
+    /// Caller to handler: a call begins.
+    NewStream(NewStream),
+    /// Handler to caller: the response headers.
+    Headers(Metadata),
+    /// Both ways: a message begins.
+    Message {
+        /// The size of the whole message, in bytes.
+        size: u32,
+        /// Its first bytes; all of them, when it fits one frame.
+        data: Bytes,
+    },
+    /// Both ways: the message goes on.
+    MoreData(Bytes),
+    /// Caller to handler: no more messages will come.
+    HalfClose,
+    /// Handler to caller: the call has ended.
+    Close(CloseStream),
+    /// Caller to handler: the call is of no interest any more.
+    Cancel,
+    /// Both ways, revision one: this many more bytes may be sent.
+    WindowUpdate(u32),
+    /// A frame without a kind, or of a kind from a later protocol.
+    Unknown,
+}
+
+/// The handler's opening words: what it speaks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Protocol revisions, as numbers of the wire. Empty means revision zero.
+    pub revisions: Vec<i32>,
+    /// The credit, in bytes, that the caller starts each stream with.
+    pub initial_window: u32,
+}
+
+/// The beginning of a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewStream {
+    /// The method, with or without a leading slash.
+    pub method: String,
+    /// The request headers.
+    pub headers: Metadata,
+    /// The credit, in bytes, that the handler starts this stream with.
+    pub initial_window: u32,
+    /// The protocol revision of this stream, as a number of the wire.
+    pub revision: i32,
+}
+
+/// The end of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseStream {
+    /// The response trailers.
+    pub trailers: Metadata,
+    /// How the call ended. Absent on the wire means OK.
+    pub status: Status,
+}
+
+/// A frame to be sent; everything in it is borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameRef<'a> {
+    /// The stream the frame belongs to; [`CONTROL_STREAM_ID`] for the tunnel.
+    pub stream_id: i64,
+    /// What it says.
+    pub kind: FrameKindRef<'a>,
+}
+
+/// What a [`FrameRef`] says: the kinds of [`FrameKind`], borrowed.
+#[derive(Clone, Copy, Debug)]
+pub enum FrameKindRef<'a> {
+    /// See [`FrameKind::Settings`].
+    Settings(&'a Settings),
+    /// See [`FrameKind::NewStream`].
+    NewStream {
+        /// The method, with its leading slash.
+        method: &'a str,
+        /// The request headers.
+        headers: &'a Metadata,
+        /// The handler's first credit on this stream, in bytes.
+        initial_window: u32,
+        /// The protocol revision of this stream, as a number of the wire.
+        revision: i32,
+    },
+    /// See [`FrameKind::Headers`].
+    Headers(&'a Metadata),
+    /// See [`FrameKind::Message`].
+    Message {
+        /// The size of the whole message, in bytes.
+        size: u32,
+        /// Its first bytes.
+        data: &'a [u8],
+    },
+    /// See [`FrameKind::MoreData`].
+    MoreData(&'a [u8]),
+    /// See [`FrameKind::HalfClose`].
+    HalfClose,
+    /// See [`FrameKind::Close`].
+    Close {
+        /// The response trailers.
+        trailers: &'a Metadata,
+        /// How the call ended.
+        status: &'a Status,
+    },
+    /// See [`FrameKind::Cancel`].
+    Cancel,
+    /// See [`FrameKind::WindowUpdate`].
+    WindowUpdate(u32),
+}
+
+/// Takes the frames that [`Connection::transmit`](crate::Connection::transmit) writes.
+///
+/// Called while the state machine is borrowed: encode or copy and return.
+/// [`framing::FrameWriter`] is the one for byte streams and for gRPC.
+pub trait FrameSink {
+    /// Takes one frame and says how many bytes it became: what the budget of
+    /// `transmit` is spent in.
+    fn frame(&mut self, frame: FrameRef<'_>) -> usize;
+}
+
+impl FrameRef<'_> {
+    /// A copy that owns its payload, as the receiver will see the frame.
+    pub fn to_owned(&self) -> Frame {
+        Frame {
+            stream_id: self.stream_id,
+            kind: match self.kind {
+                FrameKindRef::Settings(s) => FrameKind::Settings(s.clone()),
+                FrameKindRef::NewStream {
+                    method,
+                    headers,
+                    initial_window,
+                    revision,
+                } => FrameKind::NewStream(NewStream {
+                    method: method.to_owned(),
+                    headers: headers.clone(),
+                    initial_window,
+                    revision,
+                }),
+                FrameKindRef::Headers(md) => FrameKind::Headers(md.clone()),
+                FrameKindRef::Message { size, data } => FrameKind::Message {
+                    size,
+                    data: Bytes::copy_from_slice(data),
+                },
+                FrameKindRef::MoreData(data) => FrameKind::MoreData(Bytes::copy_from_slice(data)),
+                FrameKindRef::HalfClose => FrameKind::HalfClose,
+                FrameKindRef::Close { trailers, status } => FrameKind::Close(CloseStream {
+                    trailers: trailers.clone(),
+                    status: status.clone(),
+                }),
+                FrameKindRef::Cancel => FrameKind::Cancel,
+                FrameKindRef::WindowUpdate(n) => FrameKind::WindowUpdate(n),
+            },
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The gRPC tunnel protocol (`grpctunnel.v1`) as a state machine without I/O.
+//!
+//! A tunnel is one bidirectional gRPC stream that presents itself as a gRPC channel: any
+//! number of calls, multiplexed with flow control. This crate is what both of its ends have in
+//! common, without a runtime, a clock or a socket, so that it can be embedded in any transport
+//! that carries frames in order: a gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC
+//! stream, a Unix socket.
+//!
+//! - [`Connection`] is the state machine; its documentation is the contract.
+//! - [`frame`] has the frames, their bytes, and their framing on a byte stream.
+//! - [`Config`] has every limit, window and timeout, and the formula of worst-case memory.
+//!
+//! # What it promises
+//!
+//! - No input panics, allocates by a declared size, or makes it hold more than the formula says.
+//! - A peer's fault on one stream ends that stream alone.
+//! - Frames of one stream leave in order; no stream can starve another.
+//! - When all streams have ended, every counter is zero.
+
+pub mod config;
+mod connection;
+mod error;
+mod event;
+pub mod frame;
+pub mod metadata;
+mod side;
+mod status;
+mod streams;
+mod timer;
+
+pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
+pub use connection::{
+    Connection, DRAIN_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, Offer, Read,
+    RecvStream, SendStream,
+};
+pub use error::{
+    ConnectionError, EndReason, Initiator, Limit, OpenError, StreamError, StreamFault, WriteError,
+};
+pub use event::Event;
+pub use frame::{CloseStream, Frame, FrameKind, FrameKindRef, FrameRef, FrameSink};
+pub use metadata::Metadata;
+pub use side::Side;
+pub use status::{Code, Status, StatusDetail};
+pub use streams::counts::Stats;
+pub use streams::recv::Chunk;
+pub use streams::{Revision, StreamId};
+pub use timer::parse_grpc_timeout;

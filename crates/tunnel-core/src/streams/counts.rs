@@ -1,0 +1,227 @@
+//! The counters behind the limits of a tunnel.
+//!
+//! Each limit has one counter here, changed by one pair of functions, and one named reason
+//! ([`Limit`]). Invariant: when no stream is open, everything that counts streams or bytes is
+//! zero ([`Counts::is_idle`]).
+
+use std::time::{Duration, Instant};
+
+use crate::config::Values;
+use crate::{Config, Limit};
+
+/// How many late bytes of an ended revision-zero stream are taken for granted: what the
+/// transport may have had under way, for there is no window that would tell.
+const UNWINDOWED_LATE_BYTES: u64 = 64 << 20;
+
+/// Late frames without data that any ended stream may have had under way: its half-close, its
+/// cancel, its headers, its close, and some for peers that are not careful.
+const LATE_CONTROL_FRAMES: u64 = 16;
+
+/// A snapshot of a tunnel's counters; see [`Connection::stats`](crate::Connection::stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Streams in the table.
+    pub streams: usize,
+    /// Payload received and not yet read, in bytes.
+    pub unread_bytes: usize,
+    /// Credit granted beyond the initial windows, and large messages held back, in bytes.
+    pub spare_used: usize,
+    /// What applications gave to be sent and the transport has not taken, in bytes with the
+    /// overhead of queueing.
+    pub queued_bytes: usize,
+    /// Deadlines of calls being watched.
+    pub deadlines: usize,
+    /// Refusals that wait to be sent.
+    pub pending_refusals: usize,
+    /// Streams that have existed on this tunnel.
+    pub streams_total: u64,
+    /// Message bytes sent.
+    pub bytes_sent: u64,
+    /// Message bytes received.
+    pub bytes_received: u64,
+}
+
+/// A bucket of tokens that refills with time.
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    filled_at: Option<Instant>,
+}
+
+impl Bucket {
+    fn take(&mut self, now: Instant, burst: u32, per_second: u32) -> bool {
+        let since = self
+            .filled_at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let refill = since.as_nanos() * u128::from(per_second) / 1_000_000_000;
+        if refill > 0 || self.filled_at.is_none() {
+            self.filled_at = Some(now);
+            let refill = u32::try_from(refill).unwrap_or(u32::MAX);
+            self.tokens = self.tokens.saturating_add(refill).min(burst);
+        }
+        match self.tokens.checked_sub(1) {
+            Some(left) => {
+                self.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// All counters of a tunnel.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    pub(crate) streams: usize,
+    pub(crate) streams_total: u64,
+    pub(crate) unread: usize,
+    /// Part of `unread`: on revision-zero streams, and not held.
+    pub(crate) unwindowed_unread: usize,
+    pub(crate) unwindowed_messages: usize,
+    pub(crate) spare_used: usize,
+    pub(crate) queued: usize,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    late_credit: u64,
+    empty_frames: usize,
+    cancels: Bucket,
+    /// Whether reading is paused for unread revision-zero data.
+    pub(crate) paused: bool,
+}
+
+impl Counts {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            streams: 0,
+            streams_total: 0,
+            unread: 0,
+            unwindowed_unread: 0,
+            unwindowed_messages: 0,
+            spare_used: 0,
+            queued: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            late_credit: config.v.max_stray_frames as u64,
+            empty_frames: 0,
+            cancels: Bucket {
+                tokens: config.v.max_cancel_burst,
+                filled_at: None,
+            },
+            paused: false,
+        }
+    }
+
+    pub(crate) fn can_open(&self, config: &Config) -> bool {
+        self.streams < config.v.max_concurrent_streams
+    }
+
+    pub(crate) fn inc_streams(&mut self) {
+        self.streams += 1;
+        self.streams_total += 1;
+    }
+
+    pub(crate) fn dec_streams(&mut self) {
+        debug_assert!(self.streams > 0, "a stream is counted until it is removed");
+        self.streams -= 1;
+    }
+
+    /// What of the spare memory is left, in bytes.
+    pub(crate) fn spare_left(&self, config: &Config) -> usize {
+        config.v.spare().saturating_sub(self.spare_used)
+    }
+
+    /// Allows for the frames that may be under way for a stream that ends now.
+    pub(crate) fn allow_late_frames(&mut self, window_left: Option<u64>, data_frames_sent: u64) {
+        let data = window_left.unwrap_or(UNWINDOWED_LATE_BYTES);
+        self.late_credit = self
+            .late_credit
+            .saturating_add(data)
+            .saturating_add(data_frames_sent)
+            .saturating_add(LATE_CONTROL_FRAMES);
+    }
+
+    /// Counts a frame for a stream that has ended.
+    pub(crate) fn late_frame(&mut self, data: usize) -> Result<(), Limit> {
+        self.late_credit = self
+            .late_credit
+            .checked_sub(data.max(1) as u64)
+            .ok_or(Limit::StrayFrames)?;
+        Ok(())
+    }
+
+    /// Counts a frame that says nothing.
+    pub(crate) fn empty_frame(&mut self, v: &Values) -> Result<(), Limit> {
+        self.empty_frames += 1;
+        if self.empty_frames > v.max_empty_frames {
+            return Err(Limit::EmptyFrames);
+        }
+        Ok(())
+    }
+
+    /// Counts a frame that says something, which makes up for an empty one and for a late one.
+    pub(crate) fn useful_frame(&mut self) {
+        self.empty_frames = self.empty_frames.saturating_sub(1);
+        self.late_credit = self.late_credit.saturating_add(1);
+    }
+
+    /// Counts a call cancelled by its caller before its handler answered.
+    pub(crate) fn rapid_cancel(&mut self, now: Instant, v: &Values) -> Result<(), Limit> {
+        let allowed = self
+            .cancels
+            .take(now, v.max_cancel_burst, v.max_cancels_per_second);
+        allowed.then_some(()).ok_or(Limit::RapidCancel)
+    }
+
+    /// Whether no stream is open and nothing of one is left behind.
+    pub(crate) fn is_idle(&self) -> bool {
+        let left = [
+            self.streams,
+            self.unread,
+            self.unwindowed_unread,
+            self.unwindowed_messages,
+            self.spare_used,
+            self.queued,
+        ];
+        left == [0; 6]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_refills_with_time_and_never_beyond_its_burst() {
+        let t0 = Instant::now();
+        let at = |ms| t0 + Duration::from_millis(ms);
+        let mut b = Bucket {
+            tokens: 2,
+            filled_at: None,
+        };
+        assert!(b.take(at(0), 2, 10));
+        assert!(b.take(at(0), 2, 10));
+        assert!(!b.take(at(99), 2, 10));
+        assert!(b.take(at(100), 2, 10));
+        assert!(!b.take(at(150), 2, 10));
+        assert!(b.take(at(10_000), 2, 10));
+        assert!(b.take(at(10_000), 2, 10));
+        assert!(!b.take(at(10_000), 2, 10));
+    }
+
+    #[test]
+    fn frames_that_say_something_make_up_for_empty_ones() {
+        let config = Config::builder()
+            .max_empty_frames(2)
+            .build()
+            .expect("valid");
+        let mut counts = Counts::new(&config);
+        for _ in 0..100 {
+            assert_eq!(counts.empty_frame(&config.v), Ok(()));
+            counts.useful_frame();
+        }
+        assert_eq!(counts.empty_frame(&config.v), Ok(()));
+        assert_eq!(counts.empty_frame(&config.v), Ok(()));
+        assert_eq!(counts.empty_frame(&config.v), Err(Limit::EmptyFrames));
+    }
+}

@@ -1,0 +1,56 @@
+//! Streams: one for each call on a tunnel.
+
+pub(crate) mod counts;
+pub(crate) mod flow;
+pub(crate) mod recv;
+pub(crate) mod schedule;
+pub(crate) mod send;
+pub(crate) mod state;
+pub(crate) mod store;
+
+use std::fmt;
+
+/// The id of a stream. Ids increase and are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub(crate) i64);
+
+impl StreamId {
+    /// The number on the wire.
+    pub fn value(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A revision of the protocol. Each stream has its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Revision {
+    /// No flow control inside the tunnel.
+    Zero,
+    /// Flow control for each stream and direction.
+    One,
+}
+
+impl Revision {
+    /// The number on the wire.
+    pub fn to_wire(self) -> i32 {
+        match self {
+            Self::Zero => 0,
+            Self::One => 1,
+        }
+    }
+
+    /// The revision of a number on the wire, if it is one we know.
+    pub fn from_wire(number: i32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Zero),
+            1 => Some(Self::One),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The half of a stream that receives: what has arrived and the application has not read.
+//!
+//! Messages are delivered as ordered slices with a mark where one begins and where it is
+//! whole. Nothing is allocated by a declared size. Small payloads are gathered in a buffer
+//! of the stream's own, so that a few unread bytes never keep a transport buffer alive.
+//!
+//! Invariants: `unread` is the sum of the payload held; the declared size of every message
+//! is met exactly, or the stream has a fault.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::flow::RecvWindow;
+use super::state::RecvState;
+use crate::frame::CloseStream;
+use crate::{Config, Limit, Metadata, StreamError, StreamFault};
+
+/// Payloads below this many bytes are copied together instead of being kept as slices.
+const COPY_BELOW: usize = 1024;
+
+/// A large message's beginning is handed on only when this part of it has arrived: the
+/// reader will reserve room for all of it.
+const RELEASE_PART: usize = 4;
+
+/// A piece of a message, or the whole of a small one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The size of the message, if it begins with this piece, in bytes.
+    pub begins: Option<u32>,
+    /// The payload. Empty only for an empty message.
+    pub data: Bytes,
+    /// Whether the message is whole with this piece.
+    pub ends: bool,
+}
+
+/// How a receiving half ended.
+#[derive(Debug)]
+pub(crate) enum RecvEnd {
+    HalfClosed,
+    Closed(Box<CloseStream>),
+    Failed(Box<StreamError>),
+}
+
+/// The sizes of messages that have begun to arrive, one after another, as varints: an
+/// unread message costs about a byte beyond its payload.
+#[derive(Debug, Default)]
+struct Sizes {
+    bytes: VecDeque<u8>,
+    count: usize,
+    empty: usize,
+}
+
+impl Sizes {
+    fn push(&mut self, size: u32) {
+        self.count += 1;
+        self.empty += usize::from(size == 0);
+        let mut rest = size;
+        while rest >= 0x80 {
+            self.bytes.push_back(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.bytes.push_back(rest as u8);
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let mut size = 0;
+        let mut shift = 0;
+        loop {
+            let byte = self.bytes.pop_front()?;
+            size |= u32::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                break;
+            }
+            shift += 7;
+        }
+        self.count -= 1;
+        self.empty -= usize::from(size == 0);
+        if self.count == 0 && self.bytes.capacity() > 64 {
+            self.bytes = VecDeque::new();
+        }
+        Some(size)
+    }
+}
+
+/// The message at the front, of which some may have been read.
+#[derive(Clone, Copy, Debug)]
+struct Front {
+    size: u32,
+    read: u32,
+    begun: bool,
+}
+
+/// The receiving half of a stream.
+#[derive(Debug)]
+pub(crate) struct RecvHalf {
+    pub(crate) state: RecvState,
+    /// Caller: response headers that were not taken yet.
+    pub(crate) headers: Option<Metadata>,
+    pub(crate) headers_seen: bool,
+    pub(crate) end: Option<RecvEnd>,
+    /// Revision one; `None` in revision zero.
+    pub(crate) window: Option<RecvWindow>,
+    slices: VecDeque<Bytes>,
+    small: BytesMut,
+    unread: usize,
+    sizes: Sizes,
+    front: Option<Front>,
+    /// How many bytes the message now arriving still lacks.
+    arriving: u32,
+    /// Unread bytes of a large message for which credit was returned before it could be
+    /// handed on. They count against the tunnel's spare memory.
+    pub(crate) held: usize,
+    /// Whether the reader was told that there is something to read.
+    pub(crate) reader_told: bool,
+    /// Whether the reader read everything there was and waits.
+    pub(crate) reader_waits: bool,
+}
+
+impl RecvHalf {
+    pub(crate) fn new(window: Option<RecvWindow>) -> Self {
+        Self {
+            state: RecvState::Open,
+            headers: None,
+            headers_seen: false,
+            end: None,
+            window,
+            slices: VecDeque::new(),
+            small: BytesMut::new(),
+            unread: 0,
+            sizes: Sizes::default(),
+            front: None,
+            arriving: 0,
+            held: 0,
+            reader_told: false,
+            reader_waits: false,
+        }
+    }
+
+    /// Unread payload, in bytes.
+    pub(crate) fn unread(&self) -> usize {
+        self.unread
+    }
+
+    /// Messages of which something is unread.
+    pub(crate) fn unread_messages(&self) -> usize {
+        self.sizes.count + usize::from(self.front.is_some())
+    }
+
+    /// How many bytes the message now arriving still lacks.
+    pub(crate) fn arriving(&self) -> u32 {
+        self.arriving
+    }
+
+    /// Notes response headers; `false` if they were there before.
+    pub(crate) fn see_headers(&mut self, headers: Metadata) -> bool {
+        let first = !self.headers_seen;
+        if first {
+            self.headers_seen = true;
+            self.headers = Some(headers);
+        }
+        first
+    }
+
+    /// Takes the first piece of a message.
+    pub(crate) fn begin(
+        &mut self,
+        size: u32,
+        data: Bytes,
+        config: &Config,
+    ) -> Result<(), StreamFault> {
+        if self.arriving > 0 {
+            return Err(StreamFault::MessageInsideMessage(self.arriving));
+        }
+        if size as usize > config.v.max_message_size {
+            return Err(StreamFault::Limit(Limit::MessageSize));
+        }
+        if data.len() > size as usize {
+            return Err(StreamFault::ExcessData);
+        }
+        if size == 0 && self.sizes.empty >= config.v.max_unread_empty_messages {
+            return Err(StreamFault::Limit(Limit::UnreadEmptyMessages));
+        }
+        self.sizes.push(size);
+        self.arriving = size;
+        self.append(data)
+    }
+
+    /// Takes a further piece of a message.
+    pub(crate) fn more(&mut self, data: Bytes) -> Result<(), StreamFault> {
+        if data.len() > self.arriving as usize {
+            return Err(StreamFault::ExcessData);
+        }
+        self.append(data)
+    }
+
+    fn append(&mut self, data: Bytes) -> Result<(), StreamFault> {
+        if let Some(window) = &mut self.window
+            && !window.receive(data.len())
+        {
+            return Err(StreamFault::WindowExceeded);
+        }
+        // Cannot truncate: `data` is no longer than `arriving`.
+        self.arriving -= data.len() as u32;
+        self.unread += data.len();
+        if data.is_empty() {
+        } else if data.len() < COPY_BELOW {
+            self.small.extend_from_slice(&data);
+        } else {
+            self.flush_small();
+            self.slices.push_back(data);
+        }
+        Ok(())
+    }
+
+    fn flush_small(&mut self) {
+        if !self.small.is_empty() {
+            self.slices.push_back(self.small.split().freeze());
+        }
+    }
+
+    /// The message at the front and how much of it may be handed on now; `None` if nothing may.
+    fn releasable(&mut self, large: usize) -> Option<(Front, usize)> {
+        if self.front.is_none() {
+            let size = self.sizes.pop()?;
+            self.front = Some(Front {
+                size,
+                read: 0,
+                begun: false,
+            });
+        }
+        let front = self.front?;
+        let left = (front.size - front.read) as usize;
+        // Messages arrive in order: if another has begun to, this one is whole.
+        let missing = if self.sizes.count == 0 {
+            self.arriving as usize
+        } else {
+            0
+        };
+        let arrived = left - missing;
+        let size = front.size as usize;
+        let enough = front.begun || size <= large || arrived >= size / RELEASE_PART;
+        let something = arrived > 0 || (size == 0 && !front.begun);
+        (enough && something).then_some((front, arrived))
+    }
+
+    /// Takes the next piece. `large` is the size above which a message is held back until
+    /// enough of it has arrived.
+    pub(crate) fn next_chunk(&mut self, large: usize) -> Option<Chunk> {
+        let (mut front, arrived) = self.releasable(large)?;
+        let data = self.take_slice(arrived);
+        self.unread -= data.len();
+        let begins = (!front.begun).then_some(front.size);
+        front.begun = true;
+        front.read += data.len() as u32;
+        let ends = front.read == front.size;
+        self.front = (!ends).then_some(front);
+        Some(Chunk { begins, data, ends })
+    }
+
+    fn take_slice(&mut self, at_most: usize) -> Bytes {
+        if at_most == 0 {
+            return Bytes::new();
+        }
+        if self.slices.is_empty() {
+            self.flush_small();
+        }
+        let Some(first) = self.slices.front_mut() else {
+            debug_assert!(false, "what counts as arrived is there");
+            return Bytes::new();
+        };
+        if first.len() > at_most {
+            return first.split_to(at_most);
+        }
+        let whole = self.slices.pop_front().unwrap_or_default();
+        if self.slices.is_empty() && self.slices.capacity() > 8 {
+            self.slices = VecDeque::new();
+        }
+        whole
+    }
+
+    /// Ends the half by an error, which is read behind what is unread.
+    pub(crate) fn fail(&mut self, error: StreamError) {
+        self.state = RecvState::Ended;
+        self.end = Some(RecvEnd::Failed(Box::new(error)));
+    }
+
+    /// Drops what is unread.
+    pub(crate) fn clear(&mut self) {
+        self.slices = VecDeque::new();
+        self.small = BytesMut::new();
+        self.sizes = Sizes::default();
+        self.front = None;
+        self.unread = 0;
+        self.arriving = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn half(window: u32) -> RecvHalf {
+        RecvHalf::new(Some(RecvWindow::new(window)))
+    }
+
+    #[test]
+    fn sizes_come_back_as_they_went_in() {
+        let mut sizes = Sizes::default();
+        let all = [0, 1, 127, 128, 16_383, 16_384, u32::MAX, 0];
+        for s in all {
+            sizes.push(s);
+        }
+        assert_eq!(sizes.empty, 2);
+        for s in all {
+            assert_eq!(sizes.pop(), Some(s));
+        }
+        assert_eq!(sizes.pop(), None);
+        assert_eq!((sizes.count, sizes.empty), (0, 0));
+    }
+
+    #[test]
+    fn small_pieces_are_gathered_and_large_ones_stay_slices() {
+        let config = Config::default();
+        let mut r = half(65_536);
+        let large = Bytes::from(vec![7; 4096]);
+        let at = large.as_ptr();
+        r.begin(10, Bytes::from_static(b"01234"), &config)
+            .expect("fits");
+        r.more(Bytes::from_static(b"56789")).expect("fits");
+        r.begin(4096, large, &config).expect("fits");
+        let first = r.next_chunk(65_536).expect("there");
+        assert_eq!(&first.data[..], b"0123456789");
+        assert_eq!((first.begins, first.ends), (Some(10), true));
+        let second = r.next_chunk(65_536).expect("there");
+        assert_eq!(second.data.as_ptr(), at, "not copied");
+        assert_eq!(r.next_chunk(65_536), None);
+        assert_eq!((r.unread(), r.unread_messages()), (0, 0));
+    }
+
+    #[test]
+    fn a_large_message_is_held_until_a_quarter_of_it_has_arrived() {
+        let config = Config::default();
+        let mut r = half(1 << 20);
+        r.begin(400, Bytes::from(vec![1; 99]), &config)
+            .expect("fits");
+        assert_eq!(r.next_chunk(399), None);
+        assert!(r.unread_messages() == 1 && r.unread() == 99);
+        r.more(Bytes::from(vec![1; 1])).expect("fits");
+        let chunk = r.next_chunk(399).expect("a quarter is there");
+        assert_eq!(
+            (chunk.begins, chunk.data.len(), chunk.ends),
+            (Some(400), 100, false)
+        );
+        r.more(Bytes::from(vec![1; 1])).expect("fits");
+        let chunk = r.next_chunk(399).expect("goes on as it arrives");
+        assert_eq!((chunk.begins, chunk.data.len()), (None, 1));
+    }
+}

@@ -1,0 +1,126 @@
+//! What is to be sent, and in which order.
+//!
+//! Nothing here is a frame: queues hold stream ids, and frames are made when the transport
+//! asks. Order: settings, the word of a drain, cancels, refusals; then control of streams
+//! (new streams in the order of their ids, response headers, window updates, ends of streams
+//! without data); then data, one chunk for each stream in turn.
+//!
+//! Invariants: a stream stands at most once in `control` and once in `data` (its flags say
+//! so); ids of streams that have gone are skipped, and never make up more than half of a queue.
+
+use std::collections::VecDeque;
+
+use crate::Status;
+
+/// A `close_stream` for a stream that is not in the table any more, or never was.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) id: i64,
+    pub(crate) status: Status,
+    /// Whether to mark it as never processed.
+    pub(crate) not_processed: bool,
+}
+
+/// The queue of one class, with a count of ids whose streams have gone.
+#[derive(Debug, Default)]
+pub(crate) struct IdQueue {
+    ids: VecDeque<i64>,
+    gone: usize,
+}
+
+impl IdQueue {
+    pub(crate) fn push(&mut self, id: i64) {
+        self.ids.push_back(id);
+    }
+
+    pub(crate) fn push_front(&mut self, id: i64) {
+        self.ids.push_front(id);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<i64> {
+        self.ids.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.len() == self.gone
+    }
+
+    /// Notes that a stream standing in this queue has gone; `alive` tells which have not.
+    pub(crate) fn forget(&mut self, alive: impl Fn(i64) -> bool) {
+        self.gone += 1;
+        if self.gone * 2 > self.ids.len() {
+            self.ids.retain(|&id| alive(id));
+            self.gone = 0;
+        }
+    }
+
+    /// Notes that an id whose stream has gone was popped.
+    pub(crate) fn skipped(&mut self) {
+        self.gone = self.gone.saturating_sub(1);
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+/// All that waits to be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    /// Handler: settings are yet to be sent.
+    pub(crate) settings: bool,
+    /// Handler: the last stream served, to be told to the caller.
+    pub(crate) going_away: Option<i64>,
+    /// Caller: cancels to send. At most as many as streams were known to the peer.
+    pub(crate) cancels: VecDeque<i64>,
+    /// Handler: refusals to send; limited by `max_pending_refusals`.
+    pub(crate) refusals: VecDeque<Refusal>,
+    pub(crate) control: IdQueue,
+    pub(crate) data: IdQueue,
+}
+
+impl Schedule {
+    /// Whether there is nothing to send. Data that waits for credit does not count.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.settings
+            && self.going_away.is_none()
+            && self.cancels.is_empty()
+            && self.refusals.is_empty()
+            && self.control.is_empty()
+            && self.data.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_gone_streams_never_make_up_more_than_half_of_a_queue() {
+        let mut q = IdQueue::default();
+        for id in 0..1000 {
+            q.push(id);
+        }
+        let mut gone = Vec::new();
+        for id in 0..990 {
+            gone.push(id);
+            q.forget(|i| !gone.contains(&i));
+            assert!(q.len() <= 2 * (1000 - gone.len()));
+        }
+        let mut left = Vec::new();
+        while let Some(id) = q.pop() {
+            if gone.contains(&id) {
+                q.skipped();
+            } else {
+                left.push(id);
+            }
+        }
+        assert_eq!(left, (990..1000).collect::<Vec<_>>());
+        assert!(q.is_empty());
+    }
+}

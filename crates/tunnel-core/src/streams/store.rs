@@ -1,0 +1,437 @@
+//! The streams of a tunnel: their table, and what changes when one of them does.
+//!
+//! Every change that touches a counter, a queue or a timer beside the stream goes through
+//! here, so that the counters are right whatever happens to a stream.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::counts::{Counts, Stats};
+use super::flow::{Credit, RecvWindow, Window};
+use super::recv::{RecvEnd, RecvHalf};
+use super::schedule::{Refusal, Schedule};
+use super::send::{Opening, SendHalf};
+use super::state::{RecvState, SendState};
+use super::{Revision, StreamId};
+use crate::event::Event;
+use crate::timer::Timers;
+use crate::{Code, Config, Limit, Side, Status, StreamError};
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) id: i64,
+    pub(crate) send: SendHalf,
+    pub(crate) recv: RecvHalf,
+    pub(crate) deadline: Option<Instant>,
+    /// Whether its late frames were allowed for.
+    late_allowed: bool,
+    /// Whether it stands in the schedule's control queue.
+    pub(crate) in_control: bool,
+    /// Whether it stands in the schedule's data queue.
+    pub(crate) in_data: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        id: i64,
+        revision: Revision,
+        first_credit: Window,
+        opening: Option<Box<Opening>>,
+        config: &Config,
+    ) -> Self {
+        let (credit, window) = match revision {
+            Revision::Zero => (Credit::Unlimited, None),
+            Revision::One => (
+                Credit::Limited(first_credit),
+                Some(RecvWindow::new(config.v.initial_window)),
+            ),
+        };
+        Self {
+            id,
+            send: SendHalf::new(credit, opening),
+            recv: RecvHalf::new(window),
+            deadline: None,
+            late_allowed: false,
+            in_control: false,
+            in_data: false,
+        }
+    }
+
+    /// Whether a frame other than data waits to be sent.
+    pub(crate) fn has_control(&self) -> bool {
+        self.send.opening.is_some()
+            || matches!(self.send.head, super::send::Head::Pending(_))
+            || (self.send.state == SendState::Finishing && !self.send.has_data())
+            || self.update_is_due()
+    }
+
+    pub(crate) fn update_is_due(&self) -> bool {
+        self.recv.state == RecvState::Open
+            && self
+                .recv
+                .window
+                .as_ref()
+                .is_some_and(|w| w.is_due(self.recv.arriving()))
+    }
+
+    /// How large a message may be to be handed on from its first byte.
+    pub(crate) fn large(&self, config: &Config) -> usize {
+        match &self.recv.window {
+            Some(w) => w.size() as usize,
+            None => config.v.initial_window as usize,
+        }
+    }
+}
+
+/// All streams, with everything that must change along with them.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) side: Side,
+    pub(crate) config: Config,
+    streams: HashMap<i64, Box<Stream>>,
+    pub(crate) counts: Counts,
+    pub(crate) schedule: Schedule,
+    pub(crate) timers: Timers,
+    pub(crate) events: VecDeque<Event>,
+}
+
+impl Store {
+    pub(crate) fn new(side: Side, config: Config) -> Self {
+        Self {
+            side,
+            counts: Counts::new(&config),
+            config,
+            streams: HashMap::new(),
+            schedule: Schedule::default(),
+            timers: Timers::default(),
+            events: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn get(&self, id: i64) -> Option<&Stream> {
+        self.streams.get(&id).map(|s| &**s)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: i64) -> Option<&mut Stream> {
+        self.streams.get_mut(&id).map(|s| &mut **s)
+    }
+
+    /// A stream together with the rest of the store.
+    pub(crate) fn split(&mut self, id: i64) -> Option<(&mut Stream, Rest<'_>)> {
+        let stream = self.streams.get_mut(&id)?;
+        let rest = Rest {
+            config: &self.config,
+            counts: &mut self.counts,
+            schedule: &mut self.schedule,
+            events: &mut self.events,
+        };
+        Some((stream, rest))
+    }
+
+    pub(crate) fn insert(&mut self, mut stream: Stream, deadline: Option<Instant>) {
+        stream.deadline = deadline;
+        if let Some(at) = deadline {
+            self.timers.add_deadline(at, stream.id);
+        }
+        self.counts.inc_streams();
+        self.streams.insert(stream.id, Box::new(stream));
+    }
+
+    /// All ids, in order.
+    pub(crate) fn ids(&self) -> Vec<i64> {
+        let mut ids: Vec<_> = self.streams.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The stream with the most unread bytes; of revision zero only, if asked so.
+    pub(crate) fn fullest(&self, unwindowed_only: bool) -> Option<i64> {
+        self.streams
+            .values()
+            .filter(|s| !unwindowed_only || s.recv.window.is_none())
+            .filter(|s| s.recv.unread_messages() > 0)
+            .max_by_key(|s| (s.recv.unread(), s.recv.unread_messages(), s.id))
+            .map(|s| s.id)
+    }
+
+    /// Removes a stream and everything kept for it.
+    pub(crate) fn remove(&mut self, id: i64) {
+        let Some(mut stream) = self.streams.remove(&id) else {
+            return;
+        };
+        if let Some(at) = stream.deadline.take() {
+            self.timers.remove_deadline(at, id);
+        }
+        self.discard_unread(&mut stream);
+        if let Some(w) = &stream.recv.window {
+            self.counts.spare_used -= w.growth() as usize;
+        }
+        self.counts.queued -= stream.send.abort();
+        allow_late_frames(&mut stream, &mut self.counts);
+        let streams = &self.streams;
+        if stream.in_control {
+            self.schedule.control.forget(|id| streams.contains_key(&id));
+        }
+        if stream.in_data {
+            self.schedule.data.forget(|id| streams.contains_key(&id));
+        }
+        self.counts.dec_streams();
+        debug_assert!(
+            self.counts.streams > 0 || (self.counts.is_idle() && self.timers.deadline_count() == 0),
+            "when the last stream is gone, every counter is zero: {:?}",
+            self.counts
+        );
+    }
+
+    fn discard_unread(&mut self, stream: &mut Stream) {
+        Rest {
+            config: &self.config,
+            counts: &mut self.counts,
+            schedule: &mut self.schedule,
+            events: &mut self.events,
+        }
+        .discard_unread(stream);
+    }
+
+    /// Ends a stream by an error of this side or of the tunnel.
+    ///
+    /// A caller's stream stays until its application has read the error; a handler's goes at
+    /// once, and `reply` says whether its caller is told by a `close_stream`.
+    pub(crate) fn fail(&mut self, id: i64, error: StreamError, reply: bool) -> Result<(), Limit> {
+        match self.side {
+            Side::Caller => {
+                self.fail_caller(id, error, reply, false);
+                Ok(())
+            }
+            Side::Handler => self.fail_handler(id, error, reply),
+        }
+    }
+
+    /// Ends a stream by a fault of its peer. As [`fail`](Self::fail), but a caller still reads
+    /// the messages that came before the fault.
+    pub(crate) fn fault(&mut self, id: i64, error: StreamError, reply: bool) -> Result<(), Limit> {
+        match self.side {
+            Side::Caller => {
+                self.fail_caller(id, error, reply, true);
+                Ok(())
+            }
+            Side::Handler => self.fail_handler(id, error, reply),
+        }
+    }
+
+    fn fail_caller(&mut self, id: i64, mut error: StreamError, cancel: bool, keep_unread: bool) {
+        let Some((stream, mut rest)) = self.split(id) else {
+            return;
+        };
+        let known_to_peer = stream.send.opening.is_none();
+        // An end that is already there stands: it came first.
+        if stream.recv.state == RecvState::Open {
+            error.not_processed |= !known_to_peer;
+            allow_late_frames(stream, rest.counts);
+            if !keep_unread {
+                rest.discard_unread(stream);
+            }
+            stream.recv.fail(error);
+            if cancel && known_to_peer {
+                rest.schedule.cancels.push_back(id);
+            }
+        }
+        rest.end_sending(stream);
+        rest.tell_reader(stream);
+        let deadline = stream.deadline.take();
+        if let Some(at) = deadline {
+            self.timers.remove_deadline(at, id);
+        }
+    }
+
+    fn fail_handler(&mut self, id: i64, error: StreamError, reply: bool) -> Result<(), Limit> {
+        if self.get(id).is_none() {
+            return Ok(());
+        }
+        self.remove(id);
+        let status = reply.then(|| error.to_status());
+        self.events.push_back(Event::Cancelled {
+            id: StreamId(id),
+            error,
+        });
+        match status {
+            Some(status) => self.refuse(id, status, false),
+            None => Ok(()),
+        }
+    }
+
+    /// Handler: answers a stream that is not, or no longer, in the table.
+    pub(crate) fn refuse(
+        &mut self,
+        id: i64,
+        status: Status,
+        not_processed: bool,
+    ) -> Result<(), Limit> {
+        if self.schedule.refusals.len() >= self.config.v.max_pending_refusals {
+            return Err(Limit::PendingRefusals);
+        }
+        self.schedule.refusals.push_back(Refusal {
+            id,
+            status,
+            not_processed,
+        });
+        Ok(())
+    }
+
+    /// Overcommitted memory: ends the fullest streams until the sum fits the cap.
+    pub(crate) fn enforce_buffer_cap(&mut self) -> Result<(), Limit> {
+        if !self.config.v.overcommit {
+            return Ok(());
+        }
+        while self.counts.unread > self.config.v.max_buffered_bytes {
+            let Some(id) = self.fullest(false) else { break };
+            let error = StreamError::new(
+                Code::ResourceExhausted,
+                Limit::BufferedBytes.to_string(),
+                crate::Initiator::Library,
+            );
+            self.fail(id, error, true)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            streams: self.counts.streams,
+            unread_bytes: self.counts.unread,
+            spare_used: self.counts.spare_used,
+            queued_bytes: self.counts.queued,
+            deadlines: self.timers.deadline_count(),
+            pending_refusals: self.schedule.refusals.len(),
+            streams_total: self.counts.streams_total,
+            bytes_sent: self.counts.bytes_sent,
+            bytes_received: self.counts.bytes_received,
+        }
+    }
+}
+
+/// From now on the peer's frames for a stream are ignored: allows, once, for those that may be
+/// under way.
+fn allow_late_frames(stream: &mut Stream, counts: &mut Counts) {
+    if !std::mem::replace(&mut stream.late_allowed, true) {
+        let window_left = stream.recv.window.as_ref().map(|w| w.remaining());
+        counts.allow_late_frames(window_left, stream.send.data_frames);
+    }
+}
+
+/// The store without its table: what can change while a stream is borrowed from it.
+#[derive(Debug)]
+pub(crate) struct Rest<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) counts: &'a mut Counts,
+    pub(crate) schedule: &'a mut Schedule,
+    pub(crate) events: &'a mut VecDeque<Event>,
+}
+
+impl Rest<'_> {
+    pub(crate) fn tell_reader(&mut self, stream: &mut Stream) {
+        stream.recv.reader_waits = false;
+        if !stream.recv.reader_told {
+            stream.recv.reader_told = true;
+            self.events.push_back(Event::Readable(StreamId(stream.id)));
+        }
+    }
+
+    /// Tells a waiting writer when the queue has drained to half of its watermark.
+    pub(crate) fn tell_writer(&mut self, stream: &mut Stream) {
+        if stream.send.writer_waits && stream.send.queued() <= self.config.v.send_buffer / 2 {
+            stream.send.writer_waits = false;
+            self.events.push_back(Event::Writable(StreamId(stream.id)));
+        }
+    }
+
+    /// Puts a stream where its pending frames will be seen.
+    pub(crate) fn enqueue(&mut self, stream: &mut Stream) {
+        if !stream.in_control && stream.has_control() {
+            stream.in_control = true;
+            self.schedule.control.push(stream.id);
+        }
+        self.enqueue_data(stream);
+    }
+
+    /// Puts a stream in the data queue if it may send data: it has some, has credit, and its
+    /// beginning was written.
+    pub(crate) fn enqueue_data(&mut self, stream: &mut Stream) {
+        if !stream.in_data && stream.send.has_begun() && stream.send.can_send_data() {
+            stream.in_data = true;
+            self.schedule.data.push(stream.id);
+        }
+    }
+
+    /// Nothing more is sent on a stream; whoever writes to it is told.
+    pub(crate) fn end_sending(&mut self, stream: &mut Stream) {
+        if stream.send.state != SendState::Done {
+            self.counts.queued -= stream.send.abort();
+            stream.send.writer_waits = false;
+            self.events.push_back(Event::Writable(StreamId(stream.id)));
+        }
+    }
+
+    /// Counts payload that has arrived.
+    pub(crate) fn arrived(&mut self, stream: &Stream, bytes: usize, new_messages: usize) {
+        self.counts.unread += bytes;
+        self.counts.bytes_received += bytes as u64;
+        if stream.recv.window.is_none() {
+            self.counts.unwindowed_unread += bytes;
+            self.counts.unwindowed_messages += new_messages;
+        }
+    }
+
+    /// Counts payload that the application took.
+    pub(crate) fn taken(&mut self, stream: &mut Stream, bytes: usize, messages: usize) {
+        self.counts.unread -= bytes;
+        let from_held = stream.recv.held.min(bytes);
+        stream.recv.held -= from_held;
+        self.counts.spare_used -= from_held;
+        let rest = bytes - from_held;
+        match &mut stream.recv.window {
+            Some(window) => window.take(rest),
+            None => {
+                self.counts.unwindowed_unread -= rest;
+                self.counts.unwindowed_messages -= messages;
+            }
+        }
+    }
+
+    /// Returns credit for a large message that is held back, so that the rest of it can
+    /// come; what is held counts against the spare memory. `false` if there is none left.
+    pub(crate) fn hold(&mut self, stream: &mut Stream) -> bool {
+        let more = stream.recv.unread() - stream.recv.held;
+        if more == 0 {
+            return true;
+        }
+        if more > self.counts.spare_left(self.config) {
+            return false;
+        }
+        stream.recv.held += more;
+        self.counts.spare_used += more;
+        match &mut stream.recv.window {
+            Some(window) => window.take(more),
+            None => self.counts.unwindowed_unread -= more,
+        }
+        true
+    }
+
+    /// Drops what is unread on a stream.
+    pub(crate) fn discard_unread(&mut self, stream: &mut Stream) {
+        let (bytes, messages) = (stream.recv.unread(), stream.recv.unread_messages());
+        self.taken(stream, bytes, messages);
+        stream.recv.clear();
+    }
+
+    /// The end has come in order; unread data before it stays readable.
+    pub(crate) fn end_receiving(&mut self, stream: &mut Stream, end: RecvEnd) {
+        if matches!(end, RecvEnd::Closed(_)) {
+            allow_late_frames(stream, self.counts);
+        }
+        stream.recv.state = RecvState::Ended;
+        stream.recv.end = Some(end);
+        self.tell_reader(stream);
+    }
+}

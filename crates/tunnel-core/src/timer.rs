@@ -1,0 +1,175 @@
+//! When things are due. Time comes in as an argument; nothing here reads a clock.
+//!
+//! Invariant: an entry is removed together with what it was for, so that an
+//! ended call leaves nothing behind.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// The timers of the tunnel itself, one of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// When a caller gives up waiting for settings.
+    Settings = 0,
+    /// When a drain cuts off what is still in flight.
+    Drain = 1,
+    /// When revision-zero reading has stood still for too long.
+    UnreadStall = 2,
+}
+
+impl Timer {
+    const ALL: [Self; 3] = [Self::Settings, Self::Drain, Self::UnreadStall];
+}
+
+/// All timers of a tunnel: one slot for each [`Timer`], and the deadlines of calls.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    slots: [Option<Instant>; Timer::ALL.len()],
+    deadlines: BTreeSet<(Instant, i64)>,
+}
+
+impl Timers {
+    pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
+        self.slots[timer as usize] = Some(at);
+    }
+
+    pub(crate) fn clear(&mut self, timer: Timer) {
+        self.slots[timer as usize] = None;
+    }
+
+    pub(crate) fn get(&self, timer: Timer) -> Option<Instant> {
+        self.slots[timer as usize]
+    }
+
+    pub(crate) fn is_set(&self, timer: Timer) -> bool {
+        self.slots[timer as usize].is_some()
+    }
+
+    pub(crate) fn add_deadline(&mut self, at: Instant, id: i64) {
+        self.deadlines.insert((at, id));
+    }
+
+    pub(crate) fn remove_deadline(&mut self, at: Instant, id: i64) {
+        self.deadlines.remove(&(at, id));
+    }
+
+    pub(crate) fn deadline_count(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// The earliest time at which something is due.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        let deadline = self.deadlines.first().map(|&(at, _)| at);
+        self.slots.iter().copied().flatten().chain(deadline).min()
+    }
+
+    /// Takes one tunnel timer that is due.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        let due = Timer::ALL
+            .into_iter()
+            .find(|&t| self.slots[t as usize].is_some_and(|at| at <= now))?;
+        self.clear(due);
+        Some(due)
+    }
+
+    /// Takes the id of one call whose deadline has passed.
+    pub(crate) fn pop_expired_call(&mut self, now: Instant) -> Option<i64> {
+        let &(at, id) = self.deadlines.first()?;
+        if at > now {
+            return None;
+        }
+        self.deadlines.pop_first();
+        Some(id)
+    }
+
+    pub(crate) fn clear_all(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Reads a `grpc-timeout` value: at most eight digits and a unit (H, M, S, m, u, n), as the
+/// gRPC specification has it. A negative value reads as zero, which has already expired.
+///
+/// Returns `None` for anything else; such a header is ignored, as tonic ignores it.
+///
+/// ```
+/// use std::time::Duration;
+/// assert_eq!(tunnel_core::parse_grpc_timeout("250m"), Some(Duration::from_millis(250)));
+/// assert_eq!(tunnel_core::parse_grpc_timeout("-1S"), Some(Duration::ZERO));
+/// assert_eq!(tunnel_core::parse_grpc_timeout("soon"), None);
+/// ```
+pub fn parse_grpc_timeout(value: &str) -> Option<Duration> {
+    let unit = value.chars().next_back()?;
+    let digits = &value[..value.len() - unit.len_utf8()];
+    let (negative, digits) = match digits.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, digits),
+    };
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let n: u64 = digits.parse().ok()?;
+    let timeout = match unit {
+        'H' => Duration::from_secs(n * 3600),
+        'M' => Duration::from_secs(n * 60),
+        'S' => Duration::from_secs(n),
+        'm' => Duration::from_millis(n),
+        'u' => Duration::from_micros(n),
+        'n' => Duration::from_nanos(n),
+        _ => return None,
+    };
+    Some(if negative { Duration::ZERO } else { timeout })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_follow_the_specification() {
+        let cases = [
+            ("1H", Some(3_600_000_000_000)),
+            ("2M", Some(120_000_000_000)),
+            ("3S", Some(3_000_000_000)),
+            ("4m", Some(4_000_000)),
+            ("5u", Some(5_000)),
+            ("6n", Some(6)),
+            ("0S", Some(0)),
+            ("-7S", Some(0)),
+            ("99999999H", Some(99_999_999 * 3_600_000_000_000u128)),
+            ("100000000S", None),
+            ("", None),
+            ("S", None),
+            ("-S", None),
+            ("+1S", None),
+            ("1", None),
+            ("1s", None),
+            ("1 S", None),
+            ("1ß", None),
+            ("--1S", None),
+        ];
+        for (text, nanos) in cases {
+            let parsed = parse_grpc_timeout(text).map(|d| d.as_nanos());
+            assert_eq!(parsed, nanos, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_timeout_is_the_earliest_and_removal_leaves_nothing() {
+        let t0 = Instant::now();
+        let at = |s| t0 + Duration::from_secs(s);
+        let mut timers = Timers::default();
+        assert_eq!(timers.next(), None);
+        timers.set(Timer::Drain, at(5));
+        timers.add_deadline(at(3), 7);
+        timers.add_deadline(at(3), 8);
+        assert_eq!(timers.next(), Some(at(3)));
+        timers.remove_deadline(at(3), 7);
+        assert_eq!(timers.pop_expired_call(at(2)), None);
+        assert_eq!(timers.pop_expired_call(at(3)), Some(8));
+        assert_eq!(timers.pop_expired_call(at(9)), None);
+        assert_eq!(timers.pop_due(at(4)), None);
+        assert_eq!(timers.pop_due(at(5)), Some(Timer::Drain));
+        assert_eq!(timers.next(), None);
+    }
+}

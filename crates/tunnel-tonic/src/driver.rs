@@ -1,0 +1,245 @@
+//! The one task of a tunnel: it reads frames, and lets timers fire.
+//!
+//! It never waits for anything but the next frame and the next timer: not for a handler, not
+//! for the writer. Whoever could make it wait could make both ends wait for each other.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::Body as _;
+use tokio::time::Sleep;
+use tonic::body::Body;
+use tunnel_core::frame::framing::{Deframer, FrameError};
+use tunnel_core::{ConnectionError, Frame, Side};
+
+use crate::handler::Server;
+use crate::outbound::NetworkRole;
+use crate::shared::{Opened, Shared};
+
+/// How many pieces of the body are read before other tasks get a turn.
+const PIECES_PER_TURN: usize = 32;
+
+/// How long the far end has to end its half of the outer call after this one has.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
+/// Reads a tunnel until it ends.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    role: NetworkRole,
+    peer: Side,
+    inbound: Option<Body>,
+    deframer: Deframer,
+    frames: Vec<Frame>,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Option<Instant>,
+    /// When to stop waiting for the far end's half.
+    grace: Option<Instant>,
+    /// Handler: who serves the calls.
+    server: Option<Server>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        role: NetworkRole,
+        side: Side,
+        inbound: Body,
+        max_frame_size: usize,
+        server: Option<Server>,
+    ) -> Self {
+        Self {
+            shared,
+            role,
+            peer: side.peer(),
+            inbound: Some(inbound),
+            deframer: Deframer::new(max_frame_size),
+            frames: Vec::new(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_at: None,
+            grace: None,
+            server,
+        }
+    }
+
+    /// Takes one piece of the body: all frames it completes are handled under one lock. Says
+    /// whether to read on.
+    fn on_data(&mut self, data: Bytes) -> bool {
+        self.deframer.push(data);
+        let mut failed = None;
+        loop {
+            match self.deframer.decode_next(self.peer) {
+                Ok(Some(frame)) => self.frames.push(frame),
+                Ok(None) => break,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let (frames, now) = (&mut self.frames, Instant::now());
+        let (wants_input, opened) = self.shared.with_opened(|state| {
+            for frame in frames.drain(..) {
+                // The error is the tunnel's end, which its events tell.
+                let _ = state.conn.handle_frame(now, frame);
+            }
+            if let Some(error) = failed {
+                state.conn.handle_lost(undecodable(&error));
+            }
+            state.conn.wants_input()
+        });
+        self.serve(opened);
+        wants_input
+    }
+
+    fn serve(&self, opened: Vec<Opened>) {
+        for call in opened {
+            match &self.server {
+                Some(server) => server.spawn(&self.shared, call),
+                None => debug_assert!(false, "only a handler is told of calls"),
+            }
+        }
+    }
+
+    /// The body has ended; a server cannot know why, a client learns it from the trailers.
+    fn on_end(&mut self, end: Result<(), ConnectionError>) {
+        self.inbound = None;
+        let mid_frame = self.deframer.is_mid_frame();
+        self.shared.with(|state| match end {
+            Ok(()) if mid_frame => state.conn.handle_lost(ConnectionError::TransportLost(
+                "the stream ended inside a frame".into(),
+            )),
+            Ok(()) => state.conn.handle_end(),
+            Err(error) => state.conn.handle_lost(error),
+        });
+    }
+
+    /// Reads until there is nothing more now. `Ready` when the turn is used up.
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..PIECES_PER_TURN {
+            let Some(inbound) = &mut self.inbound else {
+                return Poll::Pending;
+            };
+            match Pin::new(inbound).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => self.on_end(Ok(())),
+                Poll::Ready(Some(Err(status))) => {
+                    self.on_end(Err(ConnectionError::TransportLost(describe(&status))));
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        if !self.on_data(data) {
+                            return Poll::Ready(());
+                        }
+                    }
+                    Err(other) => {
+                        if let Ok(trailers) = other.into_trailers() {
+                            self.on_end(end_by_trailers(&trailers));
+                        }
+                    }
+                },
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Arms the timer. `true` if it has fired.
+    fn poll_timer(&mut self, due: Option<Instant>, cx: &mut Context<'_>) -> bool {
+        let Some(due) = due else {
+            self.timer_at = None;
+            return false;
+        };
+        if self.timer_at != Some(due) {
+            self.timer_at = Some(due);
+            self.timer.as_mut().reset(due.into());
+        }
+        let fired = self.timer.as_mut().poll(cx).is_ready();
+        if fired {
+            self.timer_at = None;
+        }
+        fired
+    }
+}
+
+fn undecodable(error: &FrameError) -> ConnectionError {
+    ConnectionError::Undecodable(error.to_string())
+}
+
+/// A client's tunnel ends in order only with an OK status.
+fn end_by_trailers(trailers: &http::HeaderMap) -> Result<(), ConnectionError> {
+    match crate::status::from_headers(trailers) {
+        Some(status) if status.code == tunnel_core::Code::Ok => Ok(()),
+        Some(status) => Err(ConnectionError::TransportLost(format!(
+            "the far end ended the tunnel: {}: {}",
+            status.code, status.message
+        ))),
+        None => Err(ConnectionError::TransportLost(
+            "the far end ended the tunnel without a status".into(),
+        )),
+    }
+}
+
+fn describe(status: &tonic::Status) -> String {
+    format!("{}: {}", status.code(), status.message())
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            let grace = this.grace;
+            let (ended, paused, due) = this.shared.with(|state| {
+                let paused = !state.conn.wants_input();
+                let due = state.conn.poll_timeout();
+                state.wait_driver(cx.waker(), due, paused);
+                (state.conn.end_reason().is_some(), paused, grace.or(due))
+            });
+            if ended {
+                if this.inbound.is_none() || this.role == NetworkRole::Server {
+                    return Poll::Ready(());
+                }
+                if this.grace.is_none() {
+                    this.grace = Instant::now().checked_add(CLOSE_GRACE);
+                    continue;
+                }
+            }
+            if this.poll_timer(due, cx) {
+                if ended {
+                    return Poll::Ready(());
+                }
+                this.shared
+                    .with(|state| state.conn.handle_timeout(Instant::now()));
+                continue;
+            }
+            if paused {
+                return Poll::Pending;
+            }
+            match this.poll_inbound(cx) {
+                Poll::Pending if this.inbound.is_none() => {}
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Also when the runtime shuts down under the tunnel.
+        self.shared.with(|state| {
+            state.conn.handle_lost(ConnectionError::TransportLost(
+                "the tunnel's task was dropped".into(),
+            ));
+        });
+        self.inbound = None;
+        self.shared.set_gone();
+    }
+}

@@ -1,0 +1,51 @@
+//! Why a tunnel could not be opened.
+
+use std::time::Duration;
+
+use tonic::Status;
+use tunnel_core::EndReason;
+
+/// Why a tunnel could not be opened.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TunnelError {
+    /// The channel to open it over is not usable: nobody answers at its address, say.
+    #[error("the channel to open the tunnel over failed: {}", root_message(.0))]
+    Channel(#[source] Status),
+    /// The far end refused it, or is no gRPC server.
+    #[error("the far end refused the tunnel: {}: {}", .0.code(), .0.message())]
+    Refused(#[source] Status),
+    /// The far end did not answer in time.
+    #[error("the far end did not open the tunnel within {0:?}")]
+    Timeout(Duration),
+    /// It ended before it was ready.
+    #[error("the tunnel ended before it was ready: {0}")]
+    Ended(#[source] EndReason),
+}
+
+/// The message of a status with those of the errors behind it: transports say what happened
+/// only there.
+fn root_message(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+impl From<TunnelError> for Status {
+    fn from(error: TunnelError) -> Self {
+        match &error {
+            TunnelError::Refused(status) => status.clone(),
+            TunnelError::Timeout(_) => Status::deadline_exceeded(error.to_string()),
+            TunnelError::Channel(_) | TunnelError::Ended(_) => {
+                Status::unavailable(error.to_string())
+            }
+        }
+    }
+}

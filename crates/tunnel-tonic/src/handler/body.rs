@@ -1,0 +1,114 @@
+//! The request body of a call served through a tunnel.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tonic::Status;
+use tunnel_core::{Code, Read, StreamError, StreamId};
+
+use crate::message::{Gathered, Gatherer};
+use crate::shared::{Failure, Shared};
+use crate::status;
+
+/// The messages of a call's caller.
+///
+/// It may outlive the future that serves the call, so it is told by itself when the call is
+/// over: by an error that is never CANCELLED, which tonic would read as a clean end.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    shared: Arc<Shared>,
+    id: StreamId,
+    gatherer: Gatherer,
+    done: bool,
+}
+
+impl RequestBody {
+    /// The body of a stream that was held for it.
+    pub(crate) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+        Self {
+            shared,
+            id,
+            gatherer: Gatherer::default(),
+            done: false,
+        }
+    }
+
+    fn next(&mut self, cx: &mut Context<'_>) -> Gathered {
+        if let Some(ready) = self.gatherer.next_ready() {
+            return ready;
+        }
+        let (id, gatherer) = (self.id, &mut self.gatherer);
+        self.shared.with(|state| {
+            let read = gatherer.read(&mut state.conn.recv(id));
+            if matches!(read, Gathered::Pending) {
+                state.wait_read(id, cx.waker());
+            }
+            read
+        })
+    }
+
+    /// Why the body ended before its caller finished it.
+    fn failure(&self, read: Read) -> Status {
+        let id = self.id;
+        let error = match read {
+            Read::Failed(error) => Some(error),
+            _ => self
+                .shared
+                .with(|state| match state.slot(id)?.failed.clone() {
+                    Some(Failure::Stream(error)) => Some(error),
+                    _ => None,
+                }),
+        };
+        error.map_or_else(|| Status::aborted("the call is over"), for_handler)
+    }
+}
+
+/// A failure as a handler's body may show it: not as CANCELLED.
+fn for_handler(error: StreamError) -> Status {
+    let code = match error.code {
+        Code::Cancelled => tonic::Code::Aborted,
+        code => status::code_from_wire(code),
+    };
+    Status::new(code, error.message)
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if this.done {
+            return Poll::Ready(None);
+        }
+        match this.next(cx) {
+            Gathered::Data(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Gathered::Pending => Poll::Pending,
+            Gathered::End(Read::HalfClosed) => {
+                this.done = true;
+                Poll::Ready(None)
+            }
+            Gathered::End(read) => {
+                this.done = true;
+                Poll::Ready(Some(Err(this.failure(read))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let id = self.id;
+        self.shared.with(|state| state.release(id));
+    }
+}

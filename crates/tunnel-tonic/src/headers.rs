@@ -1,0 +1,205 @@
+//! gRPC metadata between an HTTP header map and a tunnel's frames.
+//!
+//! Values on the wire are strings. For a `-bin` key each byte travels as the code point of
+//! the same number (Latin-1), so every byte survives, and ASCII looks the same to every peer.
+//! On receipt a value whose code points are all below 256 becomes those bytes; any other is
+//! taken as its UTF-8 bytes, as the Go library would have meant it.
+//!
+//! Reserved keys never cross, in either direction: what they say belongs to the connection
+//! they came on, and a status is rebuilt from the frame that carries it.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use tunnel_core::Metadata;
+
+/// Reads base64 with and without padding, as gRPC demands; writes it without.
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+const BINARY_SUFFIX: &str = "-bin";
+
+/// Whether a key belongs to the connection and not to the call. Keys come lower-cased.
+fn is_reserved(key: &str) -> bool {
+    match key {
+        "grpc-timeout" => false,
+        "te" | "content-type" | "connection" | "host" => true,
+        _ => key.starts_with("grpc-") || key.starts_with(':'),
+    }
+}
+
+/// The metadata of a header map, as frames carry it.
+pub(crate) fn to_wire(headers: &HeaderMap) -> Metadata {
+    let mut md = Metadata::with_capacity(headers.len(), 64 * headers.len().min(16));
+    for (name, value) in headers {
+        let key = name.as_str();
+        if is_reserved(key) {
+            continue;
+        }
+        if key.ends_with(BINARY_SUFFIX) {
+            push_binary(&mut md, key, value);
+        } else {
+            match std::str::from_utf8(value.as_bytes()) {
+                Ok(text) => md.push(key, text),
+                Err(_) => tracing::debug!(key, "metadata value is not UTF-8: not sent"),
+            }
+        }
+    }
+    md
+}
+
+/// One header of a `-bin` key may hold several values, separated by commas.
+fn push_binary(md: &mut Metadata, key: &str, value: &HeaderValue) {
+    for part in value.as_bytes().split(|&b| b == b',') {
+        match BASE64.decode(part.trim_ascii()) {
+            Ok(bytes) => {
+                let text: String = bytes.into_iter().map(char::from).collect();
+                md.push(key, &text);
+            }
+            Err(_) => tracing::debug!(key, "binary metadata is not base64: not sent"),
+        }
+    }
+}
+
+/// Adds metadata from a frame to a header map. What is no legal header is left out.
+pub(crate) fn from_wire(md: &Metadata, headers: &mut HeaderMap) {
+    headers.reserve(md.len());
+    for (key, value) in md {
+        let Ok(name) = HeaderName::from_bytes(key.as_bytes()) else {
+            tracing::debug!(key, "illegal metadata key: left out");
+            continue;
+        };
+        if is_reserved(name.as_str()) {
+            tracing::debug!(key, "reserved metadata key: left out");
+            continue;
+        }
+        let value = if name.as_str().ends_with(BINARY_SUFFIX) {
+            HeaderValue::try_from(BASE64.encode(to_bytes(value)))
+        } else {
+            HeaderValue::from_bytes(value.as_bytes())
+        };
+        match value {
+            Ok(value) => {
+                // Fails only when the map holds more headers than it can: 32,768.
+                if headers.try_append(name, value).is_err() {
+                    tracing::debug!("too many metadata entries: the rest is left out");
+                    return;
+                }
+            }
+            Err(_) => tracing::debug!(key, "illegal metadata value: left out"),
+        }
+    }
+}
+
+/// The bytes of a `-bin` value.
+fn to_bytes(value: &str) -> Vec<u8> {
+    let latin1: Result<Vec<u8>, _> = value.chars().map(|c| u8::try_from(u32::from(c))).collect();
+    latin1.unwrap_or_else(|_| value.as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::metadata::{MetadataMap, MetadataValue};
+
+    fn round_trip(md: MetadataMap) -> MetadataMap {
+        let mut headers = HeaderMap::new();
+        from_wire(&to_wire(&md.into_headers()), &mut headers);
+        MetadataMap::from_headers(headers)
+    }
+
+    #[test]
+    fn binary_values_of_every_byte_survive() {
+        let all: Vec<u8> = (0..=255).collect();
+        for bytes in [&all[..], &[], &[0xc3, 0xa9], &[0xff; 3]] {
+            let mut md = MetadataMap::new();
+            md.insert_bin("x-bin", MetadataValue::from_bytes(bytes));
+            let back = round_trip(md);
+            let value = back.get_bin("x-bin").expect("there");
+            assert_eq!(&value.to_bytes().expect("base64")[..], bytes);
+        }
+    }
+
+    #[test]
+    fn binary_values_from_a_peer_that_sends_utf8_are_taken_as_their_bytes() {
+        let md: Metadata = [("x-bin", "→é")].into_iter().collect();
+        let mut headers = HeaderMap::new();
+        from_wire(&md, &mut headers);
+        let back = MetadataMap::from_headers(headers);
+        let value = back.get_bin("x-bin").expect("there");
+        assert_eq!(&value.to_bytes().expect("base64")[..], "→é".as_bytes());
+    }
+
+    #[test]
+    fn padded_unpadded_and_comma_separated_binary_headers_are_read() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-bin", HeaderValue::from_static("YQ==, YWI,YWJj"));
+        let md = to_wire(&headers);
+        let values: Vec<_> = md.iter().map(|(_, v)| v).collect();
+        assert_eq!(values, ["a", "ab", "abc"]);
+    }
+
+    #[test]
+    fn values_of_one_key_keep_their_order_whatever_the_case_of_the_key() {
+        let md: Metadata = [("X-Mixed", "1"), ("other", "o"), ("x-mixed", "2")]
+            .into_iter()
+            .collect();
+        let mut headers = HeaderMap::new();
+        from_wire(&md, &mut headers);
+        let values: Vec<_> = headers.get_all("x-mixed").iter().collect();
+        assert_eq!(values, ["1", "2"]);
+    }
+
+    #[test]
+    fn reserved_keys_never_cross_but_the_timeout_does() {
+        let keys = [
+            "te",
+            "content-type",
+            "connection",
+            "host",
+            "grpc-status",
+            "grpc-status-details-bin",
+            "grpc-encoding",
+            "GRPC-Message",
+            ":path",
+        ];
+        let md: Metadata = keys.into_iter().map(|k| (k, "v")).collect();
+        let mut headers = HeaderMap::new();
+        from_wire(&md, &mut headers);
+        assert!(headers.is_empty(), "{headers:?}");
+        for key in keys.into_iter().filter(|k| !k.starts_with(':')) {
+            headers.insert(
+                HeaderName::try_from(key.to_ascii_lowercase()).expect("legal"),
+                HeaderValue::from_static("v"),
+            );
+        }
+        assert!(to_wire(&headers).is_empty());
+        headers.insert("grpc-timeout", HeaderValue::from_static("1S"));
+        assert_eq!(to_wire(&headers).get("grpc-timeout"), Some("1S"));
+    }
+
+    #[test]
+    fn illegal_keys_and_values_are_left_out_and_the_rest_kept() {
+        let md: Metadata = [
+            ("bad key", "v"),
+            ("a", "line\nbreak"),
+            ("", "v"),
+            ("b", "ok"),
+        ]
+        .into_iter()
+        .collect();
+        let mut headers = HeaderMap::new();
+        from_wire(&md, &mut headers);
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers["b"], "ok");
+        let mut headers = HeaderMap::new();
+        headers.insert("a", HeaderValue::from_bytes(b"\xff\xfe").expect("opaque"));
+        headers.insert("x-bin", HeaderValue::from_static("!!!"));
+        assert!(to_wire(&headers).is_empty());
+    }
+}

@@ -1,0 +1,116 @@
+//! What is known of a tunnel.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use tonic::metadata::MetadataMap;
+
+/// Which way the calls of a tunnel go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The side that dialled makes the calls.
+    Forward,
+    /// The side that dialled serves the calls.
+    Reverse,
+}
+
+/// The id of a tunnel: unique within this process, and never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TunnelId(u64);
+
+impl TunnelId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The number.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for TunnelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What is known of a tunnel. Cheap to clone.
+///
+/// Every call served through a tunnel finds it in its extensions:
+///
+/// ```
+/// use tunnel_tonic::TunnelInfo;
+///
+/// fn tenant(request: &tonic::Request<()>) -> Option<&str> {
+///     let tunnel = request.extensions().get::<TunnelInfo>()?;
+///     tunnel.metadata().get("tenant")?.to_str().ok()
+/// }
+/// ```
+#[derive(Clone)]
+pub struct TunnelInfo {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: TunnelId,
+    direction: Direction,
+    metadata: MetadataMap,
+    peer: Option<SocketAddr>,
+    opened_at: SystemTime,
+}
+
+impl TunnelInfo {
+    /// A new tunnel's.
+    pub fn new(direction: Direction, metadata: MetadataMap, peer: Option<SocketAddr>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                id: TunnelId::next(),
+                direction,
+                metadata,
+                peer,
+                opened_at: SystemTime::now(),
+            }),
+        }
+    }
+
+    /// The tunnel's id.
+    pub fn id(&self) -> TunnelId {
+        self.inner.id
+    }
+
+    /// Which way its calls go.
+    pub fn direction(&self) -> Direction {
+        self.inner.direction
+    }
+
+    /// The metadata the tunnel was opened with, as this end knows it.
+    pub fn metadata(&self) -> &MetadataMap {
+        &self.inner.metadata
+    }
+
+    /// The address of the peer, where this end accepted the connection and knows it.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.inner.peer
+    }
+
+    /// When the tunnel was opened.
+    pub fn opened_at(&self) -> SystemTime {
+        self.inner.opened_at
+    }
+}
+
+/// Without the metadata's values, which may be credentials.
+impl fmt::Debug for TunnelInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TunnelInfo")
+            .field("id", &self.inner.id.0)
+            .field("direction", &self.inner.direction)
+            .field("peer", &self.inner.peer)
+            .finish_non_exhaustive()
+    }
+}

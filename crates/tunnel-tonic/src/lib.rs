@@ -1,0 +1,37 @@
+//! gRPC tunnels for tonic: a channel on one end, services on the other.
+//!
+//! - [`TunnelChannel`] makes calls through a tunnel; any generated client takes it.
+//! - [`CallService`] serves calls of tunnels by any generated server.
+//! - [`Tunnel`] joins either to an outer call; `tunnel-client` and `tunnel-server` use it to
+//!   open and to accept tunnels, and most users want one of those.
+//!
+//! # How a call travels
+//!
+//! There is one lock for each tunnel, and one task, which reads. A call is a future and two
+//! bodies that work on the tunnel's state machine directly: no channel between tasks, no task
+//! on the caller's side unless its request goes on after the first look at it. What is to be
+//! sent is written when the transport pulls, everything that is ready in one piece: the open,
+//! the message and the half-close of a unary call leave together.
+//!
+//! A handler runs in a task of its own. If it panics its call ends with INTERNAL; when its
+//! call is cancelled, by its caller, a deadline or the end of the tunnel, it is dropped.
+
+mod caller;
+mod driver;
+mod error;
+mod handler;
+mod headers;
+mod info;
+mod message;
+mod outbound;
+pub mod outer;
+mod shared;
+mod status;
+mod tunnel;
+
+pub use caller::{ResponseBody, ResponseFuture, TunnelChannel};
+pub use error::TunnelError;
+pub use handler::CallService;
+pub use info::{Direction, TunnelId, TunnelInfo};
+pub use outbound::{NetworkRole, Outbound};
+pub use tunnel::Tunnel;

@@ -1,0 +1,271 @@
+//! gRPC messages between HTTP bodies and streams.
+//!
+//! A body is a sequence of messages, each behind a prefix of five bytes: a flag (0: identity)
+//! and a length. Data frames of a body are not messages: they hold several, or parts.
+//! [`Splitter`] takes bodies apart into a stream; [`Gatherer`] puts a stream's messages
+//! together as a body.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tonic::Status;
+use tunnel_core::{Chunk, Read, RecvStream, SendStream, WriteError};
+
+const PREFIX_LEN: usize = 5;
+
+/// How many bytes one poll of a body gathers.
+const GATHER: usize = 32 << 10;
+
+/// Pieces from this size on are handed on as they are instead of being gathered by copying.
+const AS_IS: usize = 4 << 10;
+
+/// Why a body could not be put on a stream.
+#[derive(Debug)]
+pub(crate) enum SplitError {
+    /// The stream has ended: nothing more is of interest.
+    Gone,
+    /// The body is not what it should be.
+    Malformed(Status),
+}
+
+impl From<WriteError> for SplitError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Gone | WriteError::Finished => Self::Gone,
+            other => Self::Malformed(Status::internal(other.to_string())),
+        }
+    }
+}
+
+/// Takes a body apart.
+#[derive(Debug, Default)]
+pub(crate) struct Splitter {
+    prefix: [u8; PREFIX_LEN],
+    have: usize,
+    /// How many bytes of the message at hand are still to come.
+    left: usize,
+}
+
+impl Splitter {
+    /// Puts one data frame of a body on a stream.
+    pub(crate) fn feed(
+        &mut self,
+        mut data: Bytes,
+        stream: &mut SendStream<'_>,
+    ) -> Result<(), SplitError> {
+        while !data.is_empty() {
+            if self.left > 0 {
+                let part = data.split_to(self.left.min(data.len()));
+                self.left -= part.len();
+                stream.write(part)?;
+            } else if let Some(size) = self.read_prefix(&mut data)? {
+                self.begin(size, &mut data, stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        size: u32,
+        data: &mut Bytes,
+        stream: &mut SendStream<'_>,
+    ) -> Result<(), SplitError> {
+        let len = size as usize;
+        if data.len() >= len {
+            stream.message(data.split_to(len))?;
+        } else {
+            stream.begin_message(size)?;
+            self.left = len;
+        }
+        Ok(())
+    }
+
+    fn read_prefix(&mut self, data: &mut Bytes) -> Result<Option<u32>, SplitError> {
+        let take = (PREFIX_LEN - self.have).min(data.len());
+        let part = data.split_to(take);
+        self.prefix[self.have..self.have + take].copy_from_slice(&part);
+        self.have += take;
+        if self.have < PREFIX_LEN {
+            return Ok(None);
+        }
+        self.have = 0;
+        let [flag, a, b, c, d] = self.prefix;
+        if flag != 0 {
+            return Err(SplitError::Malformed(compressed()));
+        }
+        Ok(Some(u32::from_be_bytes([a, b, c, d])))
+    }
+
+    /// Whether the body may end here.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.have == 0 && self.left == 0
+    }
+}
+
+/// The error for whoever compresses messages inside a tunnel.
+pub(crate) fn compressed() -> Status {
+    Status::unimplemented(
+        "messages inside a tunnel are not compressed: do not set send_compressed on a client \
+         or service used through a tunnel",
+    )
+}
+
+/// What a [`Gatherer`] found.
+#[derive(Debug)]
+pub(crate) enum Gathered {
+    /// A data frame for the body; never empty.
+    Data(Bytes),
+    /// Nothing now.
+    Pending,
+    /// No more messages; never `Data` or `Pending`.
+    End(Read),
+}
+
+/// Puts a body together.
+#[derive(Debug, Default)]
+pub(crate) struct Gatherer {
+    buf: BytesMut,
+    /// What was gathered and waits to be handed on.
+    ready: VecDeque<Gathered>,
+}
+
+impl Gatherer {
+    /// What is left from the last [`read`](Self::read). To be asked first: it needs no lock.
+    pub(crate) fn next_ready(&mut self) -> Option<Gathered> {
+        self.ready.pop_front()
+    }
+
+    /// Reads on from a stream. To be called when nothing is ready.
+    pub(crate) fn read(&mut self, stream: &mut RecvStream<'_>) -> Gathered {
+        loop {
+            match stream.read() {
+                Read::Data(chunk) => {
+                    self.gather(chunk);
+                    if !self.ready.is_empty() || self.buf.len() >= GATHER {
+                        break;
+                    }
+                }
+                Read::Pending if self.buf.is_empty() => return Gathered::Pending,
+                Read::Pending => break,
+                end if self.buf.is_empty() => return Gathered::End(end),
+                end => {
+                    let data = self.flush();
+                    self.ready.push_back(Gathered::End(end));
+                    return data;
+                }
+            }
+        }
+        match self.ready.pop_front() {
+            Some(first) => first,
+            None => self.flush(),
+        }
+    }
+
+    fn gather(&mut self, chunk: Chunk) {
+        if let Some(size) = chunk.begins {
+            self.buf.reserve(PREFIX_LEN + chunk.data.len().min(AS_IS));
+            self.buf.put_u8(0);
+            self.buf.put_u32(size);
+        }
+        if chunk.data.len() < AS_IS {
+            self.buf.extend_from_slice(&chunk.data);
+            return;
+        }
+        if !self.buf.is_empty() {
+            let before = self.flush();
+            self.ready.push_back(before);
+        }
+        self.ready.push_back(Gathered::Data(chunk.data));
+    }
+
+    fn flush(&mut self) -> Gathered {
+        Gathered::Data(self.buf.split().freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use tunnel_core::{Config, Connection, Frame, FrameRef, FrameSink, Metadata, Offer, Side};
+
+    struct Frames(Vec<Frame>);
+
+    impl FrameSink for Frames {
+        fn frame(&mut self, frame: FrameRef<'_>) -> usize {
+            self.0.push(frame.to_owned());
+            1
+        }
+    }
+
+    fn carry(from: &mut Connection, to: &mut Connection) {
+        let mut frames = Frames(Vec::new());
+        let now = Instant::now();
+        from.transmit(now, usize::MAX, &mut frames);
+        for frame in frames.0 {
+            to.handle_frame(now, frame).expect("well-formed");
+        }
+    }
+
+    /// Sends a body in pieces through a pair of connections and returns what comes out.
+    fn through(pieces: &[&[u8]]) -> Result<Vec<u8>, SplitError> {
+        let now = Instant::now();
+        let mut caller = Connection::new(Side::Caller, Config::default());
+        let mut handler = Connection::new(Side::Handler, Config::default());
+        caller.start(now, Offer::ours());
+        handler.start(now, Offer::ours());
+        carry(&mut handler, &mut caller);
+        let id = caller.open(now, "/s/m", Metadata::new()).expect("ready");
+        let mut splitter = Splitter::default();
+        let mut gatherer = Gatherer::default();
+        let mut out = Vec::new();
+        for piece in pieces {
+            splitter.feed(Bytes::copy_from_slice(piece), &mut caller.send(id))?;
+            carry(&mut caller, &mut handler);
+            loop {
+                let next = gatherer
+                    .next_ready()
+                    .unwrap_or_else(|| gatherer.read(&mut handler.recv(id)));
+                match next {
+                    Gathered::Data(data) => {
+                        assert!(!data.is_empty(), "never an empty data frame");
+                        out.extend_from_slice(&data);
+                    }
+                    _ => break,
+                }
+            }
+            carry(&mut handler, &mut caller);
+        }
+        assert!(splitter.is_whole());
+        Ok(out)
+    }
+
+    fn message(len: usize) -> Vec<u8> {
+        let mut m = vec![0];
+        m.extend_from_slice(&(len as u32).to_be_bytes());
+        m.extend((0..len).map(|i| i as u8));
+        m
+    }
+
+    #[test]
+    fn a_body_comes_out_as_it_went_in_however_it_is_cut() {
+        let body: Vec<u8> = [0, 1, 4095, 4096, 0, 0, 20_000, 3]
+            .into_iter()
+            .flat_map(message)
+            .collect();
+        for cut in [1, 3, 5, 7, 1000, 16_384, body.len()] {
+            let pieces: Vec<_> = body.chunks(cut).collect();
+            assert_eq!(through(&pieces).expect("well-formed"), body, "cut {cut}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_message_is_refused_with_a_clear_error() {
+        let Err(SplitError::Malformed(status)) = through(&[&[1, 0, 0, 0, 1, 7]]) else {
+            panic!("must be refused");
+        };
+        assert_eq!(status.code(), tonic::Code::Unimplemented);
+        assert!(status.message().contains("compressed"));
+    }
+}

@@ -1,0 +1,132 @@
+//! What a tunnel sends: the body of the outer call, pulled by the transport.
+//!
+//! Each poll writes one batch of frames into one buffer under one lock. Between polls nothing
+//! is queued as a frame, so what comes up meanwhile takes its place by the scheduler's rules.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame};
+use tonic::Status;
+use tunnel_core::frame::framing::FrameWriter;
+use tunnel_core::{ConnectionError, EndReason, Side};
+
+use crate::shared::Shared;
+
+/// How many bytes one poll yields, about. HTTP/2 buffers what it was given, out of reach of
+/// the scheduler, so this is also how long an urgent frame waits behind the rest.
+const BATCH: usize = 64 << 10;
+
+/// Which end of the outer call this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkRole {
+    /// Dialled: sends the request body, which ends without trailers.
+    Client,
+    /// Accepted: sends the response body, which ends with a status.
+    Server,
+}
+
+/// The body that a tunnel's end sends.
+///
+/// When it is dropped before its end, the transport is gone, and so is the tunnel: on a
+/// server that is the only sign of a dead peer that never fails.
+#[derive(Debug)]
+pub struct Outbound {
+    shared: Arc<Shared>,
+    role: NetworkRole,
+    side: Side,
+    buf: BytesMut,
+    done: bool,
+}
+
+impl Outbound {
+    pub(crate) fn new(shared: Arc<Shared>, role: NetworkRole, side: Side) -> Self {
+        Self {
+            shared,
+            role,
+            side,
+            buf: BytesMut::new(),
+            done: false,
+        }
+    }
+
+    /// The end of the body for the reason the tunnel ended.
+    fn end(&self, reason: &EndReason) -> Option<Result<Frame<Bytes>, Status>> {
+        let error = match reason {
+            EndReason::Error(error) => Some(error),
+            _ => None,
+        };
+        match (self.role, error) {
+            (NetworkRole::Client, None) => None,
+            (NetworkRole::Client, Some(error)) => Some(Err(error_status(error))),
+            (NetworkRole::Server, error) => {
+                let status = error.map_or_else(|| Status::ok(""), error_status);
+                Some(Ok(Frame::trailers(crate::status::to_trailers(&status))))
+            }
+        }
+    }
+}
+
+fn error_status(error: &ConnectionError) -> Status {
+    Status::new(
+        crate::status::code_from_wire(error.code()),
+        error.to_string(),
+    )
+}
+
+impl Body for Outbound {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if this.done {
+            return Poll::Ready(None);
+        }
+        let mut writer = FrameWriter::new(this.side, &mut this.buf);
+        let ended = this.shared.with(|state| {
+            let written = state.conn.transmit(Instant::now(), BATCH, &mut writer);
+            if written > 0 {
+                return None;
+            }
+            let ended = state.conn.end_reason().cloned();
+            if ended.is_none() {
+                state.wait_outbound(cx.waker());
+            }
+            ended
+        });
+        if !this.buf.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(this.buf.split().freeze()))));
+        }
+        match ended {
+            Some(reason) => {
+                this.done = true;
+                Poll::Ready(this.end(&reason))
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        if !self.done {
+            let cause = "the transport dropped the tunnel's stream".to_owned();
+            self.shared.with(|state| {
+                state
+                    .conn
+                    .handle_lost(ConnectionError::TransportLost(cause));
+            });
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! One tunnel's state: the state machine, and the wakers of those who wait for it.
+//!
+//! One mutex guards both. The rule that keeps it harmless: **no user code runs under the
+//! lock** — no poll, no drop, no wake, no callback. A locked operation returns the wakers it
+//! owes ([`Actions`]), and [`Shared::with`] wakes them after the lock is gone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tunnel_core::{
+    Config, Connection, EndReason, Event, Metadata, Side, Stats, StreamError, StreamId,
+};
+
+use crate::info::TunnelInfo;
+
+/// How far a tunnel has come, for those who wait for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// The outer call is being opened, or settings are awaited.
+    Opening,
+    /// Calls can be made.
+    Ready,
+    /// No call is possible any more; the outer stream may not have ended yet.
+    Ended(EndReason),
+    /// The outer stream has ended as well.
+    Gone(EndReason),
+}
+
+impl Life {
+    pub(crate) fn end_reason(&self) -> Option<&EndReason> {
+        match self {
+            Self::Ended(reason) | Self::Gone(reason) => Some(reason),
+            Self::Opening | Self::Ready => None,
+        }
+    }
+}
+
+/// One call, as far as the binding keeps something for it. Stays until its last holder (a
+/// future, a body, a task) lets go of it.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// Handler: why the call is over, if it ended otherwise than by its own close. Caller: the
+    /// local failure of its request body.
+    pub(crate) failed: Option<Failure>,
+    holders: u8,
+}
+
+/// How a call failed at this end.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// The state machine says so.
+    Stream(StreamError),
+    /// The local request body says so.
+    Body(Box<tonic::Status>),
+}
+
+impl Failure {
+    pub(crate) fn into_status(self) -> tonic::Status {
+        match self {
+            Self::Stream(error) => crate::status::from_stream_error(error),
+            Self::Body(status) => *status,
+        }
+    }
+}
+
+/// A call that has come, for the driver to serve.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) id: StreamId,
+    pub(crate) method: String,
+    pub(crate) headers: Metadata,
+}
+
+/// What is behind the lock.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) conn: Connection,
+    slots: HashMap<StreamId, Slot>,
+    outbound: Option<Waker>,
+    driver: Option<Waker>,
+    /// When the driver will look at timers by itself, and whether it reads.
+    driver_timeout: Option<Instant>,
+    driver_paused: bool,
+    /// Wakers that were replaced: dropped after the lock is gone.
+    replaced: Vec<Waker>,
+    /// Wakers owed for something that is no event of the state machine.
+    owed: Vec<Waker>,
+}
+
+/// What is owed when the lock is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Actions {
+    wake: Vec<Waker>,
+    wake_outbound: Option<Waker>,
+    wake_driver: Option<Waker>,
+    replaced: Vec<Waker>,
+    life: Option<Life>,
+    opened: Vec<Opened>,
+}
+
+/// One tunnel.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    life: watch::Sender<Life>,
+    pub(crate) info: TunnelInfo,
+}
+
+impl Shared {
+    pub(crate) fn new(side: Side, config: Config, info: TunnelInfo) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                conn: Connection::new(side, config),
+                slots: HashMap::new(),
+                outbound: None,
+                driver: None,
+                driver_timeout: None,
+                driver_paused: false,
+                replaced: Vec::new(),
+                owed: Vec::new(),
+            }),
+            life: watch::Sender::new(Life::Opening),
+            info,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock but this crate and the state machine; if
+        // one of them did, the state is still the best there is.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something to the state, then what is owed for it.
+    pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
+        self.with_opened(operation).0
+    }
+
+    /// The same for the driver: also returns the calls that have come.
+    pub(crate) fn with_opened<T>(
+        &self,
+        operation: impl FnOnce(&mut State) -> T,
+    ) -> (T, Vec<Opened>) {
+        let (result, actions) = {
+            let mut state = self.lock();
+            let result = operation(&mut state);
+            let actions = state.settle();
+            (result, actions)
+        };
+        (result, self.act(actions))
+    }
+
+    fn act(&self, actions: Actions) -> Vec<Opened> {
+        if let Some(life) = actions.life {
+            self.set_life(life);
+        }
+        for waker in actions.wake {
+            waker.wake();
+        }
+        if let Some(waker) = actions.wake_outbound {
+            waker.wake();
+        }
+        if let Some(waker) = actions.wake_driver {
+            waker.wake();
+        }
+        drop(actions.replaced);
+        actions.opened
+    }
+
+    /// Moves on, never back.
+    fn set_life(&self, next: Life) {
+        self.life.send_if_modified(|life| {
+            let forward = match (&*life, &next) {
+                (Life::Gone(_), _) | (Life::Ended(_), Life::Ended(_) | Life::Ready) => false,
+                (now, next) => now != next,
+            };
+            if forward {
+                *life = next;
+            }
+            forward
+        });
+    }
+
+    /// The outer stream has ended, and with it everything.
+    pub(crate) fn set_gone(&self) {
+        let reason = self.life.borrow().end_reason().cloned();
+        self.set_life(Life::Gone(reason.unwrap_or(EndReason::PeerClosed)));
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        self.life.borrow().clone()
+    }
+
+    /// Waits until the tunnel's life is what is asked for.
+    pub(crate) async fn wait_life(&self, mut wanted: impl FnMut(&Life) -> bool) -> Life {
+        let mut life = self.life.subscribe();
+        match life.wait_for(|l| wanted(l)).await {
+            Ok(life) => life.clone(),
+            // Cannot happen: the sender is borrowed here.
+            Err(_) => self.life(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.lock().conn.stats()
+    }
+
+    /// How many calls the binding keeps something for.
+    pub(crate) fn slots(&self) -> usize {
+        self.lock().slots.len()
+    }
+}
+
+impl State {
+    /// Drains the state machine's events into what is owed.
+    fn settle(&mut self) -> Actions {
+        let mut actions = Actions {
+            replaced: std::mem::take(&mut self.replaced),
+            wake: std::mem::take(&mut self.owed),
+            ..Actions::default()
+        };
+        while let Some(event) = self.conn.poll_event() {
+            self.on_event(event, &mut actions);
+        }
+        if self.conn.wants_transmit() || self.conn.end_reason().is_some() {
+            actions.wake_outbound = self.outbound.take();
+        }
+        if self.driver_is_needed() {
+            actions.wake_driver = self.driver.take();
+        }
+        actions
+    }
+
+    fn driver_is_needed(&self) -> bool {
+        let timer = match (self.conn.poll_timeout(), self.driver_timeout) {
+            (Some(due), Some(armed)) => due < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let resume = self.driver_paused && self.conn.wants_input();
+        timer || resume || self.conn.end_reason().is_some()
+    }
+
+    fn on_event(&mut self, event: Event, actions: &mut Actions) {
+        match event {
+            Event::Readable(id) => {
+                let waker = self.slots.get_mut(&id).and_then(|s| s.reader.take());
+                actions.wake.extend(waker);
+            }
+            Event::Writable(id) => {
+                let waker = self.slots.get_mut(&id).and_then(|s| s.writer.take());
+                actions.wake.extend(waker);
+            }
+            Event::Opened {
+                id,
+                method,
+                headers,
+                ..
+            } => {
+                // Held from now on by the task that serves it and by its request body.
+                self.hold(id, 2);
+                actions.opened.push(Opened {
+                    id,
+                    method,
+                    headers,
+                });
+            }
+            Event::Cancelled { id, error } => self.on_cancelled(id, error, actions),
+            Event::Ready => actions.life = Some(Life::Ready),
+            Event::Ended(reason) => actions.life = Some(Life::Ended(reason)),
+            _ => {}
+        }
+    }
+
+    fn on_cancelled(&mut self, id: StreamId, error: StreamError, actions: &mut Actions) {
+        // Cancelled before anybody was told of it: nobody needs to be.
+        if let Some(at) = actions.opened.iter().rposition(|opened| opened.id == id) {
+            actions.opened.remove(at);
+            self.slots.remove(&id);
+        } else if let Some(slot) = self.slots.get_mut(&id) {
+            slot.failed = Some(Failure::Stream(error));
+            actions.wake.extend(slot.reader.take());
+            actions.wake.extend(slot.writer.take());
+        }
+    }
+
+    /// Keeps something for a call, for a number of holders.
+    pub(crate) fn hold(&mut self, id: StreamId, holders: u8) {
+        self.slots.entry(id).or_default().holders += holders;
+    }
+
+    /// One holder lets go.
+    pub(crate) fn release(&mut self, id: StreamId) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        slot.holders = slot.holders.saturating_sub(1);
+        if slot.holders == 0
+            && let Some(slot) = self.slots.remove(&id)
+        {
+            self.replaced.extend(slot.reader);
+            self.replaced.extend(slot.writer);
+        }
+    }
+
+    pub(crate) fn slot(&mut self, id: StreamId) -> Option<&mut Slot> {
+        self.slots.get_mut(&id)
+    }
+
+    /// Has the reader of a stream look again.
+    pub(crate) fn wake_reader(&mut self, id: StreamId) {
+        let waker = self.slots.get_mut(&id).and_then(|s| s.reader.take());
+        self.owed.extend(waker);
+    }
+
+    /// Registers who is to be woken when a stream can be read.
+    pub(crate) fn wait_read(&mut self, id: StreamId, waker: &Waker) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            register(&mut slot.reader, waker, &mut self.replaced);
+        }
+    }
+
+    /// Registers who is to be woken when a stream can be written or has died.
+    pub(crate) fn wait_write(&mut self, id: StreamId, waker: &Waker) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            register(&mut slot.writer, waker, &mut self.replaced);
+        }
+    }
+
+    /// Registers the transport's writer.
+    pub(crate) fn wait_outbound(&mut self, waker: &Waker) {
+        register(&mut self.outbound, waker, &mut self.replaced);
+    }
+
+    /// Registers the driver, and what it will notice by itself.
+    pub(crate) fn wait_driver(&mut self, waker: &Waker, timeout: Option<Instant>, paused: bool) {
+        register(&mut self.driver, waker, &mut self.replaced);
+        self.driver_timeout = timeout;
+        self.driver_paused = paused;
+    }
+}
+
+fn register(place: &mut Option<Waker>, waker: &Waker, replaced: &mut Vec<Waker>) {
+    if place.as_ref().is_some_and(|old| old.will_wake(waker)) {
+        return;
+    }
+    replaced.extend(place.replace(waker.clone()));
+}

@@ -1,0 +1,235 @@
+//! gRPC status between tonic, HTTP headers and a tunnel's frames.
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::header::HeaderMap;
+use percent_encoding::percent_decode;
+use prost::Message as _;
+use std::sync::Arc;
+use tonic::metadata::MetadataMap;
+use tunnel_core::{
+    CloseStream, Code, Metadata, NOT_PROCESSED_KEY, OpenError, Status as WireStatus, StatusDetail,
+    StreamError,
+};
+use tunnel_proto::google::rpc;
+
+use crate::headers::{BASE64, from_wire, to_wire};
+
+const GRPC_STATUS: &str = "grpc-status";
+const GRPC_MESSAGE: &str = "grpc-message";
+const GRPC_DETAILS: &str = "grpc-status-details-bin";
+
+/// Wraps status details that are not a `google.rpc.Status`, so that they cross all the same.
+/// Only our own ends know the name.
+const OPAQUE_DETAILS: &str = "grpctunnel/opaque-details";
+
+pub(crate) fn code_from_wire(code: Code) -> tonic::Code {
+    tonic::Code::from_i32(code.to_wire())
+}
+
+pub(crate) fn code_to_wire(code: tonic::Code) -> Code {
+    Code::from_wire(code as i32)
+}
+
+/// The failure of a call at this end, for its application.
+pub(crate) fn from_stream_error(error: StreamError) -> tonic::Status {
+    let mut status = tonic::Status::new(code_from_wire(error.code), error.message.to_string());
+    status.set_source(Arc::new(error));
+    status
+}
+
+/// Why a call could not be opened, for its application.
+pub(crate) fn from_open_error(error: OpenError) -> tonic::Status {
+    let mut status = tonic::Status::new(code_from_wire(error.code()), error.to_string());
+    status.set_source(Arc::new(error));
+    status
+}
+
+/// The status and trailers of a finished call as tonic's own.
+pub(crate) fn from_close(close: CloseStream) -> tonic::Status {
+    let mut trailers = HeaderMap::new();
+    from_wire(&close.trailers, &mut trailers);
+    trailers.remove(NOT_PROCESSED_KEY);
+    let code = code_from_wire(close.status.code);
+    let details = details_from_wire(&close.status);
+    tonic::Status::with_details_and_metadata(
+        code,
+        close.status.message,
+        details,
+        MetadataMap::from_headers(trailers),
+    )
+}
+
+/// The HTTP trailers of a status. A status that cannot be written, which tonic allows for,
+/// becomes one that can.
+pub(crate) fn to_trailers(status: &tonic::Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        trailers.clear();
+        let plain = tonic::Status::new(status.code(), "");
+        // Without message, details and metadata there is nothing that could fail.
+        let _ = plain.add_header(&mut trailers);
+    }
+    trailers
+}
+
+fn details_from_wire(status: &WireStatus) -> Bytes {
+    match &status.details[..] {
+        [] => Bytes::new(),
+        [one] if one.type_url == OPAQUE_DETAILS => one.value.clone(),
+        details => {
+            let any = |d: &StatusDetail| prost_any(d);
+            rpc::Status {
+                code: status.code.to_wire(),
+                message: status.message.clone(),
+                details: details.iter().map(any).collect(),
+            }
+            .encode_to_vec()
+            .into()
+        }
+    }
+}
+
+fn prost_any(detail: &StatusDetail) -> prost_types::Any {
+    prost_types::Any {
+        type_url: detail.type_url.clone(),
+        value: detail.value.to_vec(),
+    }
+}
+
+/// Details by gRPC's convention are an encoded `google.rpc.Status`; tonic allows any bytes.
+fn details_to_wire(bytes: Vec<u8>) -> Vec<StatusDetail> {
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    match rpc::Status::decode(&bytes[..]) {
+        Ok(status) if !status.details.is_empty() => status
+            .details
+            .into_iter()
+            .map(|any| StatusDetail {
+                type_url: any.type_url,
+                value: any.value.into(),
+            })
+            .collect(),
+        _ => vec![StatusDetail {
+            type_url: OPAQUE_DETAILS.into(),
+            value: bytes.into(),
+        }],
+    }
+}
+
+/// A tonic status as frames carry it: the status and its metadata.
+pub(crate) fn to_wire_status(status: tonic::Status) -> (Metadata, WireStatus) {
+    let wire = WireStatus {
+        code: code_to_wire(status.code()),
+        message: status.message().to_owned(),
+        details: details_to_wire(status.details().to_vec()),
+    };
+    let trailers = to_wire(status.metadata().as_ref());
+    (trailers, wire)
+}
+
+/// The status in a header map, if it has one: from trailers, or from the headers of a
+/// response that is nothing else. Unlike tonic's own reading it never panics.
+pub(crate) fn from_headers(headers: &HeaderMap) -> Option<WireStatus> {
+    let code = headers.get(GRPC_STATUS)?;
+    let code = code.to_str().ok().and_then(|c| c.parse().ok());
+    let message = headers.get(GRPC_MESSAGE).map_or_else(String::new, |m| {
+        percent_decode(m.as_bytes())
+            .decode_utf8_lossy()
+            .into_owned()
+    });
+    let details = headers
+        .get(GRPC_DETAILS)
+        .and_then(|d| BASE64.decode(d.as_bytes()).ok())
+        .unwrap_or_default();
+    Some(WireStatus {
+        code: code.map_or(Code::Unknown, Code::from_wire),
+        message,
+        details: details_to_wire(details),
+    })
+}
+
+/// The status of a response that ended without one, by its HTTP status (gRPC's own table).
+pub(crate) fn from_http_status(status: http::StatusCode) -> WireStatus {
+    let code = match status.as_u16() {
+        200 => {
+            return WireStatus::new(Code::Unknown, "the response ended without a status");
+        }
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    WireStatus::new(code, format!("the response had HTTP status {status}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::{Code as TonicCode, Status};
+
+    fn round_trip(status: Status) -> Status {
+        let (trailers, wire) = to_wire_status(status);
+        from_close(CloseStream {
+            trailers,
+            status: wire,
+        })
+    }
+
+    #[test]
+    fn codes_messages_and_metadata_survive() {
+        for code in 0..=16 {
+            let mut status = Status::new(TonicCode::from_i32(code), "gründlich\n100%");
+            status
+                .metadata_mut()
+                .insert("k", "v".parse().expect("legal"));
+            let back = round_trip(status);
+            assert_eq!(back.code() as i32, code);
+            assert_eq!(back.message(), "gründlich\n100%");
+            assert_eq!(back.metadata().get("k").expect("there"), "v");
+        }
+    }
+
+    #[test]
+    fn details_survive_whether_or_not_they_follow_the_convention() {
+        let conventional = rpc::Status {
+            code: 5,
+            message: "m".into(),
+            details: vec![prost_types::Any {
+                type_url: "type.googleapis.com/x".into(),
+                value: vec![1, 2, 255],
+            }],
+        }
+        .encode_to_vec();
+        for details in [conventional, vec![0xff, 0x00, 0x80], b"text".to_vec()] {
+            let status =
+                Status::with_details(TonicCode::NotFound, "m", Bytes::from(details.clone()));
+            assert_eq!(round_trip(status).details(), details);
+        }
+    }
+
+    #[test]
+    fn a_status_in_headers_that_would_make_tonic_panic_is_read() {
+        let mut headers = HeaderMap::new();
+        headers.insert(GRPC_STATUS, "3".parse().expect("legal"));
+        headers.insert(GRPC_DETAILS, "!not base64!".parse().expect("legal"));
+        headers.insert(GRPC_MESSAGE, "%FF%41".parse().expect("legal"));
+        let status = from_headers(&headers).expect("there");
+        assert_eq!(status.code, Code::InvalidArgument);
+        assert!(status.details.is_empty());
+        assert!(status.message.ends_with('A'));
+    }
+
+    #[test]
+    fn responses_without_a_status_get_the_code_of_their_http_status() {
+        assert_eq!(from_headers(&HeaderMap::new()), None);
+        let code = |n| from_http_status(http::StatusCode::from_u16(n).expect("valid")).code;
+        assert_eq!(code(200), Code::Unknown);
+        assert_eq!(code(404), Code::Unimplemented);
+        assert_eq!(code(503), Code::Unavailable);
+        assert_eq!(code(418), Code::Unknown);
+    }
+}

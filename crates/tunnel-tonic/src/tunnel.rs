@@ -1,0 +1,134 @@
+//! A tunnel before it is a channel or a handler: what those who dial and those who accept
+//! have in common.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tonic::body::Body;
+use tunnel_core::{Config, EndReason, Offer, Side};
+
+use crate::driver::Driver;
+use crate::handler::{CallService, Server};
+use crate::info::TunnelInfo;
+use crate::outbound::{NetworkRole, Outbound};
+use crate::shared::{Life, Shared};
+use crate::{Direction, TunnelChannel};
+
+/// One tunnel whose outer call is being opened, or is open.
+///
+/// For crates that establish tunnels; `tunnel-client` and `tunnel-server` are such. The steps:
+/// [`new`](Self::new), put [`outbound`](Self::outbound) where the outer call sends,
+/// and, once the peer's headers are known, [`start`](Self::start).
+#[derive(Clone, Debug)]
+pub struct Tunnel {
+    shared: Arc<Shared>,
+    role: NetworkRole,
+    side: Side,
+    config: Config,
+}
+
+impl Tunnel {
+    /// A tunnel of a direction, at one end of its outer call. Which side of the calls this is
+    /// follows from the two.
+    pub fn new(role: NetworkRole, config: Config, info: TunnelInfo) -> Self {
+        let side = match (info.direction(), role) {
+            (Direction::Forward, NetworkRole::Client)
+            | (Direction::Reverse, NetworkRole::Server) => Side::Caller,
+            (Direction::Forward, NetworkRole::Server)
+            | (Direction::Reverse, NetworkRole::Client) => Side::Handler,
+        };
+        Self {
+            shared: Shared::new(side, config.clone(), info),
+            role,
+            side,
+            config,
+        }
+    }
+
+    /// What this end sends: the body of the outer request or response. To be taken once;
+    /// dropping it ends the tunnel.
+    pub fn outbound(&self) -> Outbound {
+        Outbound::new(self.shared.clone(), self.role, self.side)
+    }
+
+    /// What is known of the tunnel.
+    pub fn info(&self) -> &TunnelInfo {
+        &self.shared.info
+    }
+
+    /// The outer call is open: starts the tunnel's task, which reads `inbound`.
+    ///
+    /// A handler's calls are served by `service`, with copies of `extensions`; a caller needs
+    /// neither. Must be called within a tokio runtime.
+    pub fn start(
+        &self,
+        offer: Offer,
+        inbound: Body,
+        service: Option<(CallService, http::Extensions)>,
+    ) {
+        self.shared
+            .with(|state| state.conn.start(Instant::now(), offer));
+        let server = service.map(|(service, mut extensions)| {
+            extensions.insert(self.shared.info.clone());
+            Server::new(service, extensions)
+        });
+        tokio::spawn(Driver::new(
+            self.shared.clone(),
+            self.role,
+            self.side,
+            inbound,
+            self.config.max_frame_size(),
+            server,
+        ));
+    }
+
+    /// Waits until calls can be made.
+    ///
+    /// # Errors
+    ///
+    /// How the tunnel ended before.
+    pub async fn ready(&self) -> Result<(), EndReason> {
+        let life = self.shared.wait_life(|life| *life != Life::Opening).await;
+        life.end_reason().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Waits until the tunnel has ended, and its outer stream with it.
+    pub async fn gone(&self) -> EndReason {
+        let life = self
+            .shared
+            .wait_life(|life| matches!(life, Life::Gone(_)))
+            .await;
+        life.end_reason().cloned().unwrap_or(EndReason::PeerClosed)
+    }
+
+    /// The channel of a caller's tunnel. To be taken once and then cloned: when all clones are
+    /// dropped the tunnel is drained. With `queue`, calls past the limit of concurrent streams
+    /// wait instead of failing.
+    pub fn channel(&self, queue: bool) -> TunnelChannel {
+        let places = queue.then(|| self.config.max_concurrent_streams());
+        TunnelChannel::new(self.shared.clone(), places)
+    }
+
+    /// Begins to end the tunnel in order; see
+    /// [`Connection::drain`](tunnel_core::Connection::drain).
+    pub fn drain(&self, deadline: Option<Instant>) {
+        self.shared
+            .with(|state| state.conn.drain(Instant::now(), deadline));
+    }
+
+    /// Ends the tunnel now.
+    pub fn close(&self) {
+        self.shared.with(|state| state.conn.close());
+    }
+
+    /// The tunnel's counters.
+    pub fn stats(&self) -> tunnel_core::Stats {
+        self.shared.stats()
+    }
+
+    /// How many calls something is kept for. Zero when all have ended.
+    #[doc(hidden)]
+    pub fn kept_calls(&self) -> usize {
+        self.shared.slots()
+    }
+}

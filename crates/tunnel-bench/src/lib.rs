@@ -1,1 +1,0 @@
-//! Measures tunnels beside plain tonic, side by side in one run.

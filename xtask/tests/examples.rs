@@ -1,0 +1,87 @@
+//! Every example runs as the README says it does.
+
+use std::process::{Command, Output};
+
+fn xtask(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(args)
+        .output()
+        .expect("xtask starts")
+}
+
+/// Runs an example and returns what it printed; it must have succeeded.
+fn run_example(name: &str) -> String {
+    let output = xtask(&["run-example", name]);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{name} failed: {}\n{stdout}\n{stderr}",
+        output.status
+    );
+    stdout
+}
+
+fn assert_says(name: &str, output: &str, line: &str) {
+    assert!(output.contains(line), "{name} did not say {line:?}:\n{output}");
+}
+
+#[test]
+fn the_forward_tunnel_example_ends_with_its_tick() {
+    let output = run_example("forward-tunnel");
+    let lines = [
+        "✓ Server listening on port",
+        "✓ Forward tunnel established",
+        "Received: Echo: Hello from client #3",
+        "✓ All calls completed successfully!",
+    ];
+    for line in lines {
+        assert_says("forward-tunnel", &output, line);
+    }
+}
+
+#[test]
+fn the_session_affinity_example_succeeds() {
+    assert_says("session-affinity", &run_example("session-affinity"), "✓");
+}
+
+#[test]
+fn the_many_calls_example_succeeds() {
+    assert_says("many-calls", &run_example("many-calls"), "1,000");
+}
+
+#[test]
+fn the_long_lived_example_succeeds() {
+    assert_says("long-lived", &run_example("long-lived"), "✓");
+}
+
+#[test]
+fn the_custom_transport_example_succeeds() {
+    assert_says("custom-transport", &run_example("custom-transport"), "✓");
+}
+
+#[test]
+fn every_example_that_is_listed_is_run_here() {
+    let output = xtask(&["run-example", "--list"]);
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let names: Vec<_> = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let run = [
+        "forward-tunnel",
+        "session-affinity",
+        "many-calls",
+        "long-lived",
+        "custom-transport",
+    ];
+    assert_eq!(names, run);
+}
+
+#[test]
+fn an_unknown_example_is_refused_with_the_names_of_those_there_are() {
+    let output = xtask(&["run-example", "no-such-thing"]);
+    assert!(!output.status.success());
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("forward-tunnel"), "{message}");
+}

@@ -224,8 +224,9 @@ impl ConfigBuilder {
 
         /// How far a window may grow by itself, in bytes, while its application keeps up and
         /// the window is what holds the sender back. Default 4 MiB. The initial window turns
-        /// growth off. Growth never exceeds what [`max_buffered_bytes`](Self::max_buffered_bytes)
-        /// leaves over the promised initial windows.
+        /// growth off. All windows together grow by at most half of what
+        /// [`max_buffered_bytes`](Self::max_buffered_bytes) leaves over the promised initial
+        /// windows; the other half is for messages larger than a window.
         max_window: u32;
 
         /// The largest piece of a message sent in one frame, in bytes. Default and cap 16,384,
@@ -309,6 +310,9 @@ impl ConfigBuilder {
 
         /// Revision zero: how long reading may stand still before the fullest stream is ended
         /// with RESOURCE_EXHAUSTED. Default 30 s.
+        ///
+        /// Until then whatever the peer sent behind the unread data waits too, a cancel
+        /// included: without windows there is nothing else that could be done.
         unread_stall_timeout: Duration;
 
         /// How long a caller waits for the handler's settings before it gives up on the tunnel.
@@ -374,6 +378,9 @@ impl ConfigBuilder {
                 "unread_low_mark ({}) must be below unread_high_mark ({})",
                 v.unread_low_mark, v.unread_high_mark
             )
+        })?;
+        ensure(!v.unread_stall_timeout.is_zero(), || {
+            "unread_stall_timeout is zero: no reader could ever be in time".into()
         })?;
         ensure(!v.settings_timeout.is_zero(), || {
             "settings_timeout is zero: every tunnel would fail".into()
@@ -469,6 +476,10 @@ mod tests {
         refused(b().max_metadata_size(1 << 20), "max_frame_size");
         refused(b().unread_low_mark(8 << 20), "unread_low_mark");
         refused(b().settings_timeout(Duration::ZERO), "settings_timeout");
+        refused(
+            b().unread_stall_timeout(Duration::ZERO),
+            "unread_stall_timeout",
+        );
         refused(b().send_buffer(0), "send_buffer");
         if usize::BITS > 32 {
             refused(b().max_message_size(usize::MAX), "max_message_size");

@@ -3,7 +3,7 @@
 //! The rule of proportion: a fault ends the stream it concerns; only what makes the rest of
 //! the tunnel unintelligible, or a limit that protects it, ends the tunnel.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -56,8 +56,7 @@ impl Connection {
         if let Err(error) = &result {
             self.end(EndReason::Error(error.clone()));
         }
-        self.update_pause();
-        self.finish_drain_if_done();
+        self.after_change();
         result
     }
 
@@ -87,10 +86,15 @@ impl Connection {
             return Err(ConnectionError::UnknownStream { id, highest });
         }
         let data = payload_len(&frame.kind);
+        let is_update = matches!(frame.kind, FrameKind::WindowUpdate(_));
         let outcome = match self.store.split(id) {
             // A caller's stream may be over before its application has read it.
             Some((stream, rest)) if !is_over(stream, rest_side(&frame.kind)) => {
                 on_stream_frame(stream, rest, frame.kind)
+            }
+            Some((stream, _)) if is_update && stream.send.late_updates > 0 => {
+                stream.send.late_updates -= 1;
+                return Ok(());
             }
             _ => return self.late(data),
         };
@@ -101,7 +105,7 @@ impl Connection {
     fn highest_known(&self) -> i64 {
         match self.store.side {
             Side::Caller => self.highest_sent,
-            Side::Handler => self.next_id - 1,
+            Side::Handler => self.highest_seen,
         }
     }
 
@@ -159,12 +163,12 @@ impl Connection {
         if id < 0 {
             return Err(ConnectionError::NegativeId { id });
         }
-        let highest = self.next_id - 1;
+        let highest = self.highest_seen;
         if id <= highest {
             return Err(ConnectionError::IdNotIncreasing { id, highest });
         }
         // Used from here on, whatever becomes of it: its late frames are ignored.
-        self.next_id = id.saturating_add(1);
+        self.highest_seen = id;
         match self.check_new_stream(&new) {
             Ok((revision, credit)) => {
                 self.store.counts.useful_frame();
@@ -211,6 +215,9 @@ impl Connection {
                 Window::new(new.initial_window).ok_or_else(|| fault(StreamFault::WindowOverflow))?
             }
         };
+        if timeout_of(new).is_some_and(|t| t.is_zero()) {
+            return Err((StreamError::deadline(Side::Handler).to_status(), false));
+        }
         if !self.store.counts.can_open(&self.store.config) {
             return Err(fault(StreamFault::Limit(Limit::ConcurrentStreams)));
         }
@@ -218,8 +225,7 @@ impl Connection {
     }
 
     fn accept(&mut self, id: i64, new: NewStream, revision: Revision, credit: Window) {
-        let timeout = new.headers.get("grpc-timeout").and_then(parse_grpc_timeout);
-        let deadline = match (self.now, timeout) {
+        let deadline = match (self.now, timeout_of(&new)) {
             (Some(now), Some(timeout)) => now.checked_add(timeout),
             _ => None,
         };
@@ -235,12 +241,6 @@ impl Connection {
             headers: new.headers,
             deadline,
         });
-        if timeout.is_some_and(|t| t.is_zero())
-            && let Some(now) = self.now
-        {
-            // Expired on arrival: whoever was just told is told again at once.
-            self.expire_calls(now);
-        }
     }
 
     /// Acts on what a stream's frame came to.
@@ -256,13 +256,16 @@ impl Connection {
             Ok(Handled::Failed(error)) => self.store.fault(id, error, false),
             Err(fault) => {
                 tracing::debug!(stream = id, %fault, "the peer's fault ends a stream");
-                self.store.fault(id, StreamError::fault(&fault, side), true)
+                self.count_unanswered(id)
+                    .and_then(|()| self.store.fault(id, StreamError::fault(&fault, side), true))
             }
         };
         result.map_err(ConnectionError::Limit)
     }
 
-    fn on_cancel(&mut self, id: i64) -> Result<(), Limit> {
+    /// Handler: counts a call that its caller ends, by a cancel or by a fault, before it was
+    /// answered.
+    fn count_unanswered(&mut self, id: i64) -> Result<(), Limit> {
         let answered = self
             .store
             .get(id)
@@ -270,6 +273,11 @@ impl Connection {
         if !answered && let Some(now) = self.now {
             self.store.counts.rapid_cancel(now, &self.store.config.v)?;
         }
+        Ok(())
+    }
+
+    fn on_cancel(&mut self, id: i64) -> Result<(), Limit> {
+        self.count_unanswered(id)?;
         let error = StreamError::new(
             Code::Cancelled,
             "the caller cancelled the call",
@@ -283,6 +291,9 @@ impl Connection {
 
     /// Revision zero: pauses reading above the high mark, goes on below the low one.
     pub(super) fn update_pause(&mut self) {
+        if matches!(self.phase, Phase::Ended(_)) {
+            return;
+        }
         let (v, counts) = (&self.store.config.v, &mut self.store.counts);
         let above = counts.unwindowed_unread >= v.unread_high_mark
             || counts.unwindowed_messages >= v.unread_high_messages;
@@ -299,6 +310,10 @@ impl Connection {
             self.store.timers.clear(Timer::UnreadStall);
         }
     }
+}
+
+fn timeout_of(new: &NewStream) -> Option<Duration> {
+    new.headers.get("grpc-timeout").and_then(parse_grpc_timeout)
 }
 
 fn payload_len(kind: &FrameKind) -> usize {
@@ -356,10 +371,11 @@ fn check_receiving(stream: &Stream) -> Result<(), StreamFault> {
 fn on_message(stream: &mut Stream, mut rest: Rest<'_>, size: u32, data: Bytes) -> Outcome {
     check_receiving(stream)?;
     let len = data.len();
+    rest.grow_window(stream);
     stream.recv.begin(size, data, rest.config)?;
     // A peer may leave out headers before its first message.
     stream.recv.see_headers(Metadata::new());
-    rest.arrived(stream, len, 1);
+    rest.arrived(stream, len);
     rest.tell_reader(stream);
     Ok(Handled::Useful)
 }
@@ -370,8 +386,9 @@ fn on_more(stream: &mut Stream, mut rest: Rest<'_>, data: Bytes) -> Outcome {
     if len == 0 {
         return Ok(Handled::Empty);
     }
+    rest.grow_window(stream);
     stream.recv.more(data)?;
-    rest.arrived(stream, len, 0);
+    rest.arrived(stream, len);
     rest.tell_reader(stream);
     Ok(Handled::Useful)
 }

@@ -1,11 +1,15 @@
 //! How a tunnel ends: in order, by a deadline, or not at all in order.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Connection, Phase};
 use crate::event::Event;
 use crate::timer::Timer;
 use crate::{Code, ConnectionError, EndReason, Initiator, Limit, Side, StreamError};
+
+/// How long after a drain's deadline the transport may take to write the ends of the calls
+/// that it cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Lets everything that is due by `now` happen. To be called at
@@ -16,10 +20,17 @@ impl Connection {
         while let Some(timer) = self.store.timers.pop_due(now) {
             match timer {
                 Timer::Settings => self.end(ConnectionError::SettingsTimeout.into()),
-                Timer::Drain => self.cut_drain(),
+                Timer::Drain => self.cut_drain(now),
                 Timer::UnreadStall => self.end_fullest(now),
             }
         }
+        self.after_change();
+    }
+
+    /// What may follow from any change: streams that went may let reading go on, or be the last
+    /// that a drain has waited for.
+    pub(super) fn after_change(&mut self) {
+        self.update_pause();
         self.finish_drain_if_done();
     }
 
@@ -33,7 +44,17 @@ impl Connection {
         }
     }
 
-    fn cut_drain(&mut self) {
+    /// The drain's deadline: ends what is in flight, and the tunnel when that was said or could
+    /// not be said in time.
+    fn cut_drain(&mut self, now: Instant) {
+        if self.drain_cut {
+            self.end(EndReason::Drained);
+            return;
+        }
+        self.drain_cut = true;
+        if let Some(at) = now.checked_add(LAST_WORDS) {
+            self.store.timers.set(Timer::Drain, at);
+        }
         for id in self.store.ids() {
             let error = StreamError::new(
                 Code::Unavailable,
@@ -49,13 +70,11 @@ impl Connection {
     /// reads is ended, so that the others can go on.
     fn end_fullest(&mut self, now: Instant) {
         if let Some(id) = self.store.fullest(true) {
-            let error = StreamError::new(
-                Code::ResourceExhausted,
+            let evicted = self.store.evict(
+                id,
                 "nobody reads this stream, and it held up the tunnel (revision zero has no flow control)",
-                Initiator::Library,
             );
-            let failed = self.store.fail(id, error, true);
-            self.end_on_limit(failed);
+            self.end_on_limit(evicted);
         }
         self.update_pause();
         if self.store.counts.paused && !self.store.timers.is_set(Timer::UnreadStall) {
@@ -66,7 +85,7 @@ impl Connection {
         }
     }
 
-    fn end_on_limit(&mut self, result: Result<(), Limit>) {
+    pub(super) fn end_on_limit(&mut self, result: Result<(), Limit>) {
         if let Err(limit) = result {
             self.end(ConnectionError::Limit(limit).into());
         }
@@ -74,7 +93,8 @@ impl Connection {
 
     /// Begins to end the tunnel in order: new calls are refused, calls in flight go on, and
     /// when the last has finished the tunnel ends with [`EndReason::Drained`]. What is still in
-    /// flight at `deadline` ends with UNAVAILABLE.
+    /// flight at `deadline` ends with UNAVAILABLE; the tunnel then ends when its calls were told,
+    /// or a second later.
     ///
     /// A handler tells its caller, where that understands. A second drain can only bring the
     /// deadline forward.
@@ -105,7 +125,7 @@ impl Connection {
             && self.store.side == Side::Handler
             && self.peer_knows_drain
         {
-            self.store.schedule.going_away = Some(self.next_id - 1);
+            self.store.schedule.going_away = Some(self.highest_seen);
         }
     }
 
@@ -113,7 +133,7 @@ impl Connection {
     pub(super) fn finish_drain_if_done(&mut self) {
         if self.is_draining()
             && self.phase == Phase::Ready
-            && self.store.counts.streams == 0
+            && (self.store.counts.streams == 0 || self.drain_cut)
             && self.store.schedule.is_empty()
         {
             self.end(EndReason::Drained);

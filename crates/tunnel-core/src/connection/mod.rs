@@ -106,12 +106,16 @@ pub struct Connection {
     revision: Revision,
     /// Caller: the credit new streams start with.
     first_credit: Window,
-    /// Caller: the id of the next stream. Handler: one above the highest seen.
+    /// Caller: the id of the next stream.
     next_id: i64,
     /// Caller: the highest id written; the peer knows no other.
     highest_sent: i64,
+    /// Handler: the highest id seen.
+    highest_seen: i64,
     /// The local side takes no new calls.
     draining: bool,
+    /// The drain's deadline has passed.
+    drain_cut: bool,
     /// The peer takes no new calls.
     peer_draining: bool,
     /// The latest time seen.
@@ -142,9 +146,11 @@ impl Connection {
             revision: Revision::Zero,
             first_credit: Window::default(),
             // The Go library starts at 1, and so do we; the protocol allows 0.
-            next_id: if side == Side::Caller { 1 } else { 0 },
+            next_id: 1,
             highest_sent: -1,
+            highest_seen: -1,
             draining: false,
+            drain_cut: false,
             peer_draining: false,
             now: None,
         }
@@ -292,7 +298,7 @@ impl Connection {
         let failed = self.store.fail(id.0, error, true);
         debug_assert!(failed.is_ok(), "a caller's own cancel has no limit");
         self.store.remove(id.0);
-        self.finish_drain_if_done();
+        self.after_change();
     }
 
     /// Handler: ends a call at once with a status; data still queued is dropped.
@@ -305,9 +311,9 @@ impl Connection {
         }
         self.store.remove(id.0);
         let status = self.bounded_status(status);
-        if let Err(limit) = self.store.refuse(id.0, status, false) {
-            self.end(EndReason::Error(crate::ConnectionError::Limit(limit)));
-        }
+        let refused = self.store.refuse(id.0, status, false);
+        self.end_on_limit(refused);
+        self.after_change();
     }
 
     /// The next thing the runtime must act on. To be called until `None` after each input and

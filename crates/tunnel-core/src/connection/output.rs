@@ -58,7 +58,7 @@ impl Connection {
         self.write_control(&mut writer);
         self.write_data(&mut writer);
         let written = writer.written;
-        self.finish_drain_if_done();
+        self.after_change();
         written
     }
 
@@ -243,7 +243,10 @@ fn write_chunk<S: FrameSink>(
         };
     }
     if stream.send.state == SendState::Finishing {
-        return write_end(stream, w, side);
+        if w.has_room() {
+            return write_end(stream, w, side);
+        }
+        rest.enqueue(stream);
     }
     Turn::Idle
 }

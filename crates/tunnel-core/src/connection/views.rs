@@ -10,10 +10,7 @@ use crate::streams::recv::{Chunk, RecvEnd};
 use crate::streams::send::Head;
 use crate::streams::state::{RecvState, SendState};
 use crate::streams::store::{Rest, Stream};
-use crate::{
-    Code, ConnectionError, EndReason, Initiator, Limit, Metadata, Side, Status, StreamError,
-    WriteError,
-};
+use crate::{Code, Initiator, Limit, Metadata, Side, Status, StreamError, WriteError};
 
 /// The sending half of one stream; from [`Connection::send`].
 #[derive(Debug)]
@@ -225,10 +222,7 @@ impl<'a> RecvStream<'a> {
     /// window is handed on when a quarter of it has arrived.
     pub fn read(&mut self) -> Read {
         let read = self.read_inner();
-        self.conn.update_pause();
-        if self.conn.is_draining() {
-            self.conn.finish_drain_if_done();
-        }
+        self.conn.after_change();
         read
     }
 
@@ -248,9 +242,9 @@ impl<'a> RecvStream<'a> {
         if !rest.hold(stream) {
             return self.out_of_memory();
         }
-        grow_window(stream, &mut rest);
         stream.recv.reader_told = false;
         stream.recv.reader_waits = true;
+        rest.grow_window(stream);
         rest.enqueue(stream);
         Read::Pending
     }
@@ -278,24 +272,11 @@ impl<'a> RecvStream<'a> {
             Limit::BufferedBytes.to_string(),
             Initiator::Library,
         );
-        if let Err(limit) = self.conn.store.fail(self.id, error.clone(), true) {
-            self.conn
-                .end(EndReason::Error(ConnectionError::Limit(limit)));
-        }
+        let failed = self.conn.store.fail(self.id, error.clone(), true);
+        self.conn.end_on_limit(failed);
         match self.conn.store.side {
             Side::Caller => self.take_end(),
             Side::Handler => Read::Failed(error),
         }
-    }
-}
-
-/// Lets the window grow if it is what holds the sender back: the reader has read all and waits.
-fn grow_window(stream: &mut Stream, rest: &mut Rest<'_>) {
-    let spare = rest.counts.spare_left(rest.config);
-    if let Some(window) = &mut stream.recv.window
-        && window.holds_back_sender()
-    {
-        let growth = window.grow(rest.config.v.max_window, spare);
-        rest.counts.spare_used += growth as usize;
     }
 }

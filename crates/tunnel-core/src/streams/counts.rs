@@ -78,12 +78,16 @@ pub(crate) struct Counts {
     pub(crate) unread: usize,
     /// Part of `unread`: on revision-zero streams, and not held.
     pub(crate) unwindowed_unread: usize,
+    /// Whole messages on revision-zero streams.
     pub(crate) unwindowed_messages: usize,
     pub(crate) spare_used: usize,
     pub(crate) queued: usize,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
-    late_credit: u64,
+    /// Bytes that may be under way for streams that have ended.
+    late_bytes: u64,
+    /// How many more frames for ended streams are ignored, beyond those bytes.
+    stray_frames: u64,
     empty_frames: usize,
     cancels: Bucket,
     /// Whether reading is paused for unread revision-zero data.
@@ -102,7 +106,8 @@ impl Counts {
             queued: 0,
             bytes_sent: 0,
             bytes_received: 0,
-            late_credit: config.v.max_stray_frames as u64,
+            late_bytes: 0,
+            stray_frames: config.v.max_stray_frames as u64,
             empty_frames: 0,
             cancels: Bucket {
                 tokens: config.v.max_cancel_burst,
@@ -131,22 +136,32 @@ impl Counts {
         config.v.spare().saturating_sub(self.spare_used)
     }
 
-    /// Allows for the frames that may be under way for a stream that ends now.
-    pub(crate) fn allow_late_frames(&mut self, window_left: Option<u64>, data_frames_sent: u64) {
-        let data = window_left.unwrap_or(UNWINDOWED_LATE_BYTES);
-        self.late_credit = self
-            .late_credit
-            .saturating_add(data)
-            .saturating_add(data_frames_sent)
+    /// What windows may grow by. Half of the spare memory: the rest is for large messages, which
+    /// fail without it, while a window that does not grow is only slow.
+    pub(crate) fn growth_left(&self, config: &Config) -> usize {
+        (config.v.spare() / 2).saturating_sub(self.spare_used)
+    }
+
+    /// Allows for the frames that may be under way for a stream that ends now: what was left
+    /// of its window, if it has one, its window updates, and some others.
+    pub(crate) fn allow_late_frames(&mut self, window_left: Option<u64>, updates: u64) {
+        let bytes = window_left.unwrap_or(UNWINDOWED_LATE_BYTES);
+        self.late_bytes = self.late_bytes.saturating_add(bytes);
+        self.stray_frames = self
+            .stray_frames
+            .saturating_add(updates)
             .saturating_add(LATE_CONTROL_FRAMES);
     }
 
     /// Counts a frame for a stream that has ended.
     pub(crate) fn late_frame(&mut self, data: usize) -> Result<(), Limit> {
-        self.late_credit = self
-            .late_credit
-            .checked_sub(data.max(1) as u64)
-            .ok_or(Limit::StrayFrames)?;
+        if data > 0
+            && let Some(left) = self.late_bytes.checked_sub(data as u64)
+        {
+            self.late_bytes = left;
+            return Ok(());
+        }
+        self.stray_frames = self.stray_frames.checked_sub(1).ok_or(Limit::StrayFrames)?;
         Ok(())
     }
 
@@ -162,7 +177,7 @@ impl Counts {
     /// Counts a frame that says something, which makes up for an empty one and for a late one.
     pub(crate) fn useful_frame(&mut self) {
         self.empty_frames = self.empty_frames.saturating_sub(1);
-        self.late_credit = self.late_credit.saturating_add(1);
+        self.stray_frames = self.stray_frames.saturating_add(1);
     }
 
     /// Counts a call cancelled by its caller before its handler answered.

@@ -8,6 +8,10 @@ use std::collections::VecDeque;
 
 use crate::config::MAX_WINDOW;
 
+/// How many superseded limits are remembered. A window is granted in two to four batches as a
+/// rule; one that is granted in many small ones may miss a chance to grow.
+const MAX_SUPERSEDED: usize = 16;
+
 /// Bytes of credit, at most [`MAX_WINDOW`]. The arithmetic cannot wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Window(u32);
@@ -156,6 +160,11 @@ impl RecvWindow {
         (self.taken + u64::from(self.size)).saturating_sub(self.limit) as u32
     }
 
+    /// Whether the sender can send nothing more and can be granted nothing.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.remaining() == 0 && self.ungranted() == 0
+    }
+
     /// Whether returning credit is worth a frame now: a batch has gathered, or the sender
     /// has less left than it needs for the rest of a message and for a full chunk.
     pub(crate) fn is_due(&self, message_left: u32) -> bool {
@@ -173,7 +182,9 @@ impl RecvWindow {
     pub(crate) fn grant(&mut self) -> u32 {
         let increment = self.ungranted();
         if increment > 0 {
-            self.superseded.push_back(self.limit);
+            if self.superseded.len() < MAX_SUPERSEDED {
+                self.superseded.push_back(self.limit);
+            }
             self.limit += u64::from(increment);
         }
         increment

@@ -147,6 +147,11 @@ impl RecvHalf {
         self.sizes.count + usize::from(self.front.is_some())
     }
 
+    /// Those of them that have arrived to their last byte.
+    pub(crate) fn whole_messages(&self) -> usize {
+        self.unread_messages() - usize::from(self.arriving > 0)
+    }
+
     /// How many bytes the message now arriving still lacks.
     pub(crate) fn arriving(&self) -> u32 {
         self.arriving
@@ -213,9 +218,11 @@ impl RecvHalf {
         Ok(())
     }
 
+    /// The buffer goes along: a part of it kept for later would keep all of it alive.
     fn flush_small(&mut self) {
         if !self.small.is_empty() {
-            self.slices.push_back(self.small.split().freeze());
+            let gathered = std::mem::take(&mut self.small);
+            self.slices.push_back(gathered.freeze());
         }
     }
 

@@ -61,8 +61,9 @@ pub(crate) struct SendHalf {
     unwritten: u32,
     /// Whether a writer was told to wait.
     pub(crate) writer_waits: bool,
-    /// How many data frames were written: as many late window updates may come.
-    pub(crate) data_frames: u64,
+    /// How many window updates may still come when nothing more is to be sent: a careful peer
+    /// sends at most one for each data frame.
+    pub(crate) late_updates: u64,
 }
 
 impl SendHalf {
@@ -82,7 +83,7 @@ impl SendHalf {
             begun: None,
             unwritten: 0,
             writer_waits: false,
-            data_frames: 0,
+            late_updates: 0,
         }
     }
 
@@ -182,7 +183,7 @@ impl SendHalf {
     /// [`next_chunk`](Self::next_chunk).
     pub(crate) fn advance(&mut self, len: usize) {
         self.credit.spend(len);
-        self.data_frames += 1;
+        self.late_updates += 1;
         let Some(front) = self.queue.front_mut() else {
             debug_assert!(false, "only what is queued is sent");
             return;

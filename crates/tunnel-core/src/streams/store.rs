@@ -279,6 +279,22 @@ impl Store {
         Ok(())
     }
 
+    /// Ends a stream for the memory it takes. Unlike [`fail`](Self::fail) it spares nothing: what
+    /// is unread goes, even where the stream has ended and was not read yet.
+    pub(crate) fn evict(&mut self, id: i64, message: &'static str) -> Result<(), Limit> {
+        let error = StreamError::new(Code::ResourceExhausted, message, crate::Initiator::Library);
+        if self.side == Side::Caller
+            && let Some((stream, mut rest)) = self.split(id)
+            && stream.recv.state == RecvState::Ended
+        {
+            rest.discard_unread(stream);
+            stream.recv.fail(error);
+            rest.tell_reader(stream);
+            return Ok(());
+        }
+        self.fail(id, error, true)
+    }
+
     /// Overcommitted memory: ends the fullest streams until the sum fits the cap.
     pub(crate) fn enforce_buffer_cap(&mut self) -> Result<(), Limit> {
         if !self.config.v.overcommit {
@@ -286,12 +302,7 @@ impl Store {
         }
         while self.counts.unread > self.config.v.max_buffered_bytes {
             let Some(id) = self.fullest(false) else { break };
-            let error = StreamError::new(
-                Code::ResourceExhausted,
-                Limit::BufferedBytes.to_string(),
-                crate::Initiator::Library,
-            );
-            self.fail(id, error, true)?;
+            self.evict(id, "too many unread bytes on the tunnel")?;
         }
         Ok(())
     }
@@ -316,7 +327,7 @@ impl Store {
 fn allow_late_frames(stream: &mut Stream, counts: &mut Counts) {
     if !std::mem::replace(&mut stream.late_allowed, true) {
         let window_left = stream.recv.window.as_ref().map(|w| w.remaining());
-        counts.allow_late_frames(window_left, stream.send.data_frames);
+        counts.allow_late_frames(window_left, stream.send.late_updates);
     }
 }
 
@@ -374,16 +385,17 @@ impl Rest<'_> {
     }
 
     /// Counts payload that has arrived.
-    pub(crate) fn arrived(&mut self, stream: &Stream, bytes: usize, new_messages: usize) {
+    pub(crate) fn arrived(&mut self, stream: &Stream, bytes: usize) {
         self.counts.unread += bytes;
         self.counts.bytes_received += bytes as u64;
         if stream.recv.window.is_none() {
             self.counts.unwindowed_unread += bytes;
-            self.counts.unwindowed_messages += new_messages;
+            // Only what is whole: nothing but further input makes the others so.
+            self.counts.unwindowed_messages += usize::from(stream.recv.arriving() == 0);
         }
     }
 
-    /// Counts payload that the application took.
+    /// Counts payload that the application took, and messages it took to their end.
     pub(crate) fn taken(&mut self, stream: &mut Stream, bytes: usize, messages: usize) {
         self.counts.unread -= bytes;
         let from_held = stream.recv.held.min(bytes);
@@ -400,27 +412,45 @@ impl Rest<'_> {
     }
 
     /// Returns credit for a large message that is held back, so that the rest of it can
-    /// come; what is held counts against the spare memory. `false` if there is none left.
+    /// come; what is held counts against the spare memory. `false` if there is none left and
+    /// the rest cannot come without.
     pub(crate) fn hold(&mut self, stream: &mut Stream) -> bool {
         let more = stream.recv.unread() - stream.recv.held;
         if more == 0 {
             return true;
         }
-        if more > self.counts.spare_left(self.config) {
-            return false;
-        }
+        let more = more.min(self.counts.spare_left(self.config));
         stream.recv.held += more;
         self.counts.spare_used += more;
         match &mut stream.recv.window {
-            Some(window) => window.take(more),
-            None => self.counts.unwindowed_unread -= more,
+            Some(window) => {
+                window.take(more);
+                !window.is_exhausted()
+            }
+            None => {
+                self.counts.unwindowed_unread -= more;
+                more > 0 || !self.counts.paused
+            }
         }
-        true
+    }
+
+    /// Lets the window grow if it is what holds the sender back. To be asked while the reader
+    /// has read all and waits.
+    pub(crate) fn grow_window(&mut self, stream: &mut Stream) {
+        if let Some(window) = &mut stream.recv.window
+            && stream.recv.reader_waits
+            && window.holds_back_sender()
+        {
+            let most = self.counts.growth_left(self.config);
+            let growth = window.grow(self.config.v.max_window, most);
+            self.counts.spare_used += growth as usize;
+            self.enqueue(stream);
+        }
     }
 
     /// Drops what is unread on a stream.
     pub(crate) fn discard_unread(&mut self, stream: &mut Stream) {
-        let (bytes, messages) = (stream.recv.unread(), stream.recv.unread_messages());
+        let (bytes, messages) = (stream.recv.unread(), stream.recv.whole_messages());
         self.taken(stream, bytes, messages);
         stream.recv.clear();
     }

@@ -22,7 +22,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 type CallFn = dyn Fn(http::Request<Body>) -> BoxFuture<'static, http::Response<Body>> + Send + Sync;
 
-/// Who serves the calls of tunnels: any tonic [`Routes`](tonic::service::Routes), with any
+/// Who serves the calls of tunnels: any tonic `Routes` or generated server, with any
 /// tower layers around. Cheap to clone.
 #[derive(Clone)]
 pub struct CallService {

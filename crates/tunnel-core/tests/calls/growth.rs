@@ -1,0 +1,214 @@
+//! Windows that grow, and what they may not take.
+
+use tunnel_core::{Config, ConfigBuilder, Read, Side};
+
+use crate::support::build::WINDOW;
+use crate::support::pair::Pair;
+use crate::support::reader::{Reader, bytes};
+
+/// How an application reads.
+#[derive(Clone, Copy, Debug)]
+enum Habit {
+    /// A piece as soon as it arrives, and credit returns between.
+    AtOnce,
+    /// All that has arrived together.
+    Together,
+    /// Nothing.
+    Never,
+}
+
+/// A long upload over a pipe in which frames stay for half a round trip; how many bytes arrive
+/// in the last of some round trips.
+fn upload(p: &mut Pair, reader: &mut Reader, habit: Habit, round_trips: usize) -> usize {
+    let id = reader.id;
+    let mut last = 0;
+    for _ in 0..round_trips {
+        while p.caller.conn.send(id).is_writable() == Ok(true) {
+            p.caller.conn.send(id).message(bytes(60_000)).unwrap();
+        }
+        // What was under way arrives; what is written meanwhile stays under way.
+        let (up, down) = (p.caller.pipe.len(), p.handler.pipe.len());
+        let before = p.handler.conn.stats().bytes_received;
+        p.carry(Side::Handler, down);
+        for _ in 0..up {
+            p.carry(Side::Caller, 1);
+            if matches!(habit, Habit::AtOnce) {
+                reader.read_all(&mut p.handler.conn);
+                p.write(Side::Handler, usize::MAX);
+            }
+        }
+        if matches!(habit, Habit::Together) {
+            reader.read_all(&mut p.handler.conn);
+        }
+        p.write(Side::Handler, usize::MAX);
+        p.write(Side::Caller, usize::MAX);
+        last = (p.handler.conn.stats().bytes_received - before) as usize;
+    }
+    last
+}
+
+fn config(change: impl Fn(ConfigBuilder) -> ConfigBuilder) -> Config {
+    let builder = Config::builder().send_buffer(4 << 20).max_window(1 << 20);
+    change(builder).build().expect("it is valid")
+}
+
+#[test]
+fn a_window_grows_to_its_cap_when_the_reader_keeps_up_and_the_way_is_long() {
+    for habit in [Habit::AtOnce, Habit::Together] {
+        let mut p = Pair::new(config(|b| b));
+        let id = p.call();
+        let mut reader = Reader::new(id);
+        upload(&mut p, &mut reader, habit, 40);
+        let grown = p.handler.conn.stats().spare_used;
+        assert_eq!(grown, (1 << 20) - WINDOW as usize, "{habit:?}");
+        // Two steps are a round trip. Credit that returns by halves may leave half of it unused.
+        let in_a_trip: usize = (0..2).map(|_| upload(&mut p, &mut reader, habit, 1)).sum();
+        assert!(in_a_trip >= 1 << 19, "{habit:?}: {in_a_trip}");
+        p.caller.conn.cancel(id);
+        p.pump();
+        p.assert_idle();
+    }
+}
+
+#[test]
+fn a_window_never_grows_for_a_stream_that_nobody_reads() {
+    let mut p = Pair::new(config(|b| b));
+    let mut reader = Reader::new(p.call());
+    upload(&mut p, &mut reader, Habit::Never, 40);
+    let stats = p.handler.conn.stats();
+    assert_eq!((stats.spare_used, stats.unread_bytes), (0, WINDOW as usize));
+}
+
+#[test]
+fn a_window_never_grows_for_a_reader_that_always_finds_more_than_it_reads() {
+    let mut p = Pair::new(config(|b| b));
+    let id = p.call();
+    for _ in 0..200 {
+        while p.caller.conn.send(id).is_writable() == Ok(true) {
+            p.caller.conn.send(id).message(bytes(1000)).unwrap();
+        }
+        p.pump();
+        assert!(matches!(p.handler.conn.recv(id).read(), Read::Data(_)));
+    }
+    assert_eq!(p.handler.conn.stats().spare_used, 0);
+}
+
+#[test]
+fn a_window_never_grows_while_small_messages_do_not_fill_it() {
+    let mut p = Pair::new(config(|b| b));
+    let id = p.call();
+    let mut reader = Reader::new(id);
+    for _ in 0..2000 {
+        p.caller.conn.send(id).message(bytes(1000)).unwrap();
+        p.pump();
+        reader.read_all(&mut p.handler.conn);
+    }
+    assert_eq!(p.handler.conn.stats().spare_used, 0);
+}
+
+#[test]
+fn the_initial_window_as_cap_turns_growth_off() {
+    let mut p = Pair::new(config(|b| b.max_window(WINDOW)));
+    let mut reader = Reader::new(p.call());
+    upload(&mut p, &mut reader, Habit::AtOnce, 40);
+    assert_eq!(p.handler.conn.stats().spare_used, 0);
+}
+
+/// Ten streams, spare memory of `spare` bytes, and windows that grow to `max_window`.
+fn spare(spare: usize, max_window: u32) -> Config {
+    let promised = 10 * WINDOW as usize + (1 << 20);
+    config(|b| {
+        b.max_concurrent_streams(10)
+            .max_window(max_window)
+            .unread_high_mark(1 << 20)
+            .unread_low_mark(0)
+            .max_buffered_bytes(promised + spare)
+    })
+}
+
+#[test]
+fn all_windows_together_leave_half_of_the_spare_memory_to_large_messages() {
+    let mut p = Pair::new(spare(800_000, 1 << 20));
+    let mut readers: Vec<_> = (0..5).map(|_| Reader::new(p.call())).collect();
+    for _ in 0..10 {
+        for reader in &mut readers {
+            upload(&mut p, reader, Habit::AtOnce, 3);
+        }
+    }
+    assert_eq!(p.handler.conn.stats().spare_used, 400_000);
+
+    // A quarter of it fills what is left, and the window.
+    let id = p.call();
+    p.caller.conn.send(id).message(bytes(4 * 400_000)).unwrap();
+    let mut reader = Reader::new(id);
+    while reader.messages.is_empty() {
+        assert_eq!(reader.read_all(&mut p.handler.conn), Read::Pending);
+        p.pump();
+    }
+    for reader in readers.iter().chain([&reader]) {
+        p.caller.conn.cancel(reader.id);
+    }
+    p.pump();
+    p.assert_idle();
+}
+
+#[test]
+fn a_message_whose_quarter_fits_the_window_needs_no_spare_memory() {
+    let mut p = Pair::new(spare(0, 1 << 20));
+    let id = p.call();
+    let size = 4 * WINDOW as usize;
+    p.caller.conn.send(id).begin_message(size as u32).unwrap();
+    let mut reader = Reader::new(id);
+    for _ in 0..16 {
+        p.caller.conn.send(id).write(bytes(size / 16)).unwrap();
+        p.pump();
+        assert_eq!(reader.read_all(&mut p.handler.conn), Read::Pending);
+        p.pump();
+        assert_eq!(reader.read_all(&mut p.handler.conn), Read::Pending);
+    }
+    assert_eq!(reader.messages.len(), 1);
+    assert_eq!(p.handler.conn.stats().spare_used, 0);
+}
+
+#[test]
+fn a_large_message_for_which_there_is_no_memory_ends_its_stream_and_no_other() {
+    let mut p = Pair::new(spare(1000, WINDOW));
+    let other = p.call();
+    let id = p.call();
+    // A quarter is a window, the spare memory, and one byte more.
+    let size = 4 * (WINDOW as usize + 1001);
+    p.caller.conn.send(id).message(bytes(size)).unwrap();
+    p.caller.conn.send(other).message(bytes(3)).unwrap();
+    let error = loop {
+        p.pump();
+        match p.handler.conn.recv(id).read() {
+            Read::Pending => assert!(p.handler.conn.wants_transmit(), "it goes on"),
+            Read::Failed(error) => break error,
+            read => panic!("{read:?}"),
+        }
+    };
+    assert_eq!(error.code, tunnel_core::Code::ResourceExhausted);
+    assert_eq!(error.initiator, tunnel_core::Initiator::Library);
+    p.pump();
+    let Read::Closed(close) = p.caller.conn.recv(id).read() else {
+        panic!("the caller is told")
+    };
+    assert_eq!(close.status.code, tunnel_core::Code::ResourceExhausted);
+    let mut reader = Reader::new(other);
+    assert_eq!(reader.read_all(&mut p.handler.conn), Read::Pending);
+    assert_eq!(reader.messages.len(), 1);
+}
+
+#[test]
+fn the_largest_message_for_which_there_is_memory_arrives() {
+    let mut p = Pair::new(spare(1000, WINDOW));
+    let id = p.call();
+    let size = 4 * (WINDOW as usize + 1000);
+    p.caller.conn.send(id).message(bytes(size)).unwrap();
+    let mut reader = Reader::new(id);
+    while reader.messages.is_empty() {
+        p.pump();
+        assert_eq!(reader.read_all(&mut p.handler.conn), Read::Pending);
+    }
+    assert_eq!(p.handler.conn.stats().spare_used, 0);
+}

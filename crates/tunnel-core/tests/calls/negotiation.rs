@@ -1,0 +1,155 @@
+//! How a tunnel begins.
+
+use std::time::Duration;
+
+use tunnel_core::{
+    Code, Config, ConnectionError, EndReason, Event, FrameKind, Metadata, Offer, OpenError,
+    Revision, Revisions, Side,
+};
+
+use crate::support::letters;
+use crate::support::pair::Pair;
+
+fn speaking(revisions: Revisions) -> Config {
+    Config::builder()
+        .revisions(revisions)
+        .build()
+        .expect("it is valid")
+}
+
+#[test]
+fn settings_are_the_first_word_and_a_caller_waits_for_them() {
+    let config = Config::builder().initial_window(70_000).build().unwrap();
+    let mut p = Pair::with(Config::default(), config);
+    assert_eq!(p.caller.conn.revision(), Revision::One);
+    let mut p2 = Pair::unopened(Config::default(), p.handler.conn.config().clone());
+    std::mem::swap(&mut p, &mut p2);
+    let open = |p: &mut Pair| p.caller.conn.open(p.now, "/a/b", Metadata::new());
+    assert_eq!(open(&mut p), Err(OpenError::NotReady));
+    p.start(Offer::ours(), Offer::ours());
+    assert_eq!(open(&mut p), Err(OpenError::NotReady));
+    assert_eq!(p.write(Side::Caller, usize::MAX), 0);
+    assert_eq!(
+        p.handler.events(),
+        [Event::Ready],
+        "a handler needs no answer"
+    );
+
+    assert_eq!(p.write(Side::Handler, usize::MAX), 1);
+    let FrameKind::Settings(settings) = &p.handler.log[0].kind else {
+        panic!("{:?}", p.handler.log)
+    };
+    assert_eq!(p.handler.log[0].stream_id, -1);
+    assert_eq!(
+        (&settings.revisions[..], settings.initial_window),
+        (&[0, 1][..], 70_000)
+    );
+    p.carry(Side::Handler, 1);
+    assert_eq!(p.caller.events(), [Event::Ready]);
+    assert!(p.caller.conn.is_ready());
+    open(&mut p).expect("it is ready");
+    p.write(Side::Caller, usize::MAX);
+    let FrameKind::NewStream(new) = &p.caller.log[0].kind else {
+        panic!("{:?}", p.caller.log)
+    };
+    assert_eq!((new.revision, new.initial_window), (1, 65_536));
+}
+
+#[test]
+fn the_highest_revision_that_both_speak_is_chosen() {
+    use Revisions::{OnlyOne, OnlyZero, ZeroAndOne};
+    for (caller, handler, revision) in [
+        (ZeroAndOne, ZeroAndOne, Revision::One),
+        (ZeroAndOne, OnlyOne, Revision::One),
+        (OnlyOne, ZeroAndOne, Revision::One),
+        (ZeroAndOne, OnlyZero, Revision::Zero),
+        (OnlyZero, ZeroAndOne, Revision::Zero),
+        (OnlyZero, OnlyZero, Revision::Zero),
+    ] {
+        let mut p = Pair::with(speaking(caller), speaking(handler));
+        assert_eq!(p.caller.conn.revision(), revision, "{caller:?} {handler:?}");
+        p.open();
+        p.pump();
+        let FrameKind::NewStream(new) = &p.caller.log[0].kind else {
+            panic!("{:?}", p.caller.log)
+        };
+        assert_eq!(new.revision, revision.to_wire());
+        assert_eq!(p.handler.conn.active_streams(), 1, "the handler takes it");
+    }
+}
+
+#[test]
+fn two_ends_without_a_common_revision_do_not_get_together() {
+    let mut p = Pair::unopened(speaking(Revisions::OnlyOne), speaking(Revisions::OnlyZero));
+    p.start(Offer::ours(), Offer::ours());
+    p.write(Side::Handler, usize::MAX);
+    let frame = p.handler.pipe.pop_front().expect("settings");
+    let error = p
+        .caller
+        .conn
+        .handle_frame(p.now, frame)
+        .expect_err("no revision");
+    assert_eq!(error, ConnectionError::NoCommonRevision { theirs: vec![0] });
+    assert_eq!(error.code(), Code::FailedPrecondition);
+
+    // A peer that does not negotiate speaks revision zero.
+    for side in [Side::Caller, Side::Handler] {
+        let mut p = Pair::unopened(speaking(Revisions::OnlyOne), speaking(Revisions::OnlyOne));
+        p.start(Offer::default(), Offer::default());
+        assert!(matches!(
+            p.end(side).conn.end_reason(),
+            Some(EndReason::Error(ConnectionError::NoCommonRevision { .. }))
+        ));
+    }
+}
+
+#[test]
+fn a_caller_gives_up_waiting_for_settings() {
+    let mut p = Pair::unopened(Config::default(), Config::default());
+    p.start(Offer::ours(), Offer::ours());
+    let timeout = p.caller.conn.config().settings_timeout();
+    assert_eq!(p.caller.conn.poll_timeout(), Some(p.now + timeout));
+    p.pass(timeout - Duration::from_nanos(1));
+    assert_eq!(p.caller.conn.end_reason(), None);
+    p.pass(Duration::from_nanos(1));
+    let error = ConnectionError::SettingsTimeout;
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    assert_eq!(p.caller.events(), [Event::Ended(error.into())]);
+    assert_eq!(p.caller.conn.poll_timeout(), None);
+}
+
+#[test]
+fn settings_that_came_leave_no_timer() {
+    let p = Pair::new(Config::default());
+    assert_eq!(p.caller.conn.poll_timeout(), None);
+    assert_eq!(p.handler.conn.poll_timeout(), None);
+}
+
+#[test]
+fn a_peer_that_does_not_negotiate_is_ready_at_once() {
+    let mut p = Pair::unopened(Config::default(), Config::default());
+    p.start(Offer::default(), Offer::default());
+    assert_eq!(p.caller.events(), [Event::Ready]);
+    assert_eq!(p.handler.events(), [Event::Ready]);
+    assert_eq!(p.caller.conn.revision(), Revision::Zero);
+    assert_eq!(p.handler.conn.revision(), Revision::Zero);
+    p.pump();
+    assert_eq!(letters(&p.handler.log), "");
+    assert_eq!(p.caller.conn.poll_timeout(), None);
+}
+
+#[test]
+fn the_word_of_a_drain_is_part_of_negotiation() {
+    // Who does not negotiate cannot understand it, whatever the other header says.
+    let odd = Offer {
+        negotiate: false,
+        drain: true,
+    };
+    let mut p = Pair::unopened(Config::default(), Config::default());
+    p.start(odd, odd);
+    p.open();
+    p.pump();
+    p.handler.conn.drain(p.now, None);
+    p.pump();
+    assert_eq!(letters(&p.handler.log), "");
+}

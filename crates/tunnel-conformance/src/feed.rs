@@ -1,0 +1,84 @@
+//! Request streams that tell what became of them.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::sync::watch;
+
+use crate::payload::request;
+use crate::proto::Request;
+
+/// What has become of a [`Feed`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Fate {
+    taken: u64,
+    dropped: bool,
+}
+
+/// A request stream that is watched.
+#[allow(missing_debug_implementations)]
+pub struct Feed {
+    messages: BoxStream<'static, Request>,
+    fate: watch::Sender<Fate>,
+}
+
+/// Watches a [`Feed`] that was given away.
+#[derive(Clone, Debug)]
+pub struct FeedWatch(watch::Receiver<Fate>);
+
+impl Feed {
+    /// A feed of whatever the stream yields.
+    pub fn new(messages: impl Stream<Item = Request> + Send + 'static) -> (Self, FeedWatch) {
+        let (fate, watch) = watch::channel(Fate::default());
+        let messages = messages.boxed();
+        (Self { messages, fate }, FeedWatch(watch))
+    }
+
+    /// Messages with the patterns of `seed`, `seed + 1` and so on, without end.
+    pub fn endless(seed: u64, size: usize) -> (Self, FeedWatch) {
+        Self::new(stream::iter(seed..).map(move |seed| request(seed, size)))
+    }
+
+    /// These messages, and then neither another nor an end.
+    pub fn open(messages: Vec<Request>) -> (Self, FeedWatch) {
+        Self::new(stream::iter(messages).chain(stream::pending()))
+    }
+}
+
+impl Stream for Feed {
+    type Item = Request;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Request>> {
+        let next = self.messages.poll_next_unpin(cx);
+        if matches!(next, Poll::Ready(Some(_))) {
+            self.fate.send_modify(|fate| fate.taken += 1);
+        }
+        next
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.fate.send_modify(|fate| fate.dropped = true);
+    }
+}
+
+impl FeedWatch {
+    /// How many messages were taken so far.
+    pub fn taken(&self) -> u64 {
+        self.0.borrow().taken
+    }
+
+    /// Waits until so many messages were taken.
+    pub async fn until_taken(&mut self, count: u64) {
+        let _ = self.0.wait_for(|fate| fate.taken >= count).await;
+        assert!(self.taken() >= count, "the feed was dropped before that");
+    }
+
+    /// Waits until the feed was dropped.
+    pub async fn dropped(&mut self) {
+        let _ = self.0.wait_for(|fate| fate.dropped).await;
+    }
+}

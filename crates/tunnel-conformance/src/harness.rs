@@ -1,0 +1,151 @@
+//! Turning cases into tests.
+
+use std::time::Duration;
+
+/// A case that takes this long waits for something that will not come. Nothing
+/// is measured with it: a case takes a fraction of a second, a slow one a few.
+const GUARD: Duration = Duration::from_secs(120);
+
+/// Runs a case, and fails by name if it hangs.
+pub async fn guard(name: &str, case: impl Future<Output = ()>) {
+    if tokio::time::timeout(GUARD, Box::pin(case)).await.is_err() {
+        panic!("{name} still waits after {} s", GUARD.as_secs());
+    }
+}
+
+/// Makes a test module of the whole suite over one path: a test for each case.
+///
+/// ```ignore
+/// use tunnel_conformance::PlainTcpPath;
+///
+/// tunnel_conformance::suite! {
+///     mod plain_tonic = PlainTcpPath;
+///     lacks {
+///         deadlines: "n/a: tonic's own deadline stops at the headers",
+///     }
+/// }
+/// ```
+///
+/// What a path can lack, each with a reason that the list of tests then shows:
+///
+/// - `deadlines`: expiry ends a call as DEADLINE_EXCEEDED, at any stage.
+/// - `panics`: a handler's panic ends its own call with INTERNAL, and nothing else.
+/// - `loss`: the far end can be killed, and every call in flight then fails with
+///   UNAVAILABLE.
+/// - `windows`: each stream has a window of its own, so that one whose responses
+///   are not read does not stop the others.
+/// - `isolation`: nor do several, nor requests that a handler does not read.
+/// - `responses_alone`: dropping the responses of a call whose requests are still
+///   open ends the whole call.
+/// - `cancellation_handle`: tonic's handle cancels a call on both sides.
+/// - `cut_uploads`: a handler never takes an upload that was cut short for one
+///   that ended.
+/// - `detached`: not even one whose request stream outlives it: that yields an error.
+/// - `raised_limits`: the limit on messages can be raised to 64 MiB.
+#[macro_export]
+macro_rules! suite {
+    (
+        mod $module:ident = $path:expr;
+        lacks { $($need:ident: $why:literal),* $(,)? }
+    ) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            use $crate::Kind::{Bidi, ClientStream, ServerStream, Unary};
+
+            fn path() -> impl $crate::Path {
+                $path
+            }
+
+            $($crate::__need!($need);)*
+            $crate::__every_case!({ $($need: $why,)* });
+        }
+    };
+}
+
+/// Takes the needs that there are, so that a misspelt one does not compile.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __need {
+    (deadlines) => {};
+    (panics) => {};
+    (loss) => {};
+    (windows) => {};
+    (isolation) => {};
+    (responses_alone) => {};
+    (cancellation_handle) => {};
+    (cut_uploads) => {};
+    (detached) => {};
+    (raised_limits) => {};
+}
+
+/// Makes a test of each entry of the table, which reads
+/// `name [need]: module::function(arguments);`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __cases {
+    ($lacks:tt $(
+        $name:ident $([$need:ident])?: $module:ident::$case:ident($($argument:expr),*);
+    )*) => {$(
+        $crate::__case! {
+            $lacks [$($need)?] $name ($crate::cases::$module::$case) ($($argument),*)
+        }
+    )*};
+}
+
+/// Makes a test of one case: an ignored one, with the reason, if the path lacks
+/// what the case needs.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __case {
+    ({$($lacks:tt)*} [] $($case:tt)*) => { $crate::__test! { [] $($case)* } };
+    ({} [$need:ident] $($case:tt)*) => { $crate::__test! { [] $($case)* } };
+    ({deadlines: $why:literal, $($rest:tt)*} [deadlines] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({panics: $why:literal, $($rest:tt)*} [panics] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({loss: $why:literal, $($rest:tt)*} [loss] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({windows: $why:literal, $($rest:tt)*} [windows] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({isolation: $why:literal, $($rest:tt)*} [isolation] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({responses_alone: $why:literal, $($rest:tt)*} [responses_alone] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({cancellation_handle: $why:literal, $($rest:tt)*} [cancellation_handle] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({cut_uploads: $why:literal, $($rest:tt)*} [cut_uploads] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({detached: $why:literal, $($rest:tt)*} [detached] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({raised_limits: $why:literal, $($rest:tt)*} [raised_limits] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({$other:ident: $why:literal, $($rest:tt)*} [$need:ident] $($case:tt)*) => {
+        $crate::__case! { {$($rest)*} [$need] $($case)* }
+    };
+}
+
+/// Makes the test itself.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __test {
+    ([$(#[$attribute:meta])?] $name:ident ($case:path) ($($argument:expr),*)) => {
+        #[tokio::test(flavor = "multi_thread")]
+        $(#[$attribute])?
+        async fn $name() {
+            let path = path();
+            let case = $case(&path, $($argument),*);
+            $crate::harness::guard(stringify!($name), case).await;
+        }
+    };
+}

@@ -1,0 +1,87 @@
+//! A forward tunnel over tonic on TCP.
+
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tunnel_client::{Config, ForwardTunnel, Revisions, endpoint_for_tunnels};
+use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
+
+use super::{Host, Offer, Path, TcpServer, TestChannel};
+
+/// Every channel is a forward tunnel on a connection of its own; the far end speaks both
+/// revisions, and the caller decides which it is.
+#[derive(Clone, Copy, Debug)]
+pub struct ForwardPath {
+    revisions: Revisions,
+}
+
+impl ForwardPath {
+    /// Tunnels of revision one: with flow control.
+    pub const REVISION_ONE: Self = Self {
+        revisions: Revisions::OnlyOne,
+    };
+
+    /// Tunnels of revision zero: without.
+    pub const REVISION_ZERO: Self = Self {
+        revisions: Revisions::OnlyZero,
+    };
+}
+
+#[derive(Debug)]
+struct ForwardHost {
+    server: TcpServer,
+    client: Config,
+}
+
+fn config(offer: &Offer, revisions: Revisions) -> Config {
+    // Without windows, what nobody reads holds up everything behind it, a cancel included,
+    // until this has passed. A case would wait for the default half a minute.
+    let mut builder = Config::builder()
+        .revisions(revisions)
+        .unread_stall_timeout(Duration::from_secs(1));
+    if let Some(limit) = offer.max_message_size {
+        builder = builder.max_message_size(limit);
+    }
+    builder.build().expect("the path's settings agree")
+}
+
+impl Path for ForwardPath {
+    fn host(&self, offer: Offer) -> BoxFuture<'_, Box<dyn Host>> {
+        async move {
+            let client = config(&offer, self.revisions);
+            let handler = TunnelServiceHandler::builder()
+                .config(config(&offer, Revisions::ZeroAndOne))
+                .add_routes(offer.routes)
+                .build();
+            let routes = Routes::new(handler.service());
+            let server = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
+            Box::new(ForwardHost { server, client }) as Box<dyn Host>
+        }
+        .boxed()
+    }
+}
+
+impl Host for ForwardHost {
+    fn connect(&self) -> BoxFuture<'_, TestChannel> {
+        async {
+            let endpoint = endpoint_for_tunnels(self.server.endpoint());
+            let channel = endpoint
+                .connect()
+                .await
+                .expect("the far end accepts a connection");
+            let tunnel = ForwardTunnel::new(channel)
+                .config(self.client.clone())
+                .open()
+                .await
+                .expect("the far end accepts a tunnel");
+            TestChannel::new(tunnel)
+        }
+        .boxed()
+    }
+
+    fn kill(&self) {
+        self.server.kill();
+    }
+}

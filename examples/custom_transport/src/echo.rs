@@ -1,0 +1,38 @@
+//! The handler: answers every message of a call with an echo.
+
+use bytes::Bytes;
+use custom_transport::{CallError, IncomingCall, Tunnel};
+use tunnel_core::{Code, EndReason, Status};
+
+/// The one method there is. How many messages a call of it has is up to the caller.
+pub(crate) const METHOD: &str = "/example.Echo/Echo";
+
+/// What stands before the message in an answer.
+pub(crate) const PREFIX: &[u8] = b"Echo: ";
+
+/// Serves calls until the tunnel ends.
+pub(crate) async fn serve(tunnel: Tunnel) -> EndReason {
+    while let Some(call) = tunnel.accept().await {
+        // A failure concerns this call alone, and its caller has been told.
+        tokio::spawn(serve_call(call));
+    }
+    tunnel.closed().await
+}
+
+async fn serve_call(incoming: IncomingCall) -> Result<(), CallError> {
+    let IncomingCall { method, call, .. } = incoming;
+    let (mut tx, mut rx) = (call.tx, call.rx);
+    if method != METHOD {
+        let message = format!("there is no {method} here");
+        return tx.close(Status::new(Code::Unimplemented, message)).await;
+    }
+    while let Some(message) = rx.receive().await? {
+        tx.send(answer_to(&message)).await?;
+    }
+    tx.close(Status::OK).await
+}
+
+/// What is answered to a message.
+pub(crate) fn answer_to(message: &[u8]) -> Bytes {
+    [PREFIX, message].concat().into()
+}

@@ -1,0 +1,23 @@
+//! `tunnel-core` alone over a byte stream of one's own, without tonic.
+//!
+//! The protocol of a tunnel needs nothing but two directions of bytes that
+//! arrive in order: a Unix socket, a TCP connection, a serial line, the stream
+//! of a QUIC connection. `tunnel-core` is the protocol and does no I/O; this
+//! crate is the I/O for it, small enough to be read in one go and meant to be
+//! copied:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`tunnel`] | what a user holds: a [`Tunnel`] and the two halves of its calls |
+//! | `transport` | one task for each end: moves bytes between a socket and the state machine |
+//! | `calls` | who waits for what: matches the state machine's events with those who asked |
+//!
+//! Calls are gRPC's in all but the encoding of their messages, which are bytes
+//! here. What a full binding adds (response headers and trailers, typed
+//! messages, generated stubs) is in `tunnel-tonic`.
+
+mod calls;
+mod transport;
+pub mod tunnel;
+
+pub use tunnel::{Call, CallError, IncomingCall, Receiver, Sender, Tunnel};

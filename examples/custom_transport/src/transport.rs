@@ -1,0 +1,289 @@
+//! The runtime of one end: a task that moves bytes between a socket and a
+//! [`Connection`].
+//!
+//! The state machine never does anything by itself. It is given what arrives,
+//! what its user wants and what time it is; after each of these it is asked what
+//! happened, what to send, and when to come back. One turn of [`Driver::run`] is
+//! one round of that.
+//!
+//! Reading and writing go on side by side. A driver that stopped reading until
+//! all was written could wait for ever: so might its peer, each with a full
+//! socket that only the other can empty.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tunnel_core::frame::framing::{Deframer, FrameWriter};
+use tunnel_core::{Config, Connection, ConnectionError, EndReason, Event, Offer, Side};
+
+use crate::calls::Calls;
+use crate::tunnel::Op;
+
+/// How much is read from the socket at a time, in bytes.
+const READ_SIZE: usize = 64 << 10;
+
+/// How much is taken from the state machine at a time, in bytes: enough to share
+/// the cost of a write among many frames, little enough that what comes up
+/// meanwhile does not wait long behind it.
+const WRITE_BUDGET: usize = 64 << 10;
+
+/// How long a tunnel that has ended may take to say its last words, and how long
+/// to hear the peer's.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// One end of a tunnel, with its socket.
+pub(crate) struct Driver<S> {
+    conn: Connection,
+    calls: Calls,
+    ops: mpsc::UnboundedReceiver<Op>,
+    ended: watch::Sender<Option<EndReason>>,
+    reader: ReadHalf<S>,
+    writer: WriteHalf<S>,
+    deframer: Deframer,
+    inbound: Box<[u8]>,
+    outbound: BytesMut,
+    /// Something was written since the socket was last flushed.
+    unflushed: bool,
+    /// Nothing can be written any more.
+    mute: Option<Mute>,
+}
+
+/// Why nothing can be written, and until when the peer is still listened to: it
+/// may have said all there was to say before it closed.
+struct Mute {
+    error: io::Error,
+    until: std::time::Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite> Driver<S> {
+    pub(crate) fn new(
+        side: Side,
+        config: Config,
+        socket: S,
+        calls: Calls,
+        ops: mpsc::UnboundedReceiver<Op>,
+        ended: watch::Sender<Option<EndReason>>,
+    ) -> Self {
+        let (reader, writer) = tokio::io::split(socket);
+        Self {
+            deframer: Deframer::new(config.max_frame_size()),
+            conn: Connection::new(side, config),
+            calls,
+            ops,
+            ended,
+            reader,
+            writer,
+            inbound: vec![0; READ_SIZE].into(),
+            outbound: BytesMut::new(),
+            unflushed: false,
+            mute: None,
+        }
+    }
+
+    /// Drives the tunnel to its end, and then goes on to answer those who still
+    /// hold calls of it: what has arrived for them can be read to the last byte.
+    pub(crate) async fn run(mut self) {
+        // There is no outer call here whose headers could say what the peer
+        // speaks. Both ends are this program, so that is known.
+        self.conn.start(now(), Offer::ours());
+        let reason = loop {
+            if let Some(reason) = self.act_on_events() {
+                break reason;
+            }
+            self.turn().await;
+        };
+        let Self {
+            mut conn,
+            mut calls,
+            mut ops,
+            ended,
+            ..
+        } = self;
+        let farewell = say_farewell(self.reader, self.writer, self.outbound);
+        let farewell = async {
+            farewell.await;
+            ended.send_replace(Some(reason));
+        };
+        let answering = async {
+            while let Some(op) = ops.recv().await {
+                calls.on_op(op, &mut conn, now());
+            }
+        };
+        tokio::join!(farewell, answering);
+    }
+
+    /// Hands out what the state machine has to tell; the reason, if it is that
+    /// the tunnel has ended.
+    fn act_on_events(&mut self) -> Option<EndReason> {
+        while let Some(event) = self.conn.poll_event() {
+            if let Event::Ended(reason) = &event {
+                let reason = reason.clone();
+                self.calls.on_event(event, &mut self.conn, now());
+                return Some(reason);
+            }
+            self.calls.on_event(event, &mut self.conn, now());
+        }
+        None
+    }
+
+    /// Waits for whatever comes next, and tells the state machine.
+    async fn turn(&mut self) {
+        // Pulled only when the last batch is on its way: until then the state
+        // machine is free to choose what goes first.
+        let idle = self.outbound.is_empty() && self.mute.is_none();
+        if idle && self.conn.wants_transmit() {
+            let mut frames = FrameWriter::new(self.conn.side(), &mut self.outbound);
+            self.conn.transmit(now(), WRITE_BUDGET, &mut frames);
+        }
+        let has_output = self.unflushed || !self.outbound.is_empty();
+        let due = self.due();
+        // Whichever branch wins, the others have done nothing yet: each of them
+        // can be dropped without losing anything.
+        tokio::select! {
+            read = self.reader.read(&mut self.inbound), if self.conn.wants_input() => {
+                self.on_read(read);
+            }
+            written = write(&mut self.writer, &mut self.outbound, &mut self.unflushed),
+                if has_output =>
+            {
+                if let Err(error) = written {
+                    self.on_mute(error);
+                }
+            }
+            op = self.ops.recv() => match op {
+                Some(op) => self.calls.on_op(op, &mut self.conn, now()),
+                // The tunnel and all its calls were dropped.
+                None => self.conn.close(),
+            },
+            () = at(due) => self.on_time(),
+        }
+    }
+
+    /// When to act, if nothing else happens before.
+    fn due(&self) -> Option<std::time::Instant> {
+        let mute = self.mute.as_ref().map(|mute| mute.until);
+        self.conn.poll_timeout().into_iter().chain(mute).min()
+    }
+
+    fn on_time(&mut self) {
+        let now = now();
+        if let Some(mute) = self.mute.take_if(|mute| mute.until <= now) {
+            self.on_broken(&mute.error);
+        }
+        self.conn.handle_timeout(now);
+    }
+
+    fn on_read(&mut self, read: io::Result<usize>) {
+        match read {
+            Ok(0) => self.on_end(),
+            Ok(n) => {
+                // Copied, so that what lies unread keeps its own bytes alive and
+                // not the whole buffer.
+                self.deframer
+                    .push(Bytes::copy_from_slice(&self.inbound[..n]));
+                self.handle_frames();
+            }
+            Err(error) => self.on_broken(&error),
+        }
+    }
+
+    fn handle_frames(&mut self) {
+        loop {
+            match self.deframer.decode_next(self.conn.side().peer()) {
+                Ok(Some(frame)) => {
+                    // The error comes as the last event too, which is where it
+                    // is acted upon.
+                    if self.conn.handle_frame(now(), frame).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    let error = ConnectionError::Undecodable(error.to_string());
+                    return self.conn.handle_lost(error);
+                }
+            }
+        }
+    }
+
+    /// The peer has closed its direction. In gRPC a status would say whether that
+    /// is in order; here it is, unless it breaks off inside a frame.
+    fn on_end(&mut self) {
+        if self.deframer.is_mid_frame() {
+            let what = "the connection was closed inside a frame".to_owned();
+            self.conn.handle_lost(ConnectionError::TransportLost(what));
+        } else {
+            self.conn.handle_end();
+        }
+    }
+
+    /// Writing has failed. How the tunnel ends is up to what is still to be read.
+    fn on_mute(&mut self, error: io::Error) {
+        self.outbound.clear();
+        self.unflushed = false;
+        let until = now() + FAREWELL;
+        self.mute = Some(Mute { error, until });
+    }
+
+    fn on_broken(&mut self, error: &io::Error) {
+        let what = error.to_string();
+        self.conn.handle_lost(ConnectionError::TransportLost(what));
+    }
+}
+
+/// Writes some of `outbound`, or flushes when there is nothing left of it.
+async fn write(
+    writer: &mut (impl AsyncWrite + Unpin),
+    outbound: &mut BytesMut,
+    unflushed: &mut bool,
+) -> io::Result<()> {
+    if outbound.is_empty() {
+        writer.flush().await?;
+        *unflushed = false;
+        return Ok(());
+    }
+    let written = writer.write(outbound).await?;
+    if written == 0 {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    outbound.advance(written);
+    *unflushed = true;
+    Ok(())
+}
+
+/// Sends what was already taken from the state machine, closes our direction and
+/// waits for the peer to close its own: a socket that is closed with input unread
+/// may take back what was just sent.
+async fn say_farewell<S: AsyncRead + AsyncWrite>(
+    mut reader: ReadHalf<S>,
+    mut writer: WriteHalf<S>,
+    outbound: BytesMut,
+) {
+    let speak = async {
+        writer.write_all(&outbound).await?;
+        writer.shutdown().await
+    };
+    // The tunnel is over either way, and so is everybody's interest in errors.
+    if matches!(timeout(FAREWELL, speak).await, Ok(Ok(()))) {
+        let mut nowhere = tokio::io::sink();
+        let listen = tokio::io::copy(&mut reader, &mut nowhere);
+        let _ = timeout(FAREWELL, listen).await;
+    }
+}
+
+/// Waits until then; for ever, if there is no then.
+async fn at(due: Option<std::time::Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The time that the state machine is told.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

@@ -1,0 +1,44 @@
+//! The program as one runs it.
+
+use example_support::testing::{Program, expect_in_order};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_custom-transport");
+
+fn runs_to_the_end(args: &[&str], socket: &str) {
+    let finished = Program::run(PROGRAM, args).expect_code(0);
+    assert_eq!(finished.stderr(), [""; 0]);
+    let lines = finished.stdout();
+    assert!(lines[0].ends_with(socket), "{lines:#?}");
+    expect_in_order(
+        &lines,
+        &[
+            "✓ Tunnel established",
+            "Unary call: sent \"Hello\", received b\"Echo: Hello\"",
+            "Streaming call: 5 messages, each answered before the next was sent",
+            "Large message: 1048576 bytes, there and back",
+            "Calls at once: 100, every answer for the call that asked",
+            "Expected error: Unimplemented: there is no /example.Echo/Shout here",
+            "Closing the tunnel: the tunnel was drained",
+            "The far end: the peer closed the tunnel",
+            "✓ All calls completed, without tonic",
+        ],
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn over_a_unix_socket() {
+    runs_to_the_end(&[], ".sock, a Unix socket");
+}
+
+#[test]
+fn over_tcp() {
+    runs_to_the_end(&["--tcp"], ", a TCP port");
+}
+
+#[test]
+fn an_unknown_flag_is_an_error_and_help_is_not() {
+    Program::run(PROGRAM, &["--udp"]).expect_code(2);
+    let help = Program::run(PROGRAM, &["--help"]).expect_code(0);
+    assert!(help.stdout().iter().any(|line| line.contains("--tcp")));
+}

@@ -1,0 +1,71 @@
+//! Calls of the echo service, every answer checked.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use example_support::echo::reply_to;
+use example_support::test::echo_service_client::EchoServiceClient;
+use example_support::test::{EchoErrorRequest, EchoRequest};
+use tonic::{Code, Request, Status};
+use tunnel_client::TunnelChannel;
+
+/// How long a call may take. The deadline travels with the call.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Makes calls through one tunnel. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    client: EchoServiceClient<TunnelChannel>,
+}
+
+impl Caller {
+    pub(crate) fn new(tunnel: TunnelChannel) -> Self {
+        Self {
+            client: EchoServiceClient::new(tunnel),
+        }
+    }
+
+    /// Sends a message and returns the answer, which is the right one.
+    pub(crate) async fn echo(&self, message: &str) -> Result<String> {
+        let request = EchoRequest {
+            message: message.to_owned(),
+        };
+        let mut client = self.client.clone();
+        let answer = client.echo(with_deadline(request)).await;
+        let answer = answer
+            .map_err(|status| failure(&status))
+            .with_context(|| format!("the call {message:?} failed"))?
+            .into_inner()
+            .message;
+        ensure!(
+            answer == reply_to(message),
+            "{message:?} got the wrong answer {answer:?}"
+        );
+        Ok(answer)
+    }
+
+    /// Asks for a failure and returns it: the one that was asked for.
+    pub(crate) async fn expect_error(&self, code: Code, message: &str) -> Result<Status> {
+        let request = EchoErrorRequest {
+            code: code.into(),
+            message: message.to_owned(),
+        };
+        let mut client = self.client.clone();
+        match client.echo_error(with_deadline(request)).await {
+            Err(status) if status.code() == code && status.message() == message => Ok(status),
+            Err(status) => bail!("the wrong error: {}", failure(&status)),
+            Ok(answer) => bail!("no error but {:?}", answer.into_inner().message),
+        }
+    }
+}
+
+fn with_deadline<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+/// A status on one line; its own text also lists its metadata.
+fn failure(status: &Status) -> anyhow::Error {
+    anyhow::anyhow!("{:?}: {}", status.code(), status.message())
+}

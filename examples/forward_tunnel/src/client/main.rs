@@ -1,0 +1,107 @@
+//! The client of the forward tunnel example.
+//!
+//! Opens a tunnel and makes calls through it. A tunnel is a channel: the stub is
+//! the one that tonic generates, and does not know that it is not used over a
+//! connection of its own.
+
+mod demo;
+mod echo;
+mod keep_open;
+mod many_calls;
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use clap::Parser;
+use example_support::address::{self, Address};
+use example_support::{exit, log};
+use tonic::transport::{Channel, Endpoint};
+use tracing::info;
+use tunnel_client::{ForwardTunnel, endpoint_for_tunnels};
+
+use crate::echo::Caller;
+
+/// How long the server may take to accept the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a connection without traffic is probed, so that neither a firewall
+/// forgets it nor a server that is gone stays unnoticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// Calls an echo service through a forward tunnel.
+#[derive(Parser)]
+#[command(name = "forward-tunnel-client")]
+struct Args {
+    /// The server.
+    #[arg(long, value_name = "HOST:PORT", default_value = address::DEFAULT)]
+    address: Address,
+
+    /// Make N calls, up to 1,000 of them at the same time.
+    #[arg(long, value_name = "N", conflicts_with = "keep_open")]
+    calls: Option<NonZeroUsize>,
+
+    /// Keep the tunnel open until Ctrl-C, with a call now and then.
+    #[arg(long)]
+    keep_open: bool,
+
+    /// With --keep-open: end after that many seconds.
+    #[arg(long = "for", value_name = "SECONDS", requires = "keep_open")]
+    duration: Option<u64>,
+
+    /// With --keep-open: the seconds between two calls.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        requires = "keep_open",
+        default_value_t = 1
+    )]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    interval: u64,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    log::init(module_path!());
+    exit::code(run(&args).await)
+}
+
+async fn run(args: &Args) -> Result<()> {
+    info!("Connecting to server at {}...", args.address);
+    let channel = connect(&args.address).await?;
+
+    info!("Creating forward tunnel...");
+    let tunnel = ForwardTunnel::new(channel)
+        .open()
+        .await
+        .map_err(|error| anyhow!("cannot open a tunnel to {}: {error}", args.address))?;
+    info!("✓ Forward tunnel established");
+
+    info!("--- Making RPC calls through tunnel ---");
+    let caller = Caller::new(tunnel.clone());
+    if let Some(calls) = args.calls {
+        many_calls::run(&caller, calls.get()).await?;
+    } else if args.keep_open {
+        keep_open::run(&caller, &tunnel, args.interval, args.duration).await?;
+    } else {
+        demo::run(&caller).await?;
+    }
+    info!("✓ All calls completed successfully!");
+
+    info!("Closing tunnel...");
+    tunnel.close().await;
+    info!("✓ Tunnel closed");
+    Ok(())
+}
+
+async fn connect(address: &Address) -> Result<Channel> {
+    endpoint_for_tunnels(Endpoint::from_shared(address.url())?)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
+        .map_err(|error| anyhow!("cannot connect to {address}: {}", exit::root_cause(&error)))
+}

@@ -1,0 +1,18 @@
+//! What the examples share: the log format, addresses, the echo service.
+//!
+//! None of it has anything to do with tunnels. It lives here so that the
+//! examples themselves show what they are about and little else.
+
+pub mod address;
+pub mod echo;
+pub mod exit;
+pub mod listen;
+pub mod log;
+pub mod signal;
+pub mod testing;
+
+/// The protobuf package `test`: the messages and the stubs of `EchoService`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
+pub mod test {
+    include!("generated/test.rs");
+}

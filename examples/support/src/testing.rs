@@ -1,0 +1,203 @@
+//! Programs under test: started, their lines watched, interrupted, always ended.
+//!
+//! For the tests of the examples, which run the real programs. Nothing here
+//! sleeps: every wait is for a line or for an end, and is given up after
+//! [`PATIENCE`]. A failure panics, and shows all that the program has said.
+
+use std::fmt::Write;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::log::TIME_FORMAT;
+
+/// How long anything may take until it counts as never happening.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a line was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    Stdout,
+    Stderr,
+}
+
+/// A program that was started here. It is killed when dropped.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    lines: Receiver<(Output, String)>,
+    seen: Vec<(Output, String)>,
+    deadline: Instant,
+}
+
+impl Program {
+    /// Starts a program with its own log filter, whatever ours is.
+    pub fn start(path: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(path);
+        command.args(args).env_remove("RUST_LOG");
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let (sender, lines) = channel();
+        let stdout = child.stdout.take().expect("it is piped");
+        let stderr = child.stderr.take().expect("it is piped");
+        watch(Output::Stdout, stdout, sender.clone());
+        watch(Output::Stderr, stderr, sender);
+        Self {
+            child,
+            lines,
+            seen: Vec::new(),
+            deadline: Instant::now() + PATIENCE,
+        }
+    }
+
+    /// Runs a program to its end.
+    pub fn run(path: &str, args: &[&str]) -> Finished {
+        Self::start(path, args).finish()
+    }
+
+    /// Waits until a line contains a text, and returns what follows it. Lines
+    /// from before the last call do not count.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let line = match self.next_line() {
+                Ok(line) => line,
+                Err(_) => panic!("no line has {text:?} in:\n{}", show(&self.seen)),
+            };
+            if let Some((_, rest)) = line.split_once(text) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    /// Presses Ctrl-C.
+    #[cfg(unix)]
+    pub fn interrupt(&self) {
+        let id = self.child.id().to_string();
+        let script = r#"kill -INT "$1""#;
+        let status = Command::new("sh").args(["-c", script, "sh", &id]).status();
+        assert!(status.expect("sh runs").success(), "no signal was sent");
+    }
+
+    /// Waits until the program ends by itself.
+    pub fn finish(mut self) -> Finished {
+        loop {
+            match self.next_line() {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("it does not end, after:\n{}", show(&self.seen))
+                }
+            }
+        }
+        // It has closed both outputs, so it has nothing left to do.
+        let status = self.child.wait().expect("it can be waited for");
+        Finished {
+            code: status.code(),
+            lines: std::mem::take(&mut self.seen),
+        }
+    }
+
+    fn next_line(&mut self) -> Result<String, RecvTimeoutError> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let (output, line) = self.lines.recv_timeout(left)?;
+        self.seen.push((output, line.clone()));
+        Ok(line)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails for a program that has ended, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a program that ended has left.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code, unless a signal ended it.
+    pub code: Option<i32>,
+    lines: Vec<(Output, String)>,
+}
+
+impl Finished {
+    /// Panics unless the program ended with this code.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "after:\n{}", show(&self.lines));
+        self
+    }
+
+    /// The lines on standard output.
+    pub fn stdout(&self) -> Vec<&str> {
+        self.of(Output::Stdout)
+    }
+
+    /// The lines on standard error.
+    pub fn stderr(&self) -> Vec<&str> {
+        self.of(Output::Stderr)
+    }
+
+    fn of(&self, output: Output) -> Vec<&str> {
+        let lines = self.lines.iter().filter(|(from, _)| *from == output);
+        lines.map(|(_, line)| line.as_str()).collect()
+    }
+}
+
+fn watch(output: Output, source: impl Read + Send + 'static, lines: Sender<(Output, String)>) {
+    thread::spawn(move || {
+        for line in BufReader::new(source).lines() {
+            let Ok(line) = line else { return };
+            if lines.send((output, line)).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn show(lines: &[(Output, String)]) -> String {
+    let mut shown = String::new();
+    for (output, line) in lines {
+        let _ = writeln!(shown, "{output:?}: {line}");
+    }
+    shown
+}
+
+/// The level and the message of a log line. Panics where it has another format.
+#[track_caller]
+pub fn log_line(line: &str) -> (&str, &str) {
+    let mut parts = line.splitn(3, " - ");
+    let (Some(time), Some(level), Some(message)) = (parts.next(), parts.next(), parts.next())
+    else {
+        panic!("not a log line: {line:?}");
+    };
+    let parsed = chrono::NaiveDateTime::parse_from_str(time, TIME_FORMAT);
+    assert!(parsed.is_ok() && time.len() == 19, "no time in {line:?}");
+    (level, message)
+}
+
+/// The messages of log lines that are all of one level.
+#[track_caller]
+pub fn messages<'a>(level: &str, lines: &[&'a str]) -> Vec<&'a str> {
+    let message = |line: &&'a str| {
+        let (found, message) = log_line(line);
+        assert_eq!(found, level, "{line:?}");
+        message
+    };
+    lines.iter().map(message).collect()
+}
+
+/// Panics unless all of these lines are there, in this order; others may stand
+/// between them.
+#[track_caller]
+pub fn expect_in_order(lines: &[&str], expected: &[&str]) {
+    let mut rest = lines.iter();
+    for line in expected {
+        let found = rest.any(|candidate| candidate == line);
+        assert!(found, "no {line:?}, or out of order, in {lines:#?}");
+    }
+}

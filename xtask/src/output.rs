@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
 /// Who wrote a line, in a colour if the terminal shows it.
@@ -31,8 +32,12 @@ impl Label {
 }
 
 /// Copies everything from `source` to our standard output, line by line, until
-/// the source ends.
-pub(crate) fn copy_lines(label: Label, source: impl Read + Send + 'static) -> JoinHandle<()> {
+/// the source ends. `heard` takes a copy of each line.
+pub(crate) fn copy_lines(
+    label: Label,
+    source: impl Read + Send + 'static,
+    heard: Sender<String>,
+) -> JoinHandle<()> {
     let prefix = label.prefix(colours_are_shown());
     thread::spawn(move || {
         let mut source = BufReader::new(source);
@@ -40,6 +45,8 @@ pub(crate) fn copy_lines(label: Label, source: impl Read + Send + 'static) -> Jo
             // Nobody may be reading any more. The program goes on all the same,
             // so its output must still be taken from it.
             let _ = io::stdout().lock().write_all(&line);
+            // Nobody may be listening either.
+            let _ = heard.send(String::from_utf8_lossy(&line[prefix.len()..]).into_owned());
         }
     })
 }

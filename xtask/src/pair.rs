@@ -1,8 +1,8 @@
 //! A server and its client, run together.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Command, ExitStatus};
-use std::thread;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +14,9 @@ use crate::process::Process;
 /// How long a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often is looked whether the wait for a server should end.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 const SERVER: Label = Label {
     name: "server",
     colour: Colour::Cyan,
@@ -23,20 +26,21 @@ const CLIENT: Label = Label {
     colour: Colour::Green,
 };
 
-/// Runs a client against a server, both of which take `--address`, on a free
-/// port, and stops the server when the client has ended.
+/// Runs a client against a server, both of which take `--address`, on a port
+/// that is free, and stops the server when the client has ended. The server says
+/// `listening on port` and which.
 ///
 /// The client's status counts, unless the client is content and the server is
 /// not.
 pub(crate) fn run(mut server: Command, mut client: Command) -> Result<ExitStatus> {
     let ctrl_c = CtrlC::watch()?;
-    let address = free_address()?;
-    server.arg("--address").arg(address.to_string());
+    // The server chooses the port itself and says which: a port that was found
+    // free beforehand might be somebody else's by the time it is wanted.
+    server.arg("--address").arg("127.0.0.1:0");
+    let (mut server, lines) = Process::spawn_labelled(SERVER, &mut server)?;
+    let address = wait_until_accepting(&mut server, &lines, &ctrl_c)?;
     client.arg("--address").arg(address.to_string());
-
-    let mut server = Process::spawn_labelled(SERVER, &mut server)?;
-    wait_until_accepting(&mut server, address, &ctrl_c)?;
-    let mut client = Process::spawn_labelled(CLIENT, &mut client)?;
+    let (mut client, _) = Process::spawn_labelled(CLIENT, &mut client)?;
     let client_status = client.wait(&ctrl_c)?;
     let server_status = server.stop(&ctrl_c)?;
 
@@ -49,36 +53,59 @@ pub(crate) fn run(mut server: Command, mut client: Command) -> Result<ExitStatus
     Ok(client_status)
 }
 
-/// An address that nobody listens on.
-fn free_address() -> Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .context("cannot find a free port")
-}
-
-/// Waits until the server accepts connections.
-fn wait_until_accepting(server: &mut Process, address: SocketAddr, ctrl_c: &CtrlC) -> Result<()> {
+/// Waits until the server has said where it listens, and accepts connections.
+fn wait_until_accepting(
+    server: &mut Process,
+    lines: &Receiver<String>,
+    ctrl_c: &CtrlC,
+) -> Result<SocketAddr> {
     let start = Instant::now();
-    while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
-        if let Some(status) = server.ended()? {
-            bail!("the server ended before it accepted a connection ({status})");
+    loop {
+        match lines.recv_timeout(POLL_INTERVAL) {
+            Ok(line) => {
+                if let Some(port) = port_in(&line) {
+                    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                    TcpStream::connect_timeout(&address, START_TIMEOUT).with_context(|| {
+                        format!("the server accepts no connection on {address}")
+                    })?;
+                    return Ok(address);
+                }
+            }
+            // Its output has ended, and it will presently.
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = server.wait(ctrl_c)?;
+                bail!("the server ended before it accepted a connection ({status})");
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
         if ctrl_c.pressed() {
             bail!("stopped before the server accepted a connection");
         }
         if start.elapsed() > START_TIMEOUT {
-            bail!("the server accepts no connection on {address}");
+            bail!("the server does not say that it listens");
         }
-        thread::sleep(Duration::from_millis(20));
     }
-    Ok(())
+}
+
+/// The port in a line that says where a server listens.
+fn port_in(line: &str) -> Option<u16> {
+    let (_, port) = line.split_once("listening on port ")?;
+    port.trim().parse().ok()
 }
 
 #[cfg(all(test, unix))]
 mod tests {
     use std::process::Command;
 
-    use super::run;
+    use super::{port_in, run};
+
+    #[test]
+    fn the_port_is_found_in_the_line_that_names_it() {
+        let line = "2026-01-14 10:00:00 - INFO - ✓ Server listening on port 50051\n";
+        assert_eq!(port_in(line), Some(50051));
+        assert_eq!(port_in("Waiting for clients to connect...\n"), None);
+        assert_eq!(port_in("listening on port 70000\n"), None);
+    }
 
     #[test]
     fn a_server_that_ends_early_is_an_error() {

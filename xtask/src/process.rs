@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -42,20 +43,23 @@ impl Process {
         })
     }
 
-    /// Starts a program whose output is shown line by line, with a label.
-    pub(crate) fn spawn_labelled(label: Label, command: &mut Command) -> Result<Self> {
+    /// Starts a program whose output is shown line by line, with a label. The
+    /// lines can also be received.
+    pub(crate) fn spawn_labelled(
+        label: Label,
+        command: &mut Command,
+    ) -> Result<(Self, Receiver<String>)> {
+        let (heard, lines) = mpsc::channel();
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Self::spawn(command)?;
         let stdout = process.child.stdout.take();
         let stderr = process.child.stderr.take();
-        process
-            .output
-            .extend(stdout.map(|pipe| copy_lines(label, pipe)));
-        process
-            .output
-            .extend(stderr.map(|pipe| copy_lines(label, pipe)));
-        Ok(process)
+        let from_stdout = stdout.map(|pipe| copy_lines(label, pipe, heard.clone()));
+        let from_stderr = stderr.map(|pipe| copy_lines(label, pipe, heard));
+        process.output.extend(from_stdout);
+        process.output.extend(from_stderr);
+        Ok((process, lines))
     }
 
     /// The exit status, once the program has ended and its output is shown.

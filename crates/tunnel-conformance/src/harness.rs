@@ -15,11 +15,9 @@ pub async fn guard(name: &str, case: impl Future<Output = ()>) {
 
 /// Makes a test module of the whole suite over one path: a test for each case.
 ///
-/// ```ignore
-/// use tunnel_conformance::PlainTcpPath;
-///
+/// ```no_run
 /// tunnel_conformance::suite! {
-///     mod plain_tonic = PlainTcpPath;
+///     mod plain_tonic = tunnel_conformance::PlainTcpPath;
 ///     lacks {
 ///         deadlines: "n/a: tonic's own deadline stops at the headers",
 ///     }

@@ -9,9 +9,9 @@
 //!
 //! Implement [`Path`] and write one test file:
 //!
-//! ```ignore
+//! ```no_run
 //! tunnel_conformance::suite! {
-//!     mod oracle = OraclePath;
+//!     mod oracle = tunnel_conformance::OraclePath;
 //!     lacks {
 //!         deadlines: "n/a: nothing in process enforces a deadline",
 //!     }
@@ -28,6 +28,9 @@
 //! Start a [`Fixture`], say with a [`Script`](proto::Script) what the far handler
 //! does, and await events on the [`Probe`] rather than time: nothing in here sleeps,
 //! and no case asserts a duration. Every test has a hang guard instead, which fails it by name.
+//!
+//! A case must be able to fail: `tests/faults.rs` runs cases over paths that do one
+//! thing wrong, and expects them to notice.
 
 pub mod cases;
 pub mod client;
@@ -64,3 +67,8 @@ pub use probe::Probe;
 
 /// The generated client over an erased channel.
 pub type Client = proto::test_service_client::TestServiceClient<TestChannel>;
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}

@@ -37,8 +37,13 @@ impl Feed {
     }
 
     /// Messages with the patterns of `seed`, `seed + 1` and so on, without end.
+    ///
+    /// It yields to the runtime now and then, so that a test which fails can end.
     pub fn endless(seed: u64, size: usize) -> (Self, FeedWatch) {
-        Self::new(stream::iter(seed..).map(move |seed| request(seed, size)))
+        Self::new(stream::iter(seed..).then(move |seed| async move {
+            tokio::task::consume_budget().await;
+            request(seed, size)
+        }))
     }
 
     /// These messages, and then neither another nor an end.

@@ -27,7 +27,7 @@ pub(crate) enum Ending {
     Failure(Status),
 }
 
-/// Applies [`Ending`]s.
+/// Ends responses as their handlers asked for; everything else passes unchanged.
 #[derive(Clone, Debug)]
 pub struct WithEndings<S>(pub(crate) S);
 

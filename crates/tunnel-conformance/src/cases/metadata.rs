@@ -153,7 +153,7 @@ pub async fn a_hundred_keys_arrive(path: &dyn Path) {
             .map(|n| entry(&format!("{prefix}-{n}"), format!("value {n}")))
             .collect()
     };
-    let (headers, sent) = (keys("h"), keys("r"));
+    let (headers, sent) = (keys("x-h"), keys("x-r"));
     // The script is metadata itself: headers in one call, trailers in another.
     for (headers, trailers) in [(headers.clone(), vec![]), (vec![], headers)] {
         let script = sending(headers.clone(), trailers.clone()).report();

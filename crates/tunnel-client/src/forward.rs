@@ -93,8 +93,7 @@ where
     async fn open_now(mut self) -> Result<TunnelChannel, TunnelError> {
         let info = TunnelInfo::new(Direction::Forward, self.metadata.clone(), None);
         let tunnel = Tunnel::new(NetworkRole::Client, self.config.clone(), info);
-        // Holds the only channel from the start: giving up in between closes the tunnel.
-        let opening = tunnel.channel(self.queue);
+        let opening = Opening(Some(&tunnel));
         let request = self.request(&tunnel);
         poll_fn(|cx| self.channel.poll_ready(cx))
             .await
@@ -103,9 +102,10 @@ where
         let (head, body) = response.into_parts();
         check_response(&head)?;
         let offer = common_offer(&self.config, &head.headers);
-        tunnel.start(offer, Body::new(body), None);
+        tunnel.start(offer, Body::new(body), None, ());
         tunnel.ready().await.map_err(TunnelError::Ended)?;
-        Ok(opening)
+        opening.succeeded();
+        Ok(tunnel.channel(self.queue))
     }
 
     fn request(&self, tunnel: &Tunnel) -> http::Request<Body> {
@@ -118,6 +118,24 @@ where
         headers.insert(TE, HeaderValue::from_static("trailers"));
         put_offer(&self.config, headers);
         request
+    }
+}
+
+/// Closes a tunnel whose opening is given up. The transport may hold what it sends for as long
+/// as it likes; so what it sends has to end.
+struct Opening<'a>(Option<&'a Tunnel>);
+
+impl Opening<'_> {
+    fn succeeded(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some(tunnel) = self.0 {
+            tunnel.close();
+        }
     }
 }
 

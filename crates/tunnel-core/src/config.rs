@@ -12,7 +12,7 @@
 //! ```text
 //!     received payload      max_buffered_bytes
 //!   + message boundaries    max_buffered_bytes + S × max_unread_empty_messages
-//!   + metadata              S × max_metadata_size
+//!   + metadata              S × 3 × max_metadata_size (headers, trailers, status)
 //!   + refusals not yet read max_pending_refusals × 128 bytes
 //!   + the stream table      S × about 700 bytes
 //! ```
@@ -428,9 +428,11 @@ impl Values {
         windows.saturating_add(unwindowed)
     }
 
-    /// What may be granted or held beyond the promise, in bytes.
+    /// What may be granted or held beyond the promise, in bytes. With overcommit the promise does
+    /// not count: what is used is watched instead.
     pub(crate) fn spare(&self) -> usize {
-        self.max_buffered_bytes.saturating_sub(self.promised())
+        let promised = if self.overcommit { 0 } else { self.promised() };
+        self.max_buffered_bytes.saturating_sub(promised)
     }
 }
 

@@ -1,13 +1,13 @@
 //! The tunnels that are open on a handler.
 //!
-//! Invariant: a tunnel is listed from before its first frame until its outer stream has ended.
+//! Invariant: a tunnel is listed from before its first frame until its outer stream has ended,
+//! or its runtime.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tunnel_core::EndReason;
 use tunnel_tonic::{Tunnel, TunnelId, TunnelInfo};
 
 /// The open tunnels of one handler.
@@ -21,8 +21,28 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct State {
     tunnels: HashMap<TunnelId, Tunnel>,
-    /// Until when the tunnels are being drained; new ones are refused.
-    draining: Option<Option<Instant>>,
+    /// The tunnels are being drained; new ones are refused.
+    draining: bool,
+}
+
+/// A tunnel's place in the list, which it loses when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    registry: Arc<Registry>,
+    id: TunnelId,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let removed = {
+            let mut state = self.registry.lock();
+            let removed = state.tunnels.remove(&self.id);
+            self.registry.count.send_replace(state.tunnels.len());
+            removed
+        };
+        let reason = removed.and_then(|tunnel| tunnel.end_reason());
+        tracing::debug!(tunnel = %self.id, ?reason, "tunnel gone");
+    }
 }
 
 impl Registry {
@@ -37,30 +57,17 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists a tunnel; `false` if the handler takes no new ones.
-    pub(crate) fn insert(self: &Arc<Self>, tunnel: &Tunnel) -> bool {
+    /// Lists a tunnel; `None` if the handler takes no new ones.
+    pub(crate) fn insert(self: &Arc<Self>, tunnel: &Tunnel) -> Option<Entry> {
         let id = tunnel.info().id();
-        {
-            let mut state = self.lock();
-            if state.draining.is_some() {
-                return false;
-            }
-            state.tunnels.insert(id, tunnel.clone());
-            self.count.send_replace(state.tunnels.len());
-        }
-        let (registry, tunnel) = (self.clone(), tunnel.clone());
-        tokio::spawn(async move {
-            let reason = tunnel.gone().await;
-            registry.remove(id, &reason);
-        });
-        true
-    }
-
-    fn remove(&self, id: TunnelId, reason: &EndReason) {
-        tracing::debug!(tunnel = %id, %reason, "tunnel gone");
         let mut state = self.lock();
-        state.tunnels.remove(&id);
+        if state.draining {
+            return None;
+        }
+        state.tunnels.insert(id, tunnel.clone());
         self.count.send_replace(state.tunnels.len());
+        let registry = self.clone();
+        Some(Entry { registry, id })
     }
 
     pub(crate) fn infos(&self) -> Vec<TunnelInfo> {
@@ -76,8 +83,10 @@ impl Registry {
 
     /// Drains all tunnels and refuses new ones; returns when all have gone.
     pub(crate) async fn drain(&self, within: Duration) {
-        let deadline = Instant::now().checked_add(within);
-        self.lock().draining = Some(deadline);
+        // By the clock that the tunnels' timers go by.
+        let now = tokio::time::Instant::now().into_std();
+        let deadline = now.checked_add(within);
+        self.lock().draining = true;
         for tunnel in self.tunnels() {
             tunnel.drain(deadline);
         }

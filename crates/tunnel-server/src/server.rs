@@ -13,6 +13,10 @@ const MAX_FRAME: u32 = 1 << 20;
 /// Sets a server up for tunnels: HTTP/2 windows of 16 MiB, frames of up to 1 MiB,
 /// `TCP_NODELAY`.
 ///
+/// `TCP_NODELAY` is for sockets that the server accepts itself: with `serve_with_incoming` set
+/// it on the incoming connections
+/// ([`TcpIncoming::with_nodelay`](tonic::transport::server::TcpIncoming::with_nodelay)).
+///
 /// Do not turn adaptive windows on: connections with small windows and many small frames are
 /// ended by the HTTP/2 layer.
 ///

@@ -116,12 +116,12 @@ impl TunnelServiceHandler {
         let info = TunnelInfo::new(Direction::Forward, metadata, peer);
         let tunnel = Tunnel::new(NetworkRole::Server, self.config.clone(), info);
         let outbound = tunnel.outbound();
-        if !self.registry.insert(&tunnel) {
+        let Some(entry) = self.registry.insert(&tunnel) else {
             return Err(Status::unavailable("the server is draining its tunnels"));
-        }
+        };
         tracing::debug!(tunnel = ?tunnel.info(), "tunnel opened");
         let calls = self.calls.clone();
-        tunnel.start(offer, inbound, Some((calls, extensions)));
+        tunnel.start(offer, inbound, Some((calls, extensions)), entry);
         let mut response = http::Response::new(Body::new(outbound));
         put_offer(&self.config, response.headers_mut());
         Ok(response)

@@ -3,6 +3,7 @@
 //! It never waits for anything but the next frame and the next timer: not for a handler, not
 //! for the writer. Whoever could make it wait could make both ends wait for each other.
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,12 +17,17 @@ use tonic::body::Body;
 use tunnel_core::frame::framing::{Deframer, FrameError};
 use tunnel_core::{ConnectionError, Frame, Side};
 
+use crate::error::root_message;
 use crate::handler::Server;
 use crate::outbound::NetworkRole;
-use crate::shared::{Opened, Shared};
+use crate::shared::{Opened, Shared, now, outbound_dropped};
 
 /// How many pieces of the body are read before other tasks get a turn.
 const PIECES_PER_TURN: usize = 32;
+
+/// How many frames are handled under one lock. A piece of a megabyte may hold a hundred
+/// thousand.
+const FRAMES_PER_LOCK: usize = 256;
 
 /// How long the far end has to end its half of the outer call after this one has.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
@@ -40,6 +46,8 @@ pub(crate) struct Driver {
     grace: Option<Instant>,
     /// Handler: who serves the calls.
     server: Option<Server>,
+    /// Dropped when the tunnel has gone.
+    guard: Option<Box<dyn Any + Send>>,
 }
 
 impl Driver {
@@ -50,6 +58,7 @@ impl Driver {
         inbound: Body,
         max_frame_size: usize,
         server: Option<Server>,
+        guard: Box<dyn Any + Send>,
     ) -> Self {
         Self {
             shared,
@@ -62,37 +71,44 @@ impl Driver {
             timer_at: None,
             grace: None,
             server,
+            guard: Some(guard),
         }
     }
 
-    /// Takes one piece of the body: all frames it completes are handled under one lock. Says
-    /// whether to read on.
+    /// Takes one piece of the body and handles all frames it completes. Says whether to read on.
     fn on_data(&mut self, data: Bytes) -> bool {
         self.deframer.push(data);
-        let mut failed = None;
         loop {
-            match self.deframer.decode_next(self.peer) {
-                Ok(Some(frame)) => self.frames.push(frame),
-                Ok(None) => break,
-                Err(error) => {
-                    failed = Some(error);
-                    break;
+            let (more, failed) = self.decode();
+            let (frames, now) = (&mut self.frames, now());
+            let (wants_input, opened) = self.shared.with_opened(|state| {
+                for frame in frames.drain(..) {
+                    // The error is the tunnel's end, which its events tell.
+                    let _ = state.conn.handle_frame(now, frame);
                 }
+                if let Some(error) = failed {
+                    state.conn.handle_lost(undecodable(&error));
+                }
+                state.conn.wants_input()
+            });
+            self.serve(opened);
+            if !more {
+                return wants_input;
             }
         }
-        let (frames, now) = (&mut self.frames, Instant::now());
-        let (wants_input, opened) = self.shared.with_opened(|state| {
-            for frame in frames.drain(..) {
-                // The error is the tunnel's end, which its events tell.
-                let _ = state.conn.handle_frame(now, frame);
+    }
+
+    /// Decodes some of the frames that are there; says whether there may be more, or why there
+    /// are none.
+    fn decode(&mut self) -> (bool, Option<FrameError>) {
+        while self.frames.len() < FRAMES_PER_LOCK {
+            match self.deframer.decode_next(self.peer) {
+                Ok(Some(frame)) => self.frames.push(frame),
+                Ok(None) => return (false, None),
+                Err(error) => return (false, Some(error)),
             }
-            if let Some(error) = failed {
-                state.conn.handle_lost(undecodable(&error));
-            }
-            state.conn.wants_input()
-        });
-        self.serve(opened);
-        wants_input
+        }
+        (true, None)
     }
 
     fn serve(&self, opened: Vec<Opened>) {
@@ -104,7 +120,15 @@ impl Driver {
         }
     }
 
-    /// The body has ended; a server cannot know why, a client learns it from the trailers.
+    /// The body has ended without trailers: a server cannot know why, a client should.
+    fn on_bare_end(&mut self) {
+        self.on_end(match self.role {
+            NetworkRole::Server => Ok(()),
+            NetworkRole::Client => Err(without_status()),
+        });
+    }
+
+    /// The body has ended, in order or not.
     fn on_end(&mut self, end: Result<(), ConnectionError>) {
         self.inbound = None;
         let mid_frame = self.deframer.is_mid_frame();
@@ -125,7 +149,7 @@ impl Driver {
             };
             match Pin::new(inbound).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => self.on_end(Ok(())),
+                Poll::Ready(None) => self.on_bare_end(),
                 Poll::Ready(Some(Err(status))) => {
                     self.on_end(Err(ConnectionError::TransportLost(describe(&status))));
                 }
@@ -176,14 +200,16 @@ fn end_by_trailers(trailers: &http::HeaderMap) -> Result<(), ConnectionError> {
             "the far end ended the tunnel: {}: {}",
             status.code, status.message
         ))),
-        None => Err(ConnectionError::TransportLost(
-            "the far end ended the tunnel without a status".into(),
-        )),
+        None => Err(without_status()),
     }
 }
 
+fn without_status() -> ConnectionError {
+    ConnectionError::TransportLost("the far end ended the tunnel without a status".into())
+}
+
 fn describe(status: &tonic::Status) -> String {
-    format!("{}: {}", status.code(), status.message())
+    format!("{}: {}", status.code(), root_message(status))
 }
 
 impl Future for Driver {
@@ -193,18 +219,24 @@ impl Future for Driver {
         let this = self.get_mut();
         loop {
             let grace = this.grace;
-            let (ended, paused, due) = this.shared.with(|state| {
-                let paused = !state.conn.wants_input();
+            let (ended, lost, paused, due) = this.shared.with(|state| {
+                let ended = state.conn.end_reason().is_some();
+                let lost = state.outbound_is_lost();
+                let paused = !state.conn.wants_input() && !lost;
                 let due = state.conn.poll_timeout();
-                state.wait_driver(cx.waker(), due, paused);
-                (state.conn.end_reason().is_some(), paused, grace.or(due))
+                // After the end nothing that happens to the state is of interest, and its end
+                // would wake the driver for ever.
+                if !ended {
+                    state.wait_driver(cx.waker(), due, paused);
+                }
+                (ended, lost, paused, grace.or(due))
             });
             if ended {
                 if this.inbound.is_none() || this.role == NetworkRole::Server {
                     return Poll::Ready(());
                 }
                 if this.grace.is_none() {
-                    this.grace = Instant::now().checked_add(CLOSE_GRACE);
+                    this.grace = now().checked_add(CLOSE_GRACE);
                     continue;
                 }
             }
@@ -212,8 +244,7 @@ impl Future for Driver {
                 if ended {
                     return Poll::Ready(());
                 }
-                this.shared
-                    .with(|state| state.conn.handle_timeout(Instant::now()));
+                this.shared.with(|state| state.conn.handle_timeout(now()));
                 continue;
             }
             if paused {
@@ -221,6 +252,11 @@ impl Future for Driver {
             }
             match this.poll_inbound(cx) {
                 Poll::Pending if this.inbound.is_none() => {}
+                // What has come says nothing of an end.
+                Poll::Pending if lost && !ended => {
+                    this.shared
+                        .with(|state| state.conn.handle_lost(outbound_dropped()));
+                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(()) => {
                     cx.waker().wake_by_ref();
@@ -239,7 +275,17 @@ impl Drop for Driver {
                 "the tunnel's task was dropped".into(),
             ));
         });
+        // The body may be a user's own; whatever its drop does, the tunnel has gone.
+        let _gone = SetGone(&self.shared);
+        self.guard = None;
         self.inbound = None;
-        self.shared.set_gone();
+    }
+}
+
+struct SetGone<'a>(&'a Shared);
+
+impl Drop for SetGone<'_> {
+    fn drop(&mut self) {
+        self.0.set_gone();
     }
 }

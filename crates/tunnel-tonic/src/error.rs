@@ -25,7 +25,7 @@ pub enum TunnelError {
 
 /// The message of a status with those of the errors behind it: transports say what happened
 /// only there.
-fn root_message(status: &Status) -> String {
+pub(crate) fn root_message(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {

@@ -24,6 +24,10 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 const BINARY_SUFFIX: &str = "-bin";
 
+/// How many entries of a peer's metadata are shown to an application. A header map panics when
+/// it holds some 24,000 and gets another.
+const MAX_ENTRIES: usize = 8192;
+
 /// Whether a key belongs to the connection and not to the call. Keys come lower-cased.
 fn is_reserved(key: &str) -> bool {
     match key {
@@ -66,10 +70,17 @@ fn push_binary(md: &mut Metadata, key: &str, value: &HeaderValue) {
     }
 }
 
-/// Adds metadata from a frame to a header map. What is no legal header is left out.
+/// Adds metadata from a frame to a header map. What is no legal header is left out, and what is
+/// more than a header map should hold.
 pub(crate) fn from_wire(md: &Metadata, headers: &mut HeaderMap) {
-    headers.reserve(md.len());
-    for (key, value) in md {
+    if md.len() > MAX_ENTRIES {
+        tracing::debug!(
+            entries = md.len(),
+            "too much metadata: the rest is left out"
+        );
+    }
+    headers.reserve(md.len().min(MAX_ENTRIES));
+    for (key, value) in md.iter().take(MAX_ENTRIES) {
         let Ok(name) = HeaderName::from_bytes(key.as_bytes()) else {
             tracing::debug!(key, "illegal metadata key: left out");
             continue;
@@ -85,11 +96,7 @@ pub(crate) fn from_wire(md: &Metadata, headers: &mut HeaderMap) {
         };
         match value {
             Ok(value) => {
-                // Fails only when the map holds more headers than it can: 32,768.
-                if headers.try_append(name, value).is_err() {
-                    tracing::debug!("too many metadata entries: the rest is left out");
-                    return;
-                }
+                headers.append(name, value);
             }
             Err(_) => tracing::debug!(key, "illegal metadata value: left out"),
         }
@@ -181,6 +188,15 @@ mod tests {
         assert!(to_wire(&headers).is_empty());
         headers.insert("grpc-timeout", HeaderValue::from_static("1S"));
         assert_eq!(to_wire(&headers).get("grpc-timeout"), Some("1S"));
+    }
+
+    #[test]
+    fn more_metadata_than_a_header_map_can_hold_is_cut() {
+        let md: Metadata = (0..100_000).map(|i| (format!("k{i}"), "v")).collect();
+        let mut headers = HeaderMap::new();
+        from_wire(&md, &mut headers);
+        assert_eq!(headers.len(), MAX_ENTRIES);
+        headers.insert("one-more", HeaderValue::from_static("fits"));
     }
 
     #[test]

@@ -6,7 +6,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
@@ -14,7 +13,7 @@ use tonic::Status;
 use tunnel_core::frame::framing::FrameWriter;
 use tunnel_core::{ConnectionError, EndReason, Side};
 
-use crate::shared::Shared;
+use crate::shared::{Shared, now};
 
 /// How many bytes one poll yields, about. HTTP/2 buffers what it was given, out of reach of
 /// the scheduler, so this is also how long an urgent frame waits behind the rest.
@@ -32,7 +31,9 @@ pub enum NetworkRole {
 /// The body that a tunnel's end sends.
 ///
 /// When it is dropped before its end, the transport is gone, and so is the tunnel: on a
-/// server that is the only sign of a dead peer that never fails.
+/// server that is the only sign of a dead peer that never fails. On a client it is also what
+/// happens when a server has answered to the end and wants no more of the request, so there
+/// the tunnel's task looks at what has come before it calls the tunnel lost.
 #[derive(Debug)]
 pub struct Outbound {
     shared: Arc<Shared>,
@@ -91,7 +92,7 @@ impl Body for Outbound {
         }
         let mut writer = FrameWriter::new(this.side, &mut this.buf);
         let ended = this.shared.with(|state| {
-            let written = state.conn.transmit(Instant::now(), BATCH, &mut writer);
+            let written = state.conn.transmit(now(), BATCH, &mut writer);
             if written > 0 {
                 return None;
             }
@@ -121,12 +122,8 @@ impl Body for Outbound {
 impl Drop for Outbound {
     fn drop(&mut self) {
         if !self.done {
-            let cause = "the transport dropped the tunnel's stream".to_owned();
-            self.shared.with(|state| {
-                state
-                    .conn
-                    .handle_lost(ConnectionError::TransportLost(cause));
-            });
+            let ask_driver = self.role == NetworkRole::Client;
+            self.shared.with(|state| state.lose_outbound(ask_driver));
         }
     }
 }

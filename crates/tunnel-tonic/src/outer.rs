@@ -41,8 +41,15 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
 pub fn refusal(head: &http::response::Parts) -> Option<tonic::Status> {
     let wire = match crate::status::from_headers(&head.headers) {
         Some(status) => status,
-        None if head.status == http::StatusCode::OK => return None,
-        None => crate::status::from_http_status(head.status),
+        None if head.status != http::StatusCode::OK => crate::status::from_http_status(head.status),
+        None => {
+            let kind = head.headers.get(CONTENT_TYPE)?;
+            if kind.as_bytes().starts_with(b"application/grpc") {
+                return None;
+            }
+            let message = format!("not a gRPC response: its content type is {kind:?}");
+            tunnel_core::Status::new(tunnel_core::Code::Unknown, message)
+        }
     };
     Some(crate::status::from_close(tunnel_core::CloseStream {
         trailers: tunnel_core::Metadata::new(),
@@ -61,6 +68,25 @@ mod tests {
         assert_eq!(common_offer(&config, &headers), Offer::default());
         put_offer(&config, &mut headers);
         assert_eq!(common_offer(&config, &headers), Offer::ours());
+    }
+
+    #[test]
+    fn a_response_that_is_not_of_a_grpc_server_is_a_refusal() {
+        let refused = |status: u16, content_type: Option<&str>| {
+            let mut response = http::Response::builder().status(status);
+            if let Some(content_type) = content_type {
+                response = response.header(CONTENT_TYPE, content_type);
+            }
+            let (head, ()) = response.body(()).expect("legal").into_parts();
+            refusal(&head).map(|status| status.code())
+        };
+        assert_eq!(refused(200, Some("application/grpc")), None);
+        assert_eq!(refused(200, Some("application/grpc+proto")), None);
+        assert_eq!(refused(200, None), None);
+        let html = Some("text/html");
+        assert_eq!(refused(200, html), Some(tonic::Code::Unknown));
+        assert_eq!(refused(404, html), Some(tonic::Code::Unimplemented));
+        assert_eq!(refused(503, None), Some(tonic::Code::Unavailable));
     }
 
     #[test]

@@ -11,10 +11,17 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 use tunnel_core::{
-    Config, Connection, EndReason, Event, Metadata, Side, Stats, StreamError, StreamId,
+    Config, Connection, ConnectionError, EndReason, Event, Metadata, Side, Stats, StreamError,
+    StreamId,
 };
 
 use crate::info::TunnelInfo;
+
+/// The time by the runtime's clock: the one that its timers go by, also where a test has
+/// paused it.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// How far a tunnel has come, for those who wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub(crate) struct Slot {
     /// Handler: why the call is over, if it ended otherwise than by its own close. Caller: the
     /// local failure of its request body.
     pub(crate) failed: Option<Failure>,
+    /// Handler: nobody serves the call any more, so nothing comes that was not there yet.
+    pub(crate) unserved: bool,
     holders: u8,
 }
 
@@ -82,6 +91,11 @@ pub(crate) struct State {
     pub(crate) conn: Connection,
     slots: HashMap<StreamId, Slot>,
     outbound: Option<Waker>,
+    /// Network client: the transport let go of what this end sends. Why, the driver learns
+    /// from what it receives.
+    outbound_lost: bool,
+    /// Whether there is a driver.
+    driven: bool,
     driver: Option<Waker>,
     /// When the driver will look at timers by itself, and whether it reads.
     driver_timeout: Option<Instant>,
@@ -118,6 +132,8 @@ impl Shared {
                 conn: Connection::new(side, config),
                 slots: HashMap::new(),
                 outbound: None,
+                outbound_lost: false,
+                driven: false,
                 driver: None,
                 driver_timeout: None,
                 driver_paused: false,
@@ -187,12 +203,24 @@ impl Shared {
 
     /// The outer stream has ended, and with it everything.
     pub(crate) fn set_gone(&self) {
-        let reason = self.life.borrow().end_reason().cloned();
+        // Not as `life` has it: whoever ended the tunnel may not have said so yet.
+        let reason = self.end_reason();
         self.set_life(Life::Gone(reason.unwrap_or(EndReason::PeerClosed)));
     }
 
     pub(crate) fn life(&self) -> Life {
         self.life.borrow().clone()
+    }
+
+    /// How the tunnel ended, if it has.
+    pub(crate) fn end_reason(&self) -> Option<EndReason> {
+        self.lock().conn.end_reason().cloned()
+    }
+
+    /// Whether a call could be opened now, but for the limits.
+    pub(crate) fn takes_calls(&self) -> bool {
+        let state = self.lock();
+        state.conn.is_ready() && !state.conn.is_draining()
     }
 
     /// Waits until the tunnel's life is what is asked for.
@@ -242,7 +270,7 @@ impl State {
             (None, _) => false,
         };
         let resume = self.driver_paused && self.conn.wants_input();
-        timer || resume || self.conn.end_reason().is_some()
+        timer || resume || self.outbound_lost || self.conn.end_reason().is_some()
     }
 
     fn on_event(&mut self, event: Event, actions: &mut Actions) {
@@ -293,17 +321,22 @@ impl State {
         self.slots.entry(id).or_default().holders += holders;
     }
 
-    /// One holder lets go.
-    pub(crate) fn release(&mut self, id: StreamId) {
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return;
-        };
+    /// One holder lets go. The last one gets what was kept, to be dropped without the lock.
+    #[must_use = "to be dropped without the lock"]
+    pub(crate) fn release(&mut self, id: StreamId) -> Option<Slot> {
+        let slot = self.slots.get_mut(&id)?;
         slot.holders = slot.holders.saturating_sub(1);
-        if slot.holders == 0
-            && let Some(slot) = self.slots.remove(&id)
-        {
-            self.replaced.extend(slot.reader);
-            self.replaced.extend(slot.writer);
+        match slot.holders {
+            0 => self.slots.remove(&id),
+            _ => None,
+        }
+    }
+
+    /// Handler: nobody serves a call any more. Tells its request body, which may live on.
+    pub(crate) fn set_unserved(&mut self, id: StreamId) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.unserved = true;
+            self.owed.extend(slot.reader.take());
         }
     }
 
@@ -336,12 +369,36 @@ impl State {
         register(&mut self.outbound, waker, &mut self.replaced);
     }
 
+    /// The transport has let go of what this end sends. With `ask_driver`, the driver is to find
+    /// out why.
+    pub(crate) fn lose_outbound(&mut self, ask_driver: bool) {
+        if ask_driver && self.driven {
+            self.outbound_lost = true;
+        } else {
+            self.conn.handle_lost(outbound_dropped());
+        }
+    }
+
+    pub(crate) fn outbound_is_lost(&self) -> bool {
+        self.outbound_lost
+    }
+
+    /// There is a driver from now on.
+    pub(crate) fn set_driven(&mut self) {
+        self.driven = true;
+    }
+
     /// Registers the driver, and what it will notice by itself.
     pub(crate) fn wait_driver(&mut self, waker: &Waker, timeout: Option<Instant>, paused: bool) {
         register(&mut self.driver, waker, &mut self.replaced);
         self.driver_timeout = timeout;
         self.driver_paused = paused;
     }
+}
+
+/// The end of a tunnel whose transport let go of what it sends, and did not say why.
+pub(crate) fn outbound_dropped() -> ConnectionError {
+    ConnectionError::TransportLost("the transport dropped the tunnel's stream".to_owned())
 }
 
 fn register(place: &mut Option<Waker>, waker: &Waker, replaced: &mut Vec<Waker>) {

@@ -119,7 +119,7 @@ fn details_to_wire(bytes: Vec<u8>) -> Vec<StatusDetail> {
 }
 
 /// A tonic status as frames carry it: the status and its metadata.
-pub(crate) fn to_wire_status(status: tonic::Status) -> (Metadata, WireStatus) {
+pub(crate) fn to_wire_status(status: &tonic::Status) -> (Metadata, WireStatus) {
     let wire = WireStatus {
         code: code_to_wire(status.code()),
         message: status.message().to_owned(),
@@ -172,7 +172,7 @@ mod tests {
     use tonic::{Code as TonicCode, Status};
 
     fn round_trip(status: Status) -> Status {
-        let (trailers, wire) = to_wire_status(status);
+        let (trailers, wire) = to_wire_status(&status);
         from_close(CloseStream {
             trailers,
             status: wire,

@@ -1,6 +1,7 @@
 //! A tunnel before it is a channel or a handler: what those who dial and those who accept
 //! have in common.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use crate::driver::Driver;
 use crate::handler::{CallService, Server};
 use crate::info::TunnelInfo;
 use crate::outbound::{NetworkRole, Outbound};
-use crate::shared::{Life, Shared};
+use crate::shared::{Life, Shared, now};
 use crate::{Direction, TunnelChannel};
 
 /// One tunnel whose outer call is being opened, or is open.
@@ -59,15 +60,16 @@ impl Tunnel {
     /// The outer call is open: starts the tunnel's task, which reads `inbound`.
     ///
     /// A handler's calls are served by `service`, with copies of `extensions`; a caller needs
-    /// neither. Must be called within a tokio runtime.
+    /// neither. `guard` is dropped when the tunnel has gone, also if that is because the runtime
+    /// shuts down. Must be called within a tokio runtime.
     pub fn start(
         &self,
         offer: Offer,
         inbound: Body,
         service: Option<(CallService, http::Extensions)>,
+        guard: impl Any + Send,
     ) {
-        self.shared
-            .with(|state| state.conn.start(Instant::now(), offer));
+        self.shared.with(|state| state.conn.start(now(), offer));
         let server = service.map(|(service, mut extensions)| {
             extensions.insert(self.shared.info.clone());
             Server::new(service, extensions)
@@ -79,7 +81,9 @@ impl Tunnel {
             inbound,
             self.config.max_frame_size(),
             server,
+            Box::new(guard),
         ));
+        self.shared.with(|state| state.set_driven());
     }
 
     /// Waits until calls can be made.
@@ -90,6 +94,11 @@ impl Tunnel {
     pub async fn ready(&self) -> Result<(), EndReason> {
         let life = self.shared.wait_life(|life| *life != Life::Opening).await;
         life.end_reason().cloned().map_or(Ok(()), Err)
+    }
+
+    /// How the tunnel ended, if it has.
+    pub fn end_reason(&self) -> Option<EndReason> {
+        self.shared.end_reason()
     }
 
     /// Waits until the tunnel has ended, and its outer stream with it.
@@ -112,8 +121,7 @@ impl Tunnel {
     /// Begins to end the tunnel in order; see
     /// [`Connection::drain`](tunnel_core::Connection::drain).
     pub fn drain(&self, deadline: Option<Instant>) {
-        self.shared
-            .with(|state| state.conn.drain(Instant::now(), deadline));
+        self.shared.with(|state| state.conn.drain(now(), deadline));
     }
 
     /// Ends the tunnel now.

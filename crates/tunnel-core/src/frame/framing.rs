@@ -139,6 +139,10 @@ impl Deframer {
     ///
     /// Chunks wait for [`next`](Self::next): one that pushes without taking
     /// holds all it pushed. After an error the chunk is dropped.
+    ///
+    /// A chunk should own its memory, or most of it: the rule by which `next`
+    /// copies goes by the chunk's length, and a short slice of a large buffer
+    /// keeps all of the buffer alive unseen.
     pub fn push(&mut self, chunk: Bytes) {
         if chunk.is_empty() || self.failed.is_some() {
             return;

@@ -300,6 +300,18 @@ mod tests {
     }
 
     #[test]
+    fn however_small_the_grants_few_limits_are_remembered() {
+        let mut w = RecvWindow::new(10_000);
+        assert!(w.receive(10_000));
+        for _ in 0..5000 {
+            w.take(1);
+            assert_eq!(w.grant(), 1);
+        }
+        assert_eq!(w.superseded.len(), MAX_SUPERSEDED);
+        assert!(w.holds_back_sender(), "the first of them counts");
+    }
+
+    #[test]
     fn the_sum_of_unread_and_grantable_bytes_never_exceeds_the_window() {
         let mut w = RecvWindow::new(1000);
         for step in 1..200u64 {

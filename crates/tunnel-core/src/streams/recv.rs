@@ -346,6 +346,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_leaves_no_buffer_behind() {
+        let config = Config::default();
+        let mut r = half(65_536);
+        for _ in 0..60 {
+            r.begin(1000, Bytes::from(vec![1; 1000]), &config)
+                .expect("fits");
+        }
+        while r.next_chunk(65_536).is_some() {}
+        assert_eq!((r.small.capacity(), r.sizes.bytes.capacity()), (0, 0));
+        assert!(r.slices.capacity() <= 8);
+    }
+
+    #[test]
     fn a_large_message_is_held_until_a_quarter_of_it_has_arrived() {
         let config = Config::default();
         let mut r = half(1 << 20);

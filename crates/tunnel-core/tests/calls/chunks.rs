@@ -31,14 +31,7 @@ fn every_size_is_cut_at_16384_bytes_and_arrives_whole() {
         let id = p.call();
         p.caller.conn.send(id).message(bytes(size)).unwrap();
         let mut reader = Reader::new(id);
-        loop {
-            p.pump();
-            if reader.read_all(&mut p.handler.conn) == Read::Pending
-                && !p.handler.conn.wants_transmit()
-            {
-                break;
-            }
-        }
+        p.read_until(Side::Handler, &mut reader, 1);
         assert_eq!(reader.messages.len(), 1, "{size}");
         assert!(reader.messages[0] == pattern(size), "{size}");
 
@@ -137,7 +130,7 @@ fn a_message_larger_than_the_window_is_held_until_a_quarter_has_arrived() {
     let size = 1000;
     p.caller.conn.send(id).message(bytes(size)).unwrap();
     let mut arrived = 0;
-    loop {
+    for _ in 0..10 {
         p.write(Side::Caller, usize::MAX);
         arrived += p.caller.take_log().iter().map(payload_len).sum::<usize>();
         p.carry(Side::Caller, usize::MAX);
@@ -160,6 +153,31 @@ fn a_message_larger_than_the_window_is_held_until_a_quarter_has_arrived() {
     );
     let stats = p.handler.conn.stats();
     assert_eq!((stats.unread_bytes, stats.spare_used), (0, 0));
+}
+
+#[test]
+fn pieces_of_all_sizes_that_lie_unread_keep_their_order() {
+    let mut p = Pair::new(Config::default());
+    let id = p.call();
+    let lengths = [3, 2000, 1, 1, 1023, 1024, 1025, 10, 5000, 7];
+    let whole = pattern(lengths.iter().sum());
+    p.caller
+        .conn
+        .send(id)
+        .begin_message(whole.len() as u32)
+        .unwrap();
+    let mut rest = Bytes::from(whole.clone());
+    for len in lengths {
+        p.caller.conn.send(id).write(rest.split_to(len)).unwrap();
+    }
+    for len in lengths {
+        p.caller.conn.send(id).message(bytes(len)).unwrap();
+    }
+    p.pump();
+    let mut reader = Reader::new(id);
+    assert_eq!(reader.read_all(&mut p.handler.conn), Read::Pending);
+    assert!(reader.messages[0] == whole);
+    assert!(reader.messages[1..].iter().eq(&lengths.map(pattern)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tunnel_core::{
 };
 
 use crate::support::pair::Pair;
-use crate::support::reader::{bytes, read_all};
+use crate::support::reader::{Reader, bytes, read_all};
 use crate::support::{letters, opened};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,12 +30,9 @@ fn pair_without_the_word() -> Pair {
 /// The handler answers a call, and the caller reads the answer.
 #[track_caller]
 fn finish(p: &mut Pair, id: StreamId) {
-    p.handler.conn.send(id).message("x".into()).unwrap();
-    p.handler
-        .conn
-        .send(id)
-        .close(Metadata::new(), Status::OK)
-        .unwrap();
+    let mut send = p.handler.conn.send(id);
+    send.message("x".into()).expect("it is open");
+    send.close(Metadata::new(), Status::OK).expect("it is open");
     p.pump();
     let (messages, end) = read_all(&mut p.caller.conn, id);
     assert_eq!(messages.len(), 1);
@@ -85,10 +82,8 @@ fn a_caller_drains_by_itself_without_a_word() {
     assert_eq!(refused, Err(OpenError::Draining));
     p.caller.conn.send(id).message(bytes(100_000)).unwrap();
     p.caller.conn.send(id).finish().unwrap();
-    p.pump();
-    while p.handler.conn.recv(id).read() != Read::HalfClosed {
-        p.pump();
-    }
+    let mut reader = Reader::new(id);
+    p.read_until(Side::Handler, &mut reader, 1);
     finish(&mut p, id);
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
     assert_eq!(p.handler.conn.end_reason(), None, "its transport will say");

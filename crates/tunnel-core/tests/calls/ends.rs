@@ -183,7 +183,8 @@ fn a_status_or_trailers_over_the_limit_are_cut_and_the_code_arrives() {
 fn in_flight() -> (Pair, [StreamId; 3]) {
     let mut p = pair();
     let known = p.call();
-    p.handler.conn.send(known).message("x".into()).unwrap();
+    let said = p.handler.conn.send(known).message("x".into());
+    said.expect("it is open");
     p.pump();
     let written = p.open();
     p.write(Side::Caller, usize::MAX);

@@ -199,7 +199,7 @@ fn a_reader_is_told_once_until_it_has_found_nothing() {
     let mut p = Pair::new(Config::default());
     let id = p.call();
     let readable = Event::Readable(id);
-    let mut told = |p: &mut Pair| {
+    let told = |p: &mut Pair| {
         p.caller.conn.send(id).message("x".into()).unwrap();
         p.pump();
         count(&p.handler.events(), &readable)
@@ -208,10 +208,10 @@ fn a_reader_is_told_once_until_it_has_found_nothing() {
     assert_eq!(told(&mut p), 0, "it has not looked yet");
     assert!(matches!(p.handler.conn.recv(id).read(), Read::Data(_)));
     assert_eq!(told(&mut p), 0, "it has not read all");
-    while p.handler.conn.recv(id).read() != Read::Pending {}
+    assert_eq!(read_all(&mut p.handler.conn, id).1, Read::Pending);
     assert_eq!(told(&mut p), 1, "it waits");
 
-    while p.handler.conn.recv(id).read() != Read::Pending {}
+    assert_eq!(read_all(&mut p.handler.conn, id).1, Read::Pending);
     p.caller.conn.send(id).finish().unwrap();
     p.pump();
     assert_eq!(p.handler.events(), [readable], "the end is told as well");
@@ -266,10 +266,7 @@ fn a_full_buffer_holds_a_writer_back_until_credit_comes() {
     let queued = p.caller.conn.stats().queued_bytes;
     assert!((200_000..201_000).contains(&queued), "{queued}");
     let mut reader = Reader::new(id);
-    while reader.messages.len() < 2 {
-        reader.read_all(&mut p.handler.conn);
-        p.pump();
-    }
+    p.read_until(Side::Handler, &mut reader, 2);
     assert_eq!(count(&p.caller.events(), &Event::Writable(id)), 1);
     assert_eq!(p.caller.conn.stats().queued_bytes, 0);
 }

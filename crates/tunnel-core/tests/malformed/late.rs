@@ -242,9 +242,10 @@ fn sent_many(count: usize) -> (Tunnel, StreamId) {
     let mut tunnel = Tunnel::caller(strict());
     let id = tunnel.lone.open();
     for _ in 0..count {
-        tunnel.lone.conn.send(id).message("x".into()).unwrap();
+        let sent = tunnel.lone.conn.send(id).message("x".into());
+        sent.expect("it is open");
     }
-    tunnel.lone.conn.send(id).finish().unwrap();
+    tunnel.lone.conn.send(id).finish().expect("it is open");
     assert_eq!(tunnel.lone.sent().len(), count + 1);
     (tunnel, id)
 }

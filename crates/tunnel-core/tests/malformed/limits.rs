@@ -268,9 +268,14 @@ fn calls_ended_by_a_fault_of_their_caller_count_like_cancels() {
 
 #[test]
 fn frames_that_say_nothing_up_to_the_limit_are_ignored_and_one_more_ends_the_tunnel() {
-    for nothing in [build::unknown(2), build::update(2, 0), build::more(2, "")] {
+    for (open, nothing) in [
+        (build::open(2), build::unknown(2)),
+        (build::open(2), build::update(2, 0)),
+        (build::open(2), build::more(2, "")),
+        (build::open_zero(2), build::update(2, 5)),
+    ] {
         let mut tunnel = handler(|b| b.max_empty_frames(7));
-        tunnel.lone.accept(2);
+        tunnel.lone.accept_frame(open);
         tunnel.lone.feed(build::begin(2, 9, "x"));
         tunnel.lone.events();
         for _ in 0..7 {

@@ -1,8 +1,6 @@
 //! What a peer can make this side hold: never more than was promised, never by a word alone.
 
-use tunnel_core::{
-    Code, Config, ConfigBuilder, Event, Initiator, Limit, Offer, Read, Side, StreamId,
-};
+use tunnel_core::{Code, Config, ConfigBuilder, Event, Initiator, Limit, Offer, Read, Side};
 
 use crate::support::build::{self, WINDOW};
 use crate::support::lone::Lone;
@@ -85,36 +83,45 @@ fn overcommitted_memory_ends_the_fullest_stream_and_no_other() {
     tunnel.assert_goes_on();
 }
 
-/// A caller with calls whose answers are there, closed, and not read.
-fn unread_answers(count: usize) -> (Tunnel, Vec<StreamId>) {
-    let mut tunnel = Tunnel::caller(overcommitted());
-    let ids: Vec<_> = (0..count).map(|_| tunnel.lone.open()).collect();
-    for &id in &ids {
-        tunnel
-            .lone
-            .feed(build::message(id.value(), vec![0; 60_000]));
-        tunnel.lone.feed(build::close(id.value(), Code::Ok));
-        assert!(tunnel.lone.conn.stats().unread_bytes <= 2 * WINDOW as usize);
-    }
-    (tunnel, ids)
+#[test]
+fn overcommitted_memory_that_is_free_takes_large_messages() {
+    let mut tunnel = Tunnel::handler(overcommitted());
+    let id = tunnel.lone.accept(2);
+    let size = 7 * WINDOW;
+    tunnel
+        .lone
+        .feed(build::begin(2, size, vec![0; WINDOW as usize]));
+    assert_eq!(
+        tunnel.lone.conn.recv(id).read(),
+        Read::Pending,
+        "it is held back"
+    );
+    assert_eq!(tunnel.lone.sent(), [build::update(2, WINDOW)]);
+    tunnel.lone.feed(build::more(2, vec![0; WINDOW as usize]));
+    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Data(_)));
+    tunnel.assert_goes_on();
 }
 
 #[test]
 fn overcommitted_memory_takes_from_answers_that_are_closed_as_well() {
-    let (mut tunnel, ids) = unread_answers(10);
-    let mut whole = 0;
-    for id in ids {
-        match tunnel.lone.conn.recv(id).read() {
-            Read::Data(chunk) => {
-                assert!(chunk.ends);
-                assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Closed(_)));
-                whole += 1;
-            }
-            Read::Failed(error) => assert_eq!(error.code, Code::ResourceExhausted),
-            read => panic!("{read:?}"),
-        }
+    let mut tunnel = Tunnel::caller(overcommitted());
+    let ids = [(); 3].map(|()| tunnel.lone.open());
+    for (id, size) in ids.into_iter().zip([50_000, 60_000, 30_000]) {
+        tunnel.lone.feed(build::message(id.value(), vec![0; size]));
+        tunnel.lone.feed(build::close(id.value(), Code::Ok));
     }
-    assert_eq!(whole, 2);
+    assert_eq!(tunnel.lone.conn.stats().unread_bytes, 80_000);
+    let error = tunnel.failed(ids[1]);
+    assert_eq!(
+        (error.code, error.initiator),
+        (Code::ResourceExhausted, Initiator::Library)
+    );
+    for id in [ids[0], ids[2]] {
+        let (messages, end) = crate::read_all(&mut tunnel.lone.conn, id);
+        assert_eq!(messages.len(), 1);
+        assert!(matches!(end, Read::Closed(_)));
+    }
+    assert_eq!(tunnel.lone.sent(), [], "there is nothing to cancel");
     tunnel.assert_goes_on();
 }
 

@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use tunnel_core::{Config, Connection, Event, Frame, Metadata, Offer, Side, StreamId};
+use tunnel_core::{Config, Connection, Event, Frame, Metadata, Offer, Read, Side, StreamId};
 
+use super::reader::Reader;
 use super::{Written, opened};
 
 /// One end, and the pipe that leads away from it.
@@ -147,6 +148,24 @@ impl Pair {
             from.conn.wants_transmit() || (!from.pipe.is_empty() && to.conn.wants_input())
         };
         moves(&self.caller, &self.handler) || moves(&self.handler, &self.caller)
+    }
+
+    /// Moves everything, and reads one stream at one end until so many messages are whole.
+    #[track_caller]
+    pub(crate) fn read_until(&mut self, at: Side, reader: &mut Reader, messages: usize) {
+        for _ in 0..10_000 {
+            self.pump();
+            let read = reader.read_all(&mut self.end(at).conn);
+            if reader.messages.len() >= messages {
+                self.pump();
+                return;
+            }
+            assert_eq!(read, Read::Pending, "{} are whole", reader.messages.len());
+        }
+        panic!(
+            "{} messages are whole, and no more come",
+            reader.messages.len()
+        );
     }
 
     /// Lets time pass at both ends.

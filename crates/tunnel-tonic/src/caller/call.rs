@@ -4,25 +4,27 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tonic::body::Body;
 use tunnel_core::{CloseStream, Metadata, Read, StreamId};
 
-use super::ResponseBody;
 use super::pump::RequestPump;
+use super::queue::Queue;
+use super::{Handle, ResponseBody};
 use crate::message::{SplitError, Splitter};
-use crate::shared::{Failure, Shared, State};
+use crate::shared::{Failure, Shared, State, now};
 use crate::status;
 
 /// How much of a request body is gathered before its call is opened, in bytes.
 const GATHER: usize = 64 << 10;
+
+/// What a data frame of a body counts beyond its bytes, so that empty ones come to an end too.
+const FRAME_OVERHEAD: usize = 16;
 
 /// A call that exists in the tunnel. Dropping it before its end cancels it at the far end.
 #[derive(Debug)]
@@ -52,22 +54,25 @@ impl CallGuard {
 impl Drop for CallGuard {
     fn drop(&mut self) {
         let (id, ended) = (self.id, self.ended);
-        self.shared.with(|state| {
+        let _slot = self.shared.with(|state| {
             if !ended {
                 state.conn.cancel(id);
             }
-            state.release(id);
+            state.release(id)
         });
     }
 }
 
-/// Ends a call because its request body failed.
-pub(crate) fn fail_body(state: &mut State, id: StreamId, status: Status) {
+/// Ends a call because its request body failed. Returns how it had failed before, to be dropped
+/// without the lock.
+#[must_use = "to be dropped without the lock"]
+pub(crate) fn fail_body(state: &mut State, id: StreamId, status: Status) -> Option<Failure> {
     state.conn.cancel(id);
-    if let Some(slot) = state.slot(id) {
-        slot.failed = Some(Failure::Body(Box::new(status)));
-    }
     state.wake_reader(id);
+    state
+        .slot(id)?
+        .failed
+        .replace(Failure::Body(Box::new(status)))
 }
 
 /// The response of a call through a tunnel: a future of its headers and body.
@@ -81,10 +86,7 @@ enum Stage {
     /// Not yet polled.
     New(Box<Request>),
     /// Waits for a place among the calls in flight.
-    Queued(
-        BoxFuture<'static, Option<OwnedSemaphorePermit>>,
-        Box<Request>,
-    ),
+    Queued(Queue, Box<Request>),
     /// Waits for response headers.
     Open(CallGuard),
     /// Has resolved.
@@ -92,13 +94,13 @@ enum Stage {
 }
 
 /// What a call is made of.
-pub(crate) struct Request {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) method: String,
-    pub(crate) headers: Metadata,
-    pub(crate) body: Body,
-    pub(crate) places: Option<Arc<Semaphore>>,
-    pub(crate) refused: Option<Status>,
+pub(super) struct Request {
+    /// Keeps the tunnel open until the call is.
+    pub(super) handle: Arc<Handle>,
+    pub(super) method: String,
+    pub(super) headers: Metadata,
+    pub(super) body: Body,
+    pub(super) refused: Option<Status>,
 }
 
 impl std::fmt::Debug for ResponseFuture {
@@ -116,7 +118,7 @@ impl std::fmt::Debug for ResponseFuture {
 }
 
 impl ResponseFuture {
-    pub(crate) fn new(request: Request) -> Self {
+    pub(super) fn new(request: Request) -> Self {
         Self {
             stage: Stage::New(Box::new(request)),
         }
@@ -149,6 +151,7 @@ fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
                 return Gathered { data, end };
             }
             Poll::Ready(Some(Ok(frame))) => {
+                size += FRAME_OVERHEAD;
                 if let Ok(bytes) = frame.into_data() {
                     size += bytes.len();
                     data.push(bytes);
@@ -166,31 +169,32 @@ fn open(
     cx: &mut Context<'_>,
 ) -> Result<CallGuard, Status> {
     let Request {
-        shared,
+        handle,
         method,
         headers,
         mut body,
         refused,
-        ..
     } = request;
     if let Some(status) = refused {
         return Err(status);
     }
-    let Gathered { data, end } = gather(&mut body, cx);
+    let Gathered { mut data, end } = gather(&mut body, cx);
     let finished = match end {
         Some(Err(status)) => return Err(status),
         Some(Ok(())) => true,
         None => false,
     };
+    let shared = handle.shared.clone();
     let mut splitter = Splitter::default();
     let id = shared.with(|state| {
         let id = state
             .conn
-            .open(Instant::now(), &method, headers)
+            .open(now(), &method, headers)
             .map_err(status::from_open_error)?;
-        let fed = data
-            .into_iter()
-            .try_for_each(|bytes| splitter.feed(bytes, &mut state.conn.send(id)));
+        let fed = data.iter_mut().try_for_each(|bytes| {
+            let bytes = std::mem::take(bytes);
+            splitter.feed(bytes, &mut state.conn.send(id))
+        });
         let fed = fed.and_then(|()| match finished {
             true => finish(state, id, &splitter),
             false => Ok(()),
@@ -236,17 +240,21 @@ impl Future for ResponseFuture {
         loop {
             match std::mem::replace(&mut this.stage, Stage::Done) {
                 Stage::New(request) => {
-                    this.stage = match take_place(request, cx) {
-                        Ok(guard) => Stage::Open(guard?),
-                        Err((queue, request)) => Stage::Queued(queue, request),
+                    this.stage = match Queue::enter(&request.handle, &request.headers) {
+                        Ok(place) => Stage::Open(open(*request, place, cx)?),
+                        Err(queue) => Stage::Queued(queue, request),
                     };
                 }
-                Stage::Queued(mut queue, request) => match queue.as_mut().poll(cx) {
+                Stage::Queued(mut queue, mut request) => match queue.poll(cx) {
                     Poll::Pending => {
                         this.stage = Stage::Queued(queue, request);
                         return Poll::Pending;
                     }
-                    Poll::Ready(permit) => this.stage = Stage::Open(open(*request, permit, cx)?),
+                    Poll::Ready(place) => {
+                        let place = Some(place?);
+                        queue.shorten_timeout(&mut request.headers);
+                        this.stage = Stage::Open(open(*request, place, cx)?);
+                    }
                 },
                 Stage::Open(guard) => {
                     let mut guard = Some(guard);
@@ -262,27 +270,6 @@ impl Future for ResponseFuture {
                     )));
                 }
             }
-        }
-    }
-}
-
-type Queue = BoxFuture<'static, Option<OwnedSemaphorePermit>>;
-
-/// Opens the call at once if there is a place for it, or says what to wait for.
-#[allow(clippy::type_complexity)]
-fn take_place(
-    request: Box<Request>,
-    cx: &mut Context<'_>,
-) -> Result<Result<CallGuard, Status>, (Queue, Box<Request>)> {
-    let Some(places) = &request.places else {
-        return Ok(open(*request, None, cx));
-    };
-    match places.clone().try_acquire_owned() {
-        Ok(permit) => Ok(open(*request, Some(permit), cx)),
-        Err(_) => {
-            let places = places.clone();
-            let queue = Box::pin(async move { places.acquire_owned().await.ok() });
-            Err((queue, request))
         }
     }
 }
@@ -318,13 +305,13 @@ fn poll_headers(
             *guard = None;
             Poll::Ready(Ok(trailers_only(close)))
         }
-        (None, Read::Failed(error)) => {
+        (None, read) => {
+            let status = match read {
+                Read::Failed(error) => status::from_stream_error(error),
+                _ => call.gone(),
+            };
             call.ended = true;
-            Poll::Ready(Err(status::from_stream_error(error)))
-        }
-        (None, _) => {
-            let status = call.gone();
-            call.ended = true;
+            *guard = None;
             Poll::Ready(Err(status))
         }
     }

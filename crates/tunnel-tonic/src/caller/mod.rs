@@ -3,11 +3,12 @@
 mod body;
 mod call;
 mod pump;
+mod queue;
 
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tonic::Status;
@@ -17,7 +18,7 @@ use tunnel_core::{EndReason, Stats};
 
 use crate::TunnelInfo;
 use crate::info::TunnelId;
-use crate::shared::{Life, Shared};
+use crate::shared::{Life, Shared, now};
 
 pub use body::ResponseBody;
 pub use call::ResponseFuture;
@@ -35,7 +36,8 @@ pub struct TunnelChannel {
     handle: Arc<Handle>,
 }
 
-/// What the clones of a channel share. The calls hold the tunnel itself, not this.
+/// What the clones of a channel share, and the calls that were made but have not begun. Calls
+/// in flight hold the tunnel itself.
 struct Handle {
     shared: Arc<Shared>,
     /// Places for calls in flight, where calls wait for one.
@@ -44,8 +46,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared
-            .with(|state| state.conn.drain(Instant::now(), None));
+        self.shared.with(|state| state.conn.drain(now(), None));
     }
 }
 
@@ -80,12 +81,12 @@ impl TunnelChannel {
 
     /// How the tunnel ended, if it has.
     pub fn end_reason(&self) -> Option<EndReason> {
-        self.shared().life().end_reason().cloned()
+        self.shared().end_reason()
     }
 
-    /// Whether calls can still be made.
+    /// Whether calls can still be made: the tunnel has not ended, and neither end is draining it.
     pub fn is_open(&self) -> bool {
-        self.end_reason().is_none()
+        self.shared().takes_calls()
     }
 
     /// Waits until the tunnel has ended, for whatever reason, and says which.
@@ -103,7 +104,7 @@ impl TunnelChannel {
     /// Ends the tunnel in order: new calls fail with UNAVAILABLE, calls in flight have until
     /// the deadline. Waits for the end, and returns how the tunnel ended.
     pub async fn drain(&self, deadline: Duration) -> EndReason {
-        let now = Instant::now();
+        let now = now();
         self.shared()
             .with(|state| state.conn.drain(now, now.checked_add(deadline)));
         self.wait(|life| matches!(life, Life::Gone(_))).await
@@ -151,11 +152,10 @@ impl Service<http::Request<Body>> for TunnelChannel {
             .get("grpc-encoding")
             .is_some_and(|encoding| encoding != "identity");
         ResponseFuture::new(call::Request {
-            shared: self.shared().clone(),
+            handle: self.handle.clone(),
             method: parts.uri.path().to_owned(),
             headers: crate::headers::to_wire(&parts.headers),
             body,
-            places: self.handle.places.clone(),
             refused: compressed.then(crate::message::compressed),
         })
     }

@@ -17,6 +17,9 @@ use super::call::{fail_body, finish};
 use crate::message::{SplitError, Splitter};
 use crate::shared::Shared;
 
+/// How many pieces of a body are moved before other tasks get a turn.
+const PIECES_PER_TURN: usize = 32;
+
 /// Moves a request body into its stream.
 pub(crate) struct RequestPump {
     shared: Arc<Shared>,
@@ -48,7 +51,7 @@ impl RequestPump {
     fn fail(&mut self, status: Status) {
         self.done = true;
         let id = self.id;
-        self.shared.with(|state| fail_body(state, id, status));
+        let _before = self.shared.with(|state| fail_body(state, id, status));
     }
 }
 
@@ -58,7 +61,7 @@ impl Future for RequestPump {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         let id = this.id;
-        loop {
+        for _ in 0..PIECES_PER_TURN {
             // Registers in any case: the death of the call must wake a body that waits.
             let writable = this.shared.with(|state| {
                 state.wait_write(id, cx.waker());
@@ -94,6 +97,8 @@ impl Future for RequestPump {
                 return Poll::Ready(());
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -104,6 +109,6 @@ impl Drop for RequestPump {
             self.fail(Status::internal("the request stream was dropped"));
         }
         let id = self.id;
-        self.shared.with(|state| state.release(id));
+        let _slot = self.shared.with(|state| state.release(id));
     }
 }

@@ -43,9 +43,14 @@ impl RequestBody {
         let (id, gatherer) = (self.id, &mut self.gatherer);
         self.shared.with(|state| {
             let read = gatherer.read(&mut state.conn.recv(id));
-            if matches!(read, Gathered::Pending) {
-                state.wait_read(id, cx.waker());
+            if !matches!(read, Gathered::Pending) {
+                return read;
             }
+            // A call that was closed goes without a word to those who still read it.
+            if state.slot(id).is_none_or(|slot| slot.unserved) {
+                return Gathered::End(Read::Gone);
+            }
+            state.wait_read(id, cx.waker());
             read
         })
     }
@@ -109,6 +114,6 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         let id = self.id;
-        self.shared.with(|state| state.release(id));
+        let _slot = self.shared.with(|state| state.release(id));
     }
 }

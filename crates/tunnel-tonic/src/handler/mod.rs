@@ -74,14 +74,14 @@ impl fmt::Debug for CallService {
 pub(crate) struct Server {
     service: CallService,
     /// What the opening request knew; each call gets a copy.
-    extensions: http::Extensions,
+    extensions: Arc<http::Extensions>,
 }
 
 impl Server {
     pub(crate) fn new(service: CallService, extensions: http::Extensions) -> Self {
         Self {
             service,
-            extensions,
+            extensions: Arc::new(extensions),
         }
     }
 
@@ -89,35 +89,38 @@ impl Server {
     pub(crate) fn spawn(&self, shared: &Arc<Shared>, opened: Opened) {
         let body = RequestBody::new(shared.clone(), opened.id);
         let id = opened.id;
-        let Some(request) = self.request(&opened, body) else {
-            shared.with(|state| {
+        let Some(mut request) = request(&opened, body) else {
+            let _slot = shared.with(|state| {
                 let status = WireStatus::new(
                     Code::Unimplemented,
                     format!("no such method: {:?}", opened.method),
                 );
                 state.conn.reset(id, status);
-                state.release(id);
+                state.release(id)
             });
             return;
         };
-        // The service may do anything when it is called: it runs, and panics, in the task.
-        let service = self.service.clone();
-        let handler = async move { (service.call)(request).await }.boxed();
-        tokio::spawn(ServeCall::new(shared.clone(), id, handler));
+        // The service may do anything when it is called, and what is in the extensions when it
+        // is cloned: that runs, and panics, in the task.
+        let (service, extensions) = (self.service.clone(), self.extensions.clone());
+        let handler = async move {
+            *request.extensions_mut() = (*extensions).clone();
+            (service.call)(request).await
+        };
+        tokio::spawn(ServeCall::new(shared.clone(), id, handler.boxed()));
     }
+}
 
-    /// The call as tonic knows requests; `None` if its method is no path.
-    fn request(&self, opened: &Opened, body: RequestBody) -> Option<http::Request<Body>> {
-        let path = http::uri::PathAndQuery::try_from(opened.method.as_str()).ok()?;
-        let mut request = http::Request::new(Body::new(body));
-        *request.method_mut() = http::Method::POST;
-        *request.version_mut() = http::Version::HTTP_2;
-        *request.uri_mut() = http::Uri::from(path);
-        let headers = request.headers_mut();
-        crate::headers::from_wire(&opened.headers, headers);
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        *request.extensions_mut() = self.extensions.clone();
-        Some(request)
-    }
+/// The call as tonic knows requests; `None` if its method is no path.
+fn request(opened: &Opened, body: RequestBody) -> Option<http::Request<Body>> {
+    let path = http::uri::PathAndQuery::try_from(opened.method.as_str()).ok()?;
+    let mut request = http::Request::new(Body::new(body));
+    *request.method_mut() = http::Method::POST;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.uri_mut() = http::Uri::from(path);
+    let headers = request.headers_mut();
+    crate::headers::from_wire(&opened.headers, headers);
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    Some(request)
 }

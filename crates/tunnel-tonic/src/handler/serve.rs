@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::HeaderMap;
 use http_body::Body as _;
 use tonic::Status;
 use tonic::body::Body;
@@ -20,6 +19,12 @@ use crate::status;
 
 /// How much of a response body is gathered before it is put on the stream, in bytes.
 const GATHER: usize = 64 << 10;
+
+/// What a data frame of a body counts beyond its bytes, so that empty ones come to an end too.
+const FRAME_OVERHEAD: usize = 16;
+
+/// How often a response body is gathered before other tasks get a turn.
+const GATHERS_PER_TURN: usize = 16;
 
 /// Serves one call: runs its handler, then moves its response into the stream.
 ///
@@ -42,17 +47,24 @@ enum Stage {
 struct Response {
     /// Response headers that were not put on the stream yet.
     head: Option<Metadata>,
-    http_status: http::StatusCode,
     body: Body,
     splitter: Splitter,
 }
 
-/// How a response body ended.
-enum End {
-    Trailers(HeaderMap),
-    Nothing,
-    Failed(Status),
-    Panicked,
+/// How a call stands, seen from outside.
+enum Look {
+    /// It is over, and the handler of no use any more.
+    Over,
+    /// It goes on, but takes no more data now; the task will be woken.
+    Full,
+    /// It goes on.
+    Writable,
+}
+
+/// The end of a response, as frames carry it.
+struct End {
+    trailers: Metadata,
+    status: WireStatus,
 }
 
 /// What one look at a response body found.
@@ -65,6 +77,11 @@ struct Gathered {
 
 fn panicked() -> WireStatus {
     WireStatus::new(Code::Internal, "the handler panicked")
+}
+
+/// The status of a response that ended without one.
+fn without_status() -> WireStatus {
+    status::from_http_status(http::StatusCode::OK)
 }
 
 impl ServeCall {
@@ -81,50 +98,49 @@ impl ServeCall {
         }
     }
 
-    /// Registers for what may wake this task from outside; `false` if the call is over.
-    fn is_wanted(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Looks at the call from outside, and registers for what may wake this task from there.
+    fn look(&self, cx: &Context<'_>) -> Look {
         let id = self.id;
         self.shared.with(|state| {
             state.wait_write(id, cx.waker());
-            state.slot(id).is_some_and(|slot| slot.failed.is_none())
+            if state.slot(id).is_none_or(|slot| slot.failed.is_some()) {
+                return Look::Over;
+            }
+            writable(state, id)
         })
     }
 
-    /// Runs the handler until it answers.
-    fn poll_handler(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Stage::Handling(handler) = &mut self.stage else {
-            return Poll::Ready(());
-        };
-        match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(response)) => {
-                self.stage = self.respond(response);
-                Poll::Ready(())
-            }
-            Err(_) => {
-                let id = self.id;
-                self.shared.with(|state| state.conn.reset(id, panicked()));
-                self.stage = Stage::Done;
-                Poll::Ready(())
-            }
+    /// Goes on with whatever is to be done. All code of the user runs in here.
+    fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Stage::Handling(handler) = &mut self.stage {
+            let Poll::Ready(response) = handler.as_mut().poll(cx) else {
+                return Poll::Pending;
+            };
+            // Its drop may still panic: before anything was answered.
+            self.stage = Stage::Done;
+            self.stage = self.respond(response);
         }
+        self.poll_response(cx)
     }
 
     /// Begins to move a response; one that is nothing but a status is moved at once.
     fn respond(&self, response: http::Response<Body>) -> Stage {
         let (parts, body) = response.into_parts();
         let head = crate::headers::to_wire(&parts.headers);
-        if let Some(status) = status::from_headers(&parts.headers) {
-            let id = self.id;
-            self.shared.with(|state| close(state, id, head, status));
-            return Stage::Done;
-        }
-        Stage::Responding(Box::new(Response {
-            head: Some(head),
-            http_status: parts.status,
-            body,
-            splitter: Splitter::default(),
-        }))
+        let status = match status::from_headers(&parts.headers) {
+            None if parts.status == http::StatusCode::OK => {
+                return Stage::Responding(Box::new(Response {
+                    head: Some(head),
+                    body,
+                    splitter: Splitter::default(),
+                }));
+            }
+            None => status::from_http_status(parts.status),
+            Some(status) => status,
+        };
+        self.shared
+            .with(|state| close(state, self.id, head, status));
+        Stage::Done
     }
 
     /// Moves the response body on.
@@ -133,55 +149,57 @@ impl ServeCall {
             return Poll::Ready(());
         };
         let id = self.id;
-        loop {
-            let gathered = gather(&mut response.body, cx);
-            let pending = gathered.pending;
-            let moved = self
+        for _ in 0..GATHERS_PER_TURN {
+            let mut gathered = gather(&mut response.body, cx);
+            let look = self
                 .shared
-                .with(|state| response.put(state, id, gathered, cx));
-            match moved {
-                Moved::Over => return Poll::Ready(()),
-                Moved::Full => return Poll::Pending,
-                Moved::On if pending => return Poll::Pending,
-                Moved::On => {}
+                .with(|state| response.put(state, id, &mut gathered, cx));
+            match look {
+                Look::Over => return Poll::Ready(()),
+                Look::Full => return Poll::Pending,
+                Look::Writable if gathered.pending => return Poll::Pending,
+                Look::Writable => {}
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Drops the handler, whose drop may panic: the call has ended by then.
+    fn drop_handler(&mut self) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Done);
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(stage)));
     }
 }
 
-/// What putting data on the stream came to.
-enum Moved {
-    /// There is room for more.
-    On,
-    /// There is not; the task will be woken.
-    Full,
-    /// The call has ended, one way or the other.
-    Over,
+fn writable(state: &mut State, id: StreamId) -> Look {
+    match state.conn.send(id).is_writable() {
+        Ok(true) => Look::Writable,
+        Ok(false) => Look::Full,
+        Err(_) => Look::Over,
+    }
 }
 
 impl Response {
+    /// Puts what was gathered on the stream.
     fn put(
         &mut self,
         state: &mut State,
         id: StreamId,
-        gathered: Gathered,
+        gathered: &mut Gathered,
         cx: &Context<'_>,
-    ) -> Moved {
+    ) -> Look {
         match self.try_put(state, id, gathered) {
-            Ok(true) => Moved::Over,
+            Ok(true) => Look::Over,
             Ok(false) => {
                 state.wait_write(id, cx.waker());
-                match state.conn.send(id).is_writable() {
-                    Ok(true) => Moved::On,
-                    Ok(false) => Moved::Full,
-                    Err(_) => Moved::Over,
-                }
+                writable(state, id)
             }
-            Err(SplitError::Gone) => Moved::Over,
+            Err(SplitError::Gone) => Look::Over,
             Err(SplitError::Malformed(status)) => {
-                let (_, status) = status::to_wire_status(status);
+                let (_, status) = status::to_wire_status(&status);
                 state.conn.reset(id, status);
-                Moved::Over
+                Look::Over
             }
         }
     }
@@ -191,7 +209,7 @@ impl Response {
         &mut self,
         state: &mut State,
         id: StreamId,
-        gathered: Gathered,
+        gathered: &mut Gathered,
     ) -> Result<bool, SplitError> {
         if let Some(head) = self.head.take() {
             match state.conn.send(id).headers(head) {
@@ -202,38 +220,14 @@ impl Response {
                 other => other?,
             }
         }
-        for data in gathered.data {
+        for data in &mut gathered.data {
+            let data = std::mem::take(data);
             self.splitter.feed(data, &mut state.conn.send(id))?;
         }
-        match gathered.end {
-            None => return Ok(false),
-            Some(End::Panicked) => state.conn.reset(id, panicked()),
-            Some(End::Failed(failure)) => {
-                let (trailers, status) = status::to_wire_status(failure);
-                self.close_or_reset(state, id, trailers, status);
-            }
-            Some(End::Nothing) => {
-                let status = status::from_http_status(self.http_status);
-                self.close_or_reset(state, id, Metadata::new(), status);
-            }
-            Some(End::Trailers(trailers)) => {
-                let status = status::from_headers(&trailers)
-                    .unwrap_or_else(|| status::from_http_status(self.http_status));
-                let trailers = crate::headers::to_wire(&trailers);
-                self.close_or_reset(state, id, trailers, status);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Closes the call in order, or at once if the body ended inside a message.
-    fn close_or_reset(
-        &self,
-        state: &mut State,
-        id: StreamId,
-        trailers: Metadata,
-        status: WireStatus,
-    ) {
+        let Some(End { trailers, status }) = gathered.end.take() else {
+            return Ok(false);
+        };
+        // In order, or at once if the body ended inside a message.
         if self.splitter.is_whole() {
             close(state, id, trailers, status);
         } else if status.code == Code::Ok {
@@ -242,6 +236,7 @@ impl Response {
         } else {
             state.conn.reset(id, status);
         }
+        Ok(true)
     }
 }
 
@@ -258,30 +253,48 @@ fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
     let mut gathered = Gathered::default();
     let mut size = 0;
     while size < GATHER {
-        let poll = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *body).poll_frame(cx)));
-        gathered.end = match poll {
-            Ok(Poll::Pending) => {
+        let frame = match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Pending => {
                 gathered.pending = true;
                 break;
             }
-            Ok(Poll::Ready(Some(Ok(frame)))) => match frame.into_data() {
-                Ok(data) => {
-                    size += data.len();
-                    gathered.data.push(data);
-                    continue;
-                }
-                Err(other) => match other.into_trailers() {
-                    Ok(trailers) => Some(End::Trailers(trailers)),
-                    Err(_) => continue,
-                },
-            },
-            Ok(Poll::Ready(Some(Err(status)))) => Some(End::Failed(status)),
-            Ok(Poll::Ready(None)) => Some(End::Nothing),
-            Err(_) => Some(End::Panicked),
+            Poll::Ready(None) => {
+                gathered.end = Some(End {
+                    trailers: Metadata::new(),
+                    status: without_status(),
+                });
+                break;
+            }
+            Poll::Ready(Some(Err(failure))) => {
+                let (trailers, status) = status::to_wire_status(&failure);
+                gathered.end = Some(End { trailers, status });
+                break;
+            }
+            Poll::Ready(Some(Ok(frame))) => frame,
         };
-        break;
+        size += FRAME_OVERHEAD;
+        match frame.into_data() {
+            Ok(data) => {
+                size += data.len();
+                gathered.data.push(data);
+            }
+            Err(other) => {
+                if let Ok(trailers) = other.into_trailers() {
+                    gathered.end = Some(end_of(&trailers));
+                    break;
+                }
+            }
+        }
     }
     gathered
+}
+
+/// The end that trailers tell.
+fn end_of(trailers: &http::HeaderMap) -> End {
+    End {
+        trailers: crate::headers::to_wire(trailers),
+        status: status::from_headers(trailers).unwrap_or_else(without_status),
+    }
 }
 
 impl Future for ServeCall {
@@ -289,37 +302,46 @@ impl Future for ServeCall {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if this.polled && !this.is_wanted(cx) {
-            this.stage = Stage::Done;
-            return Poll::Ready(());
-        }
-        let first = !this.polled;
-        this.polled = true;
-        if this.poll_handler(cx).is_pending() || this.poll_response(cx).is_pending() {
-            // Nothing was registered before the first poll; the call may have ended since.
-            if first && !this.is_wanted(cx) {
-                this.stage = Stage::Done;
-                return Poll::Ready(());
+        let first = !std::mem::replace(&mut this.polled, true);
+        if !first {
+            match this.look(cx) {
+                Look::Over => {
+                    this.drop_handler();
+                    return Poll::Ready(());
+                }
+                Look::Full => return Poll::Pending,
+                Look::Writable => {}
             }
-            return Poll::Pending;
         }
-        this.stage = Stage::Done;
+        match catch_unwind(AssertUnwindSafe(|| this.work(cx))) {
+            Ok(Poll::Ready(())) => {}
+            // Nothing was registered before the first poll; the call may have ended since.
+            Ok(Poll::Pending) if first && matches!(this.look(cx), Look::Over) => {}
+            Ok(Poll::Pending) => return Poll::Pending,
+            Err(_) => {
+                let id = this.id;
+                this.shared.with(|state| state.conn.reset(id, panicked()));
+            }
+        }
+        this.drop_handler();
         Poll::Ready(())
     }
 }
 
 impl Drop for ServeCall {
     fn drop(&mut self) {
+        // Not done only when the runtime shuts down.
         let unfinished = !matches!(self.stage, Stage::Done);
+        // Outside the lock.
+        self.drop_handler();
         let id = self.id;
-        // Runs the handler's drop, outside the lock.
-        self.stage = Stage::Done;
-        self.shared.with(|state| {
+        let _slot = self.shared.with(|state| {
             if unfinished {
                 let status = WireStatus::new(Code::Unavailable, "the server is shutting down");
                 state.conn.reset(id, status);
             }
-            state.release(id);
+            state.set_unserved(id);
+            state.release(id)
         });
     }
 }

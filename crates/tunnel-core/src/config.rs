@@ -288,8 +288,8 @@ impl ConfigBuilder {
         /// one. Default 1,024. One more ends the tunnel.
         max_empty_frames: usize;
 
-        /// How many calls a peer may open and cancel before their handlers answered, all at
-        /// once. Default 4,096. See
+        /// How many calls a peer may open and end, by a cancel or a fault, before their handlers
+        /// answered, all at once. Default 4,096. See
         /// [`max_cancels_per_second`](Self::max_cancels_per_second).
         max_cancel_burst: u32;
 

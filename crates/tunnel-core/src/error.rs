@@ -156,9 +156,12 @@ pub enum EndReason {
     /// The local application closed it.
     #[error("the tunnel was closed")]
     Closed,
-    /// It was drained: every call finished, or the drain's deadline passed.
+    /// The local application drained it: every call finished, or the drain's deadline passed.
     #[error("the tunnel was drained")]
     Drained,
+    /// The peer drained it, and no call was left.
+    #[error("the peer drained the tunnel")]
+    PeerDrained,
     /// The peer ended it in order.
     #[error("the peer closed the tunnel")]
     PeerClosed,
@@ -172,7 +175,7 @@ impl EndReason {
     pub fn initiator(&self) -> Initiator {
         match self {
             Self::Closed | Self::Drained => Initiator::User,
-            Self::PeerClosed => Initiator::Remote,
+            Self::PeerClosed | Self::PeerDrained => Initiator::Remote,
             Self::Error(e) => e.initiator(),
         }
     }

@@ -75,6 +75,9 @@ impl TunnelServiceHandler {
     /// refused with UNAVAILABLE; calls in flight may go on for `deadline`, then they are ended.
     /// Returns when the last tunnel has gone.
     ///
+    /// The drain goes on when this future is dropped. A second drain can bring the deadline
+    /// forward: one of zero ends all calls now.
+    ///
     /// Give a tonic server a signal that fires after this, for it waits for open tunnels
     /// without end:
     ///

@@ -5,22 +5,23 @@ use std::time::Duration;
 use tonic::Status;
 use tunnel_core::EndReason;
 
-/// Why a tunnel could not be opened.
+/// Why a tunnel could not be opened. The text names the cause down to its root, so there is no
+/// [`source`](std::error::Error::source) to print beside it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TunnelError {
     /// The channel to open it over is not usable: nobody answers at its address, say.
-    #[error("the channel to open the tunnel over failed: {}", root_message(.0))]
-    Channel(#[source] Status),
+    #[error("the channel for the tunnel failed: {}", root_message(.0))]
+    Channel(Status),
     /// The far end refused it, or is no gRPC server.
     #[error("the far end refused the tunnel: {}: {}", .0.code(), .0.message())]
-    Refused(#[source] Status),
+    Refused(Status),
     /// The far end did not answer in time.
     #[error("the far end did not open the tunnel within {0:?}")]
     Timeout(Duration),
     /// It ended before it was ready.
     #[error("the tunnel ended before it was ready: {0}")]
-    Ended(#[source] EndReason),
+    Ended(EndReason),
 }
 
 /// The message of a status with those of the errors behind it: transports say what happened
@@ -30,7 +31,10 @@ pub(crate) fn root_message(status: &Status) -> String {
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
         let more = error.to_string();
-        if !text.contains(&more) {
+        if text.is_empty() || text == "transport error" {
+            // tonic's word for anything a transport says, which says nothing.
+            text = more;
+        } else if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
         source = error.source();

@@ -136,7 +136,11 @@ impl Connection {
             && (self.store.counts.streams == 0 || self.drain_cut)
             && self.store.schedule.is_empty()
         {
-            self.end(EndReason::Drained);
+            self.end(if self.draining {
+                EndReason::Drained
+            } else {
+                EndReason::PeerDrained
+            });
         }
     }
 

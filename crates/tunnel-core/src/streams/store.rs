@@ -429,7 +429,7 @@ impl Rest<'_> {
             }
             None => {
                 self.counts.unwindowed_unread -= more;
-                more > 0 || !self.counts.paused
+                stream.recv.unread() == stream.recv.held || !self.counts.paused
             }
         }
     }

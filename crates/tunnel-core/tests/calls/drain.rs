@@ -56,7 +56,7 @@ fn a_handler_drains_and_both_ends_are_over_when_the_last_call_is() {
     assert_eq!(p.handler.conn.end_reason(), None);
     finish(&mut p, b);
     assert_eq!(p.handler.events(), [DRAINED]);
-    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
+    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::PeerDrained));
     p.assert_idle();
 }
 
@@ -69,8 +69,9 @@ fn a_tunnel_without_calls_drains_at_once_and_says_so_first() {
     assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::Drained));
     assert_eq!(p.caller.conn.end_reason(), None);
     p.carry(Side::Handler, 1);
-    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
-    assert_eq!(p.caller.events(), [Event::GoingAway { last: -1 }, DRAINED]);
+    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::PeerDrained));
+    let ended = Event::Ended(EndReason::PeerDrained);
+    assert_eq!(p.caller.events(), [Event::GoingAway { last: -1 }, ended]);
 }
 
 #[test]
@@ -141,7 +142,7 @@ fn a_caller_told_of_a_drain_gives_up_the_calls_beyond_the_last_one_taken() {
         "neither opened nor cancelled later"
     );
     finish(&mut p, taken);
-    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
+    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::PeerDrained));
 }
 
 #[test]
@@ -159,18 +160,27 @@ fn the_word_of_a_drain_goes_only_to_who_understands_it() {
 
 #[test]
 fn a_drain_asked_for_before_the_tunnel_is_open_takes_place_when_it_is() {
-    for side in [Side::Caller, Side::Handler] {
+    for (side, said) in [(Side::Caller, ""), (Side::Handler, "SC")] {
         let mut p = Pair::unopened(Config::default(), Config::default());
         let now = p.now;
         p.end(side).conn.drain(now, None);
         assert_eq!(p.end(side).conn.end_reason(), None);
         p.start(Offer::ours(), Offer::ours());
         p.pump();
-        assert_eq!(
-            p.end(side).conn.end_reason(),
-            Some(&EndReason::Drained),
-            "{side:?}"
-        );
+        let end = p.end(side);
+        assert_eq!(end.conn.end_reason(), Some(&EndReason::Drained), "{side:?}");
+        assert_eq!(end.events(), [Event::Ready, DRAINED]);
+        assert_eq!(letters(&end.log), said);
+    }
+}
+
+#[test]
+fn a_drain_asked_for_before_a_tunnel_without_negotiation_ends_it_as_it_opens() {
+    for side in [Side::Caller, Side::Handler] {
+        let mut p = Pair::unopened(Config::default(), Config::default());
+        let now = p.now;
+        p.end(side).conn.drain(now, None);
+        p.start(Offer::default(), Offer::default());
         assert_eq!(p.end(side).events(), [Event::Ready, DRAINED]);
     }
 }
@@ -198,7 +208,7 @@ fn a_drains_deadline_cuts_the_calls_in_flight() {
         panic!("the caller was told")
     };
     assert_eq!(close.status.code, Code::Unavailable);
-    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
+    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::PeerDrained));
     p.assert_idle();
 }
 

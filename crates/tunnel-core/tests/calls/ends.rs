@@ -56,6 +56,7 @@ fn a_call_cancelled_before_it_was_sent_is_never_sent() {
     let id = p.open();
     p.caller.conn.send(id).message("x".into()).unwrap();
     p.caller.conn.cancel(id);
+    assert!(!p.caller.conn.wants_transmit(), "nothing of it is left");
     p.pump();
     assert_eq!(letters(&p.caller.log), "");
     assert_eq!(p.handler.events(), []);

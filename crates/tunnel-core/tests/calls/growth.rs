@@ -4,7 +4,8 @@ use tunnel_core::{Config, ConfigBuilder, Event, Read, Side};
 
 use crate::support::build::WINDOW;
 use crate::support::pair::Pair;
-use crate::support::reader::{Reader, bytes};
+use crate::support::reader::{Reader, bytes, read_all};
+use crate::support::updates;
 
 /// How an application reads.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +21,21 @@ enum Habit {
 /// A long upload over a pipe in which frames stay for half a round trip; how many bytes arrive
 /// in the last of some round trips.
 fn upload(p: &mut Pair, reader: &mut Reader, habit: Habit, round_trips: usize) -> usize {
+    upload_by(p, reader, habit, round_trips, 60_000)
+}
+
+fn upload_by(
+    p: &mut Pair,
+    reader: &mut Reader,
+    habit: Habit,
+    round_trips: usize,
+    message: usize,
+) -> usize {
     let id = reader.id;
     let mut last = 0;
     for _ in 0..round_trips {
         while p.caller.conn.send(id).is_writable() == Ok(true) {
-            let sent = p.caller.conn.send(id).message(bytes(60_000));
+            let sent = p.caller.conn.send(id).message(bytes(message));
             sent.expect("it is writable");
         }
         // What was under way arrives; what is written meanwhile stays under way.
@@ -71,6 +82,39 @@ fn a_window_grows_to_its_cap_when_the_reader_keeps_up_and_the_way_is_long() {
         p.pump();
         p.assert_idle();
     }
+}
+
+#[test]
+fn a_window_grows_by_messages_of_one_frame_as_well() {
+    let mut p = Pair::new(config(|b| b));
+    let mut reader = Reader::new(p.call());
+    upload_by(&mut p, &mut reader, Habit::Together, 40, 16_384);
+    let grown = p.handler.conn.stats().spare_used;
+    assert_eq!(grown, (1 << 20) - WINDOW as usize);
+}
+
+#[test]
+fn a_window_grows_as_soon_as_its_reader_has_read_all_that_was_granted() {
+    let mut p = Pair::new(config(|b| b));
+    let id = p.call();
+    for _ in 0..4 {
+        let sent = p.caller.conn.send(id).message(bytes(WINDOW as usize / 4));
+        sent.expect("it is open");
+    }
+    p.flush(Side::Caller);
+    assert!(matches!(p.handler.conn.recv(id).read(), Read::Data(_)));
+    p.write(Side::Handler, usize::MAX);
+    let (_, end) = read_all(&mut p.handler.conn, id);
+    assert_eq!(end, Read::Pending);
+    assert_eq!(
+        p.handler.conn.stats().spare_used,
+        WINDOW as usize,
+        "it is twice as large"
+    );
+    p.handler.take_log();
+    p.write(Side::Handler, usize::MAX);
+    // Three quarters that were read, and the growth.
+    assert_eq!(updates(&p.handler.log), [WINDOW / 4 * 3 + WINDOW]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::streams::recv::{Chunk, RecvEnd};
 use crate::streams::send::Head;
 use crate::streams::state::{RecvState, SendState};
 use crate::streams::store::{Rest, Stream};
-use crate::{Code, Initiator, Limit, Metadata, Side, Status, StreamError, WriteError};
+use crate::{Metadata, Side, Status, StreamError, WriteError};
 
 /// The sending half of one stream; from [`Connection::send`].
 #[derive(Debug)]
@@ -218,8 +218,9 @@ impl<'a> RecvStream<'a> {
 
     /// Takes the next piece of a message, or learns the end.
     ///
-    /// Credit returns to the sender as pieces are taken, in batches; a message larger than the
-    /// window is handed on when a quarter of it has arrived.
+    /// Credit returns to the sender as pieces are taken, in batches. A message larger than the
+    /// window is handed on when a quarter of it has arrived, since its reader will reserve room
+    /// for all of it; or earlier, when the tunnel has no memory left to wait in.
     pub fn read(&mut self) -> Read {
         let read = self.read_inner();
         self.conn.after_change();
@@ -231,16 +232,22 @@ impl<'a> RecvStream<'a> {
             return Read::Gone;
         };
         let large = stream.large(rest.config);
-        if let Some(chunk) = stream.recv.next_chunk(large) {
+        let mut next = stream.recv.next_chunk(large);
+        if next.is_none() {
+            if stream.recv.state == RecvState::Ended {
+                return self.take_end();
+            }
+            if !rest.hold(stream) {
+                // There is no memory to wait in, and its sender waits for us: the message is
+                // handed on after all. A whole window of it is there, so its reader reserves
+                // for what has cost its sender something.
+                next = stream.recv.next_chunk(usize::MAX);
+            }
+        }
+        if let Some(chunk) = next {
             rest.taken(stream, chunk.data.len(), usize::from(chunk.ends));
             rest.enqueue(stream);
             return Read::Data(chunk);
-        }
-        if stream.recv.state == RecvState::Ended {
-            return self.take_end();
-        }
-        if !rest.hold(stream) {
-            return self.out_of_memory();
         }
         stream.recv.reader_told = false;
         stream.recv.reader_waits = true;
@@ -262,21 +269,6 @@ impl<'a> RecvStream<'a> {
             Some(RecvEnd::Closed(close)) => Read::Closed(*close),
             Some(RecvEnd::Failed(error)) => Read::Failed(*error),
             Some(RecvEnd::HalfClosed) | None => Read::Gone,
-        }
-    }
-
-    /// A large message cannot be held: the memory for it is taken.
-    fn out_of_memory(&mut self) -> Read {
-        let error = StreamError::new(
-            Code::ResourceExhausted,
-            Limit::BufferedBytes.to_string(),
-            Initiator::Library,
-        );
-        let failed = self.conn.store.fail(self.id, error.clone(), true);
-        self.conn.end_on_limit(failed);
-        match self.conn.store.side {
-            Side::Caller => self.take_end(),
-            Side::Handler => Read::Failed(error),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! is met exactly, or the stream has a fault.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
@@ -24,7 +25,7 @@ const COPY_BELOW: usize = 1024;
 const RELEASE_PART: usize = 4;
 
 /// A piece of a message, or the whole of a small one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Chunk {
     /// The size of the message, if it begins with this piece, in bytes.
     pub begins: Option<u32>,
@@ -32,6 +33,17 @@ pub struct Chunk {
     pub data: Bytes,
     /// Whether the message is whole with this piece.
     pub ends: bool,
+}
+
+/// The length of the payload and not the payload, which is nobody's business in a log.
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk")
+            .field("begins", &self.begins)
+            .field("len", &self.data.len())
+            .field("ends", &self.ends)
+            .finish()
+    }
 }
 
 /// How a receiving half ended.

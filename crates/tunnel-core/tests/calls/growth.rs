@@ -215,41 +215,42 @@ fn a_message_whose_quarter_fits_the_window_needs_no_spare_memory() {
 }
 
 #[test]
-fn a_large_message_for_which_there_is_no_memory_ends_its_stream_and_no_other() {
-    let mut p = Pair::new(spare(1000, WINDOW));
-    let other = p.call();
-    let id = p.call();
-    // A quarter is a window, the spare memory, and one byte more.
-    let size = 4 * (WINDOW as usize + 1001);
-    p.caller.conn.send(id).message(bytes(size)).unwrap();
-    p.caller.conn.send(other).message(bytes(3)).unwrap();
-    let error = loop {
-        p.pump();
-        match p.handler.conn.recv(id).read() {
-            Read::Pending => assert!(p.handler.conn.wants_transmit(), "it goes on"),
-            Read::Failed(error) => break error,
-            read => panic!("{read:?}"),
-        }
-    };
-    assert_eq!(error.code, tunnel_core::Code::ResourceExhausted);
-    assert_eq!(error.initiator, tunnel_core::Initiator::Library);
-    p.pump();
-    let Read::Closed(close) = p.caller.conn.recv(id).read() else {
-        panic!("the caller is told")
-    };
-    assert_eq!(close.status.code, tunnel_core::Code::ResourceExhausted);
-    let mut reader = Reader::new(other);
-    assert_eq!(reader.read_all(&mut p.handler.conn), Read::Pending);
-    assert_eq!(reader.messages.len(), 1);
+fn a_large_message_waits_as_long_as_there_is_memory_and_is_then_handed_on_early() {
+    // A quarter is a window, the spare memory, and one byte more or not.
+    for (over, early) in [(0, false), (1, true)] {
+        let mut p = Pair::new(spare(1000, WINDOW));
+        let id = p.call();
+        let quarter = WINDOW as usize + 1000 + over;
+        p.caller.conn.send(id).message(bytes(4 * quarter)).unwrap();
+        let waited = loop {
+            p.pump();
+            match p.handler.conn.recv(id).read() {
+                Read::Pending => assert!(p.handler.conn.wants_transmit(), "it goes on"),
+                Read::Data(chunk) => {
+                    assert_eq!(chunk.begins, Some(4 * quarter as u32));
+                    break p.handler.conn.stats().unread_bytes + chunk.data.len();
+                }
+                read => panic!("{read:?}"),
+            }
+        };
+        assert_eq!(waited, quarter - usize::from(early));
+    }
 }
 
 #[test]
-fn the_largest_message_for_which_there_is_memory_arrives() {
+fn more_large_messages_than_there_is_memory_for_arrive_side_by_side() {
     let mut p = Pair::new(spare(1000, WINDOW));
-    let id = p.call();
-    let size = 4 * (WINDOW as usize + 1000);
-    p.caller.conn.send(id).message(bytes(size)).unwrap();
-    let mut reader = Reader::new(id);
-    p.read_until(Side::Handler, &mut reader, 1);
+    let size = 64 * WINDOW as usize;
+    let mut readers: Vec<_> = (0..8)
+        .map(|_| {
+            let id = p.call();
+            p.caller.conn.send(id).message(bytes(size)).unwrap();
+            Reader::new(id)
+        })
+        .collect();
+    for reader in &mut readers {
+        p.read_until(Side::Handler, reader, 1);
+        assert_eq!(reader.messages[0].len(), size);
+    }
     assert_eq!(p.handler.conn.stats().spare_used, 0);
 }

@@ -1,0 +1,301 @@
+//! A tunnel's life as its channel sees it, from open to end.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tonic::Code;
+use tower::ServiceExt as _;
+use tunnel_client::{ConnectionError, Direction, EndReason, TunnelChannel};
+use tunnel_conformance::client::{open, run};
+use tunnel_conformance::payload::assert_sent;
+use tunnel_conformance::proto::Script;
+use tunnel_conformance::{Kind, Outcome};
+
+use crate::support::proxy::Proxy;
+use crate::support::raw_service::{answers, raw_request, response};
+use crate::support::{Far, assert_usable, client, guarded, one, one_request};
+
+/// A call of each kind, whose handlers wait for a gate and then answer.
+async fn calls_in_flight(
+    far: &Far,
+    tunnel: &TunnelChannel,
+) -> tokio::task::JoinHandle<Vec<Outcome>> {
+    let before = far.probe.record("in flight").received;
+    let client = client(tunnel);
+    let calls = tokio::spawn(async move {
+        let script = Script::named("in flight").receive_all().wait("go on");
+        let script = script.send(1, 100_000, 1);
+        let calls = Kind::ALL.map(|kind| {
+            let (client, script) = (&client, &script);
+            async move { run(client, kind, script, one_request()).await }
+        });
+        join_all(calls).await
+    });
+    let received = |record: &tunnel_conformance::probe::Record| record.received == before + 4;
+    far.probe.until("in flight", received).await;
+    calls
+}
+
+async fn assert_all_finish(calls: tokio::task::JoinHandle<Vec<Outcome>>) {
+    for outcome in calls.await.expect("no panic") {
+        assert_sent(outcome.expect_success(), 1, 100_000, 1);
+    }
+}
+
+async fn assert_all_unavailable(calls: tokio::task::JoinHandle<Vec<Outcome>>) {
+    for outcome in calls.await.expect("no panic") {
+        outcome.expect_failure(Code::Unavailable);
+    }
+}
+
+/// New calls of all kinds fail, and nobody hears of them.
+async fn assert_closed_to_calls(far: &Far, tunnel: &TunnelChannel) {
+    assert!(!tunnel.is_open());
+    for kind in Kind::ALL {
+        let script = Script::named("too late");
+        let outcome = run(&client(tunnel), kind, &script, one_request()).await;
+        outcome.expect_failure(Code::Unavailable);
+    }
+    assert_eq!(far.probe.record("too late").started, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn close_fails_calls_in_flight_and_resolves() {
+    guarded(async {
+        let far = Far::start().await;
+        let tunnel = far.tunnel().await;
+        let calls = calls_in_flight(&far, &tunnel).await;
+        tunnel.close().await;
+        assert_all_unavailable(calls).await;
+        assert_eq!(tunnel.end_reason(), Some(EndReason::Closed));
+        assert_eq!(tunnel.closed().await, EndReason::Closed);
+        far.probe
+            .until("in flight", |record| record.dropped == 4)
+            .await;
+        far.no_tunnels().await;
+        assert_closed_to_calls(&far, &tunnel).await;
+        // Again, and again from elsewhere, is as good as once.
+        let clone = tunnel.clone();
+        tokio::join!(tunnel.close(), clone.close());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_says_so_when_the_server_drains() {
+    guarded(async {
+        let far = Far::start().await;
+        let tunnel = far.tunnel().await;
+        let calls = calls_in_flight(&far, &tunnel).await;
+        let handler = far.handler.clone();
+        let drained = tokio::spawn(async move { handler.drain(Duration::from_secs(3600)).await });
+        // The word of it refuses new calls at this end already.
+        crate::support::eventually(|| !tunnel.is_open()).await;
+        assert_eq!(tunnel.end_reason(), None);
+        assert_closed_to_calls(&far, &tunnel).await;
+        far.probe.open("go on");
+        assert_all_finish(calls).await;
+        let reason = tunnel.closed().await;
+        // This end has seen it coming, or the far end was first to say goodbye.
+        let in_order = matches!(reason, EndReason::PeerDrained | EndReason::PeerClosed);
+        assert!(in_order, "{reason:?}");
+        drained.await.expect("no panic");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_says_so_when_the_server_dies() {
+    guarded(async {
+        let far = Far::start().await;
+        let tunnel = far.tunnel().await;
+        let calls = calls_in_flight(&far, &tunnel).await;
+        far.server.kill();
+        let reason = tunnel.closed().await;
+        let EndReason::Error(ConnectionError::TransportLost(_)) = reason else {
+            panic!("the transport is lost, not {reason:?}");
+        };
+        assert_all_unavailable(calls).await;
+        assert_closed_to_calls(&far, &tunnel).await;
+        tunnel.close().await;
+    })
+    .await;
+}
+
+/// Trap 16: a dead connection is UNAVAILABLE to calls of all kinds. Trap 15: the far end notices
+/// too, and drops their handlers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_ends_the_tunnel_on_both_sides() {
+    guarded(async {
+        let far = Far::start().await;
+        let proxy = Proxy::to(far.server.address()).await;
+        let channel = proxy.channel().await;
+        let tunnel = tunnel_client::ForwardTunnel::new(channel).open().await;
+        let tunnel = tunnel.expect("the far end accepts a tunnel");
+        let calls = calls_in_flight(&far, &tunnel).await;
+        proxy.cut();
+        assert_all_unavailable(calls).await;
+        let reason = tunnel.closed().await;
+        let EndReason::Error(ConnectionError::TransportLost(_)) = reason else {
+            panic!("the transport is lost, not {reason:?}");
+        };
+        far.probe
+            .until("in flight", |record| record.dropped == 4)
+            .await;
+        far.no_tunnels().await;
+    })
+    .await;
+}
+
+/// Trap 15: all that a server hears of a client that died is that its outbound was dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_dies_leaves_no_handler_and_no_tunnel() {
+    guarded(async {
+        let far = Far::start().await;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let endpoint = far.server.endpoint();
+        let tunnel = runtime.spawn(async move {
+            let channel = endpoint.connect().await.expect("a connection");
+            tunnel_client::ForwardTunnel::new(channel).open().await
+        });
+        let tunnel = tunnel.await.expect("no panic").expect("it opens");
+        let client = client(&tunnel);
+        for kind in Kind::ALL {
+            let client = client.clone();
+            runtime.spawn(async move {
+                let script = Script::named("orphan").receive_all().pend();
+                run(&client, kind, &script, one_request()).await
+            });
+        }
+        far.probe
+            .until("orphan", |record| record.received == 4)
+            .await;
+        runtime.shutdown_background();
+        far.probe
+            .until("orphan", |record| record.dropped == 4)
+            .await;
+        far.no_tunnels().await;
+        // This end knows it too, although its tasks were dropped and not run to their ends.
+        tunnel.closed().await;
+        tunnel.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drain_lets_calls_in_flight_finish_and_refuses_new_ones() {
+    guarded(async {
+        let far = Far::start().await;
+        let tunnel = far.tunnel().await;
+        let calls = calls_in_flight(&far, &tunnel).await;
+        let draining = tunnel.clone();
+        let drained = tokio::spawn(async move { draining.drain(Duration::from_secs(3600)).await });
+        crate::support::eventually(|| !tunnel.is_open()).await;
+        assert_closed_to_calls(&far, &tunnel).await;
+        assert_eq!(tunnel.end_reason(), None);
+        far.probe.open("go on");
+        assert_all_finish(calls).await;
+        assert_eq!(drained.await.expect("no panic"), EndReason::Drained);
+        far.no_tunnels().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_outlast_a_drain_are_unavailable() {
+    guarded(async {
+        let far = Far::start().await;
+        let tunnel = far.tunnel().await;
+        let calls = calls_in_flight(&far, &tunnel).await;
+        tunnel.drain(Duration::from_millis(10)).await;
+        assert_all_unavailable(calls).await;
+        far.probe
+            .until("in flight", |record| record.dropped == 4)
+            .await;
+        far.no_tunnels().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_the_last_clone_lets_calls_in_flight_finish_and_then_closes_the_tunnel() {
+    guarded(async {
+        let far = Far::start().await;
+        let tunnel = far.tunnel().await;
+        let script = Script::named("kept").receive_all().wait("go on");
+        let script = script.send_headers().send(100, 10_000, 1);
+        let clone = tunnel.clone();
+        let opened = {
+            let probe = far.probe.clone();
+            tokio::spawn(async move {
+                probe.started("kept").await;
+                drop(tunnel);
+            })
+        };
+        let call = {
+            let client = client(&clone);
+            drop(clone);
+            tokio::spawn(async move {
+                let request = script.request(one());
+                let ongoing = open(&client, Kind::Bidi, request).await;
+                // From here on nothing but the responses is left of the tunnel.
+                drop(client);
+                ongoing.expect("headers come").outcome().await
+            })
+        };
+        opened.await.expect("no panic");
+        assert_eq!(far.handler.tunnels().len(), 1);
+        far.probe.open("go on");
+        let outcome = call.await.expect("no panic");
+        assert_sent(outcome.expect_success(), 100, 10_000, 1);
+        far.no_tunnels().await;
+    })
+    .await;
+}
+
+/// What `tower` does with a service it needs only once: the call is all that is left of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_by_the_last_clone_keeps_the_tunnel_open_although_it_was_not_polled_yet() {
+    guarded(async {
+        let service = answers(|request| async { response(request.into_body()) });
+        let far = Far::start_with(|builder| builder.add_service(service).build()).await;
+        let tunnel = far.tunnel().await;
+        let request = raw_request(tonic::body::Body::empty());
+        let response = tunnel.oneshot(request).await;
+        response.expect("the call is made");
+        far.no_tunnels().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_has_an_id_of_its_own_and_tells_nobody_its_secrets() {
+    guarded(async {
+        let far = Far::start().await;
+        let mut metadata = tonic::metadata::MetadataMap::new();
+        metadata.insert("authorization", "secret".parse().expect("legal"));
+        let opening = far.opening().await.metadata(metadata);
+        let first = opening.open().await.expect("it opens");
+        let second = far.tunnel().await;
+        assert_ne!(first.id(), second.id());
+        assert_eq!(first.id(), first.clone().id());
+        assert_eq!(first.info().direction(), Direction::Forward);
+        assert!(first.is_open());
+        for text in [
+            format!("{first:?}"),
+            format!("{:?}", first.info()),
+            format!("{:?}", far.handler.tunnels()),
+            format!("{:?}", far.handler),
+        ] {
+            assert!(!text.contains("secret"), "{text}");
+        }
+        first.close().await;
+        assert_ne!(first.id(), far.tunnel().await.id());
+        assert_usable(&client(&second)).await;
+    })
+    .await;
+}

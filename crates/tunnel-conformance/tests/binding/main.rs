@@ -1,0 +1,23 @@
+//! The binding to tonic: what the conformance suite, which looks at calls, cannot see.
+//!
+//! That nothing is left when calls and tunnels have ended; peers that break the protocol, spoken
+//! by hand; what a tunnelled call knows of its tunnel; how tunnels open, end, and fail to. Where a
+//! test guards against one of the traps that tonic sets for a channel that is not HTTP/2, its
+//! comment says which.
+//!
+//! Tests wait for events and never for time; [`support::guarded`] fails one that hangs.
+
+mod channel;
+mod hostile_callers;
+mod hostile_handlers;
+mod liveness;
+mod nothing_left;
+mod opening;
+mod panics;
+mod queue;
+mod seen;
+mod serving;
+mod support;
+mod tls;
+mod traps;
+mod traps_outer;

@@ -118,7 +118,10 @@ async fn run(args: &Args) -> Result<()> {
     let variants = Variants::connect(&server).await?;
     let (rounds, time) = match args.quick {
         true => (3, Duration::from_millis(300)),
-        false => (args.rounds.max(1), Duration::from_millis(args.millis.max(1))),
+        false => (
+            args.rounds.max(1),
+            Duration::from_millis(args.millis.max(1)),
+        ),
     };
     let chosen: Vec<&Workload> = WORKLOADS
         .iter()

@@ -56,7 +56,10 @@ fn rate(value: f64, unit: Unit) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| workload | plain tonic | forward tunnel | ratio | spread |")?;
+        writeln!(
+            f,
+            "| workload | plain tonic | forward tunnel | ratio | spread |"
+        )?;
         writeln!(f, "|---|---|---|---|---|")?;
         for Row { name, unit, pairs } in &self.rows {
             let ratios: Vec<f64> = pairs.iter().map(|(p, t)| t / p).collect();

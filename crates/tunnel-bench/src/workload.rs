@@ -133,7 +133,10 @@ async fn unary<C: Channel>(mut client: BenchClient<C>, size: u32, until: Instant
     let mut calls = 0;
     while Instant::now() < until {
         let reply = client.unary(blob.clone()).await?;
-        ensure!(reply.get_ref().data.len() == size as usize, "a wrong answer");
+        ensure!(
+            reply.get_ref().data.len() == size as usize,
+            "a wrong answer"
+        );
         calls += 1;
     }
     Ok(calls)
@@ -144,7 +147,11 @@ fn batch(size: u32) -> u32 {
     (256 * MIB / size).min(200_000)
 }
 
-async fn download<C: Channel>(mut client: BenchClient<C>, size: u32, until: Instant) -> Result<u64> {
+async fn download<C: Channel>(
+    mut client: BenchClient<C>,
+    size: u32,
+    until: Instant,
+) -> Result<u64> {
     let mut messages = 0;
     while Instant::now() < until {
         let request = DownloadRequest {

@@ -27,7 +27,7 @@
 //! Its extensions are copies of those of the request that opened the tunnel: what a layer or an
 //! interceptor of the outer server put there, the peer's address
 //! ([`Request::remote_addr`](tonic::Request::remote_addr)) and its certificates
-//! ([`Request::peer_certs`](tonic::Request::peer_certs)) among them, and a [`TunnelInfo`] with the
+//! (`Request::peer_certs`, with one of tonic's TLS features) among them, and a [`TunnelInfo`] with the
 //! metadata the tunnel was opened with.
 //!
 //! # The connection underneath

@@ -205,8 +205,10 @@ async fn a_request_stream_that_outlives_its_call_comes_to_an_end() {
         let service = Spawning::default();
         let mut ended = service.ended.subscribe();
         let (handler, tunnel) = in_process(TestServiceServer::new(service)).await;
-        let mut count = 0;
-        for end in [None, Some("failure"), Some("panic")] {
+        for (before, end) in [None, Some("failure"), Some("panic")]
+            .into_iter()
+            .enumerate()
+        {
             let (feed, mut watch) = Feed::open(one_request());
             let mut request = Request::new(feed);
             if let Some(end) = end {
@@ -216,8 +218,7 @@ async fn a_request_stream_that_outlives_its_call_comes_to_an_end() {
             let outcome = call(&client(&tunnel), Kind::ClientStream, request).await;
             assert_eq!(outcome.end.is_ok(), end.is_none());
             watch.dropped().await;
-            count += 1;
-            let ended = ended.wait_for(|ended| ended.len() == count).await;
+            let ended = ended.wait_for(|ended| ended.len() == before + 1).await;
             let last = ended.expect("the service lives").last().copied();
             assert!(matches!(last, Some(Err(_))), "no clean end: {last:?}");
         }

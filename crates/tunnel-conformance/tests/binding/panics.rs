@@ -211,7 +211,7 @@ struct PanicsOnClone(Arc<AtomicUsize>);
 
 impl Clone for PanicsOnClone {
     fn clone(&self) -> Self {
-        if self.0.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             panic!("as the test wants it: in a clone");
         }
         Self(self.0.clone())

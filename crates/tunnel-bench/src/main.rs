@@ -21,16 +21,16 @@ use tunnel_client::{ForwardTunnel, TunnelChannel, endpoint_for_tunnels};
 use report::Report;
 use workload::{WORKLOADS, Workload};
 
-/// Measures forward tunnels beside plain tonic, side by side in one run.
+/// Measures forward tunnels beside plain tonic, side by side in one run: about two minutes.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Args {
     /// How many rounds; a round measures every variant of every workload once.
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 
     /// How long each measurement takes, in milliseconds.
-    #[arg(long, default_value_t = 700)]
+    #[arg(long, default_value_t = 700, value_parser = clap::value_parser!(u64).range(1..))]
     millis: u64,
 
     /// Three short rounds, for a first look.
@@ -118,16 +118,18 @@ async fn run(args: &Args) -> Result<()> {
     let variants = Variants::connect(&server).await?;
     let (rounds, time) = match args.quick {
         true => (3, Duration::from_millis(300)),
-        false => (
-            args.rounds.max(1),
-            Duration::from_millis(args.millis.max(1)),
-        ),
+        false => (args.rounds as usize, Duration::from_millis(args.millis)),
     };
     let chosen: Vec<&Workload> = WORKLOADS
         .iter()
         .filter(|w| args.only.as_ref().is_none_or(|only| w.name.contains(only)))
         .collect();
-    anyhow::ensure!(!chosen.is_empty(), "no workload has such a name");
+    let names: Vec<_> = WORKLOADS.iter().map(|w| w.name).collect();
+    anyhow::ensure!(
+        !chosen.is_empty(),
+        "no workload has such a name; there are: {}",
+        names.join(", ")
+    );
     let mut report = Report::new(&chosen);
     let steps = (rounds + 1) * chosen.len();
     for round in 0..=rounds {

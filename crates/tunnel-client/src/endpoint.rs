@@ -14,9 +14,11 @@ const MAX_FRAME: u32 = 1 << 20;
 /// `TCP_NODELAY`.
 ///
 /// Keepalive is left as it was: a gRPC server that is not ours may end connections that ping
-/// more often than every five minutes. Towards a server that allows it, set
-/// [`http2_keep_alive_interval`](Endpoint::http2_keep_alive_interval) so that a frozen peer is
-/// noticed.
+/// more often than every five minutes. Without it a peer that vanishes without closing the
+/// connection is not noticed. Towards a server that allows it, set
+/// [`http2_keep_alive_interval`](Endpoint::http2_keep_alive_interval),
+/// [`keep_alive_timeout`](Endpoint::keep_alive_timeout) and
+/// [`keep_alive_while_idle`](Endpoint::keep_alive_while_idle).
 ///
 /// ```
 /// use tonic::transport::Endpoint;

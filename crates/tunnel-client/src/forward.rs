@@ -50,8 +50,11 @@ where
         }
     }
 
-    /// Metadata to open the tunnel with: the far end shows it to all calls of the tunnel.
-    /// Default: none.
+    /// Metadata to open the tunnel with, in place of what was set before. Default: none.
+    ///
+    /// The far end shows it to the handlers of all calls of the tunnel, credentials included.
+    /// For a credential that is renewed with each opening give [`new`](Self::new) a channel with
+    /// an interceptor.
     pub fn metadata(mut self, metadata: MetadataMap) -> Self {
         self.metadata = metadata;
         self

@@ -5,11 +5,11 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use tunnel_client::ForwardTunnel;
 //! use tonic::transport::Endpoint;
+//! use tunnel_client::{ForwardTunnel, endpoint_for_tunnels};
 //!
-//! let channel = Endpoint::from_static("http://localhost:50051").connect().await?;
-//! let tunnel = ForwardTunnel::new(channel).open().await?;
+//! let endpoint = endpoint_for_tunnels(Endpoint::from_static("http://127.0.0.1:50051"));
+//! let tunnel = ForwardTunnel::new(endpoint.connect().await?).open().await?;
 //!
 //! // Any generated client takes a clone: EchoServiceClient::new(tunnel.clone())
 //! # let _ = tunnel.clone();
@@ -17,6 +17,37 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # When a tunnel ends
+//!
+//! A tunnel that has ended stays ended. The tonic channel under it reconnects by itself, so the
+//! next tunnel is opened on the same channel:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use tonic::transport::Endpoint;
+//! # use tunnel_client::{ForwardTunnel, TunnelChannel};
+//! # async fn use_it(tunnel: &TunnelChannel) {}
+//! # async fn example() {
+//! let channel = Endpoint::from_static("http://127.0.0.1:50051").connect_lazy();
+//! loop {
+//!     match ForwardTunnel::new(channel.clone()).open().await {
+//!         Ok(tunnel) => {
+//!             use_it(&tunnel).await;
+//!             eprintln!("the tunnel has ended: {}", tunnel.closed().await);
+//!         }
+//!         Err(error) => eprintln!("{error}"),
+//!     }
+//!     tokio::time::sleep(Duration::from_secs(1)).await; // better: a backoff with jitter
+//! }
+//! # }
+//! ```
+//!
+//! Of the [`EndReason`]s, [`PeerDrained`](EndReason::PeerDrained) and
+//! [`PeerClosed`](EndReason::PeerClosed) are a far end that ended the tunnel in order (the latter
+//! also when its drain reached the deadline with calls left), [`Closed`](EndReason::Closed) and
+//! [`Drained`](EndReason::Drained) this end; everything else is an
+//! [`Error`](EndReason::Error).
 //!
 //! # The connection underneath
 //!

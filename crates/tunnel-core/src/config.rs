@@ -18,9 +18,13 @@
 //! ```
 //!
 //! and what the local application can make it hold is at most
-//! `S × (send_buffer + its largest single write + max_metadata_size)`. The transport's
-//! own buffers (one partial frame of at most
-//! [`max_frame_size`](ConfigBuilder::max_frame_size), one batch of `transmit`) come on top.
+//! `S × (send_buffer + its largest single write + max_metadata_size)`. On top come the
+//! transport's own buffers: one partial frame of at most
+//! [`max_frame_size`](ConfigBuilder::max_frame_size), one batch of `transmit`; while a frame is
+//! decoded, at most fifty times its size ([`codec`](crate::frame::codec) says when); and what
+//! payload slices keep alive of the buffers they came in, at most three times the payload with
+//! this crate's [`Deframer`](crate::frame::framing::Deframer). A reader that reserves room for a
+//! message when it begins does so for at most `max_message_size`, out of its own memory.
 
 use std::time::Duration;
 

@@ -29,11 +29,8 @@ pub enum Limit {
     /// Too many streams open at once.
     #[error("too many concurrent streams")]
     ConcurrentStreams,
-    /// A message larger than allowed.
-    #[error("message too large")]
-    MessageSize,
     /// Metadata larger than allowed.
-    #[error("metadata too large")]
+    #[error("metadata larger than max_metadata_size")]
     MetadataSize,
     /// Too many bytes unread on the tunnel.
     #[error("too many unread bytes on the tunnel")]
@@ -162,7 +159,7 @@ pub enum EndReason {
     /// The peer drained it, and no call was left.
     #[error("the peer drained the tunnel")]
     PeerDrained,
-    /// The peer ended it in order.
+    /// The peer ended it in order, or its drain reached its deadline with calls left.
     #[error("the peer closed the tunnel")]
     PeerClosed,
     /// An error ended it.
@@ -212,6 +209,15 @@ pub enum StreamFault {
     /// Response headers for the second time, or after messages.
     #[error("response headers came twice")]
     HeadersTwice,
+    /// A message larger than
+    /// [`max_message_size`](crate::config::ConfigBuilder::max_message_size).
+    #[error("a message of {size} bytes, but max_message_size is {limit}")]
+    MessageTooLarge {
+        /// The size it declared, in bytes.
+        size: u32,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// A limit of one stream.
     #[error("{0}")]
     Limit(Limit),
@@ -225,7 +231,7 @@ impl StreamFault {
     pub fn code(&self, found_by: Side) -> Code {
         match self {
             Self::WindowExceeded => Code::ResourceExhausted,
-            Self::Limit(Limit::MessageSize) => Code::OutOfRange,
+            Self::MessageTooLarge { .. } => Code::OutOfRange,
             Self::Limit(_) => Code::ResourceExhausted,
             _ if found_by == Side::Handler => Code::InvalidArgument,
             _ => Code::Internal,
@@ -264,7 +270,7 @@ impl StreamError {
 
     pub(crate) fn fault(fault: &StreamFault, found_by: Side) -> Self {
         let initiator = match fault {
-            StreamFault::Limit(_) => Initiator::Library,
+            StreamFault::Limit(_) | StreamFault::MessageTooLarge { .. } => Initiator::Library,
             _ => Initiator::Remote,
         };
         Self::new(fault.code(found_by), fault.to_string(), initiator)

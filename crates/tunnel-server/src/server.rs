@@ -17,6 +17,10 @@ const MAX_FRAME: u32 = 1 << 20;
 /// it on the incoming connections
 /// ([`TcpIncoming::with_nodelay`](tonic::transport::server::TcpIncoming::with_nodelay)).
 ///
+/// Keepalive is left as it was, which is off: without
+/// [`http2_keepalive_interval`](Server::http2_keepalive_interval) the tunnel of a client that
+/// vanished without closing its connection stays open.
+///
 /// Do not turn adaptive windows on: connections with small windows and many small frames are
 /// ended by the HTTP/2 layer.
 ///

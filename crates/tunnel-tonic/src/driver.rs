@@ -209,7 +209,11 @@ fn without_status() -> ConnectionError {
 }
 
 fn describe(status: &tonic::Status) -> String {
-    format!("{}: {}", status.code(), root_message(status))
+    match status.code() {
+        // Says nothing: what a broken connection has.
+        tonic::Code::Unknown => root_message(status),
+        code => format!("{code:?}: {}", root_message(status)),
+    }
 }
 
 impl Future for Driver {

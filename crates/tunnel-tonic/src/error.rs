@@ -10,11 +10,12 @@ use tunnel_core::EndReason;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TunnelError {
-    /// The channel to open it over is not usable: nobody answers at its address, say.
+    /// The channel to open it over is not usable: nobody answers at its address, or what answers
+    /// does not speak HTTP/2.
     #[error("the channel for the tunnel failed: {}", root_message(.0))]
     Channel(Status),
     /// The far end refused it, or is no gRPC server.
-    #[error("the far end refused the tunnel: {}: {}", .0.code(), .0.message())]
+    #[error("the far end refused the tunnel ({:?}): {}", .0.code(), .0.message())]
     Refused(Status),
     /// The far end did not answer in time.
     #[error("the far end did not open the tunnel within {0:?}")]
@@ -31,10 +32,11 @@ pub(crate) fn root_message(status: &Status) -> String {
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
         let more = error.to_string();
-        if text.is_empty() || text == "transport error" {
-            // tonic's word for anything a transport says, which says nothing.
+        // tonic's word for anything that a transport says.
+        const NOTHING: &str = "transport error";
+        if text.is_empty() || text == NOTHING {
             text = more;
-        } else if !text.contains(&more) {
+        } else if more != NOTHING && !text.contains(&more) {
             text = format!("{text}: {more}");
         }
         source = error.source();

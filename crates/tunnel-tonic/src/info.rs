@@ -13,11 +13,15 @@ use tonic::metadata::MetadataMap;
 pub enum Direction {
     /// The side that dialled makes the calls.
     Forward,
-    /// The side that dialled serves the calls.
+    /// The side that dialled serves the calls. Not opened nor accepted by `tunnel-client` and
+    /// `tunnel-server` yet; asking for one is answered with UNIMPLEMENTED.
     Reverse,
 }
 
 /// The id of a tunnel: unique within this process, and never used again.
+///
+/// The far end has an id of its own. To join the logs of both, put one into the metadata that
+/// the tunnel is opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TunnelId(u64);
 

@@ -107,7 +107,7 @@ impl Splitter {
 pub(crate) fn compressed() -> Status {
     Status::unimplemented(
         "messages inside a tunnel are not compressed: do not set send_compressed on a client \
-         or service used through a tunnel",
+         used through a tunnel",
     )
 }
 

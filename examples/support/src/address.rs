@@ -72,6 +72,9 @@ impl FromStr for Address {
 /// Separates host and port. An IPv6 address is full of colons, so it comes in
 /// brackets.
 fn split(text: &str) -> Result<(&str, &str), AddressError> {
+    if text.contains("://") {
+        return Err(AddressError::Scheme);
+    }
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or(AddressError::Bracket)?;
         let port = rest.strip_prefix(':').ok_or(AddressError::NoPort)?;
@@ -106,6 +109,8 @@ pub enum AddressError {
     NoPort,
     /// The port is not a number between 0 and 65535.
     Port(String),
+    /// It is a URL.
+    Scheme,
     /// An IPv6 address is not enclosed in brackets.
     Bracket,
 }
@@ -117,6 +122,7 @@ impl fmt::Display for AddressError {
             Self::Host(host) => write!(f, "`{host}` is not the name of a host")?,
             Self::NoPort => f.write_str("there is no port")?,
             Self::Port(port) => write!(f, "the port is a number up to 65535, not `{port}`")?,
+            Self::Scheme => f.write_str("leave out what stands before and with ://")?,
             Self::Bracket => return f.write_str("an IPv6 address is written as [::1]:50051"),
         }
         write!(f, "; an address is written as {DEFAULT}")
@@ -154,7 +160,7 @@ mod tests {
             ("localhost:http", AddressError::Port("http".into())),
             ("::1:50051", AddressError::Bracket),
             ("[::1:50051", AddressError::Bracket),
-            ("http://localhost:1", AddressError::Bracket),
+            ("http://localhost:1", AddressError::Scheme),
             ("local host:1", AddressError::Host("local host".into())),
             ("a/b:1", AddressError::Host("a/b".into())),
         ];

@@ -270,3 +270,34 @@ async fn a_fault_on_one_stream_ends_that_call_alone() {
     })
     .await;
 }
+
+/// An `http::HeaderMap` panics when it is to hold more than some 24,000 entries.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_metadata_than_a_header_map_holds_panics_nobody() {
+    guarded(async {
+        let config = Config::builder()
+            .max_metadata_size(4 << 20)
+            .max_frame_size(16 << 20);
+        let mut server = RawServer::start().await;
+        let opening = ForwardTunnel::new(server.server.channel().await);
+        let opening = opening.config(config.build().expect("valid"));
+        let opening = tokio::spawn(opening.open());
+        let mut handler = server.opening().await.accept(true);
+        handler.settings(&[0, 1]);
+        let tunnel = opening.await.expect("no panic").expect("it opens");
+        let keys: Vec<_> = (0..40_000).map(|i| format!("k{i}")).collect();
+        let entries: Vec<_> = keys.iter().map(|key| (key.as_str(), "")).collect();
+        for in_headers in [true, false] {
+            let call = call(&tunnel, Kind::ServerStream);
+            let id = handler.expect_call().await;
+            if in_headers {
+                handler.response_headers(id, md(&entries));
+            }
+            handler.close(id, Code::Aborted, md(&entries));
+            let outcome = call.await.expect("no panic");
+            outcome.expect_failure(Code::Aborted);
+        }
+        assert_answered(&mut handler, &tunnel, 1).await;
+    })
+    .await;
+}

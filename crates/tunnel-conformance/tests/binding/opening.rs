@@ -18,7 +18,7 @@ use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Probe, TcpServer};
 
 use crate::support::body::{Pieces, read_all};
-use crate::support::peer::{Heard, RawServer};
+use crate::support::peer::{Heard, RawServer, raw_service};
 use crate::support::{Far, assert_usable, client, eventually, guarded};
 
 fn refused(error: &TunnelError) -> &Status {
@@ -95,25 +95,37 @@ async fn an_opening_that_is_dropped_before_the_answer_leaves_nothing() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_opening_that_is_dropped_before_the_settings_leaves_nothing() {
+/// Also where the transport does not notice, and holds on to the request.
+#[tokio::test]
+async fn what_an_opening_sends_ends_when_it_is_given_up_at_any_stage() {
     guarded(async {
-        let mut server = RawServer::start().await;
-        let mut opening = Box::pin(ForwardTunnel::new(server.server.channel().await).open());
-        let mut handler = tokio::select! {
-            opening = server.opening() => opening.accept(true),
-            _ = &mut opening => panic!("nobody has answered"),
-        };
-        // Lets it take note of the answer.
-        eventually(|| Handle::current().metrics().num_alive_tasks() > 0).await;
+        let (service, mut openings) = raw_service();
+        let mut opening = Box::pin(ForwardTunnel::new(service.clone()).open());
+        assert!(poll_immediate(&mut opening).await.is_none());
+        let waiting = openings.recv().await.expect("an opening");
+        drop(opening);
+        let (bytes, end) = read_all(waiting.request.into_body()).await;
+        assert_eq!((bytes, end.is_ok()), (Vec::new(), true));
+
+        let mut opening = Box::pin(ForwardTunnel::new(service.clone()).open());
+        assert!(poll_immediate(&mut opening).await.is_none());
+        let mut handler = openings.recv().await.expect("an opening").accept(true);
+        // Takes note of the answer, and waits for settings.
         assert!(poll_immediate(&mut opening).await.is_none());
         drop(opening);
-        assert!(matches!(
-            handler.expect_end().await,
-            Heard::End | Heard::Broken(_)
-        ));
+        assert!(matches!(handler.hear().await, Heard::End));
         handler.end(&Status::ok(""));
+        drop(handler);
         eventually(|| Handle::current().metrics().num_alive_tasks() == 0).await;
+
+        let mut opening = Box::pin(ForwardTunnel::new(service).open());
+        assert!(poll_immediate(&mut opening).await.is_none());
+        let mut refusing = openings.recv().await.expect("an opening");
+        let request = std::mem::take(&mut refusing.request);
+        refusing.respond(Status::unavailable("no").into_http());
+        opening.await.expect_err("a refusal");
+        let (bytes, end) = read_all(request.into_body()).await;
+        assert_eq!((bytes, end.is_ok()), (Vec::new(), true));
     })
     .await;
 }

@@ -170,7 +170,8 @@ async fn the_first_layer_added_is_the_outermost_and_sees_tunnelled_calls_alone()
 /// A tower service that is not ready at first, and may fail.
 #[derive(Clone)]
 struct Moody {
-    ready: bool,
+    /// How often it still has to be asked.
+    not_ready: usize,
     error: Option<&'static str>,
 }
 
@@ -180,15 +181,18 @@ impl Service<http::Request<Body>> for Moody {
     type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if std::mem::replace(&mut self.ready, true) {
-            return Poll::Ready(Ok(()));
+        match self.not_ready.checked_sub(1) {
+            None => Poll::Ready(Ok(())),
+            Some(left) => {
+                self.not_ready = left;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 
     fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-        assert!(self.ready, "called only when ready");
+        assert_eq!(self.not_ready, 0, "called only when ready");
         std::future::ready(match self.error {
             None => Ok(Status::ok("").into_http()),
             Some("status") => Err(Status::data_loss("of a layer").into()),
@@ -206,7 +210,7 @@ async fn a_layer_s_service_is_waited_for_and_its_errors_are_statuses() {
             (Some("something else"), Code::Unknown),
         ] {
             let moody = Moody {
-                ready: false,
+                not_ready: 3,
                 error,
             };
             let handler = TunnelServiceHandler::builder()

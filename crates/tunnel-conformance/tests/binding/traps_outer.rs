@@ -1,16 +1,20 @@
 //! The traps of tonic that wait in the outer call, the one stream that carries a tunnel. Numbers
 //! are those of the list of traps in the design notes.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use prost::Message as _;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tunnel_client::{ConnectionError, EndReason, ForwardTunnel, TunnelChannel};
+use tower::ServiceExt as _;
+use tunnel_client::{Config, ConnectionError, EndReason, ForwardTunnel, TunnelChannel};
 use tunnel_conformance::client::{open, run};
 use tunnel_conformance::payload::{assert_pattern, assert_sent, request};
 use tunnel_conformance::proto::{self, Script};
 use tunnel_conformance::{Kind, Outcome};
-use tunnel_proto::grpctunnel::v1::client_to_server;
+use tunnel_proto::grpctunnel::v1::{ClientToServer, MessageData, NewStream, client_to_server};
+use tunnel_tonic::outer::OPEN_TUNNEL_PATH;
 
 use crate::support::body::{Pieces, data, message};
 use crate::support::peer::{Heard, RawCaller, RawHandler, md, raw_service};
@@ -35,14 +39,21 @@ fn call(tunnel: &TunnelChannel, kind: Kind) -> tokio::task::JoinHandle<Outcome> 
 
 /// Trap 10: the beginning of a call, its message and its half-close leave together; and trap 27:
 /// also when tokio's budget would have the request pretend to be pending.
-#[tokio::test(flavor = "multi_thread")]
+///
+/// On one thread, where the handler hears of a call before anybody else comes up.
+#[tokio::test]
 async fn what_is_ready_leaves_in_one_piece() {
     guarded(async {
         let (tunnel, mut handler) = by_hand().await;
-        let _call = call(&tunnel, Kind::Unary);
-        let id = handler.expect_call().await;
-        handler.expect_half_close(id).await;
-        assert_eq!(handler.pieces, 1);
+        let heard = tokio::spawn(async move {
+            for pieces in 1..=2 {
+                let id = handler.expect_call().await;
+                handler.expect_half_close(id).await;
+                assert_eq!(handler.pieces, pieces);
+                handler.close(id, Code::Ok, md(&[]));
+            }
+        });
+        let _ = call(&tunnel, Kind::Unary).await;
 
         let (send, receive) = tokio::sync::mpsc::channel(500);
         for _ in 0..500 {
@@ -50,11 +61,9 @@ async fn what_is_ready_leaves_in_one_piece() {
         }
         drop(send);
         let messages = Pieces::new(tokio_stream::wrappers::ReceiverStream::new(receive));
-        let tunnel = tunnel.clone();
-        let _call = tokio::spawn(async move { raw_outcome(&tunnel, Body::new(messages)).await });
-        let id = handler.expect_call().await;
-        handler.expect_half_close(id).await;
-        assert_eq!(handler.pieces, 2);
+        let call = tokio::spawn(async move { raw_outcome(&tunnel, Body::new(messages)).await });
+        call.await.expect("no panic");
+        heard.await.expect("one piece each");
     })
     .await;
 }
@@ -404,6 +413,78 @@ async fn a_caller_that_finishes_ends_the_tunnel_and_its_calls() {
             }
         }
         assert_usable(&client(&far.tunnel().await)).await;
+    })
+    .await;
+}
+
+/// Trap 15, where nothing else tells: a transport that drops what it was to send has gone, also if
+/// what it receives stays silent, and also if nobody looks at that because too much lies unread.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transport_that_drops_what_a_tunnel_sends_has_lost_it() {
+    guarded(async {
+        // At the server.
+        let config = Config::builder()
+            .unread_high_mark(1)
+            .unread_low_mark(0)
+            .unread_stall_timeout(Duration::from_secs(3600));
+        let far = Far::start_with(|b| b.config(config.build().expect("valid")).build()).await;
+        let frame = |frame| {
+            let frame = ClientToServer {
+                stream_id: 1,
+                frame: Some(frame),
+            };
+            data(message(&frame.encode_to_vec()))
+        };
+        let new = client_to_server::Frame::NewStream(NewStream {
+            method_name: Kind::Bidi.method().to_owned(),
+            ..Default::default()
+        });
+        let first = client_to_server::Frame::RequestMessage(MessageData {
+            size: 4,
+            data: "unread".as_bytes()[..2].into(),
+        });
+        for said in [vec![frame(new.clone())], vec![frame(new), frame(first)]] {
+            let request = http::Request::post(OPEN_TUNNEL_PATH).body(Pieces::then_pending(said));
+            let response = far.handler.service().oneshot(request.expect("legal")).await;
+            eventually(|| far.handler.kept_calls() > 0).await;
+            drop(response);
+            far.no_tunnels().await;
+        }
+
+        // At the client.
+        let (service, mut openings) = raw_service();
+        let opening = tokio::spawn(ForwardTunnel::new(service).open());
+        let mut handler = openings.recv().await.expect("an opening").accept(true);
+        handler.settings(&[0, 1]);
+        let tunnel = opening.await.expect("no panic").expect("it opens");
+        let call = call(&tunnel, Kind::Bidi);
+        handler.expect_call().await;
+        handler.stop_listening();
+        call.await
+            .expect("no panic")
+            .expect_failure(Code::Unavailable);
+        let reason = tunnel.closed().await;
+        let EndReason::Error(ConnectionError::TransportLost(_)) = reason else {
+            panic!("the tunnel was lost, not {reason:?}");
+        };
+    })
+    .await;
+}
+
+/// What has come before the transport dropped what a client sends counts: a server that ended the
+/// tunnel in order wants no more of the request either.
+#[tokio::test]
+async fn a_tunnel_that_was_ended_in_order_was_not_lost_although_its_request_was_dropped() {
+    guarded(async {
+        let (tunnel, mut handler) = by_hand().await;
+        let call = call(&tunnel, Kind::ServerStream);
+        let id = handler.expect_call().await;
+        handler.response_headers(id, md(&[]));
+        handler.close(id, Code::Ok, md(&[]));
+        handler.end(&Status::ok(""));
+        handler.stop_listening();
+        call.await.expect("no panic").expect_success();
+        assert_eq!(tunnel.closed().await, EndReason::PeerClosed);
     })
     .await;
 }

@@ -189,8 +189,9 @@ impl RecvHalf {
         if self.arriving > 0 {
             return Err(StreamFault::MessageInsideMessage(self.arriving));
         }
-        if size as usize > config.v.max_message_size {
-            return Err(StreamFault::Limit(Limit::MessageSize));
+        let limit = config.v.max_message_size;
+        if size as usize > limit {
+            return Err(StreamFault::MessageTooLarge { size, limit });
         }
         if data.len() > size as usize {
             return Err(StreamFault::ExcessData);

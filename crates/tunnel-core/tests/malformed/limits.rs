@@ -55,7 +55,7 @@ fn one_stream_more_than_the_limit_is_refused() {
 #[test]
 fn a_message_of_the_limit_is_taken_and_one_byte_more_ends_the_stream() {
     let small = |b: ConfigBuilder| b.max_message_size(1000);
-    let fault = StreamFault::Limit(Limit::MessageSize);
+    let fault = |size| StreamFault::MessageTooLarge { size, limit: 1000 };
     for mut tunnel in [handler(small), caller(small)] {
         let id = match tunnel.lone.conn.side() {
             tunnel_core::Side::Handler => tunnel.accept(),
@@ -63,13 +63,17 @@ fn a_message_of_the_limit_is_taken_and_one_byte_more_ends_the_stream() {
         };
         tunnel.lone.feed(build::message(id.value(), vec![0; 1000]));
         let frame = build::begin(id.value(), 1001, "");
-        let error = tunnel.assert_fault(id, frame, &fault);
+        let error = tunnel.assert_fault(id, frame, &fault(1001));
         assert_eq!(error.code, Code::OutOfRange);
         assert_eq!(error.initiator, tunnel_core::Initiator::Library);
     }
     let mut tunnel = handler(small);
     let id = tunnel.accept();
-    tunnel.assert_fault(id, build::begin(id.value(), u32::MAX, "x"), &fault);
+    tunnel.assert_fault(
+        id,
+        build::begin(id.value(), u32::MAX, "x"),
+        &fault(u32::MAX),
+    );
 }
 
 #[test]

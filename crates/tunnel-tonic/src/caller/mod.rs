@@ -90,15 +90,20 @@ impl TunnelChannel {
     }
 
     /// Waits until the tunnel has ended, for whatever reason, and says which.
-    pub async fn closed(&self) -> EndReason {
-        self.wait(|life| life.end_reason().is_some()).await
+    ///
+    /// The future holds no clone: it does not keep the tunnel open. While either end drains the
+    /// tunnel, calls are already refused ([`is_open`](Self::is_open) is false) and this resolves
+    /// only when the last one in flight has ended.
+    pub fn closed(&self) -> impl Future<Output = EndReason> + Send + use<> {
+        let shared = self.shared().clone();
+        async move { wait(&shared, |life| life.end_reason().is_some()).await }
     }
 
     /// Ends the tunnel now: calls in flight fail with UNAVAILABLE. Waits until the far end has
     /// ended its half too, at most five seconds.
     pub async fn close(&self) {
         self.shared().with(|state| state.conn.close());
-        self.wait(|life| matches!(life, Life::Gone(_))).await;
+        wait(self.shared(), |life| matches!(life, Life::Gone(_))).await;
     }
 
     /// Ends the tunnel in order: new calls fail with UNAVAILABLE, calls in flight have until
@@ -107,22 +112,22 @@ impl TunnelChannel {
         let now = now();
         self.shared()
             .with(|state| state.conn.drain(now, now.checked_add(deadline)));
-        self.wait(|life| matches!(life, Life::Gone(_))).await
-    }
-
-    async fn wait(&self, wanted: impl Fn(&Life) -> bool) -> EndReason {
-        let life = self.shared().wait_life(|life| wanted(life)).await;
-        match life {
-            Life::Ended(reason) | Life::Gone(reason) => reason,
-            // Not reached: `wanted` asks for an end.
-            Life::Opening | Life::Ready => EndReason::Closed,
-        }
+        wait(self.shared(), |life| matches!(life, Life::Gone(_))).await
     }
 
     /// How many calls something is kept for. Zero when all have ended.
     #[doc(hidden)]
     pub fn kept_calls(&self) -> usize {
         self.shared().slots()
+    }
+}
+
+/// Waits for one of a tunnel's ends.
+async fn wait(shared: &Shared, wanted: impl Fn(&Life) -> bool) -> EndReason {
+    match shared.wait_life(wanted).await {
+        Life::Ended(reason) | Life::Gone(reason) => reason,
+        // Not reached: `wanted` asks for an end.
+        Life::Opening | Life::Ready => EndReason::Closed,
     }
 }
 

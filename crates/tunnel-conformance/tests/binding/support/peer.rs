@@ -92,6 +92,11 @@ impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
         self.say = None;
     }
 
+    /// Drops what the far end says, and the rest of it unheard.
+    pub(crate) fn stop_listening(&mut self) {
+        self.hear = Body::empty();
+    }
+
     /// What the far end says next.
     pub(crate) async fn hear(&mut self) -> Heard<Hear> {
         loop {

@@ -222,6 +222,19 @@ async fn calls_that_outlast_a_drain_are_unavailable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_the_end_of_a_tunnel_does_not_keep_it_open() {
+    guarded(async {
+        let far = Far::start().await;
+        let tunnel = far.tunnel().await;
+        let closed = tunnel.closed();
+        drop(tunnel);
+        assert_eq!(closed.await, EndReason::Drained);
+        far.no_tunnels().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dropping_the_last_clone_lets_calls_in_flight_finish_and_then_closes_the_tunnel() {
     guarded(async {
         let far = Far::start().await;

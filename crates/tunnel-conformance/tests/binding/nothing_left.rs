@@ -45,9 +45,9 @@ impl End {
     ];
 }
 
-/// Makes a call of a kind that ends so.
-async fn make(far: &Far, client: &Client, kind: Kind, end: End) {
-    let name = format!("{kind:?} {end:?}");
+/// Makes a call of a kind that ends so. The probe counts by name, so each has its own.
+async fn make(far: &Far, client: &Client, kind: Kind, end: End, round: usize) {
+    let name = format!("{kind:?} {end:?} {round}");
     let script = Script::named(&name);
     match end {
         End::Success => {
@@ -138,11 +138,11 @@ fn tasks(runtime: &Handle) -> usize {
 
 /// Calls of all kinds that end in all ways, at the same time and several times over.
 async fn all_calls(far: &Far, tunnel: &TunnelChannel) {
-    for _ in 0..3 {
+    for round in 0..3 {
         let client = client(tunnel);
         let calls = Kind::ALL.into_iter().flat_map(|kind| {
             let client = &client;
-            let call = move |end| make(far, client, kind, end);
+            let call = move |end| make(far, client, kind, end, round);
             End::ALL.into_iter().map(call)
         });
         futures::future::join_all(calls).await;

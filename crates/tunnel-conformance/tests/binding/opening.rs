@@ -65,13 +65,23 @@ async fn a_server_without_tunnels_refuses_as_unimplemented() {
 async fn a_server_that_never_answers_is_given_up() {
     guarded(async {
         let mut server = RawServer::start().await;
-        let opening = ForwardTunnel::new(server.server.channel().await);
-        let opening = opening.open_timeout(Duration::from_millis(20));
-        let error = opening.open().await.expect_err("nobody answers");
-        assert!(matches!(error, TunnelError::Timeout(_)), "{error:?}");
-        assert!(error.to_string().contains("20ms"), "{error}");
-        assert_eq!(Status::from(error).code(), Code::DeadlineExceeded);
-        let request = server.opening().await.request;
+        // Long enough for the request to get there, on however busy a machine.
+        let mut timeout = Duration::from_millis(20);
+        let request = loop {
+            let opening = ForwardTunnel::new(server.server.channel().await);
+            let error = opening.open_timeout(timeout).open().await;
+            let error = error.expect_err("nobody answers");
+            assert!(matches!(error, TunnelError::Timeout(_)), "{error:?}");
+            assert!(
+                error.to_string().contains(&format!("{timeout:?}")),
+                "{error}"
+            );
+            assert_eq!(Status::from(error).code(), Code::DeadlineExceeded);
+            if let Some(opening) = server.opening_so_far() {
+                break opening.request;
+            }
+            timeout *= 2;
+        };
         let (bytes, _) = read_all(request.into_body()).await;
         assert_eq!(bytes, [], "a caller says nothing before settings");
         eventually(|| Handle::current().metrics().num_alive_tasks() == 0).await;

@@ -390,6 +390,11 @@ impl RawServer {
         Self { server, openings }
     }
 
+    /// The next outer call, if one has come.
+    pub(crate) fn opening_so_far(&mut self) -> Option<Opening> {
+        self.openings.try_recv().ok()
+    }
+
     /// The next outer call.
     pub(crate) async fn opening(&mut self) -> Opening {
         let opening = self.openings.recv().await;

@@ -82,6 +82,14 @@ pub(crate) const EXAMPLES: &[Example] = &[
         },
     },
     Example {
+        name: "load-balancer",
+        about: "two backends behind HAProxy: plain calls spread, those in a tunnel stay on one",
+        package: "load-balancer",
+        kind: Kind::Alone {
+            program: "load-balancer",
+        },
+    },
+    Example {
         name: "many-calls",
         about: "1,000 calls at once on one tunnel, every answer checked",
         package: "forward-tunnel",

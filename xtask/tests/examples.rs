@@ -1,5 +1,6 @@
 //! Every example runs as the README says it does.
 
+use std::io::Write;
 use std::process::{Command, Output};
 
 fn xtask(args: &[&str]) -> Output {
@@ -11,15 +12,20 @@ fn xtask(args: &[&str]) -> Output {
 
 /// Runs an example and returns what it printed; it must have succeeded.
 fn run_example(name: &str) -> String {
+    run_with_warnings(name).0
+}
+
+/// The same, with what it printed to standard error.
+fn run_with_warnings(name: &str) -> (String, String) {
     let output = xtask(&["run-example", name]);
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         output.status.success(),
         "{name} failed: {}\n{stdout}\n{stderr}",
         output.status
     );
-    stdout
+    (stdout, stderr)
 }
 
 fn assert_says(name: &str, output: &str, line: &str) {
@@ -46,6 +52,20 @@ fn the_forward_tunnel_example_ends_with_its_tick() {
 #[test]
 fn the_session_affinity_example_succeeds() {
     assert_says("session-affinity", &run_example("session-affinity"), "✓");
+}
+
+#[test]
+fn the_load_balancer_example_succeeds() {
+    let (stdout, stderr) = run_with_warnings("load-balancer");
+    let skipped = stderr.lines().find(|line| line.contains("SKIPPED"));
+    if let Some(line) = skipped {
+        // Without HAProxy, and never where nothing may be skipped. Not with
+        // `eprintln!`, whose lines are shown for tests that fail alone.
+        assert!(std::env::var_os("CI").is_none_or(|value| value.is_empty()));
+        let _ = writeln!(std::io::stderr(), "the load balancer example: {line}");
+        return;
+    }
+    assert_says("load-balancer", &stdout, "✓ Plain calls spread");
 }
 
 #[test]
@@ -78,6 +98,7 @@ fn every_example_that_is_listed_is_run_here() {
     let run = [
         "forward-tunnel",
         "session-affinity",
+        "load-balancer",
         "many-calls",
         "long-lived",
         "custom-transport",

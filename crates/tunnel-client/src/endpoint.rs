@@ -2,6 +2,8 @@
 
 use tonic::transport::Endpoint;
 
+use crate::Keepalive;
+
 /// The HTTP/2 windows: what can be under way to this end on the tunnel's stream. A tunnel's
 /// own windows do the fine work; this one should never be what holds it back.
 const WINDOW: u32 = 16 << 20;
@@ -10,15 +12,12 @@ const WINDOW: u32 = 16 << 20;
 /// measured as a fifth less CPU for each MiB.
 const MAX_FRAME: u32 = 1 << 20;
 
-/// Sets an endpoint up for tunnels: HTTP/2 windows of 16 MiB, frames of up to 1 MiB, and
-/// `TCP_NODELAY`.
+/// Sets an endpoint up for tunnels: HTTP/2 windows of 16 MiB, frames of up to 1 MiB,
+/// `TCP_NODELAY`, and keepalive that notices a peer which vanished within 15 s.
 ///
-/// Keepalive is left as it was: a gRPC server that is not ours may end connections that ping
-/// more often than every five minutes. Without it a peer that vanishes without closing the
-/// connection is not noticed. Towards a server that allows it, set
-/// [`http2_keep_alive_interval`](Endpoint::http2_keep_alive_interval),
-/// [`keep_alive_timeout`](Endpoint::keep_alive_timeout) and
-/// [`keep_alive_while_idle`](Endpoint::keep_alive_while_idle).
+/// A gRPC server that is not ours may end connections that are pinged more often than every
+/// five minutes: [`endpoint_for_tunnels_with`] takes another [`Keepalive`]. What is set here can
+/// also be set again on the endpoint that is returned.
 ///
 /// ```
 /// use tonic::transport::Endpoint;
@@ -26,9 +25,23 @@ const MAX_FRAME: u32 = 1 << 20;
 /// # let _ = endpoint;
 /// ```
 pub fn endpoint_for_tunnels(endpoint: Endpoint) -> Endpoint {
-    endpoint
+    endpoint_for_tunnels_with(endpoint, Keepalive::default())
+}
+
+/// The same as [`endpoint_for_tunnels`], with a keepalive of one's own choice.
+///
+/// ```
+/// use tonic::transport::Endpoint;
+/// use tunnel_client::{Keepalive, endpoint_for_tunnels_with};
+/// let endpoint = Endpoint::from_static("http://somebody-elses:50051");
+/// let endpoint = endpoint_for_tunnels_with(endpoint, Keepalive::patient());
+/// # let _ = endpoint;
+/// ```
+pub fn endpoint_for_tunnels_with(endpoint: Endpoint, keepalive: Keepalive) -> Endpoint {
+    let endpoint = endpoint
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_frame_size(MAX_FRAME)
-        .tcp_nodelay(true)
+        .tcp_nodelay(true);
+    keepalive.apply(endpoint)
 }

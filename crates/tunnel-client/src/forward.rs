@@ -1,21 +1,14 @@
 //! Forward tunnels: this side dials, and makes the calls.
 
-use std::future::poll_fn;
 use std::time::Duration;
 
-use http::header::{HeaderValue, TE};
 use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Status};
 use tunnel_core::Config;
-use tunnel_tonic::outer::{OPEN_TUNNEL_PATH, common_offer, put_offer};
-use tunnel_tonic::{Direction, NetworkRole, Tunnel, TunnelChannel, TunnelError, TunnelInfo};
+use tunnel_tonic::{Direction, TunnelChannel, TunnelError};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// How long the far end has to open a tunnel, unless set otherwise.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::dial::{BoxError, OPEN_TIMEOUT, Opening, within};
 
 /// Opens a forward tunnel over a channel.
 ///
@@ -86,76 +79,14 @@ where
     ///
     /// [`TunnelError`]: the channel failed, the far end refused, or it did not answer in time.
     pub async fn open(self) -> Result<TunnelChannel, TunnelError> {
-        let timeout = self.open_timeout;
-        match tokio::time::timeout(timeout, self.open_now()).await {
-            Ok(result) => result,
-            Err(_) => Err(TunnelError::Timeout(timeout)),
-        }
+        within(self.open_timeout, async {
+            let opening = Opening::new(Direction::Forward, self.metadata, self.config);
+            let answer = opening.call(self.channel).await?;
+            let tunnel = opening.tunnel();
+            tunnel.start(answer.offer, answer.inbound, None, ());
+            tunnel.ready().await.map_err(TunnelError::Ended)?;
+            Ok(opening.succeeded().channel(self.queue))
+        })
+        .await
     }
-
-    async fn open_now(mut self) -> Result<TunnelChannel, TunnelError> {
-        let info = TunnelInfo::new(Direction::Forward, self.metadata.clone(), None);
-        let tunnel = Tunnel::new(NetworkRole::Client, self.config.clone(), info);
-        let opening = Opening(Some(&tunnel));
-        let request = self.request(&tunnel);
-        poll_fn(|cx| self.channel.poll_ready(cx))
-            .await
-            .map_err(|e| TunnelError::Channel(Status::from_error(e.into())))?;
-        let response = self.channel.call(request).await.map_err(failed_call)?;
-        let (head, body) = response.into_parts();
-        check_response(&head)?;
-        let offer = common_offer(&self.config, &head.headers);
-        tunnel.start(offer, Body::new(body), None, ());
-        tunnel.ready().await.map_err(TunnelError::Ended)?;
-        opening.succeeded();
-        Ok(tunnel.channel(self.queue))
-    }
-
-    fn request(&self, tunnel: &Tunnel) -> http::Request<Body> {
-        let mut request = http::Request::new(Body::new(tunnel.outbound()));
-        *request.method_mut() = http::Method::POST;
-        *request.version_mut() = http::Version::HTTP_2;
-        *request.uri_mut() = http::Uri::from_static(OPEN_TUNNEL_PATH);
-        let headers = request.headers_mut();
-        *headers = self.metadata.clone().into_headers();
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        put_offer(&self.config, headers);
-        request
-    }
-}
-
-/// Closes a tunnel whose opening is given up. The transport may hold what it sends for as long
-/// as it likes; so what it sends has to end.
-struct Opening<'a>(Option<&'a Tunnel>);
-
-impl Opening<'_> {
-    fn succeeded(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Opening<'_> {
-    fn drop(&mut self) {
-        if let Some(tunnel) = self.0 {
-            tunnel.close();
-        }
-    }
-}
-
-/// An error of the channel itself; one that carries a status of its own was refused by it.
-fn failed_call(error: impl Into<BoxError>) -> TunnelError {
-    let status = Status::from_error(error.into());
-    match status.code() {
-        Code::Unknown | Code::Unavailable | Code::Cancelled | Code::Internal => {
-            TunnelError::Channel(status)
-        }
-        _ => TunnelError::Refused(status),
-    }
-}
-
-fn check_response(head: &http::response::Parts) -> Result<(), TunnelError> {
-    if let Some(status) = tunnel_tonic::outer::refusal(head) {
-        return Err(TunnelError::Refused(status));
-    }
-    Ok(())
 }

@@ -55,11 +55,23 @@
 //! and a dead peer is noticed only as fast as the connection notices it. [`endpoint_for_tunnels`]
 //! sets an [`Endpoint`](tonic::transport::Endpoint) up for both; what it sets can be set again.
 
+mod backoff;
+mod dial;
 mod endpoint;
 mod forward;
+mod gateway;
+mod keepalive;
+mod reverse;
 
-pub use endpoint::endpoint_for_tunnels;
+pub use backoff::Backoff;
+pub use endpoint::{endpoint_for_tunnels, endpoint_for_tunnels_with};
 pub use forward::ForwardTunnel;
+pub use gateway::Gateway;
+pub use keepalive::{Keepalive, too_many_pings};
+pub use reverse::{
+    Attempt, LinkError, LinkState, LinkStatus, ReverseTunnelHandle, ReverseTunnelServer,
+    ReverseTunnelServerBuilder, StandIn, StopReason,
+};
 pub use tunnel_core::{
     Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Revisions, Stats,
 };

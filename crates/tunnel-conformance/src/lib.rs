@@ -29,6 +29,8 @@
 //! does, and await events on the [`Probe`] rather than time: nothing in here sleeps,
 //! and no case asserts a duration. Every test has a hang guard instead, which fails it by name.
 //!
+//! What a network does to connections is [`FaultProxy`]'s to play: it delays, freezes, cuts and resets.
+//!
 //! A case must be able to fail: `tests/faults.rs` runs cases over paths that do one
 //! thing wrong, and expects them to notice.
 
@@ -41,6 +43,7 @@ pub mod metadata;
 pub mod path;
 pub mod payload;
 pub mod probe;
+pub mod proxy;
 pub mod script;
 pub mod service;
 
@@ -62,8 +65,12 @@ pub mod proto {
 
 pub use client::{Kind, Ongoing, Outcome};
 pub use fixture::Fixture;
-pub use path::{ForwardPath, Host, Offer, OraclePath, Path, PlainTcpPath, TcpServer, TestChannel};
+pub use path::{
+    ForwardPath, Host, NestedPath, Offer, OraclePath, Path, PlainTcpPath, ReversePath, TcpServer,
+    TestChannel,
+};
 pub use probe::Probe;
+pub use proxy::FaultProxy;
 
 /// The generated client over an erased channel.
 pub type Client = proto::test_service_client::TestServiceClient<TestChannel>;

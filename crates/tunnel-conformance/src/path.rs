@@ -1,13 +1,19 @@
 //! What puts a channel between a client and the service under test.
 
 mod channel;
+mod device;
 mod forward;
+mod nested;
 mod oracle;
+mod reverse;
+mod settings;
 mod tcp;
 
 pub use channel::TestChannel;
 pub use forward::ForwardPath;
+pub use nested::NestedPath;
 pub use oracle::OraclePath;
+pub use reverse::ReversePath;
 pub use tcp::{PlainTcpPath, TcpServer};
 
 use futures::future::BoxFuture;

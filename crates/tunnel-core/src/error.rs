@@ -116,6 +116,10 @@ pub enum ConnectionError {
     /// The transport under the tunnel broke.
     #[error("the tunnel's connection was lost: {0}")]
     TransportLost(String),
+    /// The peer, who accepted the outer call, ended it with a status that is not OK: it says why
+    /// the tunnel may not go on.
+    #[error("the peer ended the tunnel: {}: {}", .0.code, .0.message)]
+    EndedByPeer(Status),
 }
 
 fn side_name(side: Side) -> &'static str {
@@ -138,7 +142,7 @@ impl ConnectionError {
     pub fn code(&self) -> Code {
         match self {
             Self::Limit(_) => Code::ResourceExhausted,
-            Self::TransportLost(_) => Code::Unavailable,
+            Self::TransportLost(_) | Self::EndedByPeer(_) => Code::Unavailable,
             Self::SettingsTimeout => Code::DeadlineExceeded,
             Self::NoCommonRevision { .. } => Code::FailedPrecondition,
             _ => Code::Internal,
@@ -153,6 +157,10 @@ pub enum EndReason {
     /// The local application closed it.
     #[error("the tunnel was closed")]
     Closed,
+    /// The local application closed it and gave a reason, which the peer is told where this end
+    /// accepted the outer call.
+    #[error("the tunnel was closed: {}: {}", .0.code, .0.message)]
+    ClosedWith(Status),
     /// The local application drained it: every call finished, or the drain's deadline passed.
     #[error("the tunnel was drained")]
     Drained,
@@ -171,7 +179,7 @@ impl EndReason {
     /// Who ended the tunnel.
     pub fn initiator(&self) -> Initiator {
         match self {
-            Self::Closed | Self::Drained => Initiator::User,
+            Self::Closed | Self::ClosedWith(_) | Self::Drained => Initiator::User,
             Self::PeerClosed | Self::PeerDrained => Initiator::Remote,
             Self::Error(e) => e.initiator(),
         }
@@ -288,11 +296,18 @@ impl StreamError {
         )
     }
 
-    /// The end of a call whose tunnel ended.
-    pub(crate) fn tunnel_ended(reason: &EndReason, reached_peer: bool) -> Self {
+    /// The end of a call whose tunnel ended. A caller is told what became of its call.
+    pub(crate) fn tunnel_ended(reason: &EndReason, side: Side, reached_peer: bool) -> Self {
+        let message = match (side, reached_peer) {
+            (Side::Handler, _) => reason.to_string(),
+            (Side::Caller, true) => {
+                format!("{reason}; the call was sent and may have been processed")
+            }
+            (Side::Caller, false) => format!("{reason}; the call was not sent"),
+        };
         Self {
             code: Code::Unavailable,
-            message: reason.to_string().into(),
+            message: message.into(),
             initiator: reason.initiator(),
             not_processed: !reached_peer,
         }

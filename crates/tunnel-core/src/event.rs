@@ -36,9 +36,10 @@ pub enum Event {
         /// Why.
         error: StreamError,
     },
-    /// Caller: the handler is draining. New calls are refused; calls up to `last` go on.
+    /// The peer is draining. Caller: new calls are refused, calls up to `last` go on. Handler:
+    /// no new calls are to be expected, those taken go on.
     GoingAway {
-        /// The last stream the handler serves.
+        /// The last stream the handler serves, or has been asked to serve.
         last: i64,
     },
     /// The tunnel has ended. The last event.

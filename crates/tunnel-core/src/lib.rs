@@ -44,4 +44,4 @@ pub use status::{Code, Status, StatusDetail};
 pub use streams::counts::Stats;
 pub use streams::recv::Chunk;
 pub use streams::{Revision, StreamId};
-pub use timer::parse_grpc_timeout;
+pub use timer::{format_grpc_timeout, parse_grpc_timeout};

@@ -121,9 +121,36 @@ pub fn parse_grpc_timeout(value: &str) -> Option<Duration> {
     Some(if negative { Duration::ZERO } else { timeout })
 }
 
+/// Writes a duration as the value of `grpc-timeout`: at most eight digits and a unit, as
+/// precise as they allow, rounded down. More than 99,999,999 seconds become so many.
+pub fn format_grpc_timeout(left: Duration) -> String {
+    const LIMIT: u128 = 100_000_000;
+    match left {
+        _ if left.as_micros() < LIMIT => format!("{}u", left.as_micros()),
+        _ if left.as_millis() < LIMIT => format!("{}m", left.as_millis()),
+        _ => format!("{}S", left.as_secs().min(LIMIT as u64 - 1)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_is_written_so_that_it_reads_the_same() {
+        for left in [
+            Duration::ZERO,
+            Duration::from_micros(99_999_999),
+            Duration::from_millis(100_000),
+            Duration::from_millis(99_999_999),
+            Duration::from_secs(100_000),
+            Duration::from_secs(99_999_999),
+        ] {
+            assert_eq!(parse_grpc_timeout(&format_grpc_timeout(left)), Some(left));
+        }
+        let years = format_grpc_timeout(Duration::from_secs(u64::MAX));
+        assert_eq!(years, "99999999S");
+    }
 
     #[test]
     fn grpc_timeouts_follow_the_specification() {

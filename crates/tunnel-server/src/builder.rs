@@ -1,16 +1,20 @@
 //! What a handler is made of.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
+use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
-use tunnel_core::Config;
-use tunnel_tonic::CallService;
+use tunnel_core::{Config, EndReason};
+use tunnel_tonic::{AffinityKey, CallService, TunnelInfo};
 
+use crate::policy::{Policy, WhenKeyIsFull};
 use crate::service::TunnelServiceHandler;
+use crate::{Opening, TunnelHandle};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,6 +25,7 @@ pub struct TunnelServiceHandlerBuilder<L = Identity> {
     routes: Routes,
     layer: L,
     config: Config,
+    policy: Policy,
 }
 
 impl TunnelServiceHandlerBuilder {
@@ -29,6 +34,7 @@ impl TunnelServiceHandlerBuilder {
             routes: Routes::default(),
             layer: Identity::new(),
             config: Config::default(),
+            policy: Policy::default(),
         }
     }
 }
@@ -71,12 +77,87 @@ impl<L> TunnelServiceHandlerBuilder<L> {
             routes: self.routes,
             layer: Stack::new(layer, self.layer),
             config: self.config,
+            policy: self.policy,
         }
     }
 
     /// Sets windows, limits and timeouts of the tunnels. Default: [`Config::default`].
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Whether reverse tunnels are accepted; if not they are refused with UNIMPLEMENTED.
+    /// Default: true.
+    pub fn reverse_tunnels(mut self, accept: bool) -> Self {
+        self.policy.reverse = accept;
+        self
+    }
+
+    /// Gives each new tunnel of either direction a key, from what is known of it; `None` for a
+    /// tunnel without. A reverse tunnel is then reached by its key as well as among all; the
+    /// limit of [`max_tunnels_per_key`](Self::max_tunnels_per_key) counts both directions.
+    /// Default: no keys.
+    ///
+    /// Take the key from what the peer cannot choose freely, such as a verified certificate or a
+    /// checked token, or check it in [`admit`](Self::admit): whoever has a key gets its calls.
+    pub fn affinity_key(
+        mut self,
+        key: impl Fn(&Opening) -> Option<AffinityKey> + Send + Sync + 'static,
+    ) -> Self {
+        self.policy.key_of = Some(Arc::new(key));
+        self
+    }
+
+    /// Decides whether a tunnel of either direction may be opened. It is not listed before, and
+    /// counts against no limit; the peer gets the status of a refusal. Default: all may.
+    ///
+    /// The future is dropped when the peer gives up, or the handler is drained. It has no time
+    /// limit of its own. Should it panic, or the function that makes it, the tunnel is refused with
+    /// INTERNAL.
+    pub fn admit<F>(mut self, admit: impl Fn(Opening) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        self.policy.admit = Some(Arc::new(move |opening| Box::pin(admit(opening))));
+        self
+    }
+
+    /// Is told of each tunnel that has opened, when it can carry calls. Must not block: the
+    /// tunnel waits meanwhile. A panic is caught and logged.
+    pub fn on_open(mut self, opened: impl Fn(&TunnelHandle) + Send + Sync + 'static) -> Self {
+        self.policy.on_open = Some(Arc::new(opened));
+        self
+    }
+
+    /// Is told of the end of each tunnel that had opened, and of its reason. Must not block. A
+    /// panic is caught and logged.
+    pub fn on_close(
+        mut self,
+        closed: impl Fn(&TunnelInfo, &EndReason) + Send + Sync + 'static,
+    ) -> Self {
+        self.policy.on_close = Some(Arc::new(closed));
+        self
+    }
+
+    /// How many tunnels of both directions may be open at once; more are refused with
+    /// RESOURCE_EXHAUSTED. Default: no limit but that of the server's connections.
+    pub fn max_tunnels(mut self, max: usize) -> Self {
+        self.policy.max_tunnels = max;
+        self
+    }
+
+    /// How many tunnels of one key may be open at once; see
+    /// [`when_key_is_full`](Self::when_key_is_full) for what becomes of more. Default: no limit.
+    pub fn max_tunnels_per_key(mut self, max: usize) -> Self {
+        self.policy.max_per_key = max;
+        self
+    }
+
+    /// What becomes of a new tunnel whose key has as many as it may. Default:
+    /// [`WhenKeyIsFull::Refuse`].
+    pub fn when_key_is_full(mut self, then: WhenKeyIsFull) -> Self {
+        self.policy.when_key_is_full = then;
         self
     }
 
@@ -95,6 +176,6 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         B::Error: Into<BoxError>,
     {
         let service = CallService::new(self.layer.layer(self.routes.prepare()));
-        TunnelServiceHandler::new(service, self.config)
+        TunnelServiceHandler::new(service, self.config, self.policy)
     }
 }

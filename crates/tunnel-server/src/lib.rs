@@ -22,6 +22,45 @@
 //! # }
 //! ```
 //!
+//! # Reverse tunnels
+//!
+//! A device that cannot be dialled dials this server and *serves*; the server calls it. The same
+//! handler accepts such tunnels, and hands out channels for generated clients:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use tonic::Status;
+//! use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler};
+//!
+//! let handler = TunnelServiceHandler::builder()
+//!     .affinity_key(|opening: &Opening| opening.metadata_str("device-id").map(AffinityKey::from))
+//!     .max_tunnels_per_key(4)
+//!     .build();
+//!
+//! // DeviceClient::new(handler.key_as_channel("device-17")): that device, by any of its tunnels.
+//! let device = handler.key_as_channel("device-17");
+//! // DeviceClient::new(handler.as_channel()): each call to the next device.
+//! let any = handler.as_channel();
+//! assert!(!device.ready() && !any.ready());
+//!
+//! // Kick a device.
+//! handler.close_key("device-17", Status::permission_denied("the device was revoked"));
+//! # async fn later(handler: &TunnelServiceHandler, any: tunnel_server::ReverseChannel) -> Result<(), Status> {
+//! // Call all there are.
+//! any.wait_for_ready(Duration::from_secs(30)).await?;
+//! for tunnel in handler.all_reverse_tunnels() {
+//!     println!("{:?}: {}", tunnel.info().key(), tunnel.id()); // DeviceClient::new(tunnel)
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A tunnel is in the pool of all, and in that of its key, from when it is ready until one of its
+//! ends drains it or it ends. [`ReverseChannel`] says what becomes of calls whose tunnel goes away
+//! under them. [`on_open`](TunnelServiceHandlerBuilder::on_open),
+//! [`on_close`](TunnelServiceHandlerBuilder::on_close) and
+//! [`events`](TunnelServiceHandler::events) tell of tunnels as they come and go.
+//!
 //! # What a tunnelled call knows
 //!
 //! Its extensions are copies of those of the request that opened the tunnel: what a layer or an
@@ -52,23 +91,40 @@
 //! # let _ = server;
 //! ```
 //!
+//! Where the decision has to wait for something, such as a token to be checked elsewhere, use
+//! [`admit`](TunnelServiceHandlerBuilder::admit): it is asynchronous, and sees the tunnel's key.
+//!
 //! Layers, timeouts and limits of the outer server see the opening alone, one call that lasts as
 //! long as its tunnel.
 //!
 //! # The connection underneath
 //!
 //! All calls of a tunnel share one HTTP/2 stream. [`server_for_tunnels`] sets a
-//! [`Server`](tonic::transport::Server) up with windows that do not hold it back.
+//! [`Server`](tonic::transport::Server) up with windows that do not hold it back, and with keepalive
+//! that notices frozen and vanished clients.
 
 mod builder;
+mod events;
+mod handle;
+mod opening;
+mod policy;
+mod pool;
 mod registry;
 mod server;
 mod service;
 
 pub use builder::TunnelServiceHandlerBuilder;
-pub use server::server_for_tunnels;
+pub use events::{TunnelEvent, TunnelEvents};
+pub use handle::TunnelHandle;
+pub use opening::Opening;
+pub use policy::WhenKeyIsFull;
+pub use pool::{Balance, ReverseChannel, ReverseResponseFuture, ServedBy, WaitForReady};
+pub use server::{server_for_tunnels, server_for_tunnels_within};
 pub use service::{TunnelService, TunnelServiceHandler};
 pub use tunnel_core::{
     Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Revisions, Stats,
 };
-pub use tunnel_tonic::{Direction, TunnelId, TunnelInfo};
+pub use tunnel_tonic::{
+    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo,
+    is_movable,
+};

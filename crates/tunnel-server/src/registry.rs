@@ -1,28 +1,79 @@
 //! The tunnels that are open on a handler.
 //!
-//! Invariant: a tunnel is listed from before its first frame until its outer stream has ended,
-//! or its runtime.
+//! Invariants: a tunnel is listed from before its first frame until its outer stream has ended,
+//! or its runtime. A reverse tunnel is in its pools exactly while it takes calls. No hook, no
+//! callback and no waker runs under a lock, and nothing of a user's is dropped there; where locks
+//! nest, the list's comes first, then a pool's, then a tunnel's.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tunnel_tonic::{Tunnel, TunnelId, TunnelInfo};
+use futures::FutureExt as _;
+use futures::future::{Either, select};
+use tokio::sync::{broadcast, watch};
+use tonic::Status;
+use tunnel_core::EndReason;
+use tunnel_tonic::{AffinityKey, Direction, TunnelId, TunnelInfo};
+
+use crate::policy::{Policy, WhenKeyIsFull};
+use crate::pool::Pool;
+use crate::{Opening, TunnelEvent, TunnelHandle};
+
+/// How many events a subscriber may be behind.
+const EVENTS: usize = 1024;
 
 /// The open tunnels of one handler.
 #[derive(Debug)]
 pub(crate) struct Registry {
+    pub(crate) policy: Policy,
+    /// All reverse tunnels that take calls.
+    pub(crate) all: Arc<Pool>,
+    pub(crate) events: broadcast::Sender<TunnelEvent>,
     state: Mutex<State>,
-    /// How many tunnels are open.
-    count: watch::Sender<usize>,
+    /// Whether the tunnels are being drained, and new ones refused.
+    drains: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    tunnels: HashMap<TunnelId, Tunnel>,
-    /// The tunnels are being drained; new ones are refused.
-    draining: bool,
+    tunnels: HashMap<TunnelId, Listed>,
+    /// How many of them were closed for newer ones. They are about to go, and count no more.
+    displaced: usize,
+    /// The tunnels of each key that count against its limit, oldest first.
+    keys: HashMap<AffinityKey, Vec<TunnelId>>,
+    /// The pools of keys, as long as a channel or a tunnel needs one.
+    pools: HashMap<AffinityKey, Weak<Pool>>,
+}
+
+#[derive(Debug)]
+struct Listed {
+    handle: TunnelHandle,
+    /// Whether the world was told that it has opened.
+    announced: bool,
+    /// Whether it was closed for a newer one.
+    displaced: bool,
+    /// The pool of its key, while it is in its pools.
+    pooled: Option<Pooled>,
+}
+
+/// A tunnel's membership in its pools.
+#[derive(Debug)]
+struct Pooled {
+    of_key: Option<Arc<Pool>>,
+}
+
+/// What follows from a look at a tunnel, to be done without the lock.
+#[derive(Default)]
+struct Change {
+    /// The pools it has joined: those who wait there are to look again.
+    joined: Vec<Arc<Pool>>,
+    /// The pool of its key that it has left. Its end takes the lock.
+    left: Option<Arc<Pool>>,
+    /// The tunnel, if the world is to be told that it has opened.
+    announce: Option<TunnelHandle>,
 }
 
 /// A tunnel's place in the list, which it loses when this is dropped.
@@ -34,22 +85,18 @@ pub(crate) struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let removed = {
-            let mut state = self.registry.lock();
-            let removed = state.tunnels.remove(&self.id);
-            self.registry.count.send_replace(state.tunnels.len());
-            removed
-        };
-        let reason = removed.and_then(|tunnel| tunnel.end_reason());
-        tracing::debug!(tunnel = %self.id, ?reason, "tunnel gone");
+        self.registry.remove(self.id);
     }
 }
 
 impl Registry {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(policy: Policy) -> Arc<Self> {
         Arc::new(Self {
+            policy,
+            all: Pool::new(None, Weak::new()),
+            events: broadcast::Sender::new(EVENTS),
             state: Mutex::default(),
-            count: watch::Sender::new(0),
+            drains: watch::Sender::new(false),
         })
     }
 
@@ -57,41 +104,295 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists a tunnel; `None` if the handler takes no new ones.
-    pub(crate) fn insert(self: &Arc<Self>, tunnel: &Tunnel) -> Option<Entry> {
-        let id = tunnel.info().id();
+    /// Asks the hooks about a tunnel, for no longer than tunnels are taken at all: an opening that
+    /// they never decide on would keep its server from shutting down.
+    pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Status> {
+        let drains = pin!(self.drains());
+        let asked = AssertUnwindSafe(self.policy.consider(opening)).catch_unwind();
+        match select(drains, pin!(asked)).await {
+            Either::Left(_) => Err(draining()),
+            Either::Right((Ok(admitted), _)) => admitted,
+            Either::Right((Err(_), _)) => {
+                tracing::error!("the hooks of a new tunnel have panicked");
+                Err(Status::internal("the server failed to admit the tunnel"))
+            }
+        }
+    }
+
+    /// Lists a tunnel, if the limits allow it.
+    pub(crate) fn insert(self: &Arc<Self>, handle: &TunnelHandle) -> Result<Entry, Status> {
+        let id = handle.id();
+        let displaced = {
+            let mut state = self.lock();
+            if self.is_draining() {
+                return Err(draining());
+            }
+            state.list(&self.policy, handle)?
+        };
+        let entry = Entry {
+            registry: self.clone(),
+            id,
+        };
+        let registry = Arc::downgrade(self);
+        handle.tunnel().on_change(move || {
+            if let Some(registry) = registry.upgrade() {
+                registry.refresh(id);
+            }
+        });
+        if let Some(displaced) = displaced {
+            tracing::warn!(
+                tunnel = ?displaced.info(),
+                "closed for a newer tunnel of its key"
+            );
+            displaced.close(Status::aborted(
+                "replaced by a newer tunnel of the same key",
+            ));
+        }
+        Ok(entry)
+    }
+
+    /// Looks whether a tunnel takes calls, and puts it into its pools or takes it out.
+    fn refresh(self: &Arc<Self>, id: TunnelId) {
+        let change = self.look(&mut self.lock(), id);
+        change.joined.iter().for_each(|pool| pool.wake());
+        drop(change.left);
+        if let Some(handle) = change.announce {
+            self.opened(&handle);
+        }
+    }
+
+    fn look(self: &Arc<Self>, state: &mut State, id: TunnelId) -> Change {
+        let mut change = Change::default();
+        let Some(listed) = state.tunnels.get_mut(&id) else {
+            return change;
+        };
+        let takes_calls = listed.handle.takes_calls();
+        let pooled = listed.pooled.is_some();
+        if takes_calls && !listed.announced {
+            listed.announced = true;
+            change.announce = Some(listed.handle.clone());
+        }
+        if takes_calls && !pooled && listed.handle.direction() == Direction::Reverse {
+            let handle = listed.handle.clone();
+            change.joined = self.join(state, &handle);
+        } else if !takes_calls && pooled {
+            change.left = self.leave(state, id);
+        }
+        change
+    }
+
+    /// Puts a tunnel into its pools. Returns them: those who wait there are to be woken without
+    /// the lock.
+    fn join(self: &Arc<Self>, state: &mut State, handle: &TunnelHandle) -> Vec<Arc<Pool>> {
+        let of_key = handle.key().map(|key| self.pool_of(state, key));
+        if let Some(listed) = state.tunnels.get_mut(&handle.id()) {
+            let of_key = of_key.clone();
+            listed.pooled = Some(Pooled { of_key });
+        }
+        let pools: Vec<_> = [Some(self.all.clone()), of_key]
+            .into_iter()
+            .flatten()
+            .collect();
+        pools.iter().for_each(|pool| pool.join(handle));
+        pools
+    }
+
+    /// Takes a tunnel out of its pools. Returns the pool of its key, to be dropped without the
+    /// lock, which the pool's own end takes.
+    #[must_use = "to be dropped without the lock"]
+    fn leave(&self, state: &mut State, id: TunnelId) -> Option<Arc<Pool>> {
+        let pooled = state.tunnels.get_mut(&id)?.pooled.take()?;
+        self.all.leave(id);
+        pooled.of_key.inspect(|pool| pool.leave(id))
+    }
+
+    fn remove(&self, id: TunnelId) {
+        let (removed, left) = {
+            let mut state = self.lock();
+            let left = self.leave(&mut state, id);
+            (state.unlist(id), left)
+        };
+        drop(left);
+        if let Some(listed) = removed.filter(|listed| listed.announced) {
+            let reason = listed.handle.end_reason().unwrap_or(EndReason::PeerClosed);
+            self.closed(listed.handle.info(), &reason);
+        }
+    }
+
+    /// Tells of a tunnel that has opened. To be called without any lock.
+    fn opened(&self, tunnel: &TunnelHandle) {
+        self.policy.opened(tunnel);
+        // Fails when nobody listens.
+        let _ = self.events.send(TunnelEvent::Opened(tunnel.clone()));
+    }
+
+    /// Tells of a tunnel that has gone. To be called without any lock.
+    fn closed(&self, info: &TunnelInfo, reason: &EndReason) {
+        self.policy.closed(info, reason);
+        let closed = TunnelEvent::Closed {
+            info: info.clone(),
+            reason: reason.clone(),
+        };
+        // Fails when nobody listens.
+        let _ = self.events.send(closed);
+    }
+
+    /// The pool of a key, which is made if there is none.
+    pub(crate) fn key_pool(self: &Arc<Self>, key: &AffinityKey) -> Arc<Pool> {
+        self.pool_of(&mut self.lock(), key)
+    }
+
+    fn pool_of(self: &Arc<Self>, state: &mut State, key: &AffinityKey) -> Arc<Pool> {
+        if let Some(pool) = state.pools.get(key).and_then(Weak::upgrade) {
+            return pool;
+        }
+        let pool = Pool::new(Some(key.clone()), Arc::downgrade(self));
+        state.pools.insert(key.clone(), Arc::downgrade(&pool));
+        pool
+    }
+
+    /// A pool has gone: its key keeps nothing, unless it has a new one already.
+    pub(crate) fn pool_gone(&self, key: &AffinityKey) {
         let mut state = self.lock();
-        if state.draining {
-            return None;
+        if state.pools.get(key).is_some_and(|p| p.strong_count() == 0) {
+            state.pools.remove(key);
         }
-        state.tunnels.insert(id, tunnel.clone());
-        self.count.send_replace(state.tunnels.len());
-        let registry = self.clone();
-        Some(Entry { registry, id })
     }
 
-    pub(crate) fn infos(&self) -> Vec<TunnelInfo> {
-        let state = self.lock();
-        let mut infos: Vec<_> = state.tunnels.values().map(|t| t.info().clone()).collect();
-        infos.sort_by_key(TunnelInfo::id);
-        infos
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.drains.borrow()
     }
 
-    pub(crate) fn tunnels(&self) -> Vec<Tunnel> {
-        self.lock().tunnels.values().cloned().collect()
-    }
-
-    /// Drains all tunnels and refuses new ones; returns when all have gone.
-    pub(crate) async fn drain(&self, within: Duration) {
-        // By the clock that the tunnels' timers go by.
-        let now = tokio::time::Instant::now().into_std();
-        let deadline = now.checked_add(within);
-        self.lock().draining = true;
-        for tunnel in self.tunnels() {
-            tunnel.drain(deadline);
-        }
-        let mut count = self.count.subscribe();
+    /// Waits until the tunnels are being drained.
+    async fn drains(&self) {
+        let mut drains = self.drains.subscribe();
         // Fails only when the sender is gone, which is borrowed here.
-        let _ = count.wait_for(|&n| n == 0).await;
+        let _ = drains.wait_for(|&drains| drains).await;
+    }
+
+    /// The tunnels, oldest first.
+    pub(crate) fn tunnels(&self) -> Vec<TunnelHandle> {
+        let state = self.lock();
+        let mut tunnels: Vec<_> = state.tunnels.values().map(|l| l.handle.clone()).collect();
+        drop(state);
+        tunnels.sort_by_key(|tunnel| tunnel.id());
+        tunnels
+    }
+
+    pub(crate) fn tunnel(&self, id: TunnelId) -> Option<TunnelHandle> {
+        Some(self.lock().tunnels.get(&id)?.handle.clone())
+    }
+
+    /// The tunnels of a key, oldest first.
+    pub(crate) fn tunnels_of(&self, key: &AffinityKey) -> Vec<TunnelHandle> {
+        let state = self.lock();
+        let ids = state.keys.get(key).map(Vec::as_slice).unwrap_or_default();
+        let handle = |id| Some(state.tunnels.get(id)?.handle.clone());
+        ids.iter().filter_map(handle).collect()
+    }
+
+    /// How many keys something is kept for.
+    pub(crate) fn kept_keys(&self) -> usize {
+        let state = self.lock();
+        state.keys.len() + state.pools.len()
+    }
+
+    /// Drains all tunnels and refuses new ones; returns when all have gone, and that was told.
+    pub(crate) async fn drain(&self, within: Duration) {
+        // First: what is listed later is refused, what was listed before is found below.
+        self.drains.send_replace(true);
+        let tunnels = self.tunnels();
+        for tunnel in &tunnels {
+            tunnel.begin_drain(within);
+        }
+        // Calls that wait for a tunnel wait in vain.
+        for pool in self.pools() {
+            pool.wake();
+        }
+        for tunnel in tunnels {
+            tunnel.gone().await;
+        }
+    }
+
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        let state = self.lock();
+        let of_keys = state.pools.values().filter_map(Weak::upgrade);
+        of_keys.chain([self.all.clone()]).collect()
+    }
+}
+
+fn draining() -> Status {
+    Status::unavailable("the server is draining its tunnels")
+}
+
+impl State {
+    /// Lists a tunnel if the limits allow it. Returns the tunnel that has to go for it.
+    fn list(
+        &mut self,
+        policy: &Policy,
+        handle: &TunnelHandle,
+    ) -> Result<Option<TunnelHandle>, Status> {
+        let displaced = match handle.key() {
+            Some(key) if self.count_of(key) >= policy.max_per_key => {
+                Some(self.displace(policy, key)?)
+            }
+            _ => None,
+        };
+        let open = self.tunnels.len() - self.displaced;
+        if displaced.is_none() && open >= policy.max_tunnels {
+            let message = format!("the server has {open} tunnels open, as many as it takes");
+            return Err(Status::resource_exhausted(message));
+        }
+        if let Some(key) = handle.key() {
+            self.keys.entry(key.clone()).or_default().push(handle.id());
+        }
+        let listed = Listed {
+            handle: handle.clone(),
+            announced: false,
+            displaced: false,
+            pooled: None,
+        };
+        self.tunnels.insert(handle.id(), listed);
+        Ok(displaced)
+    }
+
+    fn count_of(&self, key: &AffinityKey) -> usize {
+        self.keys.get(key).map_or(0, Vec::len)
+    }
+
+    /// Has the oldest tunnel of a key that is full give way, if that was chosen.
+    fn displace(&mut self, policy: &Policy, key: &AffinityKey) -> Result<TunnelHandle, Status> {
+        let oldest = match policy.when_key_is_full {
+            WhenKeyIsFull::CloseOldest => self.keys.get(key).and_then(|ids| ids.first().copied()),
+            WhenKeyIsFull::Refuse => None,
+        };
+        let Some(listed) = oldest.and_then(|id| self.tunnels.get_mut(&id)) else {
+            let (key, open) = (key.as_str(), self.count_of(key));
+            let message = format!("key {key:?} has {open} tunnels open, as many as it may");
+            return Err(Status::resource_exhausted(message));
+        };
+        listed.displaced = true;
+        self.displaced += 1;
+        let handle = listed.handle.clone();
+        self.give_place(key, handle.id());
+        Ok(handle)
+    }
+
+    fn unlist(&mut self, id: TunnelId) -> Option<Listed> {
+        let listed = self.tunnels.remove(&id)?;
+        self.displaced -= usize::from(listed.displaced);
+        if let Some(key) = listed.handle.key() {
+            self.give_place(key, id);
+        }
+        Some(listed)
+    }
+
+    fn give_place(&mut self, key: &AffinityKey, id: TunnelId) {
+        if let Some(ids) = self.keys.get_mut(key) {
+            ids.retain(|&other| other != id);
+            if ids.is_empty() {
+                self.keys.remove(key);
+            }
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! The service at which tunnels are opened.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -14,10 +14,14 @@ use tunnel_core::{Config, Stats};
 use tunnel_tonic::outer::{
     OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, put_offer,
 };
-use tunnel_tonic::{CallService, Direction, NetworkRole, Tunnel, TunnelId, TunnelInfo};
+use tunnel_tonic::{
+    AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelId,
+};
 
 use crate::builder::TunnelServiceHandlerBuilder;
+use crate::policy::Policy;
 use crate::registry::Registry;
+use crate::{Opening, ReverseChannel, TunnelEvents, TunnelHandle};
 
 /// Accepts tunnels, and serves the calls that come through them. Cheap to clone; clones are
 /// the same handler.
@@ -34,11 +38,11 @@ impl TunnelServiceHandler {
         TunnelServiceHandlerBuilder::new()
     }
 
-    pub(crate) fn new(calls: CallService, config: Config) -> Self {
+    pub(crate) fn new(calls: CallService, config: Config, policy: Policy) -> Self {
         Self {
             calls,
             config,
-            registry: Registry::new(),
+            registry: Registry::new(policy),
         }
     }
 
@@ -49,26 +53,86 @@ impl TunnelServiceHandler {
         }
     }
 
-    /// The tunnels that are open, oldest first.
-    pub fn tunnels(&self) -> Vec<TunnelInfo> {
-        self.registry.infos()
+    /// A channel to all who serve through reverse tunnels.
+    pub fn as_channel(&self) -> ReverseChannel {
+        let pool = self.registry.all.clone();
+        ReverseChannel::new(self.registry.clone(), pool)
+    }
+
+    /// A channel to those who serve through the reverse tunnels of one key, open now or later.
+    pub fn key_as_channel(&self, key: impl Into<AffinityKey>) -> ReverseChannel {
+        let pool = self.registry.key_pool(&key.into());
+        ReverseChannel::new(self.registry.clone(), pool)
+    }
+
+    /// The reverse tunnels that take calls, each a channel of its own. For a call to every one.
+    pub fn all_reverse_tunnels(&self) -> Vec<TunnelChannel> {
+        let tunnels = self.registry.all.tunnels();
+        tunnels.iter().filter_map(TunnelHandle::channel).collect()
+    }
+
+    /// The tunnels of both directions that are open or being opened, oldest first.
+    pub fn tunnels(&self) -> Vec<TunnelHandle> {
+        self.registry.tunnels()
+    }
+
+    /// One of them.
+    pub fn tunnel(&self, id: TunnelId) -> Option<TunnelHandle> {
+        self.registry.tunnel(id)
+    }
+
+    /// The tunnels of one key, of both directions, oldest first.
+    pub fn tunnels_of_key(&self, key: impl Into<AffinityKey>) -> Vec<TunnelHandle> {
+        self.registry.tunnels_of(&key.into())
+    }
+
+    /// Kicks all tunnels of a key: ends them now, with `reason` for the far ends (see
+    /// [`TunnelHandle::close`]). Returns how many there were. One that is being opened meanwhile is
+    /// for [`admit`](TunnelServiceHandlerBuilder::admit) to refuse.
+    pub fn close_key(&self, key: impl Into<AffinityKey>, reason: Status) -> usize {
+        let tunnels = self.tunnels_of_key(key);
+        for tunnel in &tunnels {
+            tunnel.close(reason.clone());
+        }
+        tunnels.len()
+    }
+
+    /// Ends all tunnels of a key in order, as [`TunnelHandle::drain`] does one; returns how many
+    /// there were, when they have gone.
+    pub async fn drain_key(&self, key: impl Into<AffinityKey>, deadline: Duration) -> usize {
+        let tunnels = self.tunnels_of_key(key);
+        for tunnel in &tunnels {
+            tunnel.begin_drain(deadline);
+        }
+        for tunnel in &tunnels {
+            tunnel.gone().await;
+        }
+        tunnels.len()
+    }
+
+    /// The tunnels that open and close from now on. Subscribe before looking at
+    /// [`tunnels`](Self::tunnels), and nothing is missed between the two.
+    pub fn events(&self) -> TunnelEvents {
+        TunnelEvents::new(self.registry.events.subscribe())
     }
 
     /// The counters of the tunnels that are open.
     pub fn stats(&self) -> Vec<(TunnelId, Stats)> {
         let tunnels = self.registry.tunnels();
-        let mut stats: Vec<_> = tunnels
-            .iter()
-            .map(|tunnel| (tunnel.info().id(), tunnel.stats()))
-            .collect();
-        stats.sort_by_key(|&(id, _)| id);
-        stats
+        tunnels.iter().map(|t| (t.id(), t.stats())).collect()
     }
 
     /// How many calls something is kept for. Zero when all have ended.
     #[doc(hidden)]
     pub fn kept_calls(&self) -> usize {
-        self.registry.tunnels().iter().map(Tunnel::kept_calls).sum()
+        let tunnels = self.registry.tunnels();
+        tunnels.iter().map(|t| t.tunnel().kept_calls()).sum()
+    }
+
+    /// How many keys something is kept for. Zero when no tunnel and no channel has one.
+    #[doc(hidden)]
+    pub fn kept_keys(&self) -> usize {
+        self.registry.kept_keys()
     }
 
     /// Ends all tunnels in order, for a shutdown: from now on new tunnels and new calls are
@@ -77,6 +141,9 @@ impl TunnelServiceHandler {
     ///
     /// The drain goes on when this future is dropped. A second drain can bring the deadline
     /// forward: one of zero ends all calls now.
+    ///
+    /// Reverse tunnels leave their pools at once, and those who serve through them are told; calls
+    /// that wait for a tunnel fail.
     ///
     /// Give a tonic server a signal that fires after this, for it waits for open tunnels
     /// without end:
@@ -101,30 +168,34 @@ impl TunnelServiceHandler {
         self.registry.drain(deadline).await;
     }
 
-    fn open(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
-        match request.uri().path() {
-            OPEN_TUNNEL_PATH => self.open_forward(request),
-            OPEN_REVERSE_TUNNEL_PATH => Err(Status::unimplemented(
-                "this server accepts no reverse tunnels",
-            )),
-            _ => Err(Status::unimplemented("")),
-        }
-    }
-
-    fn open_forward(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+    async fn open(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let direction = match request.uri().path() {
+            OPEN_TUNNEL_PATH => Direction::Forward,
+            OPEN_REVERSE_TUNNEL_PATH if self.registry.policy.reverse => Direction::Reverse,
+            OPEN_REVERSE_TUNNEL_PATH => {
+                return Err(Status::unimplemented(
+                    "this server accepts no reverse tunnels",
+                ));
+            }
+            _ => return Err(Status::unimplemented("")),
+        };
         let offer = common_offer(&self.config, request.headers());
         let request = tonic::Request::from_http(request);
-        let peer = request.remote_addr();
         let (metadata, extensions, inbound) = request.into_parts();
-        let info = TunnelInfo::new(Direction::Forward, metadata, peer);
+        let request = tonic::Request::from_parts(metadata, extensions, ());
+        let mut opening = Opening::new(direction, request);
+        self.registry.consider(&mut opening).await?;
+
+        let info = opening.to_info();
+        let service = match direction {
+            Direction::Forward => Some((self.calls.clone(), opening.into_extensions())),
+            Direction::Reverse => None,
+        };
         let tunnel = Tunnel::new(NetworkRole::Server, self.config.clone(), info);
         let outbound = tunnel.outbound();
-        let Some(entry) = self.registry.insert(&tunnel) else {
-            return Err(Status::unavailable("the server is draining its tunnels"));
-        };
-        tracing::debug!(tunnel = ?tunnel.info(), "tunnel opened");
-        let calls = self.calls.clone();
-        tunnel.start(offer, inbound, Some((calls, extensions)), entry);
+        let handle = TunnelHandle::new(tunnel.clone());
+        let entry = self.registry.insert(&handle)?;
+        tunnel.start(offer, inbound, service, entry);
         let mut response = http::Response::new(Body::new(outbound));
         put_offer(&self.config, response.headers_mut());
         Ok(response)
@@ -149,17 +220,14 @@ where
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let response = self
-            .handler
-            .open(request.map(Body::new))
-            .unwrap_or_else(Status::into_http);
-        ready(Ok(response))
+        let opened = self.handler.clone().open(request.map(Body::new));
+        Box::pin(async { Ok(opened.await.unwrap_or_else(Status::into_http)) })
     }
 }

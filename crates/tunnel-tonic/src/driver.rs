@@ -196,10 +196,7 @@ fn undecodable(error: &FrameError) -> ConnectionError {
 fn end_by_trailers(trailers: &http::HeaderMap) -> Result<(), ConnectionError> {
     match crate::status::from_headers(trailers) {
         Some(status) if status.code == tunnel_core::Code::Ok => Ok(()),
-        Some(status) => Err(ConnectionError::TransportLost(format!(
-            "the far end ended the tunnel: {}: {}",
-            status.code, status.message
-        ))),
+        Some(status) => Err(ConnectionError::EndedByPeer(status)),
         None => Err(without_status()),
     }
 }

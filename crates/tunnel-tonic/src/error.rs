@@ -20,6 +20,9 @@ pub enum TunnelError {
     /// The far end did not answer in time.
     #[error("the far end did not open the tunnel within {0:?}")]
     Timeout(Duration),
+    /// The credentials to open it with could not be had.
+    #[error("no credentials for the tunnel ({:?}): {}", .0.code(), .0.message())]
+    Credentials(Status),
     /// It ended before it was ready.
     #[error("the tunnel ended before it was ready: {0}")]
     Ended(EndReason),
@@ -47,7 +50,7 @@ pub(crate) fn root_message(status: &Status) -> String {
 impl From<TunnelError> for Status {
     fn from(error: TunnelError) -> Self {
         match &error {
-            TunnelError::Refused(status) => status.clone(),
+            TunnelError::Refused(status) | TunnelError::Credentials(status) => status.clone(),
             TunnelError::Timeout(_) => Status::deadline_exceeded(error.to_string()),
             TunnelError::Channel(_) | TunnelError::Ended(_) => {
                 Status::unavailable(error.to_string())

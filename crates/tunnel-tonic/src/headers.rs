@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use tunnel_core::Metadata;
+use tunnel_core::{Metadata, NOT_PROCESSED_KEY};
 
 /// Reads base64 with and without padding, as gRPC demands; writes it without.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -33,6 +33,8 @@ fn is_reserved(key: &str) -> bool {
     match key {
         "grpc-timeout" => false,
         "te" | "content-type" | "connection" | "host" => true,
+        // Said by the tunnel alone: a handler that said it would have its call made again.
+        NOT_PROCESSED_KEY => true,
         _ => key.starts_with("grpc-") || key.starts_with(':'),
     }
 }
@@ -174,6 +176,7 @@ mod tests {
             "grpc-encoding",
             "GRPC-Message",
             ":path",
+            NOT_PROCESSED_KEY,
         ];
         let md: Metadata = keys.into_iter().map(|k| (k, "v")).collect();
         let mut headers = HeaderMap::new();

@@ -13,9 +13,49 @@ use tonic::metadata::MetadataMap;
 pub enum Direction {
     /// The side that dialled makes the calls.
     Forward,
-    /// The side that dialled serves the calls. Not opened nor accepted by `tunnel-client` and
-    /// `tunnel-server` yet; asking for one is answered with UNIMPLEMENTED.
+    /// The side that dialled serves the calls.
     Reverse,
+}
+
+/// What tunnels are found by: the name of a device, a tenant, a session. Any text, compared as
+/// it is. Cheap to clone.
+///
+/// ```
+/// use tunnel_tonic::AffinityKey;
+/// assert_eq!(AffinityKey::from("device-17").as_str(), "device-17");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AffinityKey(Arc<str>);
+
+impl AffinityKey {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for AffinityKey {
+    fn from(key: &str) -> Self {
+        Self(key.into())
+    }
+}
+
+impl From<String> for AffinityKey {
+    fn from(key: String) -> Self {
+        Self(key.into())
+    }
+}
+
+impl From<&AffinityKey> for AffinityKey {
+    fn from(key: &AffinityKey) -> Self {
+        key.clone()
+    }
+}
+
+impl fmt::Display for AffinityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// The id of a tunnel: unique within this process, and never used again.
@@ -65,18 +105,25 @@ struct Inner {
     direction: Direction,
     metadata: MetadataMap,
     peer: Option<SocketAddr>,
+    key: Option<AffinityKey>,
     opened_at: SystemTime,
 }
 
 impl TunnelInfo {
     /// A new tunnel's.
-    pub fn new(direction: Direction, metadata: MetadataMap, peer: Option<SocketAddr>) -> Self {
+    pub fn new(
+        direction: Direction,
+        metadata: MetadataMap,
+        peer: Option<SocketAddr>,
+        key: Option<AffinityKey>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 id: TunnelId::next(),
                 direction,
                 metadata,
                 peer,
+                key,
                 opened_at: SystemTime::now(),
             }),
         }
@@ -102,6 +149,11 @@ impl TunnelInfo {
         self.inner.peer
     }
 
+    /// What the tunnel is found by, where the end that accepted it gives it a key.
+    pub fn key(&self) -> Option<&AffinityKey> {
+        self.inner.key.as_ref()
+    }
+
     /// When the tunnel was opened.
     pub fn opened_at(&self) -> SystemTime {
         self.inner.opened_at
@@ -114,6 +166,7 @@ impl fmt::Debug for TunnelInfo {
         f.debug_struct("TunnelInfo")
             .field("id", &self.inner.id.0)
             .field("direction", &self.inner.direction)
+            .field("key", &self.inner.key)
             .field("peer", &self.inner.peer)
             .finish_non_exhaustive()
     }

@@ -29,9 +29,11 @@ mod shared;
 mod status;
 mod tunnel;
 
-pub use caller::{ResponseBody, ResponseFuture, TunnelChannel};
+pub use caller::{CallHead, ResponseBody, ResponseFuture, TunnelChannel};
 pub use error::TunnelError;
 pub use handler::CallService;
-pub use info::{Direction, TunnelId, TunnelInfo};
+pub use info::{AffinityKey, Direction, TunnelId, TunnelInfo};
 pub use outbound::{NetworkRole, Outbound};
+pub use status::is_movable;
 pub use tunnel::Tunnel;
+

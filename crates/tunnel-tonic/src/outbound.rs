@@ -56,18 +56,19 @@ impl Outbound {
 
     /// The end of the body for the reason the tunnel ended.
     fn end(&self, reason: &EndReason) -> Option<Result<Frame<Bytes>, Status>> {
-        let error = match reason {
-            EndReason::Error(error) => Some(error),
-            _ => None,
-        };
-        match (self.role, error) {
-            (NetworkRole::Client, None) => None,
-            (NetworkRole::Client, Some(error)) => Some(Err(error_status(error))),
-            (NetworkRole::Server, error) => {
-                let status = error.map_or_else(|| Status::ok(""), error_status);
-                Some(Ok(Frame::trailers(crate::status::to_trailers(&status))))
+        let status = match (self.role, reason) {
+            (NetworkRole::Client, EndReason::Error(error)) => {
+                return Some(Err(error_status(error)));
             }
-        }
+            // A request body has no place for a reason.
+            (NetworkRole::Client, _) => return None,
+            (NetworkRole::Server, EndReason::Error(error)) => error_status(error),
+            (NetworkRole::Server, EndReason::ClosedWith(reason)) => {
+                crate::status::from_wire(reason)
+            }
+            (NetworkRole::Server, _) => Status::ok(""),
+        };
+        Some(Ok(Frame::trailers(crate::status::to_trailers(&status))))
     }
 }
 

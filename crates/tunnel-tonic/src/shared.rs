@@ -5,7 +5,8 @@
 //! owes ([`Actions`]), and [`Shared::with`] wakes them after the lock is gone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -30,6 +31,8 @@ pub(crate) enum Life {
     Opening,
     /// Calls can be made.
     Ready,
+    /// One of the ends drains: no new calls, those in flight go on.
+    Draining,
     /// No call is possible any more; the outer stream may not have ended yet.
     Ended(EndReason),
     /// The outer stream has ended as well.
@@ -40,7 +43,22 @@ impl Life {
     pub(crate) fn end_reason(&self) -> Option<&EndReason> {
         match self {
             Self::Ended(reason) | Self::Gone(reason) => Some(reason),
-            Self::Opening | Self::Ready => None,
+            Self::Opening | Self::Ready | Self::Draining => None,
+        }
+    }
+
+    pub(crate) fn is_over_for_new_calls(&self) -> bool {
+        !matches!(self, Self::Opening | Self::Ready)
+    }
+
+    /// How far this is; a tunnel never goes back.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Opening => 0,
+            Self::Ready => 1,
+            Self::Draining => 2,
+            Self::Ended(_) => 3,
+            Self::Gone(_) => 4,
         }
     }
 }
@@ -100,6 +118,8 @@ pub(crate) struct State {
     /// When the driver will look at timers by itself, and whether it reads.
     driver_timeout: Option<Instant>,
     driver_paused: bool,
+    /// Whether those who wait for the tunnel's life were told that it drains.
+    told_draining: bool,
     /// Wakers that were replaced: dropped after the lock is gone.
     replaced: Vec<Waker>,
     /// Wakers owed for something that is no event of the state machine.
@@ -117,12 +137,24 @@ pub(crate) struct Actions {
     opened: Vec<Opened>,
 }
 
+/// What is called after the tunnel's life has changed.
+type Observer = Box<dyn Fn() + Send + Sync>;
+
 /// One tunnel.
-#[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
     life: watch::Sender<Life>,
+    observer: OnceLock<Observer>,
     pub(crate) info: TunnelInfo,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("info", &self.info)
+            .field("life", &self.life())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -137,10 +169,12 @@ impl Shared {
                 driver: None,
                 driver_timeout: None,
                 driver_paused: false,
+                told_draining: false,
                 replaced: Vec::new(),
                 owed: Vec::new(),
             }),
             life: watch::Sender::new(Life::Opening),
+            observer: OnceLock::new(),
             info,
         })
     }
@@ -187,18 +221,25 @@ impl Shared {
         actions.opened
     }
 
-    /// Moves on, never back.
+    /// Moves on, never back, and has the observer look.
     fn set_life(&self, next: Life) {
-        self.life.send_if_modified(|life| {
-            let forward = match (&*life, &next) {
-                (Life::Gone(_), _) | (Life::Ended(_), Life::Ended(_) | Life::Ready) => false,
-                (now, next) => now != next,
-            };
+        let moved = self.life.send_if_modified(|life| {
+            let forward = next.rank() > life.rank();
             if forward {
                 *life = next;
             }
             forward
         });
+        if moved && let Some(observer) = self.observer.get() {
+            observer();
+        }
+    }
+
+    /// Has a function called, without the lock, after each change of the tunnel's life. Only the
+    /// first one given counts.
+    pub(crate) fn observe(&self, observer: Observer) {
+        // A second one is dropped, as documented.
+        let _ = self.observer.set(observer);
     }
 
     /// The outer stream has ended, and with it everything.
@@ -253,6 +294,10 @@ impl State {
         };
         while let Some(event) = self.conn.poll_event() {
             self.on_event(event, &mut actions);
+        }
+        if self.conn.is_draining() && !self.told_draining && self.conn.is_ready() {
+            self.told_draining = true;
+            actions.life = Some(Life::Draining);
         }
         if self.conn.wants_transmit() || self.conn.end_reason().is_some() {
             actions.wake_outbound = self.outbound.take();

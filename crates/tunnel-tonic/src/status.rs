@@ -8,12 +8,12 @@ use prost::Message as _;
 use std::sync::Arc;
 use tonic::metadata::MetadataMap;
 use tunnel_core::{
-    CloseStream, Code, Metadata, NOT_PROCESSED_KEY, OpenError, Status as WireStatus, StatusDetail,
-    StreamError,
+    CloseStream, Code, Initiator, Metadata, NOT_PROCESSED_KEY, OpenError, Status as WireStatus,
+    StatusDetail, StreamError,
 };
 use tunnel_proto::google::rpc;
 
-use crate::headers::{BASE64, from_wire, to_wire};
+use crate::headers::BASE64;
 
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_MESSAGE: &str = "grpc-message";
@@ -45,11 +45,51 @@ pub(crate) fn from_open_error(error: OpenError) -> tonic::Status {
     status
 }
 
+/// The failure of a call that its handler has refused unseen, if it says so.
+pub(crate) fn not_processed(close: &CloseStream) -> Option<tonic::Status> {
+    close.trailers.get(NOT_PROCESSED_KEY)?;
+    Some(from_stream_error(StreamError {
+        code: close.status.code,
+        message: close.status.message.clone().into(),
+        initiator: Initiator::Remote,
+        not_processed: true,
+    }))
+}
+
+/// Whether a call that failed with this status certainly never reached a handler, for a reason
+/// that is its tunnel's alone: the call may be made again through another tunnel, whatever it
+/// does.
+///
+/// So it is when the tunnel was not ready, was full, was draining or had ended, or when it ended
+/// before the call was sent. A call that was sent when its tunnel ended may have been processed,
+/// and this is false.
+pub fn is_movable(status: &tonic::Status) -> bool {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |error| error.source())
+        .find_map(says_movable)
+        .unwrap_or(false)
+}
+
+/// What an error behind a status says of its call, if it is one of those that know.
+fn says_movable(error: &(dyn std::error::Error + 'static)) -> Option<bool> {
+    if let Some(error) = error.downcast_ref::<StreamError>() {
+        return Some(error.not_processed && error.code == Code::Unavailable);
+    }
+    let error = error.downcast_ref::<OpenError>()?;
+    Some(matches!(
+        error,
+        OpenError::NotReady
+            | OpenError::Draining
+            | OpenError::StreamLimit(_)
+            | OpenError::IdsExhausted
+            | OpenError::Ended(_)
+    ))
+}
+
 /// The status and trailers of a finished call as tonic's own.
 pub(crate) fn from_close(close: CloseStream) -> tonic::Status {
     let mut trailers = HeaderMap::new();
-    from_wire(&close.trailers, &mut trailers);
-    trailers.remove(NOT_PROCESSED_KEY);
+    crate::headers::from_wire(&close.trailers, &mut trailers);
     let code = code_from_wire(close.status.code);
     let details = details_from_wire(&close.status);
     tonic::Status::with_details_and_metadata(
@@ -120,13 +160,26 @@ fn details_to_wire(bytes: Vec<u8>) -> Vec<StatusDetail> {
 
 /// A tonic status as frames carry it: the status and its metadata.
 pub(crate) fn to_wire_status(status: &tonic::Status) -> (Metadata, WireStatus) {
-    let wire = WireStatus {
+    let trailers = crate::headers::to_wire(status.metadata().as_ref());
+    (trailers, to_wire(status))
+}
+
+/// The same without the metadata.
+pub(crate) fn to_wire(status: &tonic::Status) -> WireStatus {
+    WireStatus {
         code: code_to_wire(status.code()),
         message: status.message().to_owned(),
         details: details_to_wire(status.details().to_vec()),
-    };
-    let trailers = to_wire(status.metadata().as_ref());
-    (trailers, wire)
+    }
+}
+
+/// A status of the wire as tonic's own.
+pub(crate) fn from_wire(status: &WireStatus) -> tonic::Status {
+    tonic::Status::with_details(
+        code_from_wire(status.code),
+        status.message.clone(),
+        details_from_wire(status),
+    )
 }
 
 /// The status in a header map, if it has one: from trailers, or from the headers of a

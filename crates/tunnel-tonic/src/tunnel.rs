@@ -86,6 +86,25 @@ impl Tunnel {
         self.shared.with(|state| state.set_driven());
     }
 
+    /// Has a function called after each change of what the tunnel can do: it becomes ready, one
+    /// of its ends begins to drain it, it ends. No lock is held meanwhile; the function looks for
+    /// itself, with [`takes_calls`](Self::takes_calls). Only the first function given counts, and
+    /// it must be given before [`start`](Self::start) to miss nothing.
+    pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
+        self.shared.observe(Box::new(changed));
+    }
+
+    /// Whether calls can be made, or may come: the tunnel is ready, has not ended, and neither
+    /// end is draining it.
+    pub fn takes_calls(&self) -> bool {
+        self.shared.takes_calls()
+    }
+
+    /// Waits until no new call is possible: one of the ends drains the tunnel, or it has ended.
+    pub async fn draining(&self) {
+        self.shared.wait_life(Life::is_over_for_new_calls).await;
+    }
+
     /// Waits until calls can be made.
     ///
     /// # Errors
@@ -127,6 +146,13 @@ impl Tunnel {
     /// Ends the tunnel now.
     pub fn close(&self) {
         self.shared.with(|state| state.conn.close());
+    }
+
+    /// Ends the tunnel now and says why; see
+    /// [`TunnelChannel::close_with`](crate::TunnelChannel::close_with).
+    pub fn close_with(&self, reason: &tonic::Status) {
+        let reason = crate::status::to_wire(reason);
+        self.shared.with(|state| state.conn.close_with(reason));
     }
 
     /// The tunnel's counters.

@@ -36,7 +36,14 @@ impl Program {
     /// Starts a program with its own log filter, whatever ours is.
     pub fn start(path: &str, args: &[&str]) -> Self {
         let mut command = Command::new(path);
-        command.args(args).env_remove("RUST_LOG");
+        command.args(args);
+        Self::spawn(command)
+    }
+
+    /// Starts a program as [`start`](Self::start) does, in an environment, say, of
+    /// its own.
+    pub fn spawn(mut command: Command) -> Self {
+        command.env_remove("RUST_LOG");
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
@@ -189,6 +196,25 @@ pub fn messages<'a>(level: &str, lines: &[&'a str]) -> Vec<&'a str> {
         message
     };
     lines.iter().map(message).collect()
+}
+
+/// What a program said that went well.
+#[track_caller]
+pub fn messages_of_success(program: &Finished) -> Vec<&str> {
+    assert_eq!(program.stderr(), [""; 0]);
+    messages("INFO", &program.stdout())
+}
+
+/// The one line in which a program says why it failed. Nothing before it claims a
+/// success.
+#[track_caller]
+pub fn message_of_failure(program: Program) -> String {
+    let finished = program.finish().expect_code(1);
+    let stdout = finished.stdout();
+    assert!(stdout.iter().all(|line| !line.contains('✓')), "{stdout:#?}");
+    let errors = messages("ERROR", &finished.stderr());
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    errors[0].to_owned()
 }
 
 /// Panics unless all of these lines are there, in this order; others may stand

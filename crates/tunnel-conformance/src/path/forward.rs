@@ -1,13 +1,12 @@
 //! A forward tunnel over tonic on TCP.
 
-use std::time::Duration;
-
 use futures::future::{BoxFuture, FutureExt};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tunnel_client::{Config, ForwardTunnel, Revisions, endpoint_for_tunnels};
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
+use super::settings::config;
 use super::{Host, Offer, Path, TcpServer, TestChannel};
 
 /// Every channel is a forward tunnel on a connection of its own; the far end speaks both
@@ -33,18 +32,6 @@ impl ForwardPath {
 struct ForwardHost {
     server: TcpServer,
     client: Config,
-}
-
-fn config(offer: &Offer, revisions: Revisions) -> Config {
-    // Without windows, what nobody reads holds up everything behind it, a cancel included,
-    // until this has passed. A case would wait for the default half a minute.
-    let mut builder = Config::builder()
-        .revisions(revisions)
-        .unread_stall_timeout(Duration::from_secs(1));
-    if let Some(limit) = offer.max_message_size {
-        builder = builder.max_message_size(limit);
-    }
-    builder.build().expect("the path's settings agree")
 }
 
 impl Path for ForwardPath {

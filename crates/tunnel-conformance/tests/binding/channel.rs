@@ -9,9 +9,8 @@ use tunnel_client::{ConnectionError, Direction, EndReason, TunnelChannel};
 use tunnel_conformance::client::{open, run};
 use tunnel_conformance::payload::assert_sent;
 use tunnel_conformance::proto::Script;
-use tunnel_conformance::{Kind, Outcome};
+use tunnel_conformance::{FaultProxy, Kind, Outcome};
 
-use crate::support::proxy::Proxy;
 use crate::support::raw_service::{answers, raw_request, response};
 use crate::support::{Far, assert_usable, client, guarded, one, one_request};
 
@@ -128,8 +127,9 @@ async fn closed_says_so_when_the_server_dies() {
 async fn a_connection_that_is_cut_ends_the_tunnel_on_both_sides() {
     guarded(async {
         let far = Far::start().await;
-        let proxy = Proxy::to(far.server.address()).await;
-        let channel = proxy.channel().await;
+        let proxy = FaultProxy::to(far.server.address()).await;
+        let channel = proxy.endpoint().connect().await;
+        let channel = channel.expect("the far end accepts a connection");
         let tunnel = tunnel_client::ForwardTunnel::new(channel).open().await;
         let tunnel = tunnel.expect("the far end accepts a tunnel");
         let calls = calls_in_flight(&far, &tunnel).await;

@@ -21,3 +21,4 @@ mod support;
 mod tls;
 mod traps;
 mod traps_outer;
+mod wakeups;

@@ -317,10 +317,10 @@ async fn a_tunnel_opens_through_a_tunnel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reverse_tunnels_are_unimplemented_here() {
+async fn reverse_tunnels_are_unimplemented_where_the_server_was_told_so() {
     guarded(async {
         use tonic::client::GrpcService as _;
-        let far = Far::start().await;
+        let far = Far::start_with(|builder| builder.reverse_tunnels(false).build()).await;
         let mut channel = far.server.channel().await;
         for path in [
             "/grpctunnel.v1.TunnelService/OpenReverseTunnel",

@@ -169,8 +169,12 @@ async fn the_metadata_of_one_tunnel_is_not_seen_on_another() {
             a_call(&client(tunnel)).await;
             assert_eq!(calls.take().tenant, Vec::from_iter(tenant));
         }
-        let ids: std::collections::HashSet<_> =
-            far.handler.tunnels().iter().map(TunnelInfo::id).collect();
+        let ids: std::collections::HashSet<_> = far
+            .handler
+            .tunnels()
+            .iter()
+            .map(|tunnel| tunnel.id())
+            .collect();
         assert_eq!(ids.len(), 3);
     })
     .await;

@@ -136,6 +136,10 @@ impl Connection {
         {
             return self.on_going_away(last);
         }
+        if matches!(kind, FrameKind::HalfClose) && self.peer_knows_drain {
+            // Of a caller: nobody else may send it.
+            return self.on_going_away(self.highest_seen);
+        }
         self.late(payload_len(&kind))
     }
 
@@ -144,6 +148,7 @@ impl Connection {
             return self.late(0);
         }
         self.peer_draining = true;
+        // None at a handler.
         for id in self.store.ids().into_iter().filter(|&id| id > last) {
             let mut error = StreamError::new(
                 Code::Unavailable,

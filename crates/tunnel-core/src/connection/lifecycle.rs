@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Connection, Phase};
 use crate::event::Event;
 use crate::timer::Timer;
-use crate::{Code, ConnectionError, EndReason, Initiator, Limit, Side, StreamError};
+use crate::{Code, ConnectionError, EndReason, Initiator, Limit, Side, Status, StreamError};
 
 /// How long after a drain's deadline the transport may take to write the ends of the calls
 /// that it cut.
@@ -96,8 +96,8 @@ impl Connection {
     /// flight at `deadline` ends with UNAVAILABLE; the tunnel then ends when its calls were told,
     /// or a second later.
     ///
-    /// A handler tells its caller, where that understands. A second drain can only bring the
-    /// deadline forward.
+    /// The peer is told, where it understands. A second drain can only bring the deadline
+    /// forward.
     pub fn drain(&mut self, now: Instant, deadline: Option<Instant>) {
         self.advance(now);
         if matches!(self.phase, Phase::Ended(_)) {
@@ -118,20 +118,23 @@ impl Connection {
         self.finish_drain_if_done();
     }
 
-    /// Handler: schedules the word of the drain for a peer that understands it.
+    /// Schedules the word of the drain for a peer that understands it.
     pub(super) fn announce_drain(&mut self) {
-        if self.draining
-            && self.phase == Phase::Ready
-            && self.store.side == Side::Handler
-            && self.peer_knows_drain
-        {
+        if self.draining && self.phase == Phase::Ready && self.peer_knows_drain {
             self.store.schedule.going_away = Some(self.highest_seen);
         }
     }
 
     /// Ends a draining tunnel once nothing is in flight and nothing is left to say.
     pub(super) fn finish_drain_if_done(&mut self) {
-        if self.is_draining()
+        // A handler leaves the end to a caller that drains: calls may be under way from it.
+        let is_caller = self.store.side == Side::Caller;
+        let may_end = self.draining || (self.peer_draining && is_caller);
+        if may_end && is_caller && self.store.counts.streams == 0 {
+            // The end itself says it as well.
+            self.store.schedule.going_away = None;
+        }
+        if may_end
             && self.phase == Phase::Ready
             && (self.store.counts.streams == 0 || self.drain_cut)
             && self.store.schedule.is_empty()
@@ -149,10 +152,24 @@ impl Connection {
         self.end(EndReason::Closed);
     }
 
+    /// Ends the tunnel now and says why. OK is no reason: the same as [`close`](Self::close).
+    pub fn close_with(&mut self, reason: Status) {
+        if reason.code == Code::Ok {
+            return self.close();
+        }
+        let reason = self.bounded_status(reason);
+        self.end(EndReason::ClosedWith(reason));
+    }
+
     /// The peer has ended the outer call in order. Calls in flight end with UNAVAILABLE at the
     /// caller, and are cancelled at the handler.
     pub fn handle_end(&mut self) {
-        self.end(EndReason::PeerClosed);
+        let drained = self.peer_draining && self.store.counts.streams == 0;
+        self.end(if drained {
+            EndReason::PeerDrained
+        } else {
+            EndReason::PeerClosed
+        });
     }
 
     /// The transport has broken, or carries what cannot be understood.
@@ -169,7 +186,8 @@ impl Connection {
         self.phase = Phase::Ended(reason.clone());
         self.store.schedule.clear();
         for id in self.store.ids() {
-            let error = StreamError::tunnel_ended(&reason, true);
+            let sent = self.store.get(id).is_none_or(|s| s.send.opening.is_none());
+            let error = StreamError::tunnel_ended(&reason, self.store.side, sent);
             // Without a reply there is nothing that could reach a limit.
             let failed = self.store.fail(id, error, false);
             debug_assert!(failed.is_ok(), "ending a stream in silence has no limit");

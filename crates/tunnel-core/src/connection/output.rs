@@ -74,12 +74,7 @@ impl Connection {
         if w.has_room()
             && let Some(last) = self.store.schedule.going_away.take()
         {
-            let trailers: Metadata = [(LAST_STREAM_KEY, last.to_string())].into_iter().collect();
-            let kind = FrameKindRef::Close {
-                trailers: &trailers,
-                status: &Status::OK,
-            };
-            w.write(CONTROL_STREAM_ID, kind);
+            write_going_away(w, self.store.side, last);
         }
         while w.has_room()
             && let Some(id) = self.store.schedule.cancels.pop_front()
@@ -156,6 +151,22 @@ impl Connection {
         }
         status.message.truncate(end);
         status
+    }
+}
+
+/// The word of a drain. A handler names the last stream it serves; a caller half-closes the
+/// tunnel as it would a stream.
+fn write_going_away<S: FrameSink>(w: &mut Writer<'_, S>, side: Side, last: i64) {
+    match side {
+        Side::Caller => w.write(CONTROL_STREAM_ID, FrameKindRef::HalfClose),
+        Side::Handler => {
+            let trailers: Metadata = [(LAST_STREAM_KEY, last.to_string())].into_iter().collect();
+            let kind = FrameKindRef::Close {
+                trailers: &trailers,
+                status: &Status::OK,
+            };
+            w.write(CONTROL_STREAM_ID, kind);
+        }
     }
 }
 

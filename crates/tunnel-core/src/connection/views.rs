@@ -102,7 +102,8 @@ impl<'a> SendStream<'a> {
 
     /// Whether the stream takes more now: less lies queued than
     /// [`send_buffer`](crate::config::ConfigBuilder::send_buffer). If not, an
-    /// [`Event::Writable`](crate::Event::Writable) will come.
+    /// [`Event::Writable`](crate::Event::Writable) will come. An answer of yes is for who asked to
+    /// act on: it takes back an event that was promised before.
     ///
     /// # Errors
     ///

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tunnel_core::{
-    Code, Config, EndReason, Event, FrameKind, Initiator, Metadata, NOT_PROCESSED_KEY, Offer,
-    OpenError, Read, Side, Status, StreamId,
+    Code, Config, EndReason, Event, Frame, FrameKind, Initiator, Metadata, NOT_PROCESSED_KEY,
+    Offer, OpenError, Read, Side, Status, StreamId,
 };
 
 use crate::support::pair::Pair;
@@ -75,7 +75,7 @@ fn a_tunnel_without_calls_drains_at_once_and_says_so_first() {
 }
 
 #[test]
-fn a_caller_drains_by_itself_without_a_word() {
+fn a_callers_drain_waits_for_its_calls_and_the_end_needs_no_word() {
     let mut p = pair();
     let id = p.call();
     p.caller.conn.drain(p.now, None);
@@ -93,6 +93,57 @@ fn a_caller_drains_by_itself_without_a_word() {
     p.caller.conn.drain(p.now, None);
     assert_eq!(p.caller.events(), [DRAINED]);
     assert_eq!(p.write(Side::Caller, usize::MAX), 0);
+}
+
+#[test]
+fn a_handler_is_told_that_its_caller_drains_and_goes_on_until_the_caller_ends() {
+    let mut p = pair();
+    let (first, late) = (p.call(), p.open());
+    p.caller.conn.drain(p.now, None);
+    p.pump();
+    let events = p.handler.events();
+    assert!(events.contains(&Event::GoingAway { last: 1 }), "{events:?}");
+    assert!(p.handler.conn.is_draining());
+    // What was opened before it is taken all the same.
+    finish(&mut p, first);
+    finish(&mut p, late);
+    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
+    assert_eq!(p.handler.conn.end_reason(), None, "its transport will say");
+    p.handler.conn.handle_end();
+    assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::PeerDrained));
+}
+
+#[test]
+fn a_caller_that_ends_its_drain_with_calls_left_has_closed_the_tunnel() {
+    let mut p = pair();
+    p.call();
+    p.caller.conn.drain(p.now, None);
+    p.pump();
+    p.handler.conn.handle_end();
+    assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::PeerClosed));
+}
+
+#[test]
+fn a_callers_word_goes_only_to_who_understands_it() {
+    for knows in [true, false] {
+        let handlers = Offer {
+            negotiate: true,
+            drain: knows,
+        };
+        let config = Config::default;
+        let mut p = Pair::with_offers(config(), config(), Offer::ours(), handlers);
+        let id = p.call();
+        p.pump();
+        p.caller.take_log();
+        p.caller.conn.drain(p.now, None);
+        p.pump();
+        let word = Frame {
+            stream_id: -1,
+            kind: FrameKind::HalfClose,
+        };
+        assert_eq!(p.caller.take_log().contains(&word), knows);
+        finish(&mut p, id);
+    }
 }
 
 #[test]
@@ -219,7 +270,7 @@ fn a_callers_drain_ends_by_its_deadline_whether_its_calls_are_read_or_not() {
     p.caller.conn.drain(p.now, Some(p.now + SECOND));
     p.pass(SECOND);
     p.pump();
-    assert_eq!(letters(&p.caller.log), "X", "the handler is told");
+    assert_eq!(letters(&p.caller.log), "EX", "the handler is told");
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
     assert_eq!(p.caller.conn.poll_timeout(), None);
     let Read::Failed(error) = p.caller.conn.recv(id).read() else {

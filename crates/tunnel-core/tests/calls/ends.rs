@@ -216,6 +216,11 @@ fn a_lost_tunnel_fails_every_call_in_flight_and_says_which_never_left() {
             (Code::Unavailable, not_processed)
         );
         assert!(error.message.contains("reset by peer"), "{error}");
+        let fate = match not_processed {
+            true => "the call was not sent",
+            false => "the call was sent and may have been processed",
+        };
+        assert!(error.message.ends_with(fate), "{error}");
         assert_eq!(error.initiator, Initiator::Remote);
         assert_eq!(p.caller.conn.recv(id).read(), Read::Gone);
     }
@@ -326,4 +331,24 @@ fn at_its_own_limit_of_streams_a_caller_fails_at_once() {
     p.caller.conn.cancel(ids[1]);
     assert!(over(&mut p).is_ok());
     assert_eq!(over(&mut p), Err(OpenError::StreamLimit(3)));
+}
+
+#[test]
+fn a_tunnel_closed_with_a_reason_tells_it_to_its_calls() {
+    let (mut p, ids) = in_flight();
+    let reason = Status::new(Code::PermissionDenied, "the key was revoked");
+    p.caller.conn.close_with(reason.clone());
+    let end = EndReason::ClosedWith(reason);
+    assert_eq!(end.initiator(), Initiator::User);
+    assert_eq!(p.caller.conn.end_reason(), Some(&end));
+    let error = failed(&mut p, ids[1]);
+    assert_eq!(error.code, Code::Unavailable);
+    assert!(error.message.contains("the key was revoked"), "{error}");
+}
+
+#[test]
+fn a_tunnel_closed_with_ok_is_simply_closed() {
+    let (mut p, _) = in_flight();
+    p.caller.conn.close_with(Status::OK);
+    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Closed));
 }

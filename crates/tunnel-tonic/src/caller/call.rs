@@ -15,7 +15,7 @@ use tunnel_core::{CloseStream, Metadata, Read, StreamId};
 
 use super::pump::RequestPump;
 use super::queue::Queue;
-use super::{Handle, ResponseBody};
+use super::{CallHead, Handle, ResponseBody};
 use crate::message::{SplitError, Splitter};
 use crate::shared::{Failure, Shared, State, now};
 use crate::status;
@@ -97,10 +97,8 @@ enum Stage {
 pub(super) struct Request {
     /// Keeps the tunnel open until the call is.
     pub(super) handle: Arc<Handle>,
-    pub(super) method: String,
-    pub(super) headers: Metadata,
+    pub(super) head: CallHead,
     pub(super) body: Body,
-    pub(super) refused: Option<Status>,
 }
 
 impl std::fmt::Debug for ResponseFuture {
@@ -170,13 +168,11 @@ fn open(
 ) -> Result<CallGuard, Status> {
     let Request {
         handle,
-        method,
-        headers,
+        head,
         mut body,
-        refused,
     } = request;
-    if let Some(status) = refused {
-        return Err(status);
+    if let Some(status) = head.refused {
+        return Err(*status);
     }
     let Gathered { mut data, end } = gather(&mut body, cx);
     let finished = match end {
@@ -189,7 +185,7 @@ fn open(
     let id = shared.with(|state| {
         let id = state
             .conn
-            .open(now(), &method, headers)
+            .open(now(), &head.method, head.headers)
             .map_err(status::from_open_error)?;
         let fed = data.iter_mut().try_for_each(|bytes| {
             let bytes = std::mem::take(bytes);
@@ -240,7 +236,7 @@ impl Future for ResponseFuture {
         loop {
             match std::mem::replace(&mut this.stage, Stage::Done) {
                 Stage::New(request) => {
-                    this.stage = match Queue::enter(&request.handle, &request.headers) {
+                    this.stage = match Queue::enter(&request.handle, &request.head) {
                         Ok(place) => Stage::Open(open(*request, place, cx)?),
                         Err(queue) => Stage::Queued(queue, request),
                     };
@@ -252,7 +248,7 @@ impl Future for ResponseFuture {
                     }
                     Poll::Ready(place) => {
                         let place = Some(place?);
-                        queue.shorten_timeout(&mut request.headers);
+                        queue.shorten_timeout(&mut request.head);
                         this.stage = Stage::Open(open(*request, place, cx)?);
                     }
                 },
@@ -303,7 +299,10 @@ fn poll_headers(
         (None, Read::Closed(close)) => {
             call.ended = true;
             *guard = None;
-            Poll::Ready(Ok(trailers_only(close)))
+            Poll::Ready(match status::not_processed(&close) {
+                Some(status) => Err(status),
+                None => Ok(trailers_only(close)),
+            })
         }
         (None, read) => {
             let status = match read {

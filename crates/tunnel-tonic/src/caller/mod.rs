@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
-use tunnel_core::{EndReason, Stats};
+use tunnel_core::{EndReason, Metadata, Stats, format_grpc_timeout, parse_grpc_timeout};
 
 use crate::TunnelInfo;
 use crate::info::TunnelId;
@@ -50,6 +50,50 @@ impl Drop for Handle {
     }
 }
 
+/// What a call begins with, as the wire has it: all of a request but its body. For those who
+/// may have to make a call a second time.
+#[derive(Clone, Debug)]
+pub struct CallHead {
+    method: String,
+    headers: Metadata,
+    /// Why the call cannot be made.
+    refused: Option<Box<Status>>,
+}
+
+impl CallHead {
+    /// Takes a request apart. Its extensions, which do not travel, are dropped.
+    pub fn split(request: http::Request<Body>) -> (Self, Body) {
+        let (parts, body) = request.into_parts();
+        let compressed = parts
+            .headers
+            .get("grpc-encoding")
+            .is_some_and(|encoding| encoding != "identity");
+        let head = Self {
+            method: parts.uri.path().to_owned(),
+            headers: crate::headers::to_wire(&parts.headers),
+            refused: compressed.then(|| Box::new(crate::message::compressed())),
+        };
+        (head, body)
+    }
+
+    /// How long the call may take from when it was asked for, if it carries a deadline.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.headers.get(TIMEOUT).and_then(parse_grpc_timeout)
+    }
+
+    /// Sets the timeout of a call that carries one, after some of it has passed.
+    pub fn set_timeout(&mut self, left: Duration) {
+        let left = format_grpc_timeout(left);
+        let set = self.headers.iter().map(|(key, value)| match key {
+            TIMEOUT => (key, left.as_str()),
+            _ => (key, value),
+        });
+        self.headers = set.collect();
+    }
+}
+
+const TIMEOUT: &str = "grpc-timeout";
+
 impl TunnelChannel {
     pub(crate) fn new(shared: Arc<Shared>, places: Option<usize>) -> Self {
         Self {
@@ -58,6 +102,15 @@ impl TunnelChannel {
                 places: places.map(|n| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)))),
             }),
         }
+    }
+
+    /// Makes a call, as [`Service::call`] does, of a request that was taken apart.
+    pub fn begin(&self, head: CallHead, body: Body) -> ResponseFuture {
+        ResponseFuture::new(call::Request {
+            handle: self.handle.clone(),
+            head,
+            body,
+        })
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -106,6 +159,27 @@ impl TunnelChannel {
         wait(self.shared(), |life| matches!(life, Life::Gone(_))).await;
     }
 
+    /// Ends the tunnel now and says why: calls in flight fail with UNAVAILABLE and the reason's
+    /// message. Where this end accepted the outer call (a gateway), the far end gets the reason as
+    /// the outer call's status; where this end dialled there is no way to tell it. A reason of OK
+    /// is none. Waits as [`close`](Self::close) does.
+    pub async fn close_with(&self, reason: Status) {
+        let reason = crate::status::to_wire(&reason);
+        self.shared().with(|state| state.conn.close_with(reason));
+        wait(self.shared(), |life| matches!(life, Life::Gone(_))).await;
+    }
+
+    /// Waits until no new call can be made: one of the ends drains the tunnel, or it has ended.
+    /// The moment to open the next one, while calls in flight go on.
+    ///
+    /// The future holds no clone: it does not keep the tunnel open.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = self.shared().clone();
+        async move {
+            shared.wait_life(Life::is_over_for_new_calls).await;
+        }
+    }
+
     /// Ends the tunnel in order: new calls fail with UNAVAILABLE, calls in flight have until
     /// the deadline. Waits for the end, and returns how the tunnel ended.
     pub async fn drain(&self, deadline: Duration) -> EndReason {
@@ -127,7 +201,7 @@ async fn wait(shared: &Shared, wanted: impl Fn(&Life) -> bool) -> EndReason {
     match shared.wait_life(wanted).await {
         Life::Ended(reason) | Life::Gone(reason) => reason,
         // Not reached: `wanted` asks for an end.
-        Life::Opening | Life::Ready => EndReason::Closed,
+        Life::Opening | Life::Ready | Life::Draining => EndReason::Closed,
     }
 }
 
@@ -151,17 +225,7 @@ impl Service<http::Request<Body>> for TunnelChannel {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> ResponseFuture {
-        let (parts, body) = request.into_parts();
-        let compressed = parts
-            .headers
-            .get("grpc-encoding")
-            .is_some_and(|encoding| encoding != "identity");
-        ResponseFuture::new(call::Request {
-            handle: self.handle.clone(),
-            method: parts.uri.path().to_owned(),
-            headers: crate::headers::to_wire(&parts.headers),
-            body,
-            refused: compressed.then(crate::message::compressed),
-        })
+        let (head, body) = CallHead::split(request);
+        self.begin(head, body)
     }
 }

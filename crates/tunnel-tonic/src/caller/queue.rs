@@ -3,18 +3,16 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::{BoxFuture, Either, FutureExt as _, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
-use tunnel_core::{EndReason, Metadata, OpenError, parse_grpc_timeout};
+use tunnel_core::{EndReason, OpenError};
 
-use super::Handle;
+use super::{CallHead, Handle};
 use crate::shared::{Shared, now};
 use crate::status::from_open_error;
-
-const TIMEOUT: &str = "grpc-timeout";
 
 /// One call's wait. It ends with a place, with the call's deadline, or with the tunnel; dropping
 /// it leaves nothing behind.
@@ -28,7 +26,7 @@ impl Queue {
     /// Takes a place at once, if there is one or none is needed.
     pub(super) fn enter(
         handle: &Handle,
-        headers: &Metadata,
+        head: &CallHead,
     ) -> Result<Option<OwnedSemaphorePermit>, Self> {
         let Some(places) = handle.places.clone() else {
             return Ok(None);
@@ -36,8 +34,9 @@ impl Queue {
         if let Ok(place) = places.clone().try_acquire_owned() {
             return Ok(Some(place));
         }
-        let timeout = headers.get(TIMEOUT).and_then(parse_grpc_timeout);
-        let deadline = timeout.and_then(|timeout| now().checked_add(timeout));
+        let deadline = head
+            .timeout()
+            .and_then(|timeout| now().checked_add(timeout));
         let place = place_by(deadline, places, handle.shared.clone());
         Err(Self {
             place: place.boxed(),
@@ -53,16 +52,10 @@ impl Queue {
     }
 
     /// Takes the time of the wait off the timeout that travels with the call.
-    pub(super) fn shorten_timeout(&self, headers: &mut Metadata) {
-        let Some(deadline) = self.deadline else {
-            return;
-        };
-        let left = timeout_text(deadline.saturating_duration_since(now()));
-        let shortened = headers.iter().map(|(key, value)| match key {
-            TIMEOUT => (key, left.as_str()),
-            _ => (key, value),
-        });
-        *headers = shortened.collect();
+    pub(super) fn shorten_timeout(&self, head: &mut CallHead) {
+        if let Some(deadline) = self.deadline {
+            head.set_timeout(deadline.saturating_duration_since(now()));
+        }
     }
 }
 
@@ -91,36 +84,5 @@ async fn place(places: Arc<Semaphore>, shared: &Shared) -> Result<OwnedSemaphore
         Either::Right((life, _)) => Err(OpenError::Ended(
             life.end_reason().cloned().unwrap_or(EndReason::Closed),
         )),
-    }
-}
-
-/// A duration as `grpc-timeout` says it: at most eight digits and a unit.
-fn timeout_text(left: Duration) -> String {
-    const LIMIT: u128 = 100_000_000;
-    match left {
-        _ if left.as_micros() < LIMIT => format!("{}u", left.as_micros()),
-        _ if left.as_millis() < LIMIT => format!("{}m", left.as_millis()),
-        _ => format!("{}S", left.as_secs().min(LIMIT as u64 - 1)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_timeout_is_written_so_that_it_reads_the_same() {
-        for left in [
-            Duration::ZERO,
-            Duration::from_micros(99_999_999),
-            Duration::from_millis(100_000),
-            Duration::from_millis(99_999_999),
-            Duration::from_secs(100_000),
-            Duration::from_secs(99_999_999),
-        ] {
-            assert_eq!(parse_grpc_timeout(&timeout_text(left)), Some(left));
-        }
-        let years = timeout_text(Duration::from_secs(u64::MAX));
-        assert_eq!(years, "99999999S");
     }
 }

@@ -110,6 +110,16 @@ impl ServeCall {
         })
     }
 
+    /// Whether the call has ended from outside; registers for that as well. Does not ask whether
+    /// the stream is writable: the answer would end the wait for that.
+    fn is_over(&self, cx: &Context<'_>) -> bool {
+        let id = self.id;
+        self.shared.with(|state| {
+            state.wait_write(id, cx.waker());
+            state.slot(id).is_none_or(|slot| slot.failed.is_some())
+        })
+    }
+
     /// Goes on with whatever is to be done. All code of the user runs in here.
     fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Stage::Handling(handler) = &mut self.stage {
@@ -316,7 +326,7 @@ impl Future for ServeCall {
         match catch_unwind(AssertUnwindSafe(|| this.work(cx))) {
             Ok(Poll::Ready(())) => {}
             // Nothing was registered before the first poll; the call may have ended since.
-            Ok(Poll::Pending) if first && matches!(this.look(cx), Look::Over) => {}
+            Ok(Poll::Pending) if first && this.is_over(cx) => {}
             Ok(Poll::Pending) => return Poll::Pending,
             Err(_) => {
                 let id = this.id;

@@ -54,6 +54,14 @@ pub(crate) const TARGETS: &[Target] = &[
         stubs: plain_stubs,
     },
     Target {
+        include: "proto",
+        protos: Protos::Files(&["test/device.proto"]),
+        out: "examples/device_fleet/src/generated",
+        wire_types: false,
+        descriptor: false,
+        stubs: plain_stubs,
+    },
+    Target {
         include: "crates/tunnel-conformance/proto",
         protos: Protos::All,
         out: "crates/tunnel-conformance/src/generated",

@@ -2,7 +2,6 @@
 
 pub(crate) mod body;
 pub(crate) mod peer;
-pub(crate) mod proxy;
 pub(crate) mod raw_service;
 
 use std::net::SocketAddr;

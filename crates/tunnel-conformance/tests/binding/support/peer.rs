@@ -24,7 +24,7 @@ use tunnel_proto::grpctunnel::v1::{
     ClientToServer, CloseStream, MessageData, Metadata, NewStream, ServerToClient, Settings,
     client_to_server, server_to_client,
 };
-use tunnel_server::server_for_tunnels;
+use tunnel_server::{TunnelService, server_for_tunnels};
 use tunnel_tonic::outer::{OPEN_TUNNEL_PATH, SERVICE_NAME};
 
 use super::body::{Piece, Pieces, message};
@@ -69,6 +69,11 @@ impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
             pieces: 0,
             kinds: PhantomData,
         }
+    }
+
+    /// What is heard, for a test that listens by itself.
+    pub(crate) fn take_hearing(&mut self) -> Body {
+        std::mem::take(&mut self.hear)
     }
 
     /// Says one frame.
@@ -169,21 +174,43 @@ fn spoken() -> (mpsc::UnboundedSender<Piece>, Body) {
     (say, Body::new(Pieces::new(pieces)))
 }
 
-impl RawCaller {
-    /// Opens a tunnel by hand.
-    pub(crate) async fn open(channel: Channel, negotiate: bool) -> Self {
+impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
+    /// Dials: makes the outer call by hand, with these headers and the usual ones.
+    pub(crate) async fn dial<S, B>(
+        channel: S,
+        path: &'static str,
+        headers: HeaderMap,
+        negotiate: bool,
+    ) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>>,
+        S::Error: std::fmt::Debug,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<tower::BoxError>,
+    {
         let (say, body) = spoken();
-        let mut request = http::Request::post(OPEN_TUNNEL_PATH)
-            .version(http::Version::HTTP_2)
-            .body(body)
-            .expect("legal");
+        let request = http::Request::post(path).version(http::Version::HTTP_2);
+        let mut request = request.body(body).expect("legal");
+        *request.headers_mut() = headers;
         request
             .headers_mut()
             .insert("te", HeaderValue::from_static("trailers"));
         call_headers(request.headers_mut(), negotiate);
         let response = channel.oneshot(request).await.expect("a response comes");
         let (head, hear) = response.into_parts();
-        Self::new(say, hear, head.headers)
+        Self::new(say, Body::new(hear), head.headers)
+    }
+}
+
+impl RawCaller {
+    /// Opens a tunnel by hand.
+    pub(crate) async fn open(channel: Channel, negotiate: bool) -> Self {
+        Self::dial(channel, OPEN_TUNNEL_PATH, HeaderMap::new(), negotiate).await
+    }
+
+    /// Opens one that negotiates at a service without a connection between.
+    pub(crate) async fn in_process(service: TunnelService) -> Self {
+        Self::dial(service, OPEN_TUNNEL_PATH, HeaderMap::new(), true).await
     }
 
     /// Opens one that negotiates, and hears the settings.

@@ -1,0 +1,247 @@
+//! How long to wait before a tunnel is opened again.
+
+use std::time::{Duration, SystemTime};
+
+use retry_policies::policies::ExponentialBackoff;
+use retry_policies::{Jitter, RetryDecision, RetryPolicy};
+
+/// No wait is longer than this, whatever is set.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a [`ReverseTunnelServer`](crate::ReverseTunnelServer) waits between its attempts to
+/// open a tunnel.
+///
+/// The waits double from [`initial`](Self::initial) to [`cap`](Self::cap), each with full
+/// jitter: the time waited is drawn evenly from zero to the step, so that devices which lost
+/// their gateway in the same moment do not come back in one. A tunnel that has been open for
+/// [`healthy_after`](Self::healthy_after) begins the doubling anew.
+///
+/// Refusals that will not change by themselves (UNAUTHENTICATED, PERMISSION_DENIED,
+/// INVALID_ARGUMENT, UNIMPLEMENTED) do not step: they are retried after
+/// [`refused_cap`](Self::refused_cap), of which the jitter takes half at most.
+///
+/// No wait is longer than a day.
+///
+/// ```
+/// use std::time::Duration;
+/// use tunnel_client::Backoff;
+/// let backoff = Backoff::default()
+///     .initial(Duration::from_millis(100))
+///     .cap(Duration::from_secs(5));
+/// # let _ = backoff;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    initial: Duration,
+    cap: Duration,
+    refused_cap: Duration,
+    healthy_after: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(500),
+            cap: Duration::from_secs(30),
+            refused_cap: Duration::from_secs(120),
+            healthy_after: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Backoff {
+    /// The first step: at most this long is waited after one failure. Default: 500 ms.
+    pub fn initial(mut self, initial: Duration) -> Self {
+        self.initial = initial;
+        self
+    }
+
+    /// The last step, however many failures there were. Default: 30 s. A cap below
+    /// [`initial`](Self::initial) caps that too.
+    pub fn cap(mut self, cap: Duration) -> Self {
+        self.cap = cap;
+        self
+    }
+
+    /// What is waited after a refusal that will not change by itself: between half of this and
+    /// all of it. Default: 2 min.
+    pub fn refused_cap(mut self, cap: Duration) -> Self {
+        self.refused_cap = cap;
+        self
+    }
+
+    /// How long a tunnel has to have been open for the next one to begin with the first step.
+    /// Default: 10 s.
+    pub fn healthy_after(mut self, time: Duration) -> Self {
+        self.healthy_after = time;
+        self
+    }
+
+    /// Whether a tunnel that was open so long was a healthy one.
+    pub(crate) fn is_healthy(&self, open: Duration) -> bool {
+        open >= self.healthy_after
+    }
+
+    fn policy(longest: Duration, first: Duration, jitter: Jitter) -> ExponentialBackoff {
+        let longest = longest.min(LONGEST);
+        ExponentialBackoff::builder()
+            // The policy panics where the first is the longer one.
+            .retry_bounds(first.min(longest), longest)
+            .jitter(jitter)
+            .base(2)
+            // The number of retries has no bound; the waits ask for the step alone.
+            .build_with_max_retries(u32::MAX)
+    }
+}
+
+/// Where one link stands in its backoff.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    backoff: Backoff,
+    steps: ExponentialBackoff,
+    slow: ExponentialBackoff,
+    /// Failures since the last healthy tunnel.
+    failures: u32,
+}
+
+impl Steps {
+    pub(crate) fn new(backoff: &Backoff) -> Self {
+        Self {
+            steps: Backoff::policy(backoff.cap, backoff.initial, Jitter::Full),
+            // Bounded from below by half of the shortest wait, which here is the longest too.
+            slow: Backoff::policy(backoff.refused_cap, backoff.refused_cap, Jitter::Bounded),
+            backoff: backoff.clone(),
+            failures: 0,
+        }
+    }
+
+    /// How long to wait after a failure, or after a tunnel that was not healthy.
+    pub(crate) fn after_failure(&mut self) -> Duration {
+        let step = self.failures;
+        // The last number is the policy's limit.
+        self.failures = self.failures.saturating_add(1).min(u32::MAX - 1);
+        wait(&self.steps, step)
+    }
+
+    /// How long to wait after a refusal that will not change by itself.
+    pub(crate) fn after_refusal(&self) -> Duration {
+        wait(&self.slow, 0)
+    }
+
+    /// A tunnel was open for so long: says whether it was a healthy one, and begins anew if so.
+    pub(crate) fn was_open(&mut self, time: Duration) -> bool {
+        let healthy = self.backoff.is_healthy(time);
+        if healthy {
+            self.failures = 0;
+        }
+        healthy
+    }
+}
+
+fn wait(policy: &ExponentialBackoff, step: u32) -> Duration {
+    match policy.should_retry(SystemTime::UNIX_EPOCH, step) {
+        // A time of the wall clock, which may be set while this runs.
+        RetryDecision::Retry { execute_after } => execute_after
+            .duration_since(SystemTime::now())
+            .unwrap_or_default()
+            .min(policy.max_retry_interval),
+        RetryDecision::DoNotRetry => policy.max_retry_interval,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const DRAWS: usize = 500;
+
+    /// The shortest and the longest of many waits.
+    fn spread(mut draw: impl FnMut() -> Duration) -> (Duration, Duration) {
+        let draws: Vec<_> = (0..DRAWS).map(|_| draw()).collect();
+        let shortest = draws.iter().min().expect("some");
+        let longest = draws.iter().max().expect("some");
+        (*shortest, *longest)
+    }
+
+    fn at_step(step: u32) -> Steps {
+        let mut steps = Steps::new(&Backoff::default());
+        steps.failures = step;
+        steps
+    }
+
+    #[test]
+    fn each_step_is_drawn_from_zero_to_twice_the_last_up_to_the_cap() {
+        for (step, most) in [(0, 0.5), (1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0)] {
+            let most = Duration::from_secs_f64(most);
+            let (shortest, longest) = spread(|| at_step(step).after_failure());
+            assert!(longest <= most, "step {step}: {longest:?}");
+            // By chance once in 10^21 and 10^14 runs.
+            assert!(shortest < most / 10, "step {step}: {shortest:?}");
+            assert!(longest > most * 15 / 16, "step {step}: {longest:?}");
+        }
+    }
+
+    #[test]
+    fn no_number_of_failures_is_too_many() {
+        for step in [31, 32, 64, 1 << 20, u32::MAX - 1, u32::MAX] {
+            let mut steps = at_step(step);
+            for _ in 0..3 {
+                assert!(steps.after_failure() <= 30 * SECOND);
+            }
+            assert!(steps.failures >= step.min(u32::MAX - 1));
+        }
+    }
+
+    #[test]
+    fn failures_step_and_a_healthy_tunnel_begins_anew() {
+        let mut steps = at_step(0);
+        for failure in 1..=10 {
+            steps.after_failure();
+            assert_eq!(steps.failures, failure);
+        }
+        assert!(!steps.was_open(9 * SECOND));
+        assert_eq!(
+            steps.failures, 10,
+            "a tunnel that ends at once is no success"
+        );
+        assert!(steps.was_open(10 * SECOND));
+        assert_eq!(steps.failures, 0);
+        assert!(steps.after_failure() <= Duration::from_millis(500));
+    }
+
+    #[test]
+    fn a_refusal_waits_for_half_the_slow_cap_at_least_and_does_not_step() {
+        let steps = at_step(3);
+        let (shortest, longest) = spread(|| steps.after_refusal());
+        // What the wall clock's way of saying it may take off.
+        let rounding = Duration::from_millis(50);
+        assert!(shortest + rounding >= 60 * SECOND, "{shortest:?}");
+        assert!(shortest < 70 * SECOND, "{shortest:?}");
+        assert!(
+            longest <= 120 * SECOND && longest > 110 * SECOND,
+            "{longest:?}"
+        );
+        assert_eq!(steps.failures, 3);
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_or_overflow_are_bent() {
+        for (initial, cap) in [
+            (Duration::MAX, Duration::MAX),
+            (Duration::MAX, SECOND),
+            (SECOND, Duration::ZERO),
+            (Duration::ZERO, Duration::ZERO),
+        ] {
+            let backoff = Backoff::default()
+                .initial(initial)
+                .cap(cap)
+                .refused_cap(cap);
+            let mut steps = Steps::new(&backoff);
+            for _ in 0..40 {
+                assert!(steps.after_failure() <= cap.min(LONGEST));
+                assert!(steps.after_refusal() <= cap.min(LONGEST));
+            }
+        }
+    }
+}

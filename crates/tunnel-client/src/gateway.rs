@@ -1,0 +1,278 @@
+//! Where a reverse tunnel goes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tower::util::{BoxCloneSyncService, ServiceExt as _};
+use tower_service::Service;
+use tunnel_tonic::TunnelError;
+
+use crate::dial::{BoxError, unusable_channel};
+use crate::{Keepalive, endpoint_for_tunnels_with};
+
+/// A channel of any kind.
+#[derive(Clone)]
+pub(crate) struct AnyChannel(
+    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>,
+);
+
+impl Service<http::Request<Body>> for AnyChannel {
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + Send + Sync;
+
+/// Where the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer) go, and how to get
+/// there.
+///
+/// Best made of an [`Endpoint`]: then each tunnel has a connection of its own, so that one that
+/// is dead or draining is never used again and a load balancer can choose anew, and
+/// [`keepalive`](Self::keepalive) is looked after. The endpoint is set up as by
+/// [`endpoint_for_tunnels`](crate::endpoint_for_tunnels).
+///
+/// ```
+/// use tonic::transport::Endpoint;
+/// use tunnel_client::{Gateway, Keepalive};
+///
+/// let gateway = Gateway::from(Endpoint::from_static("https://gateway.example:443"))
+///     .name("Frankfurt")
+///     .keepalive(Keepalive::patient());
+/// assert_eq!(gateway.to_string(), "Frankfurt");
+/// ```
+#[derive(Clone)]
+pub struct Gateway {
+    name: Option<Arc<str>>,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    Endpoint(Box<Endpoint>, Keepalive),
+    /// Each attempt takes a clone.
+    Channel(AnyChannel),
+    Connect(Arc<ConnectFn>),
+}
+
+impl From<Endpoint> for Gateway {
+    /// A new connection for each tunnel, named by the endpoint's scheme and address.
+    fn from(endpoint: Endpoint) -> Self {
+        Self {
+            name: name_of(endpoint.uri()),
+            way: Way::Endpoint(Box::new(endpoint), Keepalive::default()),
+        }
+    }
+}
+
+impl From<Channel> for Gateway {
+    /// All tunnels over one channel, which reconnects by itself when it is called again. Its
+    /// keepalive is its own: see [`endpoint_for_tunnels`](crate::endpoint_for_tunnels).
+    fn from(channel: Channel) -> Self {
+        Self::over(channel)
+    }
+}
+
+/// Without credentials, which the URI may hold, and without the path, which says nothing.
+fn name_of(uri: &http::Uri) -> Option<Arc<str>> {
+    let authority = uri.authority()?;
+    let host = authority.as_str().rsplit('@').next()?;
+    let scheme = uri.scheme_str().unwrap_or("http");
+    Some(format!("{scheme}://{host}").into())
+}
+
+fn erase<S, B>(channel: S) -> AnyChannel
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let channel = channel
+        .map_response(|response: http::Response<B>| response.map(Body::new))
+        .map_err(Into::into);
+    AnyChannel(BoxCloneSyncService::new(channel))
+}
+
+impl Gateway {
+    /// Tunnels over a channel of any kind: one with an interceptor, a tower stack, a
+    /// [`TunnelChannel`](crate::TunnelChannel) (a tunnel inside a tunnel). The gateway keeps it
+    /// for as long as there is a server with this gateway.
+    pub fn over<S, B>(channel: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self {
+            name: None,
+            way: Way::Channel(erase(channel)),
+        }
+    }
+
+    /// Tunnels over channels that a function of one's own makes, one for each attempt: with a
+    /// connector of one's own, an address that is looked up, certificates that change.
+    ///
+    /// ```
+    /// use tonic::transport::Endpoint;
+    /// use tunnel_client::{Gateway, endpoint_for_tunnels};
+    ///
+    /// # async fn look_up() -> Result<String, tonic::transport::Error> { Ok(String::new()) }
+    /// let gateway = Gateway::connect_with("the nearest", || async {
+    ///     let endpoint = Endpoint::from_shared(look_up().await?)?;
+    ///     endpoint_for_tunnels(endpoint).connect().await
+    /// });
+    /// # let _ = gateway;
+    /// ```
+    pub fn connect_with<F, Fut, S, B, E>(name: impl Into<String>, connect: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, E>> + Send + 'static,
+        E: Into<BoxError>,
+        S: Service<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let connect = move || {
+            let connecting = connect();
+            async move { connecting.await.map(erase).map_err(Into::into) }.boxed()
+        };
+        Self {
+            name: Some(name.into().into()),
+            way: Way::Connect(Arc::new(connect)),
+        }
+    }
+
+    /// What the gateway is called in logs and in
+    /// [`LinkStatus::gateway`](crate::LinkStatus::gateway). Default: the endpoint's scheme and
+    /// address; for others, a number.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into().into());
+        self
+    }
+
+    /// How a gateway that vanished is noticed, where the gateway is made of an [`Endpoint`]; for
+    /// others this does nothing. Default: [`Keepalive::default`], within 15 s.
+    ///
+    /// When the gateway turns out not to allow so many pings they are slowed down to those of
+    /// [`Keepalive::patient`], for as long as the server lives.
+    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
+        if let Way::Endpoint(_, own) = &mut self.way {
+            *own = keepalive;
+        }
+        self
+    }
+
+    /// The name, or that of the gateway in this place.
+    pub(crate) fn name_in_place(&self, place: usize) -> Arc<str> {
+        self.name
+            .clone()
+            .unwrap_or_else(|| format!("gateway {}", place + 1).into())
+    }
+
+    /// How its connections are kept alive, where that is up to this crate.
+    pub(crate) fn own_keepalive(&self) -> Option<Keepalive> {
+        match &self.way {
+            Way::Endpoint(_, keepalive) => Some(*keepalive),
+            Way::Channel(_) | Way::Connect(_) => None,
+        }
+    }
+
+    /// A channel for one tunnel; with `slow`, one that pings no more than anybody would mind.
+    pub(crate) async fn channel(&self, slow: bool) -> Result<AnyChannel, TunnelError> {
+        match &self.way {
+            Way::Endpoint(endpoint, keepalive) => {
+                let keepalive = if slow { keepalive.slowed() } else { *keepalive };
+                let endpoint = endpoint_for_tunnels_with((**endpoint).clone(), keepalive);
+                endpoint
+                    .connect()
+                    .await
+                    .map(erase)
+                    .map_err(unusable_channel)
+            }
+            Way::Channel(channel) => Ok(channel.clone()),
+            Way::Connect(connect) => connect().await.map_err(unusable_channel),
+        }
+    }
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name.as_deref().unwrap_or("gateway"))
+    }
+}
+
+/// The name and the kind: an endpoint's own form may hold credentials.
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match &self.way {
+            Way::Endpoint(..) => "endpoint",
+            Way::Channel(_) => "channel",
+            Way::Connect(_) => "connector",
+        };
+        f.debug_struct("Gateway")
+            .field("name", &self.name)
+            .field("way", &way)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(uri: &'static str) -> String {
+        Gateway::from(Endpoint::from_static(uri)).to_string()
+    }
+
+    #[test]
+    fn a_gateway_is_named_by_its_address_and_never_by_its_credentials() {
+        assert_eq!(named("http://gateway:50051"), "http://gateway:50051");
+        let secret = "https://device:s3cret@gateway:443/path?token=s3cret";
+        assert_eq!(named(secret), "https://gateway:443");
+        let gateway = Gateway::from(Endpoint::from_static(secret));
+        assert!(!format!("{gateway:?}").contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn a_gateway_without_an_address_is_named_by_its_place() {
+        let channel = Endpoint::from_static("http://nowhere").connect_lazy();
+        let gateway = Gateway::from(channel);
+        assert_eq!(&*gateway.name_in_place(1), "gateway 2");
+        assert_eq!(&*gateway.clone().name("mine").name_in_place(1), "mine");
+    }
+
+    #[test]
+    fn only_an_endpoint_s_keepalive_is_up_to_us() {
+        let gateway = Gateway::from(Endpoint::from_static("http://nowhere"));
+        assert_eq!(gateway.own_keepalive(), Some(Keepalive::default()));
+        let patient = gateway.keepalive(Keepalive::patient());
+        assert_eq!(patient.own_keepalive(), Some(Keepalive::patient()));
+    }
+}

@@ -1,0 +1,223 @@
+//! Whether the peer is still there: HTTP/2 pings, and servers that do not want them.
+
+use std::time::Duration;
+
+use tonic::transport::Endpoint;
+use tunnel_core::{ConnectionError, EndReason};
+
+/// Servers of other makes allow a ping each five minutes, unless they were told otherwise; this
+/// stays clear of that.
+const PATIENT_INTERVAL: Duration = Duration::from_secs(330);
+
+/// How long an answer may take where nothing is in a hurry.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Within which time a peer that vanished is noticed, unless set otherwise.
+const DEFAULT_WITHIN: Duration = Duration::from_secs(15);
+
+/// No ping is sent more often than this, nor waited for less long.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// What servers write when they end a connection that was pinged too often.
+const TOO_MANY_PINGS: &str = "too_many_pings";
+
+/// How an [`Endpoint`] finds out that its peer has vanished: frozen, without power, or behind a
+/// NAT that forgot the connection. Such a peer closes nothing; only an unanswered ping tells.
+///
+/// A ping is sent when nothing was heard for an interval, calls or no calls, and the connection
+/// is given up when the answer takes longer than a timeout.
+///
+/// # Servers that are not ours
+///
+/// gRPC servers of other makes end connections that are pinged more often than they allow, by
+/// default each five minutes, with the word `too_many_pings`. Towards such a server use
+/// [`patient`](Self::patient), or have its policy changed.
+/// A [`ReverseTunnelServer`](crate::ReverseTunnelServer) finds out by itself and slows down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    pings: Option<Pings>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pings {
+    interval: Duration,
+    timeout: Duration,
+}
+
+/// A peer that vanished is noticed within 15 s: a ping after 10 s, 5 s for its answer.
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self::within(DEFAULT_WITHIN)
+    }
+}
+
+impl Keepalive {
+    /// A peer that vanished is noticed within this time: two thirds of it pass before a ping, one
+    /// third is for the answer. Below a few hundred milliseconds a busy peer may be taken for
+    /// one that vanished.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tunnel_client::Keepalive;
+    /// let quick = Keepalive::within(Duration::from_secs(2));
+    /// assert_eq!(quick.noticed_within(), Some(Duration::from_secs(2)));
+    /// ```
+    pub fn within(time: Duration) -> Self {
+        let timeout = (time / 3).max(SHORTEST);
+        Self::every(time.saturating_sub(timeout), timeout)
+    }
+
+    /// A ping after this much silence, and this long for its answer. For servers whose policy is
+    /// known.
+    pub fn every(interval: Duration, timeout: Duration) -> Self {
+        let pings = Some(Pings {
+            interval: interval.max(SHORTEST),
+            timeout: timeout.max(SHORTEST),
+        });
+        Self { pings }
+    }
+
+    /// For servers that allow a ping each five minutes: one after five and a half, 20 s for its
+    /// answer.
+    pub fn patient() -> Self {
+        Self::every(PATIENT_INTERVAL, PATIENT_TIMEOUT)
+    }
+
+    /// Sets nothing: no pings, unless the endpoint has settings of its own.
+    pub fn off() -> Self {
+        Self { pings: None }
+    }
+
+    /// How long it takes at most until a peer that vanished is noticed; `None` if it never is.
+    pub fn noticed_within(&self) -> Option<Duration> {
+        let pings = self.pings?;
+        Some(pings.interval.saturating_add(pings.timeout))
+    }
+
+    /// The same where a server is known not to want pings: never more often than
+    /// [`patient`](Self::patient) has them.
+    pub(crate) fn slowed(self) -> Self {
+        match self.pings {
+            Some(pings) if pings.interval < PATIENT_INTERVAL => Self::patient(),
+            _ => self,
+        }
+    }
+
+    pub(crate) fn apply(self, endpoint: Endpoint) -> Endpoint {
+        match self.pings {
+            Some(Pings { interval, timeout }) => endpoint
+                .http2_keep_alive_interval(interval)
+                .keep_alive_timeout(timeout)
+                .keep_alive_while_idle(true),
+            None => endpoint,
+        }
+    }
+
+    /// Whether a connection may have been ended for its pings, by a server whose word for it was
+    /// lost; it had said nothing for so long.
+    ///
+    /// Servers that count pings forget them whenever they send something themselves, and end the
+    /// connection at the third to fifth ping after. An end in just that time is suspicious.
+    /// (HTTP/2 has a last word, and such servers send it; but once a stream was accepted it is
+    /// told of the broken connection alone.)
+    pub(crate) fn is_suspicious(self, silence: Duration) -> bool {
+        let Some(Pings { interval, .. }) = self.slows_down() else {
+            return false;
+        };
+        let earliest = interval.saturating_mul(5) / 2;
+        let latest = interval.saturating_mul(6).saturating_add(LINGERING);
+        (earliest..=latest).contains(&silence)
+    }
+
+    /// The pings, if they could be slower.
+    fn slows_down(self) -> Option<Pings> {
+        self.pings.filter(|p| p.interval < PATIENT_INTERVAL)
+    }
+}
+
+/// How long a server may keep a connection open after its last word.
+const LINGERING: Duration = Duration::from_secs(2);
+
+/// Whether a server ended the tunnel's connection because it was pinged too often, and its word
+/// for it arrived: dial with [`Keepalive::patient`] from then on.
+///
+/// A server that ends a connection so right away is understood only where it takes none of its
+/// streams for accepted; otherwise the tunnel ends as with any broken connection. Where tunnels
+/// to a server that is not ours end after a few of the intervals of [`Keepalive`] in which
+/// nothing was called, time and again, this is the likely reason.
+///
+/// ```
+/// use tunnel_client::{EndReason, too_many_pings};
+/// assert!(!too_many_pings(&EndReason::PeerClosed));
+/// ```
+pub fn too_many_pings(reason: &EndReason) -> bool {
+    matches!(
+        reason,
+        EndReason::Error(ConnectionError::TransportLost(why)) if says_too_many_pings(why)
+    )
+}
+
+/// The same of the text of any error.
+pub(crate) fn says_too_many_pings(error: &str) -> bool {
+    error.contains(TOO_MANY_PINGS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_frozen_peer_is_noticed_within_the_time_asked_for() {
+        assert_eq!(Keepalive::default().noticed_within(), Some(15 * SECOND));
+        for time in [SECOND, 2 * SECOND, Duration::from_millis(200)] {
+            assert_eq!(Keepalive::within(time).noticed_within(), Some(time));
+        }
+        let every = Keepalive::every(60 * SECOND, 5 * SECOND);
+        assert_eq!(every.noticed_within(), Some(65 * SECOND));
+        assert_eq!(Keepalive::off().noticed_within(), None);
+    }
+
+    #[test]
+    fn no_setting_pings_without_a_pause() {
+        let pings = Keepalive::within(Duration::ZERO).pings.expect("on");
+        assert!(pings.interval >= SHORTEST && pings.timeout >= SHORTEST);
+        // Nor does one overflow.
+        assert!(Keepalive::within(Duration::MAX).noticed_within().is_some());
+        assert!(!Keepalive::within(Duration::MAX).is_suspicious(SECOND));
+    }
+
+    #[test]
+    fn pings_slow_down_and_never_speed_up() {
+        assert_eq!(Keepalive::default().slowed(), Keepalive::patient());
+        assert_eq!(Keepalive::off().slowed(), Keepalive::off());
+        let hour = Keepalive::within(3600 * SECOND);
+        assert_eq!(hour.slowed(), hour);
+    }
+
+    #[test]
+    fn an_end_at_the_third_to_fifth_ping_is_suspicious() {
+        let ten = Keepalive::default();
+        for silence in [30, 40, 41, 50] {
+            assert!(ten.is_suspicious(silence * SECOND), "{silence}");
+        }
+        for silence in [0, 1, 10, 20, 70, 300, 3600] {
+            assert!(!ten.is_suspicious(silence * SECOND), "{silence}");
+        }
+        assert!(!Keepalive::patient().is_suspicious(1000 * SECOND));
+        assert!(!Keepalive::off().is_suspicious(40 * SECOND));
+    }
+
+    #[test]
+    fn only_the_word_itself_is_taken_for_it() {
+        let lost = |why: &str| EndReason::Error(ConnectionError::TransportLost(why.to_owned()));
+        assert!(too_many_pings(&lost(
+            "connection error received: detected excessive load (b\"too_many_pings\")"
+        )));
+        assert!(!too_many_pings(&lost(
+            "connection error received: detected excessive load (b\"too_many_data_frames\")"
+        )));
+        assert!(!too_many_pings(&EndReason::PeerClosed));
+    }
+}

@@ -1,0 +1,113 @@
+//! How long the far end has been silent.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http_body::{Body, Frame};
+use tokio::time::Instant;
+
+/// When the far end of a tunnel was last heard, to the millisecond.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    since: Instant,
+    last: Arc<AtomicU64>,
+}
+
+impl Heard {
+    /// It was heard just now: by its response headers.
+    pub(crate) fn now() -> Self {
+        Self {
+            since: Instant::now(),
+            last: Arc::default(),
+        }
+    }
+
+    /// For how long nothing was heard.
+    pub(crate) fn silence(&self) -> Duration {
+        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+        self.since.elapsed().saturating_sub(last)
+    }
+
+    /// The same body, which notes when something comes.
+    pub(crate) fn listen<B>(&self, body: B) -> Listened<B> {
+        let heard = self.clone();
+        Listened { body, heard }
+    }
+
+    fn note(&self) {
+        let elapsed = u64::try_from(self.since.elapsed().as_millis());
+        self.last
+            .store(elapsed.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// A body whose pieces are noted.
+#[derive(Debug)]
+pub(crate) struct Listened<B> {
+    body: B,
+    heard: Heard,
+}
+
+impl<B: Body + Unpin> Body for Listened<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.get_mut();
+        let piece = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        // The end is what the silence before it is asked for.
+        if matches!(piece, Some(Ok(_))) {
+            this.heard.note();
+        }
+        Poll::Ready(piece)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use std::collections::VecDeque;
+
+    struct Pieces(VecDeque<Result<Frame<Bytes>, &'static str>>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(self.0.pop_front())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_lasts_from_the_last_piece_and_not_from_the_end() {
+        let heard = Heard::now();
+        let piece = Ok(Frame::data(Bytes::from_static(b"x")));
+        let mut body = heard.listen(Pieces([piece, Err("broken")].into()));
+        let mut next = async || {
+            tokio::time::advance(Duration::from_secs(3)).await;
+            std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+        };
+        assert_eq!(heard.silence(), Duration::ZERO);
+        assert!(next().await.expect("a piece").is_ok());
+        assert_eq!(heard.silence(), Duration::ZERO);
+        assert!(next().await.expect("an error").is_err());
+        assert_eq!(heard.silence(), Duration::from_secs(3));
+        assert!(next().await.is_none());
+        assert_eq!(heard.silence(), Duration::from_secs(6));
+    }
+}

@@ -1,0 +1,210 @@
+//! Reverse tunnels: this side dials, and serves the calls.
+
+mod builder;
+mod credentials;
+mod handle;
+mod heard;
+mod link;
+mod place;
+mod plan;
+mod registry;
+mod shared;
+mod status;
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tunnel_core::EndReason;
+use tunnel_tonic::{CallService, Tunnel, TunnelError};
+
+pub use builder::ReverseTunnelServerBuilder;
+pub use credentials::Attempt;
+pub use handle::ReverseTunnelHandle;
+pub use status::{LinkError, LinkState, LinkStatus, StandIn, StopReason};
+
+use crate::Gateway;
+use link::Link;
+use place::Place;
+use shared::{Settings, Shared};
+
+/// Serves calls that come through tunnels which this side opens: a device behind NAT or a
+/// firewall, reached from its gateways with ordinary clients.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// # use tonic::service::Routes;
+/// # let device = Routes::default();
+/// use std::time::Duration;
+/// use tonic::transport::Endpoint;
+/// use tunnel_client::ReverseTunnelServer;
+///
+/// let server = ReverseTunnelServer::builder(Endpoint::from_static("https://gateway.example"))
+///     .gateway(Endpoint::from_static("https://another.example"))
+///     .add_routes(device) // or .add_service(DeviceServer::new(..))
+///     .build();
+/// let handle = server.handle();
+/// let running = tokio::spawn(server.run());
+///
+/// tokio::signal::ctrl_c().await?;
+/// handle.drain(Duration::from_secs(10)).await;
+/// println!("{}", running.await?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # One tunnel, or tunnels for ever
+///
+/// [`serve`](Self::serve) opens one tunnel, serves its calls, and says why it ended.
+/// [`run`](Self::run) keeps tunnels up: one *link* for each of
+/// [`tunnels_per_gateway`](ReverseTunnelServerBuilder::tunnels_per_gateway) to each gateway.
+///
+/// # The life of a link
+///
+/// ```text
+///                      refused or failed
+///              ┌────────────────────────────────┐
+///              ▼                                │
+///         BackingOff ──── time is up ────▶ Connecting ◀── start
+///          ▲      ▲                             │
+///   broken │      │ failed                      │ accepted
+///          │      │                             ▼
+///          │      └────────── Draining ───▶ Connected
+///          │                      ▲    accepted │ │
+///          │                      └─────────────┘ │
+///          │               told to drain          │
+///          └──────────────────────────────────────┘
+///
+///   from anywhere: told to drain or to close ──▶ (Draining) ──▶ Stopped
+/// ```
+///
+/// - *Connected* means that the gateway has accepted the tunnel. Calls can come from then on.
+/// - Between attempts the link waits as [`Backoff`](crate::Backoff) says. Refusals that will not
+///   change by themselves (UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNIMPLEMENTED)
+///   are retried at its slow cap, shown as `refused` in [`LinkState::BackingOff`], and logged as
+///   warnings. It makes no difference whether the gateway refused the tunnel or ended it later
+///   with such a status.
+/// - When the gateway tells the tunnel to drain, calls in flight go on in it and the link opens
+///   its replacement. Where there are other gateways, the next of them that is not known to be
+///   away gets a *stand-in* at once ([`LinkStatus::stand_in`]), and the own gateway is dialled
+///   with backoff; when it has accepted, the stand-in is drained. Where there is but one gateway
+///   it is dialled at once: behind a load balancer that leads to another instance.
+/// - A connection that the gateway ended because of too many pings slows the gateway's keepalive
+///   down for as long as this server lives, where the gateway is made of an
+///   [`Endpoint`](tonic::transport::Endpoint). Such a server's last word is often lost with the
+///   connection; the second time in a row that a tunnel breaks just when such servers break
+///   them, three to five pings after they were last heard, is taken for it.
+///
+/// # Logs
+///
+/// Tunnels that connect and end, and attempts that fail, are logged at level `info`; refusals at
+/// `warn`, attempts at `debug`. Metadata, and so credentials, never are.
+#[derive(Debug)]
+pub struct ReverseTunnelServer {
+    shared: Arc<Shared>,
+}
+
+impl ReverseTunnelServer {
+    /// Begins a server of tunnels to a gateway: an [`Endpoint`](tonic::transport::Endpoint), a
+    /// [`Channel`](tonic::transport::Channel), or a [`Gateway`] of any other kind.
+    pub fn builder(gateway: impl Into<Gateway>) -> ReverseTunnelServerBuilder {
+        ReverseTunnelServerBuilder::new(gateway.into())
+    }
+
+    fn new(settings: Settings, gateways: Vec<Gateway>, calls: CallService) -> Self {
+        let places = gateways.into_iter().enumerate();
+        let places = places.map(|(n, gateway)| Place::new(gateway, n)).collect();
+        Self {
+            shared: Shared::new(settings, places, calls),
+        }
+    }
+
+    /// Watches and stops the server from outside.
+    pub fn handle(&self) -> ReverseTunnelHandle {
+        ReverseTunnelHandle::new(self.shared.clone())
+    }
+
+    /// Opens one tunnel, to the first gateway, and serves its calls until it has ended. Returns
+    /// how it ended, in order or not. Dropping the future closes the tunnel.
+    ///
+    /// May be called again, also while another call of it goes on: each is a tunnel.
+    ///
+    /// # Errors
+    ///
+    /// [`TunnelError`]: the tunnel could not be opened.
+    pub async fn serve(&self) -> Result<EndReason, TunnelError> {
+        let attempt = Attempt {
+            gateway: self.shared.places[0].name.clone(),
+            number: 1,
+            last_error: None,
+        };
+        let live = self.shared.open(0, None, attempt).await?;
+        let _close = CloseOnDrop(&live.tunnel);
+        let reason = live.tunnel.gone().await;
+        self.shared.learn(&live, Some(&reason));
+        Ok(reason)
+    }
+
+    /// Keeps the tunnels up until the server is told to stop by its
+    /// [`handle`](Self::handle), and serves their calls. Returns how it was told.
+    ///
+    /// Everything but the tunnels' own tasks runs within this future; dropping it closes all
+    /// tunnels.
+    pub async fn run(self) -> StopReason {
+        let links = self.links();
+        let statuses = links.iter().map(Link::status).collect();
+        self.shared.board.send_replace(statuses);
+        let mut running: FuturesUnordered<_> = links.into_iter().map(Link::run).collect();
+        while running.next().await.is_some() {}
+        self.shared.registry.stopped().await
+    }
+
+    fn links(&self) -> Vec<Link> {
+        let count = self.shared.settings.tunnels_per_gateway;
+        let homes =
+            (0..self.shared.places.len()).flat_map(|home| (0..count).map(move |n| (home, n)));
+        let links = homes.enumerate();
+        let links = links
+            .map(|(number, (home, index))| Link::new(self.shared.clone(), number, home, index));
+        links.collect()
+    }
+}
+
+impl Drop for ReverseTunnelServer {
+    fn drop(&mut self) {
+        self.shared.close(StopReason::Dropped);
+        self.shared.all_stopped();
+    }
+}
+
+struct CloseOnDrop<'a>(&'a Tunnel);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::transport::Endpoint;
+
+    /// Devices run in tasks.
+    #[test]
+    fn what_runs_is_send() {
+        fn is_send(_: impl Send) {}
+        let builder = || ReverseTunnelServer::builder(Endpoint::from_static("http://nowhere"));
+        let server = builder().build();
+        let handle = server.handle();
+        is_send(server.serve());
+        is_send(async move { server.serve().await });
+        is_send(async move { builder().serve().await });
+        is_send(async move { builder().build().run().await });
+        is_send(async move { builder().run().await });
+        is_send(async move {
+            let _ = handle.wait_connected().await;
+            handle.drain(std::time::Duration::ZERO).await;
+        });
+    }
+}

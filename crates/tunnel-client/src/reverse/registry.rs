@@ -1,0 +1,152 @@
+//! The list of a server's open tunnels, and the word that there shall be no more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tunnel_core::Stats;
+use tunnel_tonic::{Tunnel, TunnelId, TunnelInfo};
+
+use super::status::StopReason;
+
+/// The open tunnels of one server.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    tunnels: Mutex<HashMap<TunnelId, Listed>>,
+    /// Changes whenever a tunnel has gone.
+    gone: watch::Sender<()>,
+    stopped: watch::Sender<Option<StopReason>>,
+}
+
+#[derive(Debug)]
+struct Listed {
+    tunnel: Tunnel,
+    link: Option<usize>,
+    gateway: Arc<str>,
+}
+
+/// A tunnel's place in the list, which it loses when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    registry: Arc<Registry>,
+    id: TunnelId,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let removed = self.registry.lock().remove(&self.id);
+        self.registry.gone.send_replace(());
+        if let Some(Listed {
+            tunnel, gateway, ..
+        }) = removed
+            && let Some(reason) = tunnel.end_reason()
+        {
+            tracing::info!(tunnel = %self.id, %gateway, %reason, "reverse tunnel ended");
+        }
+    }
+}
+
+impl Registry {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            tunnels: Mutex::default(),
+            gone: watch::Sender::new(()),
+            stopped: watch::Sender::new(None),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TunnelId, Listed>> {
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists a tunnel of a link, or of none; `None` if there shall be no more.
+    pub(crate) fn insert(
+        self: &Arc<Self>,
+        tunnel: &Tunnel,
+        link: Option<usize>,
+        gateway: Arc<str>,
+    ) -> Option<Entry> {
+        let id = tunnel.info().id();
+        let mut tunnels = self.lock();
+        // Under the lock, so that a stop either sees the tunnel or is seen here.
+        if self.stop_reason().is_some() {
+            return None;
+        }
+        let tunnel = tunnel.clone();
+        tunnels.insert(
+            id,
+            Listed {
+                tunnel,
+                link,
+                gateway,
+            },
+        );
+        let registry = self.clone();
+        Some(Entry { registry, id })
+    }
+
+    /// From now on no tunnel is listed; those that are get an end. The first reason stands.
+    pub(crate) fn stop(&self, reason: StopReason, end: impl Fn(&Tunnel)) {
+        let tunnels: Vec<_> = {
+            let tunnels = self.lock();
+            self.stopped.send_if_modified(|stopped| {
+                let first = stopped.is_none();
+                stopped.get_or_insert(reason);
+                first
+            });
+            tunnels
+                .values()
+                .map(|listed| listed.tunnel.clone())
+                .collect()
+        };
+        tunnels.iter().for_each(end);
+    }
+
+    pub(crate) fn stop_reason(&self) -> Option<StopReason> {
+        *self.stopped.borrow()
+    }
+
+    /// Waits until there shall be no more tunnels.
+    pub(crate) async fn stopped(&self) -> StopReason {
+        let mut stopped = self.stopped.subscribe();
+        let reason = stopped.wait_for(Option::is_some).await;
+        // Fails only when the sender is gone, which is borrowed here.
+        reason.ok().and_then(|r| *r).unwrap_or(StopReason::Dropped)
+    }
+
+    /// Waits until no tunnel of a link is open.
+    pub(crate) async fn none_of(&self, link: usize) {
+        self.none(|listed| listed.link == Some(link)).await;
+    }
+
+    /// Waits until no tunnel is open.
+    pub(crate) async fn none_left(&self) {
+        self.none(|_| true).await;
+    }
+
+    async fn none(&self, wanted: impl Fn(&Listed) -> bool) {
+        let mut gone = self.gone.subscribe();
+        // Fails only when the sender is gone, which is borrowed here.
+        let _ = gone.wait_for(|()| !self.lock().values().any(&wanted)).await;
+    }
+
+    /// Whether a tunnel of a link is open.
+    pub(crate) fn has_any_of(&self, link: usize) -> bool {
+        self.lock().values().any(|listed| listed.link == Some(link))
+    }
+
+    pub(crate) fn infos(&self) -> Vec<TunnelInfo> {
+        let tunnels = self.lock();
+        let mut infos: Vec<_> = tunnels.values().map(|l| l.tunnel.info().clone()).collect();
+        infos.sort_by_key(TunnelInfo::id);
+        infos
+    }
+
+    pub(crate) fn stats(&self) -> Vec<(TunnelId, Stats)> {
+        let tunnels: Vec<_> = self.lock().values().map(|l| l.tunnel.clone()).collect();
+        let stats = tunnels.iter().map(|t| (t.info().id(), t.stats()));
+        let mut stats: Vec<_> = stats.collect();
+        stats.sort_by_key(|&(id, _)| id);
+        stats
+    }
+}

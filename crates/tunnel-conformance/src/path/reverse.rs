@@ -1,0 +1,168 @@
+//! Reverse tunnels over tonic on TCP: the far end dials, and serves.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tunnel_client::{Config, ReverseTunnelServer, Revisions};
+use tunnel_server::{
+    AffinityKey, Opening, ReverseChannel, TunnelHandle, TunnelServiceHandler, server_for_tunnels,
+};
+
+use super::device::DeviceRuntime;
+use super::settings::config;
+use super::{Host, Offer, Path, TcpServer, TestChannel};
+
+/// How long a device may take to be listed; a test that waits longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The metadata that names a device.
+const KEY: &str = "device";
+
+/// How a gateway reaches the devices.
+#[derive(Clone, Copy, Debug)]
+enum Via {
+    /// By one tunnel.
+    Tunnel,
+    /// By any of several tunnels.
+    Pool,
+    /// By any of the several tunnels of one key.
+    KeyPool,
+}
+
+/// A gateway that devices dial; every channel is to one more device, by its own tunnel or by a
+/// pool.
+#[derive(Clone, Copy, Debug)]
+pub struct ReversePath {
+    revisions: Revisions,
+    via: Via,
+}
+
+impl ReversePath {
+    /// One tunnel of revision one: with flow control.
+    pub const REVISION_ONE: Self = Self {
+        revisions: Revisions::OnlyOne,
+        via: Via::Tunnel,
+    };
+
+    /// One tunnel of revision zero: without.
+    pub const REVISION_ZERO: Self = Self {
+        revisions: Revisions::OnlyZero,
+        via: Via::Tunnel,
+    };
+
+    /// All tunnels of the gateway, several to the same device, each call by the next one.
+    pub const POOL: Self = Self {
+        revisions: Revisions::ZeroAndOne,
+        via: Via::Pool,
+    };
+
+    /// The tunnels of one device among those of others, each call by the next one.
+    pub const KEY_POOL: Self = Self {
+        revisions: Revisions::ZeroAndOne,
+        via: Via::KeyPool,
+    };
+}
+
+struct ReverseHost {
+    gateway: TcpServer,
+    handler: TunnelServiceHandler,
+    device: DeviceRuntime,
+    routes: Routes,
+    config: Config,
+    via: Via,
+    devices: AtomicUsize,
+}
+
+impl Path for ReversePath {
+    fn host(&self, offer: Offer) -> BoxFuture<'_, Box<dyn Host>> {
+        async move {
+            let handler = TunnelServiceHandler::builder()
+                .config(config(&offer, self.revisions))
+                .affinity_key(|opening: &Opening| opening.metadata_str(KEY).map(AffinityKey::from))
+                .build();
+            let routes = Routes::new(handler.service());
+            let gateway = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
+            let host = ReverseHost {
+                gateway,
+                handler,
+                device: DeviceRuntime::start(),
+                config: config(&offer, Revisions::ZeroAndOne),
+                routes: offer.routes,
+                via: self.via,
+                devices: AtomicUsize::new(0),
+            };
+            Box::new(host) as Box<dyn Host>
+        }
+        .boxed()
+    }
+}
+
+impl ReverseHost {
+    /// Has a device of a name open this many tunnels, and waits until all take calls.
+    async fn dial(&self, name: &str, tunnels: usize) -> ReverseChannel {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(KEY, name.parse().expect("a legal value"));
+        let channel = self.handler.key_as_channel(name);
+        for open in 1..=tunnels {
+            let device = ReverseTunnelServer::builder(self.gateway.endpoint())
+                .add_routes(self.routes.clone())
+                .metadata(metadata.clone())
+                .config(self.config.clone())
+                .build();
+            self.device.spawn(async move {
+                // Its end is what the case sees.
+                let _ = device.serve().await;
+            });
+            wait_for(&channel, open).await;
+        }
+        channel
+    }
+}
+
+/// Waits until so many tunnels take calls.
+pub(super) async fn wait_for(channel: &ReverseChannel, count: usize) -> Vec<TunnelHandle> {
+    let listed = async {
+        loop {
+            let tunnels = channel.tunnels();
+            if tunnels.len() >= count {
+                return tunnels;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let listed = tokio::time::timeout(PATIENCE, listed).await;
+    listed.expect("the gateway accepts a tunnel")
+}
+
+impl Host for ReverseHost {
+    fn connect(&self) -> BoxFuture<'_, TestChannel> {
+        async {
+            let number = self.devices.fetch_add(1, Ordering::Relaxed);
+            let name = format!("device-{number}");
+            match self.via {
+                Via::Tunnel => {
+                    let tunnels = self.dial(&name, 1).await.tunnels();
+                    let channel = tunnels[0].channel().expect("a reverse tunnel");
+                    TestChannel::new(channel)
+                }
+                Via::Pool => {
+                    self.dial(&name, 3).await;
+                    TestChannel::new(self.handler.as_channel())
+                }
+                Via::KeyPool => {
+                    self.dial("another device", 1).await;
+                    TestChannel::new(self.dial(&name, 3).await)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn kill(&self) {
+        self.device.kill();
+    }
+}

@@ -1,0 +1,133 @@
+//! A proxy with both of its ends in the hands of the test.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tunnel_conformance::FaultProxy;
+use tunnel_conformance::harness::guard;
+
+/// Runs a test, and fails it by name if it hangs.
+pub(crate) async fn guarded(test: impl Future<Output = ()>) {
+    let thread = std::thread::current();
+    guard(thread.name().unwrap_or("the test"), test).await;
+}
+
+/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
+/// [`guarded`].
+pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A proxy to a listener that does as the test says.
+pub(crate) struct Link {
+    pub(crate) proxy: FaultProxy,
+    listener: TcpListener,
+}
+
+impl Link {
+    pub(crate) async fn start() -> Self {
+        let listener = listener().await;
+        let proxy = FaultProxy::to(listener.local_addr().expect("bound")).await;
+        Self { proxy, listener }
+    }
+
+    /// A connection through it: the client's end and the server's.
+    pub(crate) async fn connect(&self) -> (TcpStream, TcpStream) {
+        let client = connect(self.proxy.address()).await;
+        (client, self.accept().await)
+    }
+
+    /// The server's end of the next connection.
+    pub(crate) async fn accept(&self) -> TcpStream {
+        accept(&self.listener).await
+    }
+}
+
+/// On a free port of the loopback interface.
+pub(crate) async fn listener() -> TcpListener {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+    listener.expect("a free port")
+}
+
+pub(crate) async fn connect(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).await;
+    prompt(socket.expect("somebody listens"))
+}
+
+pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
+    let (socket, _) = listener.accept().await.expect("a connection");
+    prompt(socket)
+}
+
+fn prompt(socket: TcpStream) -> TcpStream {
+    socket.set_nodelay(true).expect("a socket that works");
+    socket
+}
+
+/// The next so many bytes.
+pub(crate) async fn receive(socket: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    let whole = socket.read_exact(&mut bytes).await;
+    whole.expect("all of it comes");
+    bytes
+}
+
+/// Sends some bytes and waits until they are there.
+pub(crate) async fn assert_passes(from: &mut TcpStream, to: &mut TcpStream) {
+    let sent = from.write_all(b"still there?").await;
+    sent.expect("the connection works");
+    assert_eq!(receive(to, 12).await, b"still there?");
+}
+
+/// Panics unless the stream has ended in order, with nothing more to read.
+pub(crate) async fn assert_ended(socket: &mut TcpStream) {
+    let mut byte = [0];
+    let end = socket.read(&mut byte).await;
+    assert_eq!(end.expect("an end in order"), 0, "a byte came");
+}
+
+/// Panics unless the connection was reset, with nothing more to read.
+pub(crate) async fn assert_reset(socket: &mut TcpStream) {
+    let mut byte = [0];
+    let error = socket.read(&mut byte).await;
+    let error = error.expect_err("a connection that is not reset");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// Panics unless the attempt fails, or its connection is reset before it says a word.
+pub(crate) async fn assert_refused(address: SocketAddr) {
+    match TcpStream::connect(address).await {
+        Ok(mut socket) => assert_reset(&mut socket).await,
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+}
+
+/// Ends a connection with a reset.
+pub(crate) fn abort(socket: TcpStream) {
+    socket.set_zero_linger().expect("a socket that works");
+}
+
+/// Bytes that show a loss, a repetition or a change of order: short runs, each with its number.
+pub(crate) fn pattern(count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    for (number, run) in bytes.chunks_exact_mut(251).enumerate() {
+        run.fill(number as u8);
+        run[..8].copy_from_slice(&number.to_le_bytes());
+    }
+    bytes
+}
+
+/// Lets messages go back and forth over another link, so that whatever wrongly moves has the time
+/// to.
+pub(crate) async fn elsewhere(rounds: usize) {
+    let link = Link::start().await;
+    let (mut client, mut server) = link.connect().await;
+    for _ in 0..rounds {
+        assert_passes(&mut client, &mut server).await;
+        assert_passes(&mut server, &mut client).await;
+    }
+}

@@ -1,0 +1,62 @@
+//! Tunnels that open and close, as a stream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tunnel_core::EndReason;
+use tunnel_tonic::TunnelInfo;
+
+use crate::TunnelHandle;
+
+/// Something that happened to a tunnel of a handler.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TunnelEvent {
+    /// A tunnel has opened: it can carry calls.
+    Opened(TunnelHandle),
+    /// A tunnel that had opened has gone.
+    Closed {
+        /// What is known of it.
+        info: TunnelInfo,
+        /// How it ended.
+        reason: EndReason,
+    },
+    /// The subscriber was too slow: so many events before the next one are lost to it.
+    Missed(u64),
+}
+
+/// A stream of [`TunnelEvent`]s; from
+/// [`TunnelServiceHandler::events`](crate::TunnelServiceHandler::events). It ends when the handler,
+/// its services and its tunnels have gone.
+///
+/// At most 1,024 events wait for a slow reader; then the oldest go, and
+/// [`Missed`](TunnelEvent::Missed) tells how many. The tunnels never wait.
+#[derive(Debug)]
+pub struct TunnelEvents {
+    inner: BroadcastStream<TunnelEvent>,
+}
+
+impl TunnelEvents {
+    pub(crate) fn new(receiver: broadcast::Receiver<TunnelEvent>) -> Self {
+        Self {
+            inner: BroadcastStream::new(receiver),
+        }
+    }
+}
+
+impl Stream for TunnelEvents {
+    type Item = TunnelEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<TunnelEvent>> {
+        Pin::new(&mut self.inner).poll_next(cx).map(|event| {
+            event.map(|event| match event {
+                Ok(event) => event,
+                Err(BroadcastStreamRecvError::Lagged(n)) => TunnelEvent::Missed(n),
+            })
+        })
+    }
+}

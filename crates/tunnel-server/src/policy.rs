@@ -1,0 +1,106 @@
+//! Which tunnels a handler takes, and who is told of them.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tonic::Status;
+use tunnel_core::EndReason;
+use tunnel_tonic::{AffinityKey, TunnelInfo};
+
+use crate::{Opening, TunnelHandle};
+
+type KeyOf = dyn Fn(&Opening) -> Option<AffinityKey> + Send + Sync;
+type Admit = dyn Fn(Opening) -> BoxFuture<'static, Result<(), Status>> + Send + Sync;
+type OnOpen = dyn Fn(&TunnelHandle) + Send + Sync;
+type OnClose = dyn Fn(&TunnelInfo, &EndReason) + Send + Sync;
+
+/// What becomes of a new tunnel whose key has as many tunnels as it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenKeyIsFull {
+    /// The new tunnel is refused with RESOURCE_EXHAUSTED.
+    #[default]
+    Refuse,
+    /// The oldest tunnel of the key is closed with ABORTED, and the new one takes its place: for
+    /// devices that reconnect before the loss of their last connection was noticed. Two devices
+    /// with one key then take turns in closing each other's tunnel.
+    CloseOldest,
+}
+
+/// The settings of a handler that concern tunnels rather than calls.
+#[derive(Clone)]
+pub(crate) struct Policy {
+    pub(crate) reverse: bool,
+    pub(crate) max_tunnels: usize,
+    pub(crate) max_per_key: usize,
+    pub(crate) when_key_is_full: WhenKeyIsFull,
+    pub(crate) key_of: Option<Arc<KeyOf>>,
+    pub(crate) admit: Option<Arc<Admit>>,
+    pub(crate) on_open: Option<Arc<OnOpen>>,
+    pub(crate) on_close: Option<Arc<OnClose>>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            reverse: true,
+            max_tunnels: usize::MAX,
+            max_per_key: usize::MAX,
+            when_key_is_full: WhenKeyIsFull::default(),
+            key_of: None,
+            admit: None,
+            on_open: None,
+            on_close: None,
+        }
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("reverse", &self.reverse)
+            .field("max_tunnels", &self.max_tunnels)
+            .field("max_per_key", &self.max_per_key)
+            .field("when_key_is_full", &self.when_key_is_full)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Policy {
+    /// Gives an opening its key, and asks whether the tunnel may be opened.
+    pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Status> {
+        if let Some(key_of) = &self.key_of {
+            let key = key_of(opening);
+            opening.set_key(key);
+        }
+        match &self.admit {
+            Some(admit) => admit(opening.clone()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the callback of a tunnel that has opened.
+    pub(crate) fn opened(&self, tunnel: &TunnelHandle) {
+        tracing::debug!(tunnel = ?tunnel.info(), "tunnel open");
+        if let Some(on_open) = &self.on_open {
+            unharmed("on_open", || on_open(tunnel));
+        }
+    }
+
+    /// Tells the callback of a tunnel that has gone.
+    pub(crate) fn closed(&self, info: &TunnelInfo, reason: &EndReason) {
+        tracing::debug!(tunnel = ?info, %reason, "tunnel gone");
+        if let Some(on_close) = &self.on_close {
+            unharmed("on_close", || on_close(info, reason));
+        }
+    }
+}
+
+/// Runs a callback from where a panic would do harm: in the middle of a tunnel's end.
+fn unharmed(name: &str, callback: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+        tracing::error!("{name} has panicked");
+    }
+}

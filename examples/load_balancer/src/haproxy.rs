@@ -1,0 +1,187 @@
+//! HAProxy: found, started, watched, and always stopped.
+
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, anyhow};
+use example_support::address::Address;
+use example_support::exit::describe;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// Where packages put HAProxy. Only the search path of an administrator has
+/// these directories.
+const DIRECTORIES: [&str; 2] = ["/usr/local/sbin", "/usr/sbin"];
+
+/// How long after its connections have broken HAProxy may be found to have ended.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// Finds a program: a path as it is, a name on the search path and where HAProxy
+/// usually is.
+pub(crate) fn find(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.is_file().then(|| program.to_owned());
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain(DIRECTORIES.map(PathBuf::from));
+    directories
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// A HAProxy that runs until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Haproxy {
+    child: Child,
+    address: Address,
+    /// The configuration, and what HAProxy has said.
+    directory: TempDir,
+}
+
+impl Haproxy {
+    /// Starts HAProxy on a free port.
+    ///
+    /// The port is bound here and inherited, so that nobody can take it in
+    /// between, and connections are accepted from now on: those that come before
+    /// HAProxy is ready wait for it.
+    pub(crate) fn start(program: &Path, config: &str) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .context("cannot listen on any port for HAProxy")?;
+        let address = listener.local_addr()?.to_string().parse()?;
+        let directory = tempfile::Builder::new()
+            .prefix("load-balancer-")
+            .tempdir()
+            .context("cannot create a directory for HAProxy's configuration")?;
+        let child = spawn(program, config, directory.path(), listener)
+            .map_err(|error| anyhow!("cannot start {}: {}", program.display(), describe(&error)))?;
+        Ok(Self {
+            child,
+            address,
+            directory,
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its process, until it has ended.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits for HAProxy to end, which it should not, and tells why it did.
+    pub(crate) async fn ended(&mut self) -> Error {
+        match self.child.wait().await {
+            Ok(status) => self.last_words(status),
+            Err(error) => anyhow!("cannot wait for HAProxy: {error}"),
+        }
+    }
+
+    /// The reason for a failure: the end of HAProxy where it has come. Those who
+    /// are connected to it learn of it first.
+    pub(crate) async fn reason_for(&mut self, failure: Error) -> Error {
+        timeout(A_MOMENT, self.ended()).await.unwrap_or(failure)
+    }
+
+    /// Stops HAProxy, and returns when it has ended.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.child.kill().await.context("cannot stop HAProxy")
+    }
+
+    /// How HAProxy ended and what it said, on one line.
+    fn last_words(&self, status: ExitStatus) -> Error {
+        let log = fs::read_to_string(log_in(self.directory.path())).unwrap_or_default();
+        let complaints: Vec<_> = complaints(&log).collect();
+        if complaints.is_empty() {
+            return anyhow!("HAProxy ended ({status}) and did not say why");
+        }
+        anyhow!("HAProxy ended ({status}): {}", complaints.join("; "))
+    }
+}
+
+fn spawn(
+    program: &Path,
+    config: &str,
+    directory: &Path,
+    listener: TcpListener,
+) -> io::Result<Child> {
+    let file = directory.join("haproxy.cfg");
+    fs::write(&file, config)?;
+    let log = File::create(log_in(directory))?;
+    let mut command = Command::new(program);
+    // In the foreground, so that it is the process started here that serves.
+    command.arg("-db").arg("-f").arg(file);
+    command.stdout(log.try_clone()?).stderr(log);
+    command.kill_on_drop(true);
+    hand_over(listener, &mut command);
+    command.spawn()
+}
+
+/// Makes a socket the standard input of a program: the one file that a program
+/// can inherit without unsafe code on either side.
+#[cfg(unix)]
+fn hand_over(listener: TcpListener, command: &mut Command) {
+    use std::os::fd::OwnedFd;
+    use std::process::Stdio;
+
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    // A terminal tells its whole group of a Ctrl-C. This program stops HAProxy
+    // then, and should not be surprised to find that it has ended.
+    command.process_group(0);
+}
+
+/// There is no HAProxy for other systems.
+#[cfg(not(unix))]
+fn hand_over(_: TcpListener, _: &mut Command) {}
+
+fn log_in(directory: &Path) -> PathBuf {
+    directory.join("haproxy.log")
+}
+
+/// The lines of a log but for those that only say which program wrote it.
+fn complaints(log: &str) -> impl Iterator<Item = &str> {
+    let lines = log.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with("[NOTICE]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::{complaints, find};
+
+    #[test]
+    fn a_path_is_taken_as_it_is_and_a_name_is_searched_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let program = directory.path().join("haproxy");
+        assert_eq!(find(&program), None);
+        fs::write(&program, "").expect("a file");
+        assert_eq!(find(&program), Some(program));
+        assert_eq!(find(Path::new("no-program-is-named-so")), None);
+        #[cfg(unix)]
+        assert!(find(Path::new("sh")).is_some_and(|path| path.is_absolute()));
+    }
+
+    #[test]
+    fn what_haproxy_says_of_itself_is_no_complaint() {
+        let log = "[NOTICE]   (7) : haproxy version is 2.6\n\
+                   [ALERT]    (7) : config : unknown keyword\n\
+                   \n   | and more about it\n";
+        assert_eq!(
+            complaints(log).collect::<Vec<_>>(),
+            [
+                "[ALERT]    (7) : config : unknown keyword",
+                "| and more about it"
+            ]
+        );
+    }
+}

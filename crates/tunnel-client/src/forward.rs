@@ -59,7 +59,10 @@ where
         self
     }
 
-    /// How long the far end has until the tunnel is ready. Default: 20 s.
+    /// How long the far end has until the tunnel is ready. Default: 20 s. How much of it the wait
+    /// for the far end's settings may take is
+    /// [`settings_timeout`](tunnel_core::ConfigBuilder::settings_timeout) of the
+    /// [`config`](Self::config).
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.open_timeout = timeout;
         self

@@ -43,13 +43,14 @@ type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + 
 /// Best made of an [`Endpoint`]: then each tunnel has a connection of its own, so that one that
 /// is dead or draining is never used again and a load balancer can choose anew, and
 /// [`keepalive`](Self::keepalive) is looked after. The endpoint is set up as by
-/// [`endpoint_for_tunnels`](crate::endpoint_for_tunnels).
+/// [`endpoint_for_tunnels`](crate::endpoint_for_tunnels); TLS and the device's certificate are
+/// the endpoint's own (`Endpoint::tls_config`, with one of tonic's TLS features).
 ///
 /// ```
 /// use tonic::transport::Endpoint;
 /// use tunnel_client::{Gateway, Keepalive};
 ///
-/// let gateway = Gateway::from(Endpoint::from_static("https://gateway.example:443"))
+/// let gateway = Gateway::from(Endpoint::from_static("http://gateway.example:50051"))
 ///     .name("Frankfurt")
 ///     .keepalive(Keepalive::patient());
 /// assert_eq!(gateway.to_string(), "Frankfurt");

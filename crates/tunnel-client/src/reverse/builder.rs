@@ -133,7 +133,7 @@ impl<L> ReverseTunnelServerBuilder<L> {
     /// use tunnel_client::{LinkError, ReverseTunnelServer};
     ///
     /// # async fn token(fresh: bool) -> Result<String, Status> { Ok(String::new()) }
-    /// let device = ReverseTunnelServer::builder(Endpoint::from_static("https://gateway.example"))
+    /// let device = ReverseTunnelServer::builder(Endpoint::from_static("http://gateway.example:50051"))
     ///     .credentials(|attempt| async move {
     ///         let refused = attempt.last_error().is_some_and(LinkError::is_refusal);
     ///         let token = format!("Bearer {}", token(refused).await?);
@@ -205,7 +205,7 @@ where
     /// use tonic::transport::Endpoint;
     /// use tunnel_client::ReverseTunnelServer;
     ///
-    /// let channel = Endpoint::from_static("https://gateway.example").connect().await?;
+    /// let channel = Endpoint::from_static("http://gateway.example:50051").connect().await?;
     /// let reason = ReverseTunnelServer::builder(channel)
     ///     .add_routes(device) // or .add_service(DeviceServer::new(..))
     ///     .serve()

@@ -39,8 +39,8 @@ use shared::{Settings, Shared};
 /// use tonic::transport::Endpoint;
 /// use tunnel_client::ReverseTunnelServer;
 ///
-/// let server = ReverseTunnelServer::builder(Endpoint::from_static("https://gateway.example"))
-///     .gateway(Endpoint::from_static("https://another.example"))
+/// let server = ReverseTunnelServer::builder(Endpoint::from_static("http://gateway.example:50051"))
+///     .gateway(Endpoint::from_static("http://another.example:50051"))
 ///     .add_routes(device) // or .add_service(DeviceServer::new(..))
 ///     .build();
 /// let handle = server.handle();

@@ -1,0 +1,193 @@
+//! A gateway that can be killed, stopped in order, and started again where it was.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Endpoint, Server};
+use tunnel_client::{Backoff, Gateway as Dialled, ReverseTunnelServer, ReverseTunnelServerBuilder};
+use tunnel_conformance::client::run;
+use tunnel_conformance::harness::guard;
+use tunnel_conformance::payload::{assert_pattern, request};
+use tunnel_conformance::proto::Script;
+use tunnel_conformance::proto::test_service_client::TestServiceClient;
+use tunnel_conformance::service::scripted;
+use tunnel_conformance::{Client, Kind, Probe, TestChannel};
+use tunnel_server::{AffinityKey, Opening, ReverseChannel, TunnelServiceHandler};
+
+use crate::front::Front;
+
+/// The metadata that names a device.
+pub(crate) const KEY: &str = "device";
+
+/// Runs a test, and fails it by name if it hangs.
+pub(crate) async fn guarded(test: impl Future<Output = ()>) {
+    let thread = std::thread::current();
+    guard(thread.name().unwrap_or("the test"), test).await;
+}
+
+/// Waits until something holds that no event tells of.
+pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A runtime that can be killed with everything on it.
+pub(crate) fn runtime(name: &str) -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// A gateway in a process, as it were, of its own.
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) handler: TunnelServiceHandler,
+    stop: Arc<Notify>,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    runtime: Option<Runtime>,
+}
+
+impl Gateway {
+    /// Starts one on a free port.
+    pub(crate) async fn start() -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), |server| server).await
+    }
+
+    /// Starts one where another one was, or with other settings.
+    pub(crate) async fn start_at(
+        address: SocketAddr,
+        settings: impl FnOnce(Server) -> Server,
+    ) -> Self {
+        let handler = TunnelServiceHandler::builder()
+            .affinity_key(|opening: &Opening| opening.metadata_str(KEY).map(AffinityKey::from))
+            .build();
+        let runtime = runtime("gateway");
+        let listener = runtime.spawn(bind(address)).await.expect("no panic");
+        let address = listener.local_addr().expect("bound");
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let stop = Arc::new(Notify::new());
+        let (stopped, draining) = (stop.clone(), handler.clone());
+        let routes = Routes::new(handler.service()).add_service(Front::new(&handler));
+        let server = settings(tunnel_server::server_for_tunnels(Server::builder()));
+        let serving =
+            { server }
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(incoming, async move {
+                    stopped.notified().await;
+                    draining.drain(DRAIN).await;
+                });
+        Self {
+            address,
+            handler,
+            stop,
+            serving: runtime.spawn(serving),
+            runtime: Some(runtime),
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::from_shared(format!("http://{}", self.address)).expect("a valid address")
+    }
+
+    /// A client of a device, in the gateway's own process.
+    pub(crate) fn client(&self, key: &str) -> Client {
+        client(self.handler.key_as_channel(key))
+    }
+
+    /// Waits until so many tunnels take calls.
+    pub(crate) async fn has(&self, count: usize) {
+        let channel = self.handler.as_channel();
+        eventually(|| channel.tunnels().len() == count).await;
+    }
+
+    /// Drops everything of it where it stands; returns when its port is free.
+    pub(crate) async fn kill(mut self) -> SocketAddr {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        drop(bind(self.address).await);
+        self.address
+    }
+
+    /// Has it stop in order: it drains its tunnels.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Waits until it has stopped.
+    pub(crate) async fn stopped(mut self) -> SocketAddr {
+        let ended = (&mut self.serving)
+            .await
+            .expect("the server does not panic");
+        ended.expect("the server ends in order");
+        self.kill().await
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// How long calls may go on in a gateway that stops. No test comes near it.
+pub(crate) const DRAIN: Duration = Duration::from_secs(60);
+
+/// Takes a port as soon as it is free: the sockets of a killed runtime close presently.
+async fn bind(address: SocketAddr) -> TcpListener {
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => panic!("{address}: {error}"),
+        }
+    }
+}
+
+pub(crate) fn client(channel: ReverseChannel) -> Client {
+    TestServiceClient::new(TestChannel::new(channel))
+}
+
+/// Waits that are short, whatever failed before.
+pub(crate) fn short_waits() -> Backoff {
+    Backoff::default()
+        .initial(Duration::from_millis(5))
+        .cap(Duration::from_millis(50))
+        .healthy_after(Duration::ZERO)
+}
+
+/// A device of a name, before it has dialled.
+pub(crate) fn device(
+    key: &str,
+    gateway: impl Into<Dialled>,
+    probe: &Probe,
+) -> ReverseTunnelServerBuilder {
+    let mut metadata = tonic::metadata::MetadataMap::new();
+    metadata.insert(KEY, key.parse().expect("a legal value"));
+    ReverseTunnelServer::builder(gateway)
+        .metadata(metadata)
+        .backoff(short_waits())
+        .add_service(scripted(probe))
+}
+
+/// Panics unless a call succeeds.
+pub(crate) async fn assert_usable(client: &Client) {
+    let script = Script::named("still usable?").echo_all();
+    let outcome = run(client, Kind::Unary, &script, vec![request(7, 1000)]).await;
+    assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
+}

@@ -1,4 +1,4 @@
-//! Measures forward tunnels beside plain tonic, side by side in one run.
+//! Measures tunnels of both directions beside plain tonic, side by side in one run.
 //!
 //! Client and server are two processes over loopback. Every variant of a workload is measured
 //! in each round, one after another, and ratios are formed within the round, so that a noisy
@@ -15,13 +15,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Server};
 use tunnel_client::{ForwardTunnel, TunnelChannel, endpoint_for_tunnels};
+use tunnel_server::{ReverseChannel, TunnelServiceHandler, server_for_tunnels};
 
 use report::Report;
 use workload::{WORKLOADS, Workload};
 
-/// Measures forward tunnels beside plain tonic, side by side in one run: about two minutes.
+/// Measures tunnels of both directions beside plain tonic, side by side in one run: about three
+/// minutes.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Args {
@@ -41,23 +43,25 @@ struct Args {
     #[arg(long)]
     only: Option<String>,
 
-    /// Be the server: prints its ports, and serves until its input ends.
+    /// Be the server: dials this port to serve through a reverse tunnel, prints the ports where it
+    /// serves otherwise, and serves until its input ends.
     #[arg(long, hide = true)]
-    serve: bool,
+    serve: Option<u16>,
 }
 
 /// The server process; killed when dropped.
-struct Server {
+struct Served {
     child: Child,
     plain_port: u16,
     tunnel_port: u16,
 }
 
-impl Server {
-    fn start() -> Result<Self> {
+impl Served {
+    /// Starts it; it dials `gateway`.
+    fn start(gateway: u16) -> Result<Self> {
         let exe = std::env::current_exe().context("cannot find this program's own file")?;
         let mut child = Command::new(exe)
-            .arg("--serve")
+            .args(["--serve", &gateway.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -79,7 +83,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Served {
     fn drop(&mut self) {
         // It ends by itself when its input does; this is for when it does not.
         let _ = self.child.kill();
@@ -87,15 +91,18 @@ impl Drop for Server {
     }
 }
 
-/// What is compared.
-#[derive(Clone)]
+/// What is compared, in this order.
+const VARIANTS: [&str; 3] = ["plain tonic", "forward tunnel", "reverse tunnel"];
+
+/// The same as channels.
 struct Variants {
     plain: Channel,
-    tunnel: TunnelChannel,
+    forward: TunnelChannel,
+    reverse: ReverseChannel,
 }
 
 impl Variants {
-    async fn connect(server: &Server) -> Result<Self> {
+    async fn connect(server: &Served, gateway: &TunnelServiceHandler) -> Result<Self> {
         let endpoint = |port| Endpoint::from_shared(format!("http://127.0.0.1:{port}"));
         let plain = endpoint(server.plain_port)?
             .connect()
@@ -105,17 +112,45 @@ impl Variants {
             .connect()
             .await
             .context("cannot connect to the server")?;
-        let tunnel = ForwardTunnel::new(carrier)
+        let forward = ForwardTunnel::new(carrier)
             .open()
             .await
             .context("cannot open a tunnel")?;
-        Ok(Self { plain, tunnel })
+        let reverse = gateway.as_channel();
+        reverse
+            .wait_for_ready(Duration::from_secs(30))
+            .await
+            .context("the server has opened no reverse tunnel")?;
+        Ok(Self {
+            plain,
+            forward,
+            reverse,
+        })
+    }
+
+    /// Measures each once.
+    async fn run(&self, workload: &Workload, time: Duration) -> Result<[f64; VARIANTS.len()]> {
+        Ok([
+            workload.run(self.plain.clone(), time).await?,
+            workload.run(self.forward.clone(), time).await?,
+            workload.run(self.reverse.clone(), time).await?,
+        ])
     }
 }
 
+/// Accepts reverse tunnels, at a port.
+async fn accept() -> Result<(TunnelServiceHandler, u16)> {
+    let gateway = TunnelServiceHandler::builder().build();
+    let (incoming, port) = server::listen().await?;
+    let server = server_for_tunnels(Server::builder()).add_service(gateway.service());
+    tokio::spawn(server.serve_with_incoming(incoming));
+    Ok((gateway, port))
+}
+
 async fn run(args: &Args) -> Result<()> {
-    let server = Server::start()?;
-    let variants = Variants::connect(&server).await?;
+    let (gateway, port) = accept().await?;
+    let server = Served::start(port)?;
+    let variants = Variants::connect(&server, &gateway).await?;
     let (rounds, time) = match args.quick {
         true => (3, Duration::from_millis(300)),
         false => (args.rounds as usize, Duration::from_millis(args.millis)),
@@ -135,11 +170,10 @@ async fn run(args: &Args) -> Result<()> {
     for round in 0..=rounds {
         for (i, workload) in chosen.iter().enumerate() {
             progress(round * chosen.len() + i, steps, workload.name)?;
-            let plain = workload.run(variants.plain.clone(), time).await?;
-            let tunnel = workload.run(variants.tunnel.clone(), time).await?;
+            let rates = variants.run(workload, time).await?;
             // The first round warms up.
             if round > 0 {
-                report.add(i, plain, tunnel);
+                report.add(i, rates);
             }
         }
     }
@@ -173,8 +207,8 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match args.serve {
-            true => server::serve().await,
-            false => run(&args).await,
+            Some(gateway) => server::serve(gateway).await,
+            None => run(&args).await,
         }
     });
     match result {

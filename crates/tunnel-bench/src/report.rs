@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use crate::VARIANTS;
 use crate::workload::{Unit, Workload};
 
-/// The measurements of one workload, a pair for each round.
+/// The measurements of one workload: for each round those of all variants.
 struct Row {
     name: &'static str,
     unit: Unit,
-    pairs: Vec<(f64, f64)>,
+    rounds: Vec<[f64; VARIANTS.len()]>,
 }
 
 /// All measurements.
@@ -21,15 +22,15 @@ impl Report {
         let row = |w: &&Workload| Row {
             name: w.name,
             unit: w.unit,
-            pairs: Vec::new(),
+            rounds: Vec::new(),
         };
         Self {
             rows: workloads.iter().map(row).collect(),
         }
     }
 
-    pub(crate) fn add(&mut self, row: usize, plain: f64, tunnel: f64) {
-        self.rows[row].pairs.push((plain, tunnel));
+    pub(crate) fn add(&mut self, row: usize, rates: [f64; VARIANTS.len()]) {
+        self.rows[row].rounds.push(rates);
     }
 }
 
@@ -54,24 +55,34 @@ fn rate(value: f64, unit: Unit) -> String {
     format!("{value:.2} {prefix}{unit}")
 }
 
+impl Row {
+    fn rate(&self, variant: usize) -> String {
+        rate(median(self.rounds.iter().map(|r| r[variant])), self.unit)
+    }
+
+    /// A variant's ratio to the first one, formed within each round: the median and the spread.
+    fn ratio(&self, variant: usize) -> String {
+        let ratios: Vec<f64> = self.rounds.iter().map(|r| r[variant] / r[0]).collect();
+        let low = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = ratios.iter().copied().fold(0.0, f64::max);
+        let median = median(ratios.into_iter());
+        format!("{median:.2} ({low:.2}–{high:.2})")
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| workload | plain tonic | forward tunnel | ratio | spread |"
-        )?;
-        writeln!(f, "|---|---|---|---|---|")?;
-        for Row { name, unit, pairs } in &self.rows {
-            let ratios: Vec<f64> = pairs.iter().map(|(p, t)| t / p).collect();
-            let low = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-            let high = ratios.iter().copied().fold(0.0, f64::max);
-            writeln!(
-                f,
-                "| {name} | {} | {} | {:.2} | {low:.2}–{high:.2} |",
-                rate(median(pairs.iter().map(|p| p.0)), *unit),
-                rate(median(pairs.iter().map(|p| p.1)), *unit),
-                median(ratios.into_iter()),
-            )?;
+        write!(f, "| workload | {} |", VARIANTS[0])?;
+        for name in &VARIANTS[1..] {
+            write!(f, " {name} | ratio (spread) |")?;
+        }
+        writeln!(f, "\n|---|---|{}", "---|---|".repeat(VARIANTS.len() - 1))?;
+        for row in &self.rows {
+            write!(f, "| {} | {} |", row.name, row.rate(0))?;
+            for variant in 1..VARIANTS.len() {
+                write!(f, " {} | {} |", row.rate(variant), row.ratio(variant))?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }

@@ -1,13 +1,14 @@
-//! The server process: the same service directly and through tunnels.
+//! The server process: the same service directly and through tunnels of both directions.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
+use tunnel_client::ReverseTunnelServer;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
 use crate::proto::bench_server::{Bench, BenchServer};
@@ -43,8 +44,9 @@ impl Bench for Service {
     }
 }
 
-/// Serves until the input ends, which it does when the client process does.
-pub(crate) async fn serve() -> Result<()> {
+/// Serves until the input ends, which it does when the client process does: directly, through
+/// forward tunnels, and through a reverse tunnel to a gateway at a port.
+pub(crate) async fn serve(gateway: u16) -> Result<()> {
     let handler = TunnelServiceHandler::builder()
         .add_service(BenchServer::new(Service))
         .build();
@@ -58,17 +60,23 @@ pub(crate) async fn serve() -> Result<()> {
     let tunnel = server_for_tunnels(Server::builder())
         .add_service(handler.service())
         .serve_with_incoming(tunnel.0);
+    let gateway = Endpoint::from_shared(format!("http://127.0.0.1:{gateway}"))?;
+    let reverse = ReverseTunnelServer::builder(gateway)
+        .add_service(BenchServer::new(Service))
+        .run();
     let mut input = tokio::io::stdin();
     let mut buf = [0; 64];
     tokio::select! {
         served = plain => served?,
         served = tunnel => served?,
+        stopped = reverse => bail!("{stopped}"),
         _ = async { while input.read(&mut buf).await.is_ok_and(|n| n > 0) {} } => {}
     }
     Ok(())
 }
 
-async fn listen() -> Result<(TcpIncoming, u16)> {
+/// Listens on a free port.
+pub(crate) async fn listen() -> Result<(TcpIncoming, u16)> {
     let listener = TcpListener::bind(("127.0.0.1", 0))
         .await
         .context("cannot listen on loopback")?;

@@ -36,4 +36,3 @@ pub use info::{AffinityKey, Direction, TunnelId, TunnelInfo};
 pub use outbound::{NetworkRole, Outbound};
 pub use status::is_movable;
 pub use tunnel::Tunnel;
-

@@ -112,8 +112,6 @@ pub(crate) struct State {
     /// Network client: the transport let go of what this end sends. Why, the driver learns
     /// from what it receives.
     outbound_lost: bool,
-    /// Whether there is a driver.
-    driven: bool,
     driver: Option<Waker>,
     /// When the driver will look at timers by itself, and whether it reads.
     driver_timeout: Option<Instant>,
@@ -165,7 +163,6 @@ impl Shared {
                 slots: HashMap::new(),
                 outbound: None,
                 outbound_lost: false,
-                driven: false,
                 driver: None,
                 driver_timeout: None,
                 driver_paused: false,
@@ -415,9 +412,9 @@ impl State {
     }
 
     /// The transport has let go of what this end sends. With `ask_driver`, the driver is to find
-    /// out why.
+    /// out why, also where there is none yet: the far end may answer and end in one breath.
     pub(crate) fn lose_outbound(&mut self, ask_driver: bool) {
-        if ask_driver && self.driven {
+        if ask_driver {
             self.outbound_lost = true;
         } else {
             self.conn.handle_lost(outbound_dropped());
@@ -426,11 +423,6 @@ impl State {
 
     pub(crate) fn outbound_is_lost(&self) -> bool {
         self.outbound_lost
-    }
-
-    /// There is a driver from now on.
-    pub(crate) fn set_driven(&mut self) {
-        self.driven = true;
     }
 
     /// Registers the driver, and what it will notice by itself.

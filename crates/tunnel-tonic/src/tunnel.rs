@@ -83,7 +83,6 @@ impl Tunnel {
             server,
             Box::new(guard),
         ));
-        self.shared.with(|state| state.set_driven());
     }
 
     /// Has a function called after each change of what the tunnel can do: it becomes ready, one

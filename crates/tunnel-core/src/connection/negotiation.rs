@@ -18,6 +18,10 @@ pub const NEGOTIATE_VALUE: &str = "on";
 
 /// The header by which each end says that it understands the word of a drain. Our own; other
 /// speakers of the protocol ignore it.
+///
+/// The word is a frame on stream -1, which nobody else looks at: a handler closes it, with a
+/// trailer that names the last stream it serves; a caller half-closes it. It goes only to a peer
+/// that has sent this header.
 pub const DRAIN_HEADER: &str = "grpctunnel-drain";
 
 /// The trailer that marks a refused call as never processed, so that it may be tried again

@@ -38,6 +38,7 @@ pub mod cases;
 pub mod client;
 pub mod feed;
 pub mod fixture;
+pub mod golden;
 pub mod harness;
 pub mod metadata;
 pub mod path;
@@ -46,6 +47,7 @@ pub mod probe;
 pub mod proxy;
 pub mod script;
 pub mod service;
+pub mod tap;
 
 mod handler;
 mod table;

@@ -189,10 +189,9 @@ impl Registry {
             let of_key = of_key.clone();
             listed.pooled = Some(Pooled { of_key });
         }
-        let pools: Vec<_> = [Some(self.all.clone()), of_key]
-            .into_iter()
-            .flatten()
-            .collect();
+        // That of its key first, from which it is the last to leave: whoever sees a tunnel among
+        // all finds it by its key.
+        let pools: Vec<_> = of_key.into_iter().chain([self.all.clone()]).collect();
         pools.iter().for_each(|pool| pool.join(handle));
         pools
     }

@@ -16,7 +16,7 @@ pub(crate) struct Plan {
     pub(crate) refused: bool,
     /// Whether another gateway is to stand in meanwhile.
     pub(crate) stand_in: bool,
-    /// Whether the last tunnel drains, and has not been replaced yet.
+    /// Whether the last tunnel drains, and is about to be replaced.
     pub(crate) draining: bool,
 }
 
@@ -56,7 +56,7 @@ impl Plan {
                     steps.after_failure()
                 },
                 stand_in: others,
-                draining: reason.is_none(),
+                draining: reason.is_none() && healthy,
                 refused: false,
             },
             Some(reason) => Self::after_attempt(&LinkError::Ended(reason.clone()), steps),

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::{Metadata, Status};
 
 /// The stream id on which [`FrameKind::Settings`] travels, and on which a
-/// draining handler says so.
+/// draining end says so.
 pub const CONTROL_STREAM_ID: i64 = -1;
 
 /// The largest piece of a message that one frame may carry, in bytes. From the

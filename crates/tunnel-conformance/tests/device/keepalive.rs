@@ -1,0 +1,161 @@
+//! Gateways that freeze, and gateways that do not want to be pinged.
+
+use std::time::Duration;
+
+use tunnel_client::{
+    ConnectionError, EndReason, ForwardTunnel, Gateway, Keepalive, LinkError, ReverseTunnelServer,
+    endpoint_for_tunnels_with, too_many_pings,
+};
+use tunnel_conformance::FaultProxy;
+
+use crate::pings::{Answer, PingCounter};
+use crate::support::{NEVER, Running, TestGateway, assert_usable, device, guarded};
+
+/// Fast enough for a test, and for the answers all the time that a busy machine may take.
+fn fast() -> Keepalive {
+    Keepalive::every(Duration::from_millis(20), NEVER)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_freezes_is_noticed_and_found_again_when_it_thaws() {
+    guarded(async {
+        let gateway = TestGateway::start().await;
+        let link = FaultProxy::to(gateway.server.address()).await;
+        let keepalive = Keepalive::within(Duration::from_millis(300));
+        let (builder, _) = device(Gateway::from(link.endpoint()).keepalive(keepalive));
+        let device = Running::start(builder.build());
+        let tunnel = gateway.has(1).await.remove(0);
+        link.freeze();
+        let lost = device
+            .until(0, |status| {
+                !status.is_connected() && matches!(status.last_error(), Some(LinkError::Ended(_)))
+            })
+            .await;
+        assert!(
+            matches!(
+                lost.last_error(),
+                Some(LinkError::Ended(EndReason::Error(
+                    ConnectionError::TransportLost(_)
+                )))
+            ),
+            "{lost:?}"
+        );
+        link.thaw();
+        gateway.has_another_than(&tunnel).await;
+        assert_usable(&gateway.client()).await;
+    })
+    .await;
+}
+
+/// The pings themselves keep nothing alive that works, nor end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_answers_pings_keeps_its_tunnel() {
+    guarded(async {
+        let mut server = PingCounter::start(|_| Answer::Always).await;
+        let gateway = Gateway::from(server.endpoint()).keepalive(fast());
+        let device = Running::start(device(gateway).0.build());
+        server.pinged(0, 20).await;
+        assert_eq!(device.handle.links()[0].attempts(), 1);
+        assert!(device.handle.links()[0].is_connected());
+    })
+    .await;
+}
+
+/// A device whose gateway does not want many pings, and as the measure of time another one whose
+/// gateway does not mind.
+struct Pair {
+    strict: PingCounter,
+    lenient: PingCounter,
+    device: Running,
+    _measure: Running,
+}
+
+impl Pair {
+    async fn start(strict: Answer) -> Self {
+        let strict = PingCounter::start(move |_| strict).await;
+        let lenient = PingCounter::start(|_| Answer::Always).await;
+        let start = |server: &PingCounter| {
+            let gateway = Gateway::from(server.endpoint()).keepalive(fast());
+            Running::start(device(gateway).0.build())
+        };
+        let (device, _measure) = (start(&strict), start(&lenient));
+        Self {
+            strict,
+            lenient,
+            device,
+            _measure,
+        }
+    }
+
+    /// Waits until a connection to the strict gateway was not pinged while that to the other was
+    /// pinged often. Returns its number.
+    async fn settled(&mut self) -> usize {
+        loop {
+            let (before, pings) = (self.strict.connections(), self.lenient.pings(0));
+            self.lenient.pinged(0, pings + 20).await;
+            let newest = self.strict.connections() - 1;
+            if newest + 1 == before && self.strict.pings(newest) == 0 {
+                return newest;
+            }
+        }
+    }
+}
+
+/// Also if it takes several connections: what matters is that it settles, and stays so.
+async fn slows_down(strict: Answer) {
+    let mut pair = Pair::start(strict).await;
+    pair.lenient.pinged(0, 1).await;
+    let settled = pair.settled().await;
+    assert!(settled > 0);
+    assert!(pair.device.handle.links()[0].is_connected());
+    pair.strict.hang_up(settled);
+    pair.strict.accepted(settled + 2).await;
+    assert_eq!(pair.settled().await, settled + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_too_many_pings_slows_them_down_for_good() {
+    guarded(slows_down(Answer::TooManyAfter {
+        pings: 1,
+        accepted: false,
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_was_lost_with_the_connection_is_guessed() {
+    guarded(slows_down(Answer::TooManyAfter {
+        pings: 4,
+        accepted: true,
+    }))
+    .await;
+}
+
+/// Where the word comes while the tunnel is being opened it may be lost; so it is asked for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_open_tunnels_themselves_can_tell_that_there_were_too_many_pings() {
+    guarded(async {
+        let too_many = Answer::TooManyAfter {
+            pings: 2,
+            accepted: false,
+        };
+        let server = PingCounter::start(move |_| too_many).await;
+        loop {
+            let gateway = Gateway::from(server.endpoint()).keepalive(fast());
+            let reason = ReverseTunnelServer::builder(gateway).serve().await;
+            if reason.is_ok_and(|reason| too_many_pings(&reason)) {
+                break;
+            }
+        }
+        let endpoint = endpoint_for_tunnels_with(server.endpoint(), fast());
+        let channel = endpoint.connect_lazy();
+        loop {
+            if let Ok(tunnel) = ForwardTunnel::new(channel.clone()).open().await
+                && too_many_pings(&tunnel.closed().await)
+            {
+                break;
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,201 @@
+//! Gateways and devices.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic::transport::{Endpoint, Server};
+use tunnel_client::{
+    Backoff, Gateway, LinkState, LinkStatus, ReverseTunnelHandle, ReverseTunnelServer,
+    ReverseTunnelServerBuilder, StopReason,
+};
+use tunnel_conformance::client::run;
+use tunnel_conformance::harness::guard;
+use tunnel_conformance::payload::{assert_pattern, request};
+use tunnel_conformance::proto::Script;
+use tunnel_conformance::proto::test_service_client::TestServiceClient;
+use tunnel_conformance::service::scripted;
+use tunnel_conformance::{Client, Kind, Outcome, Probe, TcpServer, TestChannel};
+use tunnel_server::{
+    TunnelHandle, TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels,
+};
+
+/// Runs a test, and fails it by name if it hangs.
+pub(crate) async fn guarded(test: impl Future<Output = ()>) {
+    let thread = std::thread::current();
+    guard(thread.name().unwrap_or("the test"), test).await;
+}
+
+/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
+/// [`guarded`].
+pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Longer than any test lasts: a wait that long is one that would not end.
+pub(crate) const NEVER: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Waits that are over at once, whatever failed before.
+pub(crate) fn no_waits() -> Backoff {
+    Backoff::default()
+        .initial(Duration::from_millis(2))
+        .cap(Duration::from_millis(5))
+        .refused_cap(Duration::from_millis(5))
+        .healthy_after(Duration::ZERO)
+}
+
+/// Where devices dial to.
+pub(crate) struct TestGateway {
+    pub(crate) handler: TunnelServiceHandler,
+    pub(crate) server: TcpServer,
+}
+
+impl TestGateway {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|builder| builder).await
+    }
+
+    /// The same with more settings.
+    pub(crate) async fn start_with(
+        settings: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandlerBuilder,
+    ) -> Self {
+        let handler = settings(TunnelServiceHandler::builder()).build();
+        let routes = Routes::new(handler.service());
+        let server = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
+        Self { handler, server }
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.server.endpoint()
+    }
+
+    /// Waits until exactly so many tunnels take calls.
+    pub(crate) async fn has(&self, count: usize) -> Vec<TunnelHandle> {
+        let channel = self.handler.as_channel();
+        eventually(|| channel.tunnels().len() == count).await;
+        channel.tunnels()
+    }
+
+    /// Waits until a tunnel takes calls that was not one of these.
+    pub(crate) async fn has_another_than(&self, old: &TunnelHandle) -> TunnelHandle {
+        let channel = self.handler.as_channel();
+        let another = || {
+            let mut tunnels = channel.tunnels().into_iter();
+            tunnels.find(|tunnel| tunnel.info().id() != old.info().id())
+        };
+        eventually(|| another().is_some()).await;
+        another().unwrap_or_else(|| old.clone())
+    }
+
+    /// Waits until nothing is left of any tunnel.
+    pub(crate) async fn is_left(&self) {
+        eventually(|| self.handler.tunnels().is_empty()).await;
+    }
+
+    /// A client whose calls go to the devices.
+    pub(crate) fn client(&self) -> Client {
+        TestServiceClient::new(TestChannel::new(self.handler.as_channel()))
+    }
+}
+
+/// A client whose calls go through one tunnel.
+pub(crate) fn client_of(tunnel: &TunnelHandle) -> Client {
+    let channel = tunnel.channel().expect("a reverse tunnel");
+    TestServiceClient::new(TestChannel::new(channel))
+}
+
+/// Panics unless a call succeeds.
+pub(crate) async fn assert_usable(client: &Client) {
+    let script = Script::named("still usable?").echo_all();
+    let outcome = run(client, Kind::Unary, &script, vec![request(7, 1000)]).await;
+    assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
+}
+
+/// A device that serves the scripted service, before it has dialled.
+pub(crate) fn device(gateway: impl Into<Gateway>) -> (ReverseTunnelServerBuilder, Probe) {
+    let probe = Probe::default();
+    let builder = ReverseTunnelServer::builder(gateway)
+        .backoff(no_waits())
+        .add_service(scripted(&probe));
+    (builder, probe)
+}
+
+/// A device that runs.
+pub(crate) struct Running {
+    pub(crate) handle: ReverseTunnelHandle,
+    pub(crate) task: JoinHandle<StopReason>,
+}
+
+impl Running {
+    pub(crate) fn start(server: ReverseTunnelServer) -> Self {
+        let handle = server.handle();
+        let task = tokio::spawn(server.run());
+        Self { handle, task }
+    }
+
+    /// Waits until a link is as wanted.
+    pub(crate) async fn until(
+        &self,
+        link: usize,
+        wanted: impl Fn(&LinkStatus) -> bool,
+    ) -> LinkStatus {
+        let mut links = self.handle.watch();
+        let links = links.wait_for(|links| links.get(link).is_some_and(&wanted));
+        links.await.expect("the handle lives")[link].clone()
+    }
+
+    /// Waits until a link's state is as wanted.
+    pub(crate) async fn state(&self, link: usize, wanted: impl Fn(&LinkState) -> bool) {
+        self.until(link, |status| wanted(status.state())).await;
+    }
+
+    /// The future has ended, in time and with this.
+    pub(crate) async fn ends_with(self, reason: StopReason) {
+        assert_eq!(self.task.await.expect("it does not panic"), reason);
+        for link in self.handle.links() {
+            assert!(
+                matches!(link.state(), LinkState::Stopped(why) if *why == reason),
+                "{link:?}"
+            );
+            assert!(!link.is_connected());
+        }
+    }
+}
+
+/// A call that stays until its gate opens.
+pub(crate) struct LongCall {
+    probe: Probe,
+    gate: String,
+    call: JoinHandle<Outcome>,
+}
+
+impl LongCall {
+    /// Begins one, and waits until it has arrived.
+    pub(crate) async fn begin(client: &Client, probe: &Probe, name: &str) -> Self {
+        let script = Script::named(name).wait(name).echo_all();
+        let client = client.clone();
+        let call =
+            tokio::spawn(
+                async move { run(&client, Kind::Unary, &script, vec![request(1, 10)]).await },
+            );
+        probe.started(name).await;
+        Self {
+            probe: probe.clone(),
+            gate: name.to_owned(),
+            call,
+        }
+    }
+
+    /// Lets it finish.
+    pub(crate) async fn finish(self) -> Outcome {
+        self.probe.open(&self.gate);
+        self.outcome().await
+    }
+
+    /// What comes of it by itself.
+    pub(crate) async fn outcome(self) -> Outcome {
+        self.call.await.expect("the call does not panic")
+    }
+}

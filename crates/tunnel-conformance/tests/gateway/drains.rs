@@ -1,0 +1,355 @@
+//! A gateway that ends its reverse tunnels in order, and the server under it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, pending, poll_immediate};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tunnel_conformance::client::{open, run};
+use tunnel_conformance::payload::assert_sent;
+use tunnel_conformance::proto::Script;
+use tunnel_conformance::{Kind, Outcome, Probe};
+use tunnel_core::EndReason;
+use tunnel_server::{Opening, ReverseChannel, TunnelServiceHandler, server_for_tunnels};
+
+use crate::support::by_hand;
+use crate::support::by_hand::peer::Heard;
+use crate::support::device::{Device, Dial};
+use crate::support::{
+    Gateway, NEVER, a_call, assert_no_tunnel, assert_usable, client, eventually, guarded, handler,
+    local_device, no_tunnels, one, one_request, ready,
+};
+
+/// A call of each kind that waits at a device, and then answers.
+async fn calls_in_flight(channel: &ReverseChannel, device: &Device) -> Vec<JoinHandle<Outcome>> {
+    let calls = Kind::ALL.map(|kind| {
+        let client = client(channel);
+        tokio::spawn(async move {
+            let script = Script::named("in flight").receive_all().wait("go on");
+            let script = script.send(1, 100_000, 1);
+            run(&client, kind, &script, one_request()).await
+        })
+    });
+    let all = |record: &tunnel_conformance::probe::Record| record.received == 4;
+    device.probe.until("in flight", all).await;
+    calls.into()
+}
+
+async fn assert_all_finish(calls: Vec<JoinHandle<Outcome>>) {
+    for outcome in join_all(calls).await {
+        assert_sent(outcome.expect("no panic").expect_success(), 1, 100_000, 1);
+    }
+}
+
+/// The tunnels' ends, as the gateway's drain is seen from the other end.
+fn in_order(reason: &EndReason) -> bool {
+    matches!(reason, EndReason::PeerDrained | EndReason::PeerClosed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_in_flight_finish_and_new_ones_are_refused_while_the_gateway_drains() {
+    guarded(async {
+        let gateway = Gateway::start().await;
+        let handler = gateway.handler.clone();
+        let device = gateway.device("device-7").await;
+        let idle = gateway.device("idle").await;
+        let channel = handler.key_as_channel("device-7");
+        let calls = calls_in_flight(&channel, &device).await;
+        let drained = tokio::spawn({
+            let handler = handler.clone();
+            async move { handler.drain(NEVER).await }
+        });
+        // The devices are told, while calls are in flight.
+        device.tunnel.draining().await;
+        assert!(in_order(&idle.gone().await));
+        assert_eq!(device.tunnel.end_reason(), None);
+        assert!(!channel.ready() && handler.all_reverse_tunnels().is_empty());
+        for kind in Kind::ALL {
+            for channel in [&channel, &handler.as_channel()] {
+                let script = Script::named("too late");
+                let outcome = run(&client(channel), kind, &script, one_request()).await;
+                let message = outcome.expect_failure(Code::Unavailable).message();
+                assert!(message.contains("draining"), "{message}");
+            }
+        }
+        let late = Dial::new(&Probe::default())
+            .dial(gateway.connect().await)
+            .await;
+        let late = late.err().expect("no new tunnels");
+        assert_eq!(late.code(), Code::Unavailable);
+        assert!(late.message().contains("draining"), "{late}");
+        assert!(!drained.is_finished());
+        device.probe.open("go on");
+        assert_all_finish(calls).await;
+        drained.await.expect("no panic");
+        assert!(handler.tunnels().is_empty());
+        assert!(in_order(&device.gone().await));
+        assert_eq!(device.probe.record("too late").started, 0);
+    })
+    .await;
+}
+
+/// With OK, as the text says, and the word of it before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_tunnel_ends_with_ok() {
+    use tunnel_proto::grpctunnel::v1::client_to_server::Frame;
+    guarded(async {
+        let gateway = Gateway::start().await;
+        let handler = &gateway.handler;
+        let mut device = by_hand::device(gateway.connect().await, "device-7").await;
+        let channel = handler.key_as_channel("device-7");
+        channel.wait_for_ready(NEVER).await.expect("ready");
+        let call = tokio::spawn({
+            let channel = channel.clone();
+            async move { a_call(&channel, "by hand").await }
+        });
+        let id = device.expect_call().await;
+        device.expect_half_close(id).await;
+        let tunnel = handler.tunnels().remove(0);
+        let drained = tokio::spawn(async move { tunnel.drain(NEVER).await });
+        let word = device.expect_frame().await;
+        assert_eq!(
+            (word.stream_id, word.frame),
+            (-1, Some(Frame::HalfClose(())))
+        );
+        by_hand::answer(&device, id);
+        call.await.expect("no panic").expect_success();
+        let Heard::Status(status) = device.expect_end().await else {
+            panic!("a status comes");
+        };
+        assert_eq!(status.code(), Code::Ok);
+        assert_eq!(drained.await.expect("no panic"), EndReason::Drained);
+        no_tunnels(handler).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_outlast_a_drain_are_cancelled_on_both_sides() {
+    guarded(async {
+        let gateway = Gateway::start().await;
+        let handler = &gateway.handler;
+        let device = gateway.device("device-7").await;
+        let channel = handler.key_as_channel("device-7");
+        let calls = calls_in_flight(&channel, &device).await;
+        handler.drain(Duration::from_millis(10)).await;
+        for outcome in join_all(calls).await {
+            let outcome = outcome.expect("no panic");
+            let message = outcome.expect_failure(Code::Unavailable).message();
+            assert!(message.contains("deadline"), "{message}");
+        }
+        device.probe.until("in flight", |r| r.dropped == 4).await;
+        assert!(in_order(&device.gone().await));
+        assert!(handler.tunnels().is_empty());
+    })
+    .await;
+}
+
+/// And it goes on when nobody waits for it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_drain_brings_the_deadline_forward() {
+    guarded(async {
+        let handler = handler(|builder| builder);
+        let device = local_device(&handler, "device-7").await;
+        let channel = handler.key_as_channel("device-7");
+        let calls = calls_in_flight(&channel, &device).await;
+        let mut first = Box::pin(handler.drain(Duration::MAX));
+        assert!(poll_immediate(first.as_mut()).await.is_none());
+        drop(first);
+        assert!(assert_no_tunnel(&channel).await.contains("draining"));
+        let waiting = tokio::spawn({
+            let handler = handler.clone();
+            async move { handler.drain(NEVER).await }
+        });
+        handler.drain(Duration::ZERO).await;
+        waiting.await.expect("no panic");
+        for outcome in join_all(calls).await {
+            outcome.expect("no panic").expect_failure(Code::Unavailable);
+        }
+        // When all is over there is nothing to wait for.
+        handler.drain(Duration::MAX).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_tunnel_or_those_of_a_key_are_drained_while_the_others_go_on() {
+    guarded(async {
+        let handler = handler(|builder| builder);
+        let one = local_device(&handler, "blue").await;
+        let two = local_device(&handler, "blue").await;
+        let green = local_device(&handler, "green").await;
+        let blue = handler.key_as_channel("blue");
+        let first = ready(&handler, &one).await;
+        assert_eq!(first.drain(NEVER).await, EndReason::Drained);
+        assert!(in_order(&one.gone().await));
+        assert!(two.is(&blue.tunnels()[0]));
+        let calls = calls_in_flight(&blue, &two).await;
+        let drained = tokio::spawn({
+            let handler = handler.clone();
+            async move { handler.drain_key("blue", NEVER).await }
+        });
+        eventually(|| !blue.ready()).await;
+        // New devices of the key are as welcome as ever.
+        let three = local_device(&handler, "blue").await;
+        assert_usable(&blue).await;
+        two.probe.open("go on");
+        assert_all_finish(calls).await;
+        assert_eq!(drained.await.expect("no panic"), 1);
+        assert_eq!(handler.drain_key("nobody", NEVER).await, 0);
+        assert!(green.tunnel.takes_calls() && three.tunnel.takes_calls());
+        assert_eq!(handler.tunnels().len(), 2);
+    })
+    .await;
+}
+
+/// A device may drain too, and its last calls are no trouble to the gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_drains_and_both_ends_are_over_when_its_last_call_is() {
+    guarded(async {
+        let handler = handler(|builder| builder);
+        let device = local_device(&handler, "device-7").await;
+        let channel = handler.key_as_channel("device-7");
+        let calls = calls_in_flight(&channel, &device).await;
+        let tunnel = ready(&handler, &device).await;
+        device.tunnel.drain(None);
+        eventually(|| !channel.ready()).await;
+        assert_no_tunnel(&channel).await;
+        device.probe.open("go on");
+        assert_all_finish(calls).await;
+        assert_eq!(device.gone().await, EndReason::Drained);
+        assert!(in_order(&tunnel.gone().await));
+        no_tunnels(&handler).await;
+    })
+    .await;
+}
+
+/// A server that ends when the handler has drained, as the documentation has it.
+struct Graceful {
+    handler: TunnelServiceHandler,
+    endpoint: Endpoint,
+    stop: Arc<tokio::sync::Notify>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Graceful {
+    async fn start(handler: TunnelServiceHandler, deadline: Duration) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+        let listener = listener.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let stop = Arc::new(tokio::sync::Notify::new());
+        let (stopped, draining) = (stop.clone(), handler.clone());
+        let server = server_for_tunnels(Server::builder())
+            .add_routes(Routes::new(handler.service()))
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener), async move {
+                stopped.notified().await;
+                draining.drain(deadline).await;
+            });
+        Self {
+            handler,
+            endpoint: Endpoint::from_shared(format!("http://{address}")).expect("valid"),
+            stop,
+            server: tokio::spawn(server),
+        }
+    }
+
+    async fn connect(&self) -> Channel {
+        let connected = self.endpoint.connect().await;
+        connected.expect("the server accepts a connection")
+    }
+
+    async fn device(&self, name: &str) -> Device {
+        let dial = Dial::new(&Probe::default()).named(name);
+        let device = dial.dial(self.connect().await).await.expect("accepted");
+        ready(&self.handler, &device).await;
+        device
+    }
+
+    /// Shuts down, and waits until that is done.
+    async fn ended(self) {
+        self.stop.notify_one();
+        let ended = self.server.await.expect("the server does not panic");
+        ended.expect("the server ends in order");
+    }
+}
+
+/// Trap 17.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_shuts_down_when_its_calls_have_finished() {
+    guarded(async {
+        let server = Graceful::start(handler(|builder| builder), NEVER).await;
+        let device = server.device("device-7").await;
+        let idle = server.device("idle").await;
+        let channel = server.handler.key_as_channel("device-7");
+        let calls = calls_in_flight(&channel, &device).await;
+        let (probe, tunnel) = (device.probe.clone(), device.tunnel.clone());
+        let opens = tokio::spawn(async move {
+            tunnel.draining().await;
+            probe.open("go on");
+        });
+        server.ended().await;
+        opens.await.expect("no panic");
+        assert_all_finish(calls).await;
+        for device in [device, idle] {
+            assert!(in_order(&device.gone().await));
+        }
+    })
+    .await;
+}
+
+/// Whatever its devices do, or do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_shuts_down_by_the_deadline_whatever_its_devices_do() {
+    guarded(async {
+        let undecided = |opening: Opening| async move {
+            match opening.key() {
+                Some(key) if key.as_str() == "undecided" => pending().await,
+                _ => Ok(()),
+            }
+        };
+        let handler = handler(|builder| builder.admit(undecided));
+        let server = Graceful::start(handler.clone(), Duration::from_millis(10)).await;
+        // One that works and does not finish.
+        let busy = server.device("busy").await;
+        let calls = calls_in_flight(&handler.key_as_channel("busy"), &busy).await;
+        // One that never says its settings, and one that says them and nothing more.
+        let mute = by_hand::knock(server.connect().await, "mute").await;
+        let lazy = by_hand::device(server.connect().await, "lazy").await;
+        let channel = handler.key_as_channel("lazy");
+        channel.wait_for_ready(NEVER).await.expect("ready");
+        let script = Script::named("lazy");
+        let lost = tokio::spawn({
+            let client = client(&channel);
+            async move { run(&client, Kind::Unary, &script, one_request()).await }
+        });
+        // One whose responses nobody reads, and one nobody has decided on.
+        let flood = server.device("flood").await;
+        let script = Script::named("flood").receive(1).send(u64::MAX, 60_000, 1);
+        let flooded = client(&handler.key_as_channel("flood"));
+        let flooded = open(&flooded, Kind::Bidi, script.request(one())).await;
+        let flooded = flooded.expect("headers come");
+        let knocking = Dial::new(&Probe::default()).named("undecided");
+        let knocking = tokio::spawn(knocking.knock(server.connect().await));
+        server.ended().await;
+        for outcome in join_all(calls).await {
+            outcome.expect("no panic").expect_failure(Code::Unavailable);
+        }
+        lost.await
+            .expect("no panic")
+            .expect_failure(Code::Unavailable);
+        flooded.outcome().await.expect_failure(Code::Unavailable);
+        let refused = knocking
+            .await
+            .expect("no panic")
+            .err()
+            .expect("not admitted");
+        assert_eq!(refused.code(), Code::Unavailable);
+        drop((mute, lazy, flood));
+    })
+    .await;
+}

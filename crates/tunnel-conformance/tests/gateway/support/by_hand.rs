@@ -1,0 +1,70 @@
+//! Devices that speak by hand, frame by frame.
+
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+use tonic::Code;
+use tonic::body::Body;
+use tower::{BoxError, Service};
+use tunnel_core::{DRAIN_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY};
+use tunnel_proto::grpctunnel::v1::Metadata;
+use tunnel_tonic::outer::OPEN_REVERSE_TUNNEL_PATH;
+
+use super::DEVICE;
+use peer::{RawHandler, md};
+
+// The same peers as those of the tests of the binding, which use more of them.
+#[allow(dead_code)]
+#[path = "../../binding/support/body.rs"]
+pub(crate) mod body;
+#[allow(dead_code)]
+#[path = "../../binding/support/peer.rs"]
+pub(crate) mod peer;
+
+/// A device that has dialled and said nothing yet. It understands the word of a drain.
+pub(crate) async fn knock<S, B>(channel: S, name: &str) -> RawHandler
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>>,
+    S::Error: std::fmt::Debug,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut headers = HeaderMap::new();
+    let mut put = |key, value: &str| {
+        let value = HeaderValue::from_str(value).expect("legal");
+        headers.insert(HeaderName::from_static(key), value);
+    };
+    put(DEVICE, name);
+    put(DRAIN_HEADER, NEGOTIATE_VALUE);
+    RawHandler::dial(channel, OPEN_REVERSE_TUNNEL_PATH, headers, true).await
+}
+
+/// A device that has dialled and said its settings.
+pub(crate) async fn device<S, B>(channel: S, name: &str) -> RawHandler
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>>,
+    S::Error: std::fmt::Debug,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let device = knock(channel, name).await;
+    device.settings(&[0, 1]);
+    device
+}
+
+/// What a handler that drains says of a call it has not looked at.
+pub(crate) fn refuse(device: &RawHandler, call: i64) {
+    device.close(call, Code::Unavailable, md(&[(NOT_PROCESSED_KEY, "1")]));
+}
+
+/// The word of a drain: calls after `last` are not served.
+pub(crate) fn going_away(device: &RawHandler, last: i64) {
+    let last = last.to_string();
+    device.close(-1, Code::Ok, md(&[("grpctunnel-last-stream", &last)]));
+}
+
+/// Answers a call with an empty message.
+pub(crate) fn answer(device: &RawHandler, call: i64) {
+    device.response_headers(call, Metadata::default());
+    device.response_message(call, 0, &[]);
+    device.close(call, Code::Ok, Metadata::default());
+}

@@ -1,0 +1,172 @@
+//! What the tests of the gateway have in common.
+
+pub(crate) mod by_hand;
+pub(crate) mod device;
+pub(crate) mod moving;
+
+use std::time::Duration;
+
+use tonic::Code;
+use tonic::service::Routes;
+use tonic::transport::{Channel, Server};
+use tunnel_conformance::client::run;
+use tunnel_conformance::harness::guard;
+use tunnel_conformance::payload::{assert_pattern, request};
+use tunnel_conformance::proto::test_service_client::TestServiceClient;
+use tunnel_conformance::proto::{Request, Script};
+use tunnel_conformance::{Client, Kind, Outcome, Probe, TcpServer, TestChannel};
+use tunnel_server::{
+    AffinityKey, Opening, ReverseChannel, ServedBy, TunnelHandle, TunnelServiceHandler,
+    TunnelServiceHandlerBuilder, server_for_tunnels,
+};
+
+use device::{Device, Dial};
+
+/// The metadata by which devices say who they are.
+pub(crate) const DEVICE: &str = "device";
+
+/// Longer than any test lasts: a wait that long is one that would not end.
+pub(crate) const NEVER: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Runs a test, and fails it by name if it hangs.
+pub(crate) async fn guarded(test: impl Future<Output = ()>) {
+    let thread = std::thread::current();
+    guard(thread.name().unwrap_or("the test"), test).await;
+}
+
+/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
+/// [`guarded`].
+pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Where tunnels are opened, on a runtime of its own. Their key is the name of the device.
+pub(crate) struct Gateway {
+    pub(crate) handler: TunnelServiceHandler,
+    pub(crate) server: TcpServer,
+}
+
+/// The key that a device gives itself.
+pub(crate) fn by_name(opening: &Opening) -> Option<AffinityKey> {
+    opening.metadata_str(DEVICE).map(AffinityKey::from)
+}
+
+/// A handler with these settings, which finds devices by name.
+pub(crate) fn handler(
+    settings: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandlerBuilder,
+) -> TunnelServiceHandler {
+    settings(TunnelServiceHandler::builder().affinity_key(by_name)).build()
+}
+
+impl Gateway {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|builder| builder).await
+    }
+
+    /// The same with more settings.
+    pub(crate) async fn start_with(
+        settings: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandlerBuilder,
+    ) -> Self {
+        Self::serve(handler(settings)).await
+    }
+
+    /// One whose handler there is already.
+    pub(crate) async fn serve(handler: TunnelServiceHandler) -> Self {
+        let routes = Routes::new(handler.service());
+        let server = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
+        Self { handler, server }
+    }
+
+    /// A new connection to it.
+    pub(crate) async fn connect(&self) -> Channel {
+        self.server.channel().await
+    }
+
+    /// A device of a name, on a connection of its own, as soon as it can be called.
+    pub(crate) async fn device(&self, name: &str) -> Device {
+        let dial = Dial::new(&Probe::default()).named(name);
+        let device = dial.dial(self.connect().await).await;
+        let device = device.expect("the gateway accepts a device");
+        ready(&self.handler, &device).await;
+        device
+    }
+}
+
+/// A device of a name without a network, as soon as it can be called.
+pub(crate) async fn local_device(handler: &TunnelServiceHandler, name: &str) -> Device {
+    let dial = Dial::new(&Probe::default()).named(name);
+    let device = dial.dial(handler.service()).await;
+    let device = device.expect("the gateway accepts a device");
+    ready(handler, &device).await;
+    device
+}
+
+/// Waits until a device can be called, and says by which tunnel.
+pub(crate) async fn ready(handler: &TunnelServiceHandler, device: &Device) -> TunnelHandle {
+    let find = || {
+        let mut tunnels = handler.as_channel().tunnels().into_iter();
+        tunnels.find(|tunnel| device.is(tunnel))
+    };
+    eventually(|| find().is_some()).await;
+    find().expect("it is there to stay")
+}
+
+/// Waits until exactly so many reverse tunnels can be called.
+pub(crate) async fn callable(handler: &TunnelServiceHandler, count: usize) {
+    eventually(|| handler.all_reverse_tunnels().len() == count).await;
+}
+
+/// Waits until no tunnel is listed any more.
+pub(crate) async fn no_tunnels(handler: &TunnelServiceHandler) {
+    eventually(|| handler.tunnels().is_empty()).await;
+}
+
+/// A client whose calls go to reverse tunnels.
+pub(crate) fn client(channel: &ReverseChannel) -> Client {
+    TestServiceClient::new(TestChannel::new(channel.clone()))
+}
+
+/// One request, as every kind of call can have it.
+pub(crate) fn one_request() -> Vec<Request> {
+    vec![request(1, 10)]
+}
+
+/// The same as a stream.
+pub(crate) fn one() -> futures::stream::Iter<std::vec::IntoIter<Request>> {
+    futures::stream::iter(one_request())
+}
+
+/// A call of one name that ends when its request does.
+pub(crate) async fn a_call(channel: &ReverseChannel, name: &str) -> Outcome {
+    let script = Script::named(name).receive_all().send(1, 10, 1);
+    run(&client(channel), Kind::Unary, &script, one_request()).await
+}
+
+/// Panics unless a call succeeds.
+pub(crate) async fn assert_usable(channel: &ReverseChannel) {
+    let script = Script::named("still usable?").echo_all();
+    let sent = vec![request(7, 1000)];
+    let outcome = run(&client(channel), Kind::Unary, &script, sent).await;
+    assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
+}
+
+/// Panics unless a call fails for want of a tunnel. Returns the sentence it fails with.
+pub(crate) async fn assert_no_tunnel(channel: &ReverseChannel) -> String {
+    let outcome = a_call(channel, "nobody is there").await;
+    outcome
+        .expect_failure(Code::Unavailable)
+        .message()
+        .to_owned()
+}
+
+/// Who served a call, by what its response says.
+pub(crate) async fn served(channel: &ReverseChannel, name: &str) -> ServedBy {
+    let script = Script::named(name).receive_all().send(1, 10, 1);
+    let mut client = TestServiceClient::new(channel.clone());
+    let response = client.unary(script.request(request(1, 10))).await;
+    let response = response.expect("the call succeeds");
+    let served = response.extensions().get::<ServedBy>();
+    served.expect("a response says who served it").clone()
+}

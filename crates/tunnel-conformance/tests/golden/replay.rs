@@ -1,0 +1,233 @@
+//! What others were seen to say, replayed into the state machine: each end of a recorded tunnel in
+//! turn is one of ours, and hears what the other one said.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tunnel_conformance::golden::{Recorded, read};
+use tunnel_core::{
+    CloseStream, Config, Connection, Event, Frame, FrameKind, FrameRef, FrameSink, Offer, Read,
+    Side, StreamId,
+};
+
+use crate::wire::folder;
+
+/// Takes frames, and forgets them.
+struct Nowhere;
+
+impl FrameSink for Nowhere {
+    fn frame(&mut self, _: FrameRef<'_>) -> usize {
+        1
+    }
+}
+
+/// All recordings of a peer, by name.
+fn recordings(of: &str) -> BTreeMap<String, Vec<Recorded>> {
+    let entries = std::fs::read_dir(folder(of)).expect("there are recordings");
+    let recordings = entries.map(|entry| {
+        let path = entry.expect("readable").path();
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let frames = read(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let name = path.file_stem().expect("a file").to_string_lossy();
+        (name.into_owned(), frames)
+    });
+    recordings.collect()
+}
+
+/// One of our ends, which hears a recording.
+struct Replay {
+    conn: Connection,
+    now: Instant,
+    /// What each stream has read: whole messages, bytes, and how it ended.
+    heard: BTreeMap<i64, Heard>,
+    ids: BTreeMap<i64, StreamId>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Heard {
+    messages: usize,
+    bytes: usize,
+    half_closed: bool,
+    cancelled: bool,
+    closed: Option<CloseStream>,
+}
+
+impl Replay {
+    fn new(side: Side, frames: &[Recorded]) -> Self {
+        let settings = |frame: &Recorded| {
+            matches!(
+                frame.decode().expect("a frame").kind,
+                FrameKind::Settings(_)
+            )
+        };
+        let offer = Offer {
+            negotiate: frames.iter().any(settings),
+            drain: false,
+        };
+        let now = Instant::now();
+        let mut conn = Connection::new(side, Config::default());
+        conn.start(now, offer);
+        Self {
+            conn,
+            now,
+            heard: BTreeMap::new(),
+            ids: BTreeMap::new(),
+        }
+    }
+
+    fn hear(&mut self, frame: Frame) {
+        let heard = self.conn.handle_frame(self.now, frame);
+        heard.expect("what others say ends no tunnel");
+        while let Some(event) = self.conn.poll_event() {
+            match event {
+                Event::Opened { id, .. } => {
+                    self.ids.insert(number(id), id);
+                    self.heard.insert(number(id), Heard::default());
+                }
+                Event::Cancelled { id, .. } => {
+                    self.heard.entry(number(id)).or_default().cancelled = true;
+                }
+                Event::Ended(reason) => panic!("{reason}"),
+                _ => {}
+            }
+        }
+        for id in self.ids.clone().into_values() {
+            self.read(id);
+        }
+        self.conn.transmit(self.now, usize::MAX, &mut Nowhere);
+    }
+
+    fn read(&mut self, id: StreamId) {
+        let heard = self.heard.entry(number(id)).or_default();
+        loop {
+            match self.conn.recv(id).read() {
+                Read::Data(chunk) => {
+                    heard.bytes += chunk.data.len();
+                    heard.messages += usize::from(chunk.ends);
+                }
+                Read::HalfClosed => {
+                    heard.half_closed = true;
+                    return;
+                }
+                Read::Closed(close) => {
+                    heard.closed = Some(close);
+                    return;
+                }
+                Read::Failed(error) => panic!("{id}: {error}"),
+                _ => return,
+            }
+        }
+    }
+
+    /// Does what the caller of the recording did, as far as the handler has to hear of it.
+    fn act(&mut self, frame: &Frame) {
+        match &frame.kind {
+            FrameKind::NewStream(new) => loop {
+                let id = self.conn.open(self.now, &new.method, new.headers.clone());
+                let id = id.expect("the tunnel is open");
+                if number(id) == frame.stream_id {
+                    self.ids.insert(number(id), id);
+                    break;
+                }
+                assert!(number(id) < frame.stream_id, "ids are from 1 on");
+            },
+            FrameKind::HalfClose => {
+                // The call may be over already.
+                let _ = self.conn.send(self.ids[&frame.stream_id]).finish();
+            }
+            FrameKind::Cancel => {
+                if let Some(id) = self.ids.remove(&frame.stream_id) {
+                    self.conn.cancel(id);
+                }
+            }
+            _ => {}
+        }
+        self.conn.transmit(self.now, usize::MAX, &mut Nowhere);
+    }
+}
+
+fn number(id: StreamId) -> i64 {
+    id.to_string().parse().expect("a stream's id is a number")
+}
+
+/// What one side of a recording said on each stream, by its frames alone.
+fn said(frames: &[Recorded], from: Side) -> BTreeMap<i64, Heard> {
+    let mut said: BTreeMap<i64, Heard> = BTreeMap::new();
+    for frame in frames.iter().filter(|frame| frame.from == from) {
+        let frame = frame.decode().expect("a frame");
+        if frame.stream_id < 0 {
+            continue;
+        }
+        let stream = said.entry(frame.stream_id).or_default();
+        match frame.kind {
+            FrameKind::Message { data, .. } => {
+                stream.messages += 1;
+                stream.bytes += data.len();
+            }
+            FrameKind::MoreData(data) => stream.bytes += data.len(),
+            FrameKind::HalfClose => stream.half_closed = true,
+            FrameKind::Cancel => stream.cancelled = true,
+            FrameKind::Close(close) => stream.closed = Some(close),
+            _ => {}
+        }
+    }
+    said
+}
+
+fn as_handler(name: &str, frames: &[Recorded]) {
+    let mut replay = Replay::new(Side::Handler, frames);
+    for frame in frames.iter().filter(|frame| frame.from == Side::Caller) {
+        replay.hear(frame.decode().expect("a frame"));
+    }
+    let said = said(frames, Side::Caller);
+    assert!(!said.is_empty(), "{name}");
+    assert_eq!(replay.heard, said, "{name}, heard by our handler");
+}
+
+fn as_caller(name: &str, frames: &[Recorded]) {
+    let mut replay = Replay::new(Side::Caller, frames);
+    for recorded in frames {
+        let frame = recorded.decode().expect("a frame");
+        match recorded.from {
+            Side::Caller => replay.act(&frame),
+            Side::Handler => replay.hear(frame),
+        }
+    }
+    for (id, said) in said(frames, Side::Handler) {
+        // What comes for a call that was given up is of no interest.
+        if replay.ids.contains_key(&id) {
+            let heard = &replay.heard[&id];
+            assert_eq!(heard, &said, "{name}, stream {id}, heard by our caller");
+        }
+    }
+}
+
+fn replay(of: &str) {
+    let recordings = recordings(of);
+    assert!(recordings.len() >= 10, "{:?}", recordings.keys());
+    for (name, frames) in recordings {
+        as_handler(&name, &frames);
+        as_caller(&name, &frames);
+    }
+}
+
+#[test]
+fn both_our_ends_understand_what_the_go_library_says() {
+    replay("go");
+}
+
+#[test]
+fn both_our_ends_understand_what_the_python_package_says() {
+    replay("python");
+}
+
+#[test]
+fn both_our_ends_understand_what_we_said() {
+    for (name, frames) in recordings("ours") {
+        // The word of a drain is for who offered to hear it.
+        if !name.starts_with("drain") && name != "deadline" {
+            as_handler(&name, &frames);
+            as_caller(&name, &frames);
+        }
+    }
+}

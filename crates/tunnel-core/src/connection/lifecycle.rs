@@ -128,12 +128,7 @@ impl Connection {
     /// Ends a draining tunnel once nothing is in flight and nothing is left to say.
     pub(super) fn finish_drain_if_done(&mut self) {
         // A handler leaves the end to a caller that drains: calls may be under way from it.
-        let is_caller = self.store.side == Side::Caller;
-        let may_end = self.draining || (self.peer_draining && is_caller);
-        if may_end && is_caller && self.store.counts.streams == 0 {
-            // The end itself says it as well.
-            self.store.schedule.going_away = None;
-        }
+        let may_end = self.draining || (self.peer_draining && self.store.side == Side::Caller);
         if may_end
             && self.phase == Phase::Ready
             && (self.store.counts.streams == 0 || self.drain_cut)

@@ -75,7 +75,7 @@ fn a_tunnel_without_calls_drains_at_once_and_says_so_first() {
 }
 
 #[test]
-fn a_callers_drain_waits_for_its_calls_and_the_end_needs_no_word() {
+fn a_callers_drain_waits_for_its_calls_and_ends_when_its_last_word_is_out() {
     let mut p = pair();
     let id = p.call();
     p.caller.conn.drain(p.now, None);
@@ -91,8 +91,11 @@ fn a_callers_drain_waits_for_its_calls_and_the_end_needs_no_word() {
 
     let mut p = pair();
     p.caller.conn.drain(p.now, None);
+    assert_eq!(p.caller.conn.end_reason(), None, "the word is not out");
+    p.pump();
     assert_eq!(p.caller.events(), [DRAINED]);
-    assert_eq!(p.write(Side::Caller, usize::MAX), 0);
+    p.handler.conn.handle_end();
+    assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::PeerDrained));
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn the_word_of_a_drain_goes_only_to_who_understands_it() {
 
 #[test]
 fn a_drain_asked_for_before_the_tunnel_is_open_takes_place_when_it_is() {
-    for (side, said) in [(Side::Caller, ""), (Side::Handler, "SC")] {
+    for (side, said) in [(Side::Caller, "E"), (Side::Handler, "SC")] {
         let mut p = Pair::unopened(Config::default(), Config::default());
         let now = p.now;
         p.end(side).conn.drain(now, None);

@@ -105,6 +105,24 @@ pub(crate) const EXAMPLES: &[Example] = &[
         ]),
     },
     Example {
+        name: "reverse-tunnel",
+        about: "a client that nobody can dial serves; the server it has dialled calls it",
+        package: "reverse-tunnel",
+        kind: Kind::ClientAndServer {
+            server: "reverse-tunnel-server",
+            client: "reverse-tunnel-client",
+            options: &[],
+        },
+    },
+    Example {
+        name: "device-fleet",
+        about: "fifty devices, called while they and their gateway are killed and replaced",
+        package: "device-fleet",
+        kind: Kind::Alone {
+            program: "device-fleet",
+        },
+    },
+    Example {
         name: "custom-transport",
         about: "the protocol over a byte stream of one's own, without tonic",
         package: "custom-transport",

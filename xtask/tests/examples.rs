@@ -83,6 +83,31 @@ fn the_long_lived_example_succeeds() {
 }
 
 #[test]
+fn the_reverse_tunnel_example_ends_when_the_server_has_closed_the_tunnel() {
+    let output = run_example("reverse-tunnel");
+    let lines = [
+        "✓ Server listening on port",
+        "Opening reverse tunnel to server...",
+        "✓ Reverse tunnel established",
+        "Client received request: Hello from server #3",
+        "Client responded: Echo: Hello from server #3",
+        "✓ All calls to client completed successfully!",
+        "✓ Client stopped",
+        "✓ Server stopped",
+    ];
+    for line in lines {
+        assert_says("reverse-tunnel", &output, line);
+    }
+}
+
+#[test]
+fn the_device_fleet_example_keeps_its_promises() {
+    let output = run_example("device-fleet");
+    assert_says("device-fleet", &output, "--- 50 devices connect");
+    assert_says("device-fleet", &output, "✓ No call went astray");
+}
+
+#[test]
 fn the_custom_transport_example_succeeds() {
     assert_says("custom-transport", &run_example("custom-transport"), "✓");
 }
@@ -101,6 +126,8 @@ fn every_example_that_is_listed_is_run_here() {
         "load-balancer",
         "many-calls",
         "long-lived",
+        "reverse-tunnel",
+        "device-fleet",
         "custom-transport",
     ];
     assert_eq!(names, run);

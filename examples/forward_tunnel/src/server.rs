@@ -14,17 +14,13 @@ use example_support::echo::Echo;
 use example_support::listen::Listener;
 use example_support::signal::Shutdown;
 use example_support::test::echo_service_server::EchoServiceServer;
-use example_support::{exit, log};
-use tokio::sync::oneshot;
+use example_support::{exit, log, serve};
 use tonic::transport::Server;
-use tracing::{info, warn};
+use tracing::info;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
 /// How long calls in flight may take once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// How long connections may then take to close.
-const CLOSING: Duration = Duration::from_secs(2);
 
 /// Serves an echo service, directly and through forward tunnels.
 #[derive(Parser)]
@@ -52,40 +48,9 @@ async fn run(args: &Args) -> Result<()> {
         .add_service(EchoServiceServer::new(Echo)); // reachable without one
     info!("Registered Echo service");
 
-    let mut stop = Shutdown::watch().context("signals cannot be watched")?;
+    let stop = Shutdown::watch().context("signals cannot be watched")?;
     let listener = Listener::bind(&args.address).await?;
     info!("✓ Server listening on port {}", listener.port());
     info!("Waiting for clients to connect...");
-
-    let (drained, closing) = oneshot::channel();
-    let shutdown = async {
-        stop.requested().await;
-        drain(&handler, &mut stop).await;
-        // Received below, unless the server has failed already.
-        let _ = drained.send(());
-    };
-    let serving = server.serve_with_incoming_shutdown(listener.incoming(), shutdown);
-    tokio::select! {
-        served = serving => served.context("the server failed")?,
-        () = overdue(closing) => warn!("Closing connections that their clients keep open"),
-    }
-    info!("✓ Server stopped");
-    Ok(())
-}
-
-/// Lets calls in flight finish. Asked a second time, nobody wants to wait.
-async fn drain(handler: &TunnelServiceHandler, stop: &mut Shutdown) {
-    info!("Shutting down: draining tunnels...");
-    tokio::select! {
-        () = handler.drain(GRACE) => info!("✓ Tunnels drained"),
-        () = stop.requested() => warn!("Asked again: calls in flight are cut off"),
-    }
-}
-
-/// Waits until the server should long have stopped.
-async fn overdue(closing: oneshot::Receiver<()>) {
-    match closing.await {
-        Ok(()) => tokio::time::sleep(CLOSING).await,
-        Err(_) => std::future::pending().await,
-    }
+    serve::until_stopped(server, listener, stop, handler.drain(GRACE)).await
 }

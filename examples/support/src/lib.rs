@@ -1,13 +1,16 @@
 //! What the examples share: the log format, addresses, the echo service.
 //!
-//! None of it has anything to do with tunnels. It lives here so that the
-//! examples themselves show what they are about and little else.
+//! None of it opens tunnels or accepts them. It lives here so that the examples
+//! themselves show what they are about and little else.
 
 pub mod address;
+pub mod caller;
 pub mod echo;
 pub mod exit;
+pub mod held;
 pub mod listen;
 pub mod log;
+pub mod serve;
 pub mod signal;
 pub mod testing;
 

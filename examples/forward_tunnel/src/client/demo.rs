@@ -1,11 +1,11 @@
 //! A few calls: one after another, a failing one, some at the same time.
 
 use anyhow::Result;
+use example_support::caller::Caller;
 use futures::future::try_join_all;
 use tonic::Code;
 use tracing::info;
-
-use crate::echo::Caller;
+use tunnel_client::TunnelChannel;
 
 /// How many calls are made one after another.
 const IN_A_ROW: usize = 3;
@@ -13,7 +13,7 @@ const IN_A_ROW: usize = 3;
 /// How many are then made at the same time.
 const AT_ONCE: usize = 5;
 
-pub(crate) async fn run(caller: &Caller) -> Result<()> {
+pub(crate) async fn run(caller: &Caller<TunnelChannel>) -> Result<()> {
     for n in 1..=IN_A_ROW {
         let message = format!("Hello from client #{n}");
         info!("Sending: {message}");

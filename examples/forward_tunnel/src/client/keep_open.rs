@@ -3,17 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use example_support::caller::Caller;
 use example_support::signal::Shutdown;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::info;
 use tunnel_client::TunnelChannel;
 
-use crate::echo::Caller;
-
 /// Makes a call every `every` seconds, until Ctrl-C or until `duration` seconds
 /// have passed. Notices at once when the tunnel ends, calls or not.
 pub(crate) async fn run(
-    caller: &Caller,
+    caller: &Caller<TunnelChannel>,
     tunnel: &TunnelChannel,
     every: u64,
     duration: Option<u64>,
@@ -38,7 +37,11 @@ pub(crate) async fn run(
 }
 
 /// Ends only with an error.
-async fn call_again_and_again(caller: &Caller, every: u64, calls: &mut usize) -> Result<()> {
+async fn call_again_and_again(
+    caller: &Caller<TunnelChannel>,
+    every: u64,
+    calls: &mut usize,
+) -> Result<()> {
     let mut ticks = interval(Duration::from_secs(every));
     // A machine that slept has nothing to catch up with.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

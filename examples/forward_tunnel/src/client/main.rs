@@ -5,7 +5,6 @@
 //! connection of its own.
 
 mod demo;
-mod echo;
 mod keep_open;
 mod many_calls;
 
@@ -16,12 +15,12 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use clap::Parser;
 use example_support::address::{self, Address};
+use example_support::caller::Caller;
+use example_support::test::echo_service_client::EchoServiceClient;
 use example_support::{exit, log};
 use tonic::transport::{Channel, Endpoint};
 use tracing::info;
 use tunnel_client::{ForwardTunnel, endpoint_for_tunnels};
-
-use crate::echo::Caller;
 
 /// How long the server may take to accept the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,7 +79,7 @@ async fn run(args: &Args) -> Result<()> {
     info!("✓ Forward tunnel established");
 
     info!("--- Making RPC calls through tunnel ---");
-    let caller = Caller::new(tunnel.clone());
+    let caller = Caller::new(EchoServiceClient::new(tunnel.clone()));
     if let Some(calls) = args.calls {
         many_calls::run(&caller, calls.get()).await?;
     } else if args.keep_open {

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
+use example_support::caller::Caller;
 use futures::{StreamExt, TryStreamExt, stream};
 use tracing::info;
-
-use crate::echo::Caller;
+use tunnel_client::TunnelChannel;
 
 /// How many calls are in flight at most. A tunnel allows 1,024 unless it is
 /// configured otherwise.
@@ -16,7 +16,7 @@ const AT_ONCE: usize = 1000;
 /// How often the progress is shown in the course of all calls.
 const PROGRESS_LINES: usize = 4;
 
-pub(crate) async fn run(caller: &Caller, calls: usize) -> Result<()> {
+pub(crate) async fn run(caller: &Caller<TunnelChannel>, calls: usize) -> Result<()> {
     info!(
         "{calls} calls, up to {} at the same time",
         calls.min(AT_ONCE)
@@ -44,7 +44,7 @@ pub(crate) async fn run(caller: &Caller, calls: usize) -> Result<()> {
 }
 
 /// One call, whose message and so whose answer no other call has.
-async fn call(caller: &Caller, n: usize, in_flight: &InFlight) -> Result<()> {
+async fn call(caller: &Caller<TunnelChannel>, n: usize, in_flight: &InFlight) -> Result<()> {
     in_flight.begin();
     let answer = caller.echo(&format!("Call #{n}")).await;
     in_flight.end();

@@ -2,8 +2,10 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Server, client, message_of_failure, messages_of_success};
-use example_support::testing::{expect_in_order, messages};
+use crate::support::{Server, client};
+use example_support::testing::{
+    expect_in_order, message_of_failure, messages, messages_of_success,
+};
 use tokio::net::TcpSocket;
 
 #[test]

@@ -2,56 +2,19 @@
 
 use std::net::{TcpListener, TcpStream};
 
-use crate::support::{Server, message_of_failure, server};
+use crate::support::{Server, server};
+use example_support::held::Held;
 use example_support::test::echo_service_client::EchoServiceClient;
-use example_support::test::{EchoErrorRequest, EchoRequest, EchoResponse};
-use example_support::testing::messages;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
+use example_support::test::{EchoErrorRequest, EchoRequest};
+use example_support::testing::{message_of_failure, messages};
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
-use tonic_prost::ProstCodec;
-use tunnel_client::{ForwardTunnel, TunnelChannel};
+use tunnel_client::ForwardTunnel;
 
 async fn connect(server: &Server) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address));
     let channel = endpoint.expect("an address").connect().await;
     channel.expect("the server accepts")
-}
-
-/// A call of `Echo` whose message is sent when somebody says so.
-struct Held {
-    message: mpsc::Sender<EchoRequest>,
-    answer: tokio::task::JoinHandle<Result<Response<EchoResponse>, Status>>,
-}
-
-impl Held {
-    /// Begins a call, and makes another to be sure that the first has reached the
-    /// server: a tunnel keeps their order.
-    async fn begin(tunnel: TunnelChannel) -> Self {
-        let (message, messages) = mpsc::channel(1);
-        let mut client = Grpc::new(tunnel.clone());
-        let mut call = Box::pin(async move {
-            client.ready().await.expect("a tunnel is always ready");
-            let request = Request::new(ReceiverStream::new(messages));
-            let path = PathAndQuery::from_static("/test.EchoService/Echo");
-            client
-                .client_streaming(request, path, ProstCodec::default())
-                .await
-        });
-        assert!(futures::poll!(&mut call).is_pending(), "begun, and no more");
-        let request = EchoRequest {
-            message: "behind it".into(),
-        };
-        let behind = EchoServiceClient::new(tunnel).echo(request).await;
-        behind.expect("the tunnel is up");
-        Self {
-            message,
-            answer: tokio::spawn(call),
-        }
-    }
 }
 
 #[test]
@@ -156,20 +119,8 @@ async fn ctrl_c_lets_calls_in_flight_finish() {
     server
         .program
         .wait_for("Shutting down: draining tunnels...");
-    let message = EchoRequest {
-        message: "not too late".into(),
-    };
-    held.message
-        .send(message)
-        .await
-        .expect("the call is in flight");
-    drop(held.message);
-    let answer = held
-        .answer
-        .await
-        .expect("no panic")
-        .expect("it was in flight");
-    assert_eq!(answer.into_inner().message, "Echo: not too late");
+    let answer = held.send("not too late").await;
+    assert_eq!(answer.expect("it was in flight"), "Echo: not too late");
     server.program.finish().expect_code(0);
 }
 
@@ -189,10 +140,6 @@ async fn a_second_ctrl_c_cuts_them_off() {
     let finished = server.program.finish().expect_code(0);
     let warnings = messages("WARN", &finished.stderr());
     assert_eq!(warnings[0], "Asked again: calls in flight are cut off");
-    let status = held
-        .answer
-        .await
-        .expect("no panic")
-        .expect_err("it was cut off");
+    let status = held.end().await.expect_err("it was cut off");
     assert_eq!(status.code(), Code::Unavailable);
 }

@@ -1,6 +1,6 @@
 //! The two programs.
 
-use example_support::testing::{Finished, Program, messages};
+use example_support::testing::{Finished, Program};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_forward-tunnel-server");
 const CLIENT: &str = env!("CARGO_BIN_EXE_forward-tunnel-client");
@@ -38,20 +38,4 @@ pub(crate) fn server(args: &[&str]) -> Program {
 pub(crate) fn client(address: &str, args: &[&str]) -> Program {
     let args = [&["--address", address], args].concat();
     Program::start(CLIENT, &args)
-}
-
-/// What a client said that went well.
-pub(crate) fn messages_of_success(client: &Finished) -> Vec<&str> {
-    assert_eq!(client.stderr(), [""; 0]);
-    messages("INFO", &client.stdout())
-}
-
-/// The one line of what failed. Nothing before it claims a success.
-pub(crate) fn message_of_failure(program: Program) -> String {
-    let finished = program.finish().expect_code(1);
-    let stdout = finished.stdout();
-    assert!(stdout.iter().all(|line| !line.contains('✓')), "{stdout:#?}");
-    let errors = messages("ERROR", &finished.stderr());
-    assert_eq!(errors.len(), 1, "{errors:#?}");
-    errors[0].to_owned()
 }

@@ -3,30 +3,42 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use example_support::echo::reply_to;
-use example_support::test::echo_service_client::EchoServiceClient;
-use example_support::test::{EchoErrorRequest, EchoRequest};
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 use tonic::{Code, Request, Status};
-use tunnel_client::TunnelChannel;
+
+use crate::echo::reply_to;
+use crate::test::echo_service_client::EchoServiceClient;
+use crate::test::{EchoErrorRequest, EchoRequest};
 
 /// How long a call may take. The deadline travels with the call.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Makes calls through one tunnel. Clones share it.
-#[derive(Clone)]
-pub(crate) struct Caller {
-    client: EchoServiceClient<TunnelChannel>,
+/// Makes calls with a stub, whatever kind of channel that has. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Caller<T> {
+    client: EchoServiceClient<T>,
 }
 
-impl Caller {
-    pub(crate) fn new(tunnel: TunnelChannel) -> Self {
-        Self {
-            client: EchoServiceClient::new(tunnel),
-        }
+impl<T> Caller<T>
+where
+    T: GrpcService<Body> + Clone,
+    T::Error: Into<StdError>,
+    T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+{
+    /// Makes calls with a stub as tonic generates it.
+    pub fn new(client: EchoServiceClient<T>) -> Self {
+        Self { client }
     }
 
     /// Sends a message and returns the answer, which is the right one.
-    pub(crate) async fn echo(&self, message: &str) -> Result<String> {
+    ///
+    /// # Errors
+    ///
+    /// On one line, how the call failed, or what the wrong answer was.
+    pub async fn echo(&self, message: &str) -> Result<String> {
         let request = EchoRequest {
             message: message.to_owned(),
         };
@@ -45,7 +57,11 @@ impl Caller {
     }
 
     /// Asks for a failure and returns it: the one that was asked for.
-    pub(crate) async fn expect_error(&self, code: Code, message: &str) -> Result<Status> {
+    ///
+    /// # Errors
+    ///
+    /// On one line, what came instead.
+    pub async fn expect_error(&self, code: Code, message: &str) -> Result<Status> {
         let request = EchoErrorRequest {
             code: code.into(),
             message: message.to_owned(),

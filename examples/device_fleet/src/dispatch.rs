@@ -1,0 +1,211 @@
+//! Calls to devices, at whatever gateway is in service.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::{Body as HttpBody, Bytes, StdError};
+use tonic::{Code, Request, Response, Status};
+use tunnel_server::{ReverseChannel, ServedBy, TunnelChannel, is_movable};
+
+use crate::gateway::Desk;
+use crate::report::{Fate, Outcome};
+use crate::test::device_service_client::DeviceServiceClient;
+use crate::test::{WorkRequest, WorkResponse};
+
+/// How long a call may take, with all waiting for devices and gateways to come back.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Who is called.
+#[derive(Clone, Debug)]
+pub(crate) enum To {
+    /// The device with this key.
+    Key(String),
+    /// The one whose turn it is.
+    Next,
+    /// Whoever serves through this tunnel.
+    Tunnel(TunnelChannel),
+}
+
+impl To {
+    /// Whether there may be another tunnel to it some time.
+    fn may_move(&self) -> bool {
+        !matches!(self, Self::Tunnel(_))
+    }
+}
+
+/// Makes calls. Clones number them together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dispatcher {
+    /// The gateway in service, if there is one.
+    desk: watch::Sender<Option<Desk>>,
+    last_number: Arc<AtomicU64>,
+}
+
+impl Dispatcher {
+    /// From now on calls are made at this gateway. Without one they wait.
+    pub(crate) fn put_in_service(&self, desk: Option<Desk>) {
+        self.desk.send_replace(desk);
+    }
+
+    /// A number that no other call has.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Makes a call, wherever it can be made in the end.
+    pub(crate) async fn call(&self, number: u64, to: &To, work: Duration) -> Outcome {
+        let call = Call {
+            number,
+            to,
+            work,
+            deadline: Instant::now() + DEADLINE,
+        };
+        let mut moves = 0;
+        let calling = async {
+            loop {
+                let desk = self.desk_in_service().await;
+                match call.attempt(&desk).await {
+                    Attempt::Done(fate, more) => {
+                        moves += more;
+                        break fate;
+                    }
+                    Attempt::NeverSent => moves += 1,
+                }
+                // Whatever comes back at once, the deadline must be seen.
+                tokio::task::yield_now().await;
+            }
+        };
+        let too_late = || Fate::Failed("nobody has taken the call in time".to_owned());
+        let fate = timeout_at(call.deadline, calling).await;
+        let fate = fate.unwrap_or_else(|_| too_late());
+        Outcome { fate, moves }
+    }
+
+    async fn desk_in_service(&self) -> Desk {
+        let mut desks = self.desk.subscribe();
+        let desk = desks.wait_for(Option::is_some).await;
+        match desk.ok().and_then(|desk| desk.clone()) {
+            Some(desk) => desk,
+            // Not reached: the sender is borrowed here.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What has come of a call at one gateway.
+enum Attempt {
+    /// It is over, after so many moves from one tunnel to another.
+    Done(Fate, usize),
+    /// It certainly reached nobody, so it is safe to make it elsewhere.
+    NeverSent,
+}
+
+struct Call<'a> {
+    number: u64,
+    to: &'a To,
+    work: Duration,
+    deadline: Instant,
+}
+
+impl Call<'_> {
+    async fn attempt(&self, desk: &Desk) -> Attempt {
+        tokio::select! {
+            // All that were sent have ended by the time that the gateway counts as
+            // gone. What still waits there has waited for a tunnel all the time.
+            biased;
+            answer = self.ask(desk) => self.judge(answer),
+            () = desk.gone.cancelled() => Attempt::NeverSent,
+        }
+    }
+
+    async fn ask(&self, desk: &Desk) -> Result<Response<WorkResponse>, Status> {
+        // A device that is away for a moment is no failure, until the deadline.
+        let patient = |channel: ReverseChannel| channel.wait_for_ready_calls(true);
+        match self.to {
+            To::Key(key) => {
+                let channel = desk.handler.key_as_channel(key.as_str());
+                work(patient(channel), self.request()).await
+            }
+            To::Next => work(patient(desk.handler.as_channel()), self.request()).await,
+            To::Tunnel(tunnel) => work(tunnel.clone(), self.request()).await,
+        }
+    }
+
+    fn request(&self) -> Request<WorkRequest> {
+        let milliseconds = self.work.as_millis().try_into();
+        let mut request = Request::new(WorkRequest {
+            number: self.number,
+            milliseconds: milliseconds.unwrap_or(u32::MAX),
+        });
+        request.set_timeout(self.deadline.saturating_duration_since(Instant::now()));
+        request
+    }
+
+    fn judge(&self, answer: Result<Response<WorkResponse>, Status>) -> Attempt {
+        let response = match answer {
+            Ok(response) => response,
+            Err(status) if was_lost(&status) => {
+                return Attempt::Done(Fate::Lost(in_words(&status)), 0);
+            }
+            Err(status) if was_not_sent(&status) && self.to.may_move() => {
+                return Attempt::NeverSent;
+            }
+            Err(status) => return Attempt::Done(Fate::Failed(in_words(&status)), 0),
+        };
+        let served = response.extensions().get::<ServedBy>();
+        let moves = served.map_or(0, ServedBy::moves);
+        let wanted = match (self.to, served) {
+            (To::Key(key), _) => Some(key.clone()),
+            (To::Tunnel(tunnel), _) => tunnel.info().key().map(ToString::to_string),
+            (To::Next, Some(served)) => served.tunnel().key().map(ToString::to_string),
+            (To::Next, None) => None,
+        };
+        Attempt::Done(self.check(response.get_ref(), wanted), moves)
+    }
+
+    /// The right answer comes from the device that was meant.
+    fn check(&self, answer: &WorkResponse, wanted: Option<String>) -> Fate {
+        let WorkResponse { number, device } = answer;
+        if *number != self.number {
+            return Fate::Failed("the answer belonged to another call".to_owned());
+        }
+        match wanted {
+            Some(wanted) if wanted == *device => Fate::Answered(wanted),
+            Some(wanted) => Fate::Failed(format!("{device} answered for {wanted}")),
+            None => Fate::Failed(format!("{device} answered through a tunnel without a key")),
+        }
+    }
+}
+
+async fn work<T>(
+    channel: T,
+    request: Request<WorkRequest>,
+) -> Result<Response<WorkResponse>, Status>
+where
+    T: GrpcService<Body>,
+    T::Error: Into<StdError>,
+    T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+{
+    DeviceServiceClient::new(channel).work(request).await
+}
+
+/// Whether a call was sent, and then its tunnel was lost.
+fn was_lost(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.message().contains("may have been processed")
+}
+
+/// Whether no tunnel has taken a call. The devices themselves are never unavailable.
+fn was_not_sent(status: &Status) -> bool {
+    is_movable(status) || (status.code() == Code::Unavailable && !was_lost(status))
+}
+
+/// A status on one line; its own text also lists its metadata.
+fn in_words(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
+}

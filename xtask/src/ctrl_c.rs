@@ -9,25 +9,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 ///
 /// From then on Ctrl-C no longer ends this program, so that it can wait for the
 /// others: a terminal tells all of them at once.
-pub(crate) struct CtrlC(Arc<AtomicBool>);
+#[derive(Debug)]
+pub struct CtrlC(Arc<AtomicBool>);
 
 impl CtrlC {
     /// Begins to watch for Ctrl-C.
-    pub(crate) fn watch() -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Where the signal cannot be watched.
+    pub fn watch() -> io::Result<Self> {
         let pressed = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&pressed))?;
         Ok(Self(pressed))
     }
 
     /// Whether it was pressed.
-    pub(crate) fn pressed(&self) -> bool {
+    pub fn pressed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// The code with which to end on behalf of a program that ended so: its own, or
 /// what a shell would say of a program that a signal ended.
-pub(crate) fn exit_code(status: ExitStatus) -> u8 {
+pub fn exit_code(status: ExitStatus) -> u8 {
     let code = status
         .code()
         .or_else(|| signal(status).map(|signal| 128 + signal));

@@ -1,18 +1,14 @@
 //! Tasks of this repository: `cargo xtask` says what there is.
 //!
-//! Each subcommand has a file of its own. Of the others, [`run`] starts a program
-//! and waits for it; [`process`], [`pair`], [`output`] and [`ctrl_c`] run several
-//! at once and see to it that all of them end.
+//! Each subcommand has a file of its own. How programs are run is the library's
+//! matter; [`pair`] runs a server and its client with it.
 
 mod codegen;
 mod core_tree;
-mod ctrl_c;
 mod examples;
+mod interop;
 mod lint;
-mod output;
 mod pair;
-mod process;
-mod run;
 mod run_example;
 mod test;
 
@@ -20,6 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+use xtask::{ctrl_c, output, process, run};
 
 /// Tasks of this repository.
 #[derive(Parser)]
@@ -33,6 +30,7 @@ struct Cli {
 enum Task {
     RunExample(run_example::Args),
     Test(test::Args),
+    Interop(interop::Args),
     /// Check format, clippy, documentation and dependency trees.
     Lint,
     Codegen(codegen::Args),
@@ -55,6 +53,7 @@ fn dispatch(task: Option<Task>) -> Result<ExitCode> {
         None => Cli::command().print_help()?,
         Some(Task::RunExample(args)) => return run_example::run(&args),
         Some(Task::Test(args)) => test::run(&args)?,
+        Some(Task::Interop(args)) => return interop::run(&args),
         Some(Task::Lint) => lint::run()?,
         Some(Task::Codegen(args)) => return codegen::run(&args),
         Some(Task::CoreTree) => core_tree::run()?,

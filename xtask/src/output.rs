@@ -6,16 +6,20 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
 /// Who wrote a line, in a colour if the terminal shows it.
-#[derive(Clone, Copy)]
-pub(crate) struct Label {
-    pub(crate) name: &'static str,
-    pub(crate) colour: Colour,
+#[derive(Clone, Copy, Debug)]
+pub struct Label {
+    /// Who that is.
+    pub name: &'static str,
+    /// What sets it apart from the others.
+    pub colour: Colour,
 }
 
 /// The colour of a label.
-#[derive(Clone, Copy)]
-pub(crate) enum Colour {
+#[derive(Clone, Copy, Debug)]
+pub enum Colour {
+    /// Cyan.
     Cyan,
+    /// Green.
     Green,
 }
 
@@ -33,7 +37,7 @@ impl Label {
 
 /// Copies everything from `source` to our standard output, line by line, until
 /// the source ends. `heard` takes a copy of each line.
-pub(crate) fn copy_lines(
+pub fn copy_lines(
     label: Label,
     source: impl Read + Send + 'static,
     heard: Sender<String>,
@@ -47,6 +51,18 @@ pub(crate) fn copy_lines(
             let _ = io::stdout().lock().write_all(&line);
             // Nobody may be listening either.
             let _ = heard.send(String::from_utf8_lossy(&line[prefix.len()..]).into_owned());
+        }
+    })
+}
+
+/// Takes everything from `source`, line by line, until it ends, and shows none of
+/// it. `heard` takes each line, without its end.
+pub fn take_lines(source: impl Read + Send + 'static, heard: Sender<String>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut source = BufReader::new(source);
+        while let Some(line) = next_line(&mut source, "") {
+            // Nobody may be listening any more. The output must still be taken.
+            let _ = heard.send(String::from_utf8_lossy(&line).trim_end().to_owned());
         }
     })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::ctrl_c::CtrlC;
-use crate::output::{Label, copy_lines};
+use crate::output::{Label, copy_lines, take_lines};
 
 /// How often a running program is asked whether it has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -22,7 +22,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const CTRL_C_GRACE: Duration = Duration::from_secs(2);
 
 /// A program that was started here. It is killed when dropped.
-pub(crate) struct Process {
+#[derive(Debug)]
+pub struct Process {
     name: String,
     child: Child,
     output: Vec<JoinHandle<()>>,
@@ -30,7 +31,11 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a program whose output goes wherever ours goes.
-    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn spawn(command: &mut Command) -> Result<Self> {
         let path = Path::new(command.get_program());
         let name = path.file_stem().unwrap_or(path.as_os_str());
         let name = name.to_string_lossy().into_owned();
@@ -45,10 +50,11 @@ impl Process {
 
     /// Starts a program whose output is shown line by line, with a label. The
     /// lines can also be received.
-    pub(crate) fn spawn_labelled(
-        label: Label,
-        command: &mut Command,
-    ) -> Result<(Self, Receiver<String>)> {
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn spawn_labelled(label: Label, command: &mut Command) -> Result<(Self, Receiver<String>)> {
         let (heard, lines) = mpsc::channel();
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -62,8 +68,32 @@ impl Process {
         Ok((process, lines))
     }
 
-    /// The exit status, once the program has ended and its output is shown.
-    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    /// Starts a program whose output, both kinds mixed, is received and not shown.
+    /// Its input stays open, and without a word, for as long as it is kept here.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn spawn_heard(command: &mut Command) -> Result<(Self, Receiver<String>)> {
+        let (heard, lines) = mpsc::channel();
+        command.stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Self::spawn(command)?;
+        let stdout = process.child.stdout.take();
+        let stderr = process.child.stderr.take();
+        let from_stdout = stdout.map(|pipe| take_lines(pipe, heard.clone()));
+        let from_stderr = stderr.map(|pipe| take_lines(pipe, heard));
+        process.output.extend(from_stdout);
+        process.output.extend(from_stderr);
+        Ok((process, lines))
+    }
+
+    /// The exit status, once the program has ended and its output was taken.
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;
         if status.is_some() {
             self.finish_output();
@@ -72,7 +102,11 @@ impl Process {
     }
 
     /// Waits for the program to end by itself, or to be ended after a Ctrl-C.
-    pub(crate) fn wait(&mut self, ctrl_c: &CtrlC) -> Result<ExitStatus> {
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not tell how it ended.
+    pub fn wait(&mut self, ctrl_c: &CtrlC) -> Result<ExitStatus> {
         match self.wait_unless(|| ctrl_c.pressed())? {
             Some(status) => Ok(status),
             None => self.stop(ctrl_c),
@@ -81,7 +115,11 @@ impl Process {
 
     /// Asks the program to end as Ctrl-C does, unless it has seen one already,
     /// and kills it if it does not.
-    pub(crate) fn stop(&mut self, ctrl_c: &CtrlC) -> Result<ExitStatus> {
+    ///
+    /// # Errors
+    ///
+    /// Where it can neither be asked nor killed.
+    pub fn stop(&mut self, ctrl_c: &CtrlC) -> Result<ExitStatus> {
         let grace = if ctrl_c.pressed() {
             CTRL_C_GRACE
         } else {
@@ -165,6 +203,27 @@ mod tests {
         let ctrl_c = CtrlC::watch().expect("SIGINT can be watched");
         let status = shell("exit 3").wait(&ctrl_c).expect("it ends");
         assert_eq!(exit_code(status), 3);
+    }
+
+    #[test]
+    fn what_a_program_says_is_heard_however_it_says_it() {
+        let mut script = Command::new("sh");
+        script.args(["-c", "echo out; echo err >&2; printf unfinished"]);
+        let (process, lines) = Process::spawn_heard(&mut script).expect("sh runs");
+        let mut heard: Vec<_> = lines.iter().collect();
+        heard.sort();
+        assert_eq!(heard, ["err", "out", "unfinished"]);
+        drop(process);
+    }
+
+    #[test]
+    fn a_program_that_is_heard_sees_its_input_end_with_us() {
+        let mut script = Command::new("sh");
+        script.args(["-c", "exec cat"]);
+        let (mut process, lines) = Process::spawn_heard(&mut script).expect("sh runs");
+        assert!(process.ended().expect("it can be asked").is_none());
+        drop(process);
+        assert_eq!(lines.iter().count(), 0);
     }
 
     #[test]

@@ -8,22 +8,25 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// The root of the workspace.
-pub(crate) fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package)
 }
 
 /// The cargo that runs this task, in the root of the workspace.
-pub(crate) fn cargo() -> Command {
+pub fn cargo() -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
     command.current_dir(root());
     command
 }
 
-/// Runs a command, its output going wherever ours goes, and fails unless it
-/// succeeds.
-pub(crate) fn expect_success(command: &mut Command) -> Result<()> {
+/// Runs a command, its output going wherever ours goes.
+///
+/// # Errors
+///
+/// Unless it succeeds.
+pub fn expect_success(command: &mut Command) -> Result<()> {
     let status = command
         .status()
         .with_context(|| format!("cannot run {}", describe(command)))?;
@@ -33,8 +36,12 @@ pub(crate) fn expect_success(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed, and fails unless it succeeds.
-pub(crate) fn stdout_of(command: &mut Command) -> Result<String> {
+/// Runs a command and returns what it printed.
+///
+/// # Errors
+///
+/// Unless it succeeds.
+pub fn stdout_of(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(std::process::Stdio::inherit())
         .output()

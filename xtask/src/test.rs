@@ -4,6 +4,9 @@ use anyhow::Result;
 
 use crate::run::{self, cargo};
 
+/// A feature of ours, without which its tests are left out.
+const INTEROP: &str = "xtask/interop";
+
 /// Run all tests, doc examples included.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -17,7 +20,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // One run shows everything that fails, not only the first crate that does.
     command.args(["test", "--no-fail-fast"]);
     if !names_a_package(&args.args) {
-        command.arg("--workspace");
+        command.args(["--workspace", "--features", INTEROP]);
     }
     command.args(&args.args);
     run::expect_success(&mut command)

@@ -31,10 +31,11 @@ pub enum TunnelEvent {
 
 /// A stream of [`TunnelEvent`]s; from
 /// [`TunnelServiceHandler::events`](crate::TunnelServiceHandler::events). It ends when the handler,
-/// its services and its tunnels have gone.
+/// its services, its channels and its tunnels have gone.
 ///
-/// At most 1,024 events wait for a slow reader; then the oldest go, and
-/// [`Missed`](TunnelEvent::Missed) tells how many. The tunnels never wait.
+/// Of one tunnel, the opening comes before the end; those of different tunnels may come in another
+/// order than the callbacks were called. At most 1,024 events wait for a slow reader; then the
+/// oldest go, and [`Missed`](TunnelEvent::Missed) tells how many. The tunnels never wait.
 #[derive(Debug)]
 pub struct TunnelEvents {
     inner: BroadcastStream<TunnelEvent>,

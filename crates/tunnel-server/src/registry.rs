@@ -338,7 +338,7 @@ impl State {
             _ => None,
         };
         let open = self.tunnels.len() - self.displaced;
-        if displaced.is_none() && open >= policy.max_tunnels {
+        if open >= policy.max_tunnels {
             let message = format!("the server has {open} tunnels open, as many as it takes");
             return Err(Status::resource_exhausted(message));
         }

@@ -1,9 +1,9 @@
 //! A gateway that ends its reverse tunnels in order, and the server under it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::{join_all, pending, poll_immediate};
+use futures::future::{FutureExt, join_all, pending, poll_immediate};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::Code;
@@ -173,6 +173,52 @@ async fn a_second_drain_brings_the_deadline_forward() {
         }
         // When all is over there is nothing to wait for.
         handler.drain(Duration::MAX).await;
+    })
+    .await;
+}
+
+/// As if there were none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_may_have_a_deadline_of_any_length() {
+    guarded(async {
+        for never in [Duration::MAX, Duration::from_secs(1 << 62)] {
+            let handler = handler(|builder| builder);
+            let device = local_device(&handler, "device-7").await;
+            let channel = handler.key_as_channel("device-7");
+            let calls = calls_in_flight(&channel, &device).await;
+            channel.wait_for_ready(never).await.expect("ready");
+            let mut drained = Box::pin(handler.drain(never));
+            assert!(poll_immediate(drained.as_mut()).await.is_none());
+            device.tunnel.draining().await;
+            device.probe.open("go on");
+            assert_all_finish(calls).await;
+            drained.await;
+        }
+    })
+    .await;
+}
+
+/// There is no moment between the hook and the list at which one slips through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_that_is_admitted_as_the_drain_begins_is_refused() {
+    guarded(async {
+        let own: Arc<OnceLock<TunnelServiceHandler>> = Arc::default();
+        let drains = own.clone();
+        let handler = handler(|builder| {
+            builder.admit(move |_| {
+                let handler = drains.get().expect("set").clone();
+                async move {
+                    // Begins, and is waited for by nobody.
+                    handler.drain(NEVER).now_or_never();
+                    Ok(())
+                }
+            })
+        });
+        let _ = own.set(handler.clone());
+        let dial = Dial::new(&Probe::default()).dial(handler.service()).await;
+        let refused = dial.err().expect("no new tunnels");
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert!(handler.tunnels().is_empty());
     })
     .await;
 }

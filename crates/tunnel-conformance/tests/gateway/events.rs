@@ -280,13 +280,13 @@ async fn callbacks_may_ask_the_handler_anything_and_close_the_tunnel_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_events_end_when_the_handler_its_services_and_its_tunnels_are_gone() {
+async fn the_events_end_when_the_handler_and_all_that_came_of_it_are_gone() {
     guarded(async {
         let handler = handler(|builder| builder);
         let mut events = handler.events();
         let device = local_device(&handler, "device-7").await;
         assert!(matches!(next(&mut events).await, Told::Opened(_)));
-        let service = handler.service();
+        let (service, channel) = (handler.service(), handler.as_channel());
         drop(handler);
         device.hang_up();
         assert!(matches!(next(&mut events).await, Told::Closed(..)));
@@ -294,6 +294,8 @@ async fn the_events_end_when_the_handler_its_services_and_its_tunnels_are_gone()
         assert!(matches!(next(&mut events).await, Told::Opened(_)));
         forward.close().await;
         assert!(matches!(next(&mut events).await, Told::Closed(..)));
+        assert!(poll_immediate(events.next()).await.is_none());
+        drop(channel);
         assert!(events.next().await.is_none());
     })
     .await;

@@ -1,0 +1,1 @@
+"""The Python peer: serves the test services through tunnels, and calls them."""

@@ -1,0 +1,292 @@
+//! What a case came to, measured against what was expected of it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::expected::{Expectations, ExpectedFailure};
+use crate::matrix::Pair;
+
+/// What a caller says of a case.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// All was as it should be.
+    Pass,
+    /// It was not, and why.
+    Fail(String),
+}
+
+/// What that means.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    /// It passed, as it should.
+    Passed,
+    /// It failed just as it was expected to.
+    ExpectedFailure { sentence: String, reason: String },
+    /// It failed, and should not have.
+    Failed { sentence: String },
+    /// It was expected to fail, but with other words.
+    FailedOtherwise {
+        sentence: String,
+        expected: Vec<String>,
+    },
+    /// It was expected to fail, and passed.
+    SurprisePass { expected: Vec<String> },
+}
+
+impl Outcome {
+    /// What a verdict means where these failures are expected.
+    pub(crate) fn of(verdict: Verdict, expected: &[&ExpectedFailure]) -> Self {
+        let symptoms = || expected.iter().map(|entry| entry.symptom.clone()).collect();
+        match verdict {
+            Verdict::Pass if expected.is_empty() => Self::Passed,
+            Verdict::Pass => Self::SurprisePass {
+                expected: symptoms(),
+            },
+            Verdict::Fail(sentence) if expected.is_empty() => Self::Failed { sentence },
+            Verdict::Fail(sentence) => {
+                let met = expected
+                    .iter()
+                    .find(|entry| sentence.contains(&entry.symptom));
+                match met.map(|entry| entry.reason.clone()) {
+                    Some(reason) => Self::ExpectedFailure { sentence, reason },
+                    None => Self::FailedOtherwise {
+                        sentence,
+                        expected: symptoms(),
+                    },
+                }
+            }
+        }
+    }
+
+    /// Whether it makes the run fail.
+    pub(crate) fn is_unexpected(&self) -> bool {
+        !matches!(self, Self::Passed | Self::ExpectedFailure { .. })
+    }
+
+    /// What to say of it where it is unexpected, the sentence of the peer last.
+    pub(crate) fn explain(&self) -> String {
+        let quote = |symptoms: &[String]| {
+            let quoted: Vec<_> = symptoms.iter().map(|text| format!("“{text}”")).collect();
+            quoted.join(" or ")
+        };
+        match self {
+            Self::Passed => "passed".to_owned(),
+            Self::ExpectedFailure { sentence, .. } => format!("failed as expected: {sentence}"),
+            Self::Failed { sentence } => format!("FAILED: {sentence}"),
+            Self::FailedOtherwise { sentence, expected } => format!(
+                "failed otherwise than expected, without {}: {sentence}",
+                quote(expected)
+            ),
+            Self::SurprisePass { expected } => {
+                format!("passed, and was expected to fail with {}", quote(expected))
+            }
+        }
+    }
+}
+
+/// What two processes said and did, before anybody has judged it.
+#[derive(Debug, Default)]
+pub(crate) struct Ran {
+    pub(crate) verdicts: BTreeMap<String, Verdict>,
+    /// How it ended, with last words: the reason why a case has no verdict.
+    pub(crate) ending: String,
+    /// What was wrong beside the cases.
+    pub(crate) trouble: Option<String>,
+    pub(crate) seconds: f64,
+}
+
+/// All that came of a pair.
+#[derive(Debug, Serialize)]
+pub(crate) struct PairOutcome {
+    #[serde(flatten)]
+    pub(crate) pair: Pair,
+    pub(crate) seconds: f64,
+    /// What was wrong beside the cases, which is never expected.
+    pub(crate) trouble: Option<String>,
+    pub(crate) cases: Vec<CaseOutcome>,
+}
+
+/// What came of one case.
+#[derive(Debug, Serialize)]
+pub(crate) struct CaseOutcome {
+    pub(crate) case: String,
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+}
+
+/// How many cases came to what.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub(crate) struct Counts {
+    pub(crate) passed: usize,
+    pub(crate) expected_failures: usize,
+    pub(crate) unexpected: usize,
+}
+
+impl PairOutcome {
+    /// Measures what came of a pair against what is expected of it.
+    pub(crate) fn of(
+        pair: Pair,
+        cases: &[String],
+        mut ran: Ran,
+        expectations: &Expectations,
+    ) -> Self {
+        let judge = |case: &String| {
+            let missing = || Verdict::Fail(format!("not reported: {}", ran.ending));
+            let verdict = ran.verdicts.remove(case).unwrap_or_else(missing);
+            CaseOutcome {
+                case: case.clone(),
+                outcome: Outcome::of(verdict, &expectations.of(&pair, case)),
+            }
+        };
+        let cases = cases.iter().map(judge).collect();
+        Self {
+            pair,
+            seconds: ran.seconds,
+            trouble: ran.trouble,
+            cases,
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts {
+            unexpected: usize::from(self.trouble.is_some()),
+            ..Counts::default()
+        };
+        for case in &self.cases {
+            match case.outcome {
+                Outcome::Passed => counts.passed += 1,
+                Outcome::ExpectedFailure { .. } => counts.expected_failures += 1,
+                _ => counts.unexpected += 1,
+            }
+        }
+        counts
+    }
+
+    /// What makes the run fail, a line each.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let cases = self.cases.iter();
+        let unexpected = cases.filter(|case| case.outcome.is_unexpected());
+        let lines = unexpected.map(|case| format!("{}: {}", case.case, case.outcome.explain()));
+        lines.chain(self.trouble.clone()).collect()
+    }
+}
+
+impl Counts {
+    /// The sum of several.
+    pub(crate) fn sum(all: impl IntoIterator<Item = Self>) -> Self {
+        all.into_iter().fold(Self::default(), |sum, each| Self {
+            passed: sum.passed + each.passed,
+            expected_failures: sum.expected_failures + each.expected_failures,
+            unexpected: sum.unexpected + each.unexpected,
+        })
+    }
+
+    /// In words, without what there is none of.
+    pub(crate) fn describe(self) -> String {
+        let parts = [
+            (self.passed, "passed"),
+            (self.expected_failures, "failed as expected"),
+            (self.unexpected, "UNEXPECTED"),
+        ];
+        let parts = parts
+            .iter()
+            .filter(|(count, what)| *count > 0 || *what == "passed");
+        let parts: Vec<_> = parts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        parts.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counts, Outcome, PairOutcome, Ran, Verdict};
+    use crate::expected::{Expectations, ExpectedFailure, Pattern, Star};
+    use crate::matrix::pairs;
+
+    fn entry(symptom: &str) -> ExpectedFailure {
+        ExpectedFailure {
+            caller: Pattern::Any(Star::Star),
+            handler: Pattern::Any(Star::Star),
+            direction: Pattern::Any(Star::Star),
+            revision: Pattern::Any(Star::Star),
+            case: "unary".to_owned(),
+            symptom: symptom.to_owned(),
+            reason: format!("because of {symptom}"),
+        }
+    }
+
+    fn fail(sentence: &str) -> Verdict {
+        Verdict::Fail(sentence.to_owned())
+    }
+
+    #[test]
+    fn without_expectations_a_verdict_is_taken_as_it_is() {
+        assert_eq!(Outcome::of(Verdict::Pass, &[]), Outcome::Passed);
+        let failed = Outcome::of(fail("no"), &[]);
+        assert!(failed.is_unexpected());
+        assert_eq!(failed.explain(), "FAILED: no");
+    }
+
+    #[test]
+    fn a_failure_is_expected_only_with_its_symptom() {
+        let (first, second) = (entry("got nothing"), entry("got UNKNOWN"));
+        let expected = [&first, &second];
+        let met = Outcome::of(fail("expected OK, got UNKNOWN"), &expected);
+        let Outcome::ExpectedFailure { reason, .. } = &met else {
+            panic!("{met:?}");
+        };
+        assert_eq!(reason, "because of got UNKNOWN");
+        assert!(!met.is_unexpected());
+
+        let other = Outcome::of(fail("expected OK, got ABORTED"), &expected);
+        assert!(other.is_unexpected());
+        assert_eq!(
+            other.explain(),
+            "failed otherwise than expected, without “got nothing” or “got UNKNOWN”: \
+             expected OK, got ABORTED"
+        );
+    }
+
+    #[test]
+    fn a_pass_where_a_failure_is_expected_is_a_surprise() {
+        let expected = entry("got nothing");
+        let outcome = Outcome::of(Verdict::Pass, &[&expected]);
+        assert!(outcome.is_unexpected());
+        assert!(outcome.explain().starts_with("passed, and was expected"));
+    }
+
+    #[test]
+    fn counts_are_described_without_what_there_is_none_of() {
+        let one = Counts {
+            passed: 3,
+            expected_failures: 0,
+            unexpected: 1,
+        };
+        let sum = Counts::sum([one, one]);
+        assert_eq!(sum.describe(), "6 passed, 2 UNEXPECTED");
+        assert_eq!(Counts::default().describe(), "0 passed");
+    }
+
+    #[test]
+    fn cases_without_a_verdict_have_failed_as_the_processes_ended() {
+        let cases = ["unary", "echo"].map(str::to_owned);
+        let ran = Ran {
+            verdicts: [("unary".to_owned(), Verdict::Pass)].into(),
+            ending: "the caller crashed".to_owned(),
+            trouble: Some("the handler crashed".to_owned()),
+            seconds: 1.0,
+        };
+        let outcome = PairOutcome::of(pairs()[0], &cases, ran, &Expectations::default());
+        assert_eq!(
+            outcome.complaints(),
+            [
+                "echo: FAILED: not reported: the caller crashed",
+                "the handler crashed"
+            ]
+        );
+        assert_eq!(outcome.counts().describe(), "1 passed, 2 UNEXPECTED");
+    }
+}

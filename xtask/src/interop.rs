@@ -1,0 +1,29 @@
+//! `cargo xtask interop`: builds the program that runs the matrix, and runs it.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::ctrl_c::{CtrlC, exit_code};
+use crate::run::cargo;
+
+/// Run the tests with the Go and Python implementations of the protocol.
+#[derive(clap::Args)]
+// The program has the options, and the help for them.
+#[command(disable_help_flag = true)]
+pub(crate) struct Args {
+    /// See `cargo xtask interop --help`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--package", "xtask"]);
+    command.args(["--features", "interop", "--bin", "xtask-interop", "--"]);
+    command.args(&args.args);
+    // A Ctrl-C is the program's to handle, which then has something to end.
+    let _ctrl_c = CtrlC::watch()?;
+    let status = command.status().context("cannot run cargo")?;
+    Ok(exit_code(status).into())
+}

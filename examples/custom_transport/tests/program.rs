@@ -19,7 +19,7 @@ fn runs_to_the_end(args: &[&str], socket: &str) {
             "Calls at once: 100, every answer for the call that asked",
             "Expected error: Unimplemented: there is no /example.Echo/Shout here",
             "Closing the tunnel: the tunnel was drained",
-            "The far end: the peer closed the tunnel",
+            "The far end: the peer drained the tunnel",
             "✓ All calls completed, without tonic",
         ],
     );

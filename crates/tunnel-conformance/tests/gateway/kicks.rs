@@ -4,12 +4,13 @@ use std::time::SystemTime;
 
 use futures::future::join_all;
 use tonic::{Code, Status};
+use tunnel_client::{ForwardTunnel, TunnelError};
 use tunnel_conformance::client::run;
 use tunnel_conformance::metadata::every_byte;
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::{Kind, Outcome, Probe};
 use tunnel_core::{Code as WireCode, Config, ConnectionError, EndReason};
-use tunnel_server::{Direction, Stats, TunnelServiceHandler};
+use tunnel_server::{Direction, Stats, TunnelHandle, TunnelServiceHandler};
 
 use crate::support::by_hand;
 use crate::support::by_hand::peer::Heard;
@@ -119,6 +120,26 @@ async fn the_reason_is_the_status_of_the_outer_call() {
             };
             assert_eq!(status.code(), if ok { Code::Ok } else { Code::Aborted });
             no_tunnels(handler).await;
+        }
+    })
+    .await;
+}
+
+/// The answer and the end come in one breath, and the end says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_kicked_as_the_tunnel_opens_sees_why() {
+    guarded(async {
+        let kick = |tunnel: &TunnelHandle| tunnel.close(Status::permission_denied("not you"));
+        let gateway = Gateway::start_with(|builder| builder.on_open(kick)).await;
+        for _ in 0..50 {
+            let forward = ForwardTunnel::new(gateway.connect().await).open().await;
+            let Err(TunnelError::Ended(reason)) = forward else {
+                panic!("it was kicked, and not {forward:?}");
+            };
+            assert_eq!(status_of(reason).message, "not you");
+            let dial = Dial::new(&Probe::default());
+            let device = dial.dial(gateway.connect().await).await.expect("accepted");
+            assert_eq!(status_of(device.gone().await).message, "not you");
         }
     })
     .await;

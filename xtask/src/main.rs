@@ -3,9 +3,11 @@
 //! Each subcommand has a file of its own. How programs are run is the library's
 //! matter; [`pair`] runs a server and its client with it.
 
+mod bench;
 mod codegen;
 mod core_tree;
 mod examples;
+mod fuzz;
 mod interop;
 mod lint;
 mod pair;
@@ -31,6 +33,8 @@ enum Task {
     RunExample(run_example::Args),
     Test(test::Args),
     Interop(interop::Args),
+    Bench(bench::Args),
+    Fuzz(fuzz::Args),
     /// Check format, clippy, documentation and dependency trees.
     Lint,
     Codegen(codegen::Args),
@@ -54,6 +58,8 @@ fn dispatch(task: Option<Task>) -> Result<ExitCode> {
         Some(Task::RunExample(args)) => return run_example::run(&args),
         Some(Task::Test(args)) => test::run(&args)?,
         Some(Task::Interop(args)) => return interop::run(&args),
+        Some(Task::Bench(args)) => return bench::run(&args),
+        Some(Task::Fuzz(args)) => fuzz::run(&args)?,
         Some(Task::Lint) => lint::run()?,
         Some(Task::Codegen(args)) => return codegen::run(&args),
         Some(Task::CoreTree) => core_tree::run()?,

@@ -21,4 +21,5 @@ generate() { # generate <proto root> <file> <package>
 
 generate "$peers/proto" interop.proto interoppb
 generate "$repository/proto" test/echo.proto echopb
+generate "$repository/crates/tunnel-bench/proto" bench.proto benchpb
 gofmt -l "$peers/go"

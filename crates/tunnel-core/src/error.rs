@@ -391,6 +391,9 @@ pub enum WriteError {
     /// More was written than the message declared.
     #[error("more bytes than the message declared")]
     ExcessData,
+    /// A message of a body is compressed; the frames of a tunnel have no place to say so.
+    #[error("a compressed message cannot be sent through a tunnel")]
+    Compressed,
     /// The metadata is larger than the limit.
     #[error("metadata of {size} bytes, the limit is {limit}")]
     MetadataSize {

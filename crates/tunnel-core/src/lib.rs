@@ -30,8 +30,8 @@ mod timer;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
 pub use connection::{
-    Connection, DRAIN_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, Offer, Read,
-    RecvStream, SendStream,
+    BodyRead, Connection, DRAIN_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY,
+    Offer, Read, RecvStream, SendStream,
 };
 pub use error::{
     ConnectionError, EndReason, Initiator, Limit, OpenError, StreamError, StreamFault, WriteError,

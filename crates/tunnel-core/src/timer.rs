@@ -59,6 +59,9 @@ impl Timers {
 
     /// The earliest time at which something is due.
     pub(crate) fn next(&self) -> Option<Instant> {
+        if self.slots == [None; Timer::ALL.len()] && self.deadlines.is_empty() {
+            return None;
+        }
         let deadline = self.deadlines.first().map(|&(at, _)| at);
         self.slots.iter().copied().flatten().chain(deadline).min()
     }

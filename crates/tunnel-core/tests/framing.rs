@@ -9,7 +9,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tunnel_core::frame::codec::{DecodeError, decode, encode};
-use tunnel_core::frame::framing::{Deframer, FrameError, FrameWriter, FramingError, PREFIX_LEN};
+use tunnel_core::frame::framing::{
+    Deframer, FrameError, FrameWriter, FramingError, PREFIX_LEN, SMALL_FRAME,
+};
 use tunnel_core::{Frame, FrameKindRef, FrameRef, FrameSink, Side};
 
 fn encoded(from: Side, frame: &Frame) -> Bytes {
@@ -236,4 +238,102 @@ fn the_writer_leaves_nothing_of_a_frame_that_its_side_cannot_send() {
         assert_eq!(counted.expect("no panic"), 0);
     }
     assert_eq!(buf, "before");
+}
+
+#[test]
+fn chunks_are_let_go_as_soon_as_they_are_used_up() {
+    let body = [7; 3000];
+    let stream = framed(&body);
+    let mut deframer = Deframer::new(usize::MAX);
+    let (first, second) = stream.split_at(1000);
+    let (first, second) = (Bytes::from(first.to_vec()), Bytes::from(second.to_vec()));
+
+    deframer.push(first.clone());
+    assert_eq!(deframer.next(), Ok(None));
+    assert!(first.is_unique());
+    deframer.push(second.clone());
+    let frame = deframer.next();
+    assert!(second.is_unique());
+    assert_eq!(frame, Ok(Some(Bytes::copy_from_slice(&body))));
+}
+
+/// Whether a frame of this size, the first of its chunk, is copied out of
+/// it.
+fn is_copied(frame: usize, chunk: usize) -> bool {
+    let mut bytes = framed(&vec![7; frame]);
+    bytes.resize(chunk, 0);
+    let chunk = Bytes::from(bytes);
+    let inside = chunk.as_ptr_range();
+    let mut deframer = Deframer::new(usize::MAX);
+    deframer.push(chunk.clone());
+    let frame = deframer.next().expect("a frame").expect("a frame");
+    assert!(frame.iter().all(|byte| *byte == 7));
+    !inside.contains(&frame.as_ptr())
+}
+
+#[test]
+fn a_frame_is_copied_when_it_would_pin_more_than_six_times_its_size() {
+    let kb = 1024;
+    assert!(!is_copied(16 * kb, 16 * kb + PREFIX_LEN));
+    assert!(!is_copied(16 * kb, 96 * kb));
+    assert!(is_copied(16 * kb - 1, 96 * kb));
+    assert!(is_copied(16 * kb, 96 * kb + 1));
+    assert!(is_copied(16 * kb, 1024 * kb));
+    // Small ones are copied by whoever holds on to them.
+    assert!(is_copied(SMALL_FRAME, 64 * kb));
+    assert!(!is_copied(SMALL_FRAME - 1, 64 * kb));
+    assert!(!is_copied(1, 64 * kb));
+}
+
+#[test]
+fn the_last_frame_of_a_chunk_counts_as_pinning_the_whole_chunk() {
+    let chunk = Bytes::from([framed(&[1; 100_000]), framed(&[2; 5000])].concat());
+    let mut deframer = Deframer::new(usize::MAX);
+    deframer.push(chunk.clone());
+    let first = deframer.next().expect("a frame").expect("a frame");
+    let second = deframer.next().expect("a frame").expect("a frame");
+    assert!(!first.is_unique());
+    assert!(second.is_unique());
+    assert_eq!(second, vec![2; 5000]);
+}
+
+#[test]
+fn an_empty_chunk_changes_nothing() {
+    let body = Bytes::from(vec![7; 2000]);
+    let mut deframer = Deframer::new(usize::MAX);
+    let prefix = Bytes::from(framed(&body)).split_to(PREFIX_LEN);
+    for chunk in [Bytes::new(), prefix, Bytes::new()] {
+        deframer.push(chunk);
+        assert_eq!(deframer.next(), Ok(None));
+    }
+    deframer.push(Bytes::new());
+    deframer.push(body.clone());
+    let frame = deframer.next().expect("a frame").expect("a frame");
+    assert_eq!(frame.as_ptr(), body.as_ptr());
+}
+
+#[test]
+fn an_empty_frame_pins_nothing() {
+    let chunk = Bytes::from(framed(&[]));
+    let mut deframer = Deframer::new(0);
+    deframer.push(chunk.clone());
+    let frame = deframer.next();
+    assert_eq!(frame, Ok(Some(Bytes::new())));
+    assert!(chunk.is_unique());
+}
+
+#[test]
+fn nothing_is_held_after_an_error() {
+    let chunk = Bytes::from([&framed(&[7; 10])[..], &[9; 100]].concat());
+    let mut deframer = Deframer::new(9);
+    deframer.push(chunk.clone());
+    deframer.push(chunk.clone());
+    let error = FramingError::FrameTooLarge { size: 10, limit: 9 };
+    for _ in 0..2 {
+        assert_eq!(deframer.next(), Err(error));
+        assert_eq!(deframer.buffered(), 0);
+        assert!(!deframer.is_mid_frame());
+        assert!(chunk.is_unique());
+        deframer.push(chunk.clone());
+    }
 }

@@ -25,6 +25,7 @@ pub struct TunnelServiceHandlerBuilder<L = Identity> {
     routes: Routes,
     layer: L,
     config: Config,
+    inline: bool,
     policy: Policy,
 }
 
@@ -34,6 +35,7 @@ impl TunnelServiceHandlerBuilder {
             routes: Routes::default(),
             layer: Identity::new(),
             config: Config::default(),
+            inline: false,
             policy: Policy::default(),
         }
     }
@@ -77,6 +79,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
             routes: self.routes,
             layer: Stack::new(layer, self.layer),
             config: self.config,
+            inline: self.inline,
             policy: self.policy,
         }
     }
@@ -84,6 +87,18 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     /// Sets windows, limits and timeouts of the tunnels. Default: [`Config::default`].
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Whether each call is polled once by its tunnel's own task before it gets a task of its own.
+    /// Default: false.
+    ///
+    /// A handler that answers without waiting then costs no task: small calls get faster (see the
+    /// benchmark). The risk: a handler that computes for long, or blocks, before its first `await`
+    /// holds up every call of its tunnel meanwhile, cancels and deadlines included. A panic is
+    /// caught as ever.
+    pub fn poll_handlers_inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
         self
     }
 
@@ -176,6 +191,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         B::Error: Into<BoxError>,
     {
         let service = CallService::new(self.layer.layer(self.routes.prepare()));
+        let service = service.poll_inline(self.inline);
         TunnelServiceHandler::new(service, self.config, self.policy)
     }
 }

@@ -114,7 +114,7 @@ impl Driver {
     fn serve(&self, opened: Vec<Opened>) {
         for call in opened {
             match &self.server {
-                Some(server) => server.spawn(&self.shared, call),
+                Some(server) => server.serve(&self.shared, call),
                 None => debug_assert!(false, "only a handler is told of calls"),
             }
         }

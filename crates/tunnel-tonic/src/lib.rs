@@ -21,6 +21,7 @@ mod driver;
 mod error;
 mod handler;
 mod headers;
+mod ids;
 mod info;
 mod message;
 mod outbound;

@@ -5,19 +5,12 @@
 //! [`Splitter`] takes bodies apart into a stream; [`Gatherer`] puts a stream's messages
 //! together as a body.
 
-use std::collections::VecDeque;
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tonic::Status;
-use tunnel_core::{Chunk, Read, RecvStream, SendStream, WriteError};
-
-const PREFIX_LEN: usize = 5;
+use tunnel_core::{BodyRead, Read, RecvStream, SendStream, WriteError};
 
 /// How many bytes one poll of a body gathers.
 const GATHER: usize = 32 << 10;
-
-/// Pieces from this size on are handed on as they are instead of being gathered by copying.
-const AS_IS: usize = 4 << 10;
 
 /// Why a body could not be put on a stream.
 #[derive(Debug)]
@@ -32,74 +25,44 @@ impl From<WriteError> for SplitError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Gone | WriteError::Finished => Self::Gone,
+            WriteError::Compressed => Self::Malformed(compressed()),
             other => Self::Malformed(Status::internal(other.to_string())),
         }
     }
 }
 
 /// Takes a body apart.
-#[derive(Debug, Default)]
+///
+/// The stream does it; this remembers how it stands when the stream may have gone.
+#[derive(Debug)]
 pub(crate) struct Splitter {
-    prefix: [u8; PREFIX_LEN],
-    have: usize,
-    /// How many bytes of the message at hand are still to come.
-    left: usize,
+    whole: bool,
+}
+
+impl Default for Splitter {
+    fn default() -> Self {
+        Self { whole: true }
+    }
 }
 
 impl Splitter {
     /// Puts one data frame of a body on a stream.
     pub(crate) fn feed(
         &mut self,
-        mut data: Bytes,
+        data: Bytes,
         stream: &mut SendStream<'_>,
     ) -> Result<(), SplitError> {
-        while !data.is_empty() {
-            if self.left > 0 {
-                let part = data.split_to(self.left.min(data.len()));
-                self.left -= part.len();
-                stream.write(part)?;
-            } else if let Some(size) = self.read_prefix(&mut data)? {
-                self.begin(size, &mut data, stream)?;
-            }
+        if data.is_empty() {
+            return Ok(());
         }
+        stream.body(data)?;
+        self.whole = stream.is_whole();
         Ok(())
-    }
-
-    fn begin(
-        &mut self,
-        size: u32,
-        data: &mut Bytes,
-        stream: &mut SendStream<'_>,
-    ) -> Result<(), SplitError> {
-        let len = size as usize;
-        if data.len() >= len {
-            stream.message(data.split_to(len))?;
-        } else {
-            stream.begin_message(size)?;
-            self.left = len;
-        }
-        Ok(())
-    }
-
-    fn read_prefix(&mut self, data: &mut Bytes) -> Result<Option<u32>, SplitError> {
-        let take = (PREFIX_LEN - self.have).min(data.len());
-        let part = data.split_to(take);
-        self.prefix[self.have..self.have + take].copy_from_slice(&part);
-        self.have += take;
-        if self.have < PREFIX_LEN {
-            return Ok(None);
-        }
-        self.have = 0;
-        let [flag, a, b, c, d] = self.prefix;
-        if flag != 0 {
-            return Err(SplitError::Malformed(compressed()));
-        }
-        Ok(Some(u32::from_be_bytes([a, b, c, d])))
     }
 
     /// Whether the body may end here.
     pub(crate) fn is_whole(&self) -> bool {
-        self.have == 0 && self.left == 0
+        self.whole
     }
 }
 
@@ -125,62 +88,30 @@ pub(crate) enum Gathered {
 /// Puts a body together.
 #[derive(Debug, Default)]
 pub(crate) struct Gatherer {
-    buf: BytesMut,
-    /// What was gathered and waits to be handed on.
-    ready: VecDeque<Gathered>,
+    /// What was read and waits to be handed on, in this order.
+    slice: Option<Bytes>,
+    end: Option<Read>,
 }
 
 impl Gatherer {
     /// What is left from the last [`read`](Self::read). To be asked first: it needs no lock.
     pub(crate) fn next_ready(&mut self) -> Option<Gathered> {
-        self.ready.pop_front()
+        if let Some(slice) = self.slice.take() {
+            return Some(Gathered::Data(slice));
+        }
+        self.end.take().map(Gathered::End)
     }
 
     /// Reads on from a stream. To be called when nothing is ready.
     pub(crate) fn read(&mut self, stream: &mut RecvStream<'_>) -> Gathered {
-        loop {
-            match stream.read() {
-                Read::Data(chunk) => {
-                    self.gather(chunk);
-                    if !self.ready.is_empty() || self.buf.len() >= GATHER {
-                        break;
-                    }
-                }
-                Read::Pending if self.buf.is_empty() => return Gathered::Pending,
-                Read::Pending => break,
-                end if self.buf.is_empty() => return Gathered::End(end),
-                end => {
-                    let data = self.flush();
-                    self.ready.push_back(Gathered::End(end));
-                    return data;
-                }
-            }
+        let mut buf = BytesMut::new();
+        let BodyRead { slice, then, .. } = stream.body(GATHER, &mut buf);
+        self.slice = slice;
+        self.end = then.filter(|then| *then != Read::Pending);
+        if !buf.is_empty() {
+            return Gathered::Data(buf.freeze());
         }
-        match self.ready.pop_front() {
-            Some(first) => first,
-            None => self.flush(),
-        }
-    }
-
-    fn gather(&mut self, chunk: Chunk) {
-        if let Some(size) = chunk.begins {
-            self.buf.reserve(PREFIX_LEN + chunk.data.len().min(AS_IS));
-            self.buf.put_u8(0);
-            self.buf.put_u32(size);
-        }
-        if chunk.data.len() < AS_IS {
-            self.buf.extend_from_slice(&chunk.data);
-            return;
-        }
-        if !self.buf.is_empty() {
-            let before = self.flush();
-            self.ready.push_back(before);
-        }
-        self.ready.push_back(Gathered::Data(chunk.data));
-    }
-
-    fn flush(&mut self) -> Gathered {
-        Gathered::Data(self.buf.split().freeze())
+        self.next_ready().unwrap_or(Gathered::Pending)
     }
 }
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tonic::Status;
+use tunnel_core::frame::MAX_CHUNK_SIZE;
 use tunnel_core::frame::framing::FrameWriter;
 use tunnel_core::{ConnectionError, EndReason, Side};
 
@@ -18,6 +19,9 @@ use crate::shared::{Shared, now};
 /// How many bytes one poll yields, about. HTTP/2 buffers what it was given, out of reach of
 /// the scheduler, so this is also how long an urgent frame waits behind the rest.
 const BATCH: usize = 64 << 10;
+
+/// By how much a batch may exceed that: its last frame is written whole.
+const OVERSHOOT: usize = MAX_CHUNK_SIZE + 64;
 
 /// Which end of the outer call this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +43,6 @@ pub struct Outbound {
     shared: Arc<Shared>,
     role: NetworkRole,
     side: Side,
-    buf: BytesMut,
     done: bool,
 }
 
@@ -49,7 +52,6 @@ impl Outbound {
             shared,
             role,
             side,
-            buf: BytesMut::new(),
             done: false,
         }
     }
@@ -91,8 +93,15 @@ impl Body for Outbound {
         if this.done {
             return Poll::Ready(None);
         }
-        let mut writer = FrameWriter::new(this.side, &mut this.buf);
+        // A buffer of its own for each batch: nothing is kept for an idle tunnel, and what is made
+        // for the batch at hand need not be copied while it grows.
+        let mut buf = BytesMut::new();
+        let side = this.side;
         let ended = this.shared.with(|state| {
+            if state.conn.wants_transmit() {
+                buf.reserve(state.conn.transmit_hint().min(BATCH + OVERSHOOT));
+            }
+            let mut writer = FrameWriter::new(side, &mut buf);
             let written = state.conn.transmit(now(), BATCH, &mut writer);
             if written > 0 {
                 return None;
@@ -103,8 +112,8 @@ impl Body for Outbound {
             }
             ended
         });
-        if !this.buf.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(this.buf.split().freeze()))));
+        if !buf.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(buf.freeze()))));
         }
         match ended {
             Some(reason) => {

@@ -3,19 +3,28 @@
 //! One mutex guards both. The rule that keeps it harmless: **no user code runs under the
 //! lock** — no poll, no drop, no wake, no callback. A locked operation returns the wakers it
 //! owes ([`Actions`]), and [`Shared::with`] wakes them after the lock is gone.
+//!
+//! A unary call takes the lock seven times, both ends together and the tunnel's own tasks apart:
+//! to open and look for the response, to find its headers, its body and its end, to let go; to
+//! read the request, to let go of it, to answer and let go. Letting go by itself owes nothing and
+//! so costs some 100 instructions instead of 400. With two locks more, and wakers in vectors, what
+//! is owed took 2,300 instructions of each call to find; now it takes 900.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
+use smallvec::SmallVec;
 use tokio::sync::watch;
 use tunnel_core::{
     Config, Connection, ConnectionError, EndReason, Event, Metadata, Side, Stats, StreamError,
     StreamId,
 };
 
+use crate::ids::IdKeys;
 use crate::info::TunnelInfo;
 
 /// The time by the runtime's clock: the one that its timers go by, also where a test has
@@ -71,7 +80,7 @@ pub(crate) struct Slot {
     writer: Option<Waker>,
     /// Handler: why the call is over, if it ended otherwise than by its own close. Caller: the
     /// local failure of its request body.
-    pub(crate) failed: Option<Failure>,
+    pub(crate) failed: Option<Box<Failure>>,
     /// Handler: nobody serves the call any more, so nothing comes that was not there yet.
     pub(crate) unserved: bool,
     holders: u8,
@@ -83,14 +92,14 @@ pub(crate) enum Failure {
     /// The state machine says so.
     Stream(StreamError),
     /// The local request body says so.
-    Body(Box<tonic::Status>),
+    Body(tonic::Status),
 }
 
 impl Failure {
     pub(crate) fn into_status(self) -> tonic::Status {
         match self {
             Self::Stream(error) => crate::status::from_stream_error(error),
-            Self::Body(status) => *status,
+            Self::Body(status) => status,
         }
     }
 }
@@ -107,7 +116,7 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) conn: Connection,
-    slots: HashMap<StreamId, Slot>,
+    slots: HashMap<StreamId, Slot, IdKeys>,
     outbound: Option<Waker>,
     /// Network client: the transport let go of what this end sends. Why, the driver learns
     /// from what it receives.
@@ -119,18 +128,21 @@ pub(crate) struct State {
     /// Whether those who wait for the tunnel's life were told that it drains.
     told_draining: bool,
     /// Wakers that were replaced: dropped after the lock is gone.
-    replaced: Vec<Waker>,
-    /// Wakers owed for something that is no event of the state machine.
-    owed: Vec<Waker>,
+    replaced: Wakers,
+    /// Wakers owed, to be woken after the lock is gone.
+    owed: Wakers,
 }
+
+/// A lock owes one waker, or none; only the driver's owes more.
+type Wakers = SmallVec<[Waker; 2]>;
 
 /// What is owed when the lock is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
-    wake: Vec<Waker>,
+    wake: Wakers,
     wake_outbound: Option<Waker>,
     wake_driver: Option<Waker>,
-    replaced: Vec<Waker>,
+    replaced: Wakers,
     life: Option<Life>,
     opened: Vec<Opened>,
 }
@@ -160,15 +172,15 @@ impl Shared {
         Arc::new(Self {
             state: Mutex::new(State {
                 conn: Connection::new(side, config),
-                slots: HashMap::new(),
+                slots: HashMap::default(),
                 outbound: None,
                 outbound_lost: false,
                 driver: None,
                 driver_timeout: None,
                 driver_paused: false,
                 told_draining: false,
-                replaced: Vec::new(),
-                owed: Vec::new(),
+                replaced: Wakers::new(),
+                owed: Wakers::new(),
             }),
             life: watch::Sender::new(Life::Opening),
             observer: OnceLock::new(),
@@ -184,7 +196,10 @@ impl Shared {
 
     /// Does something to the state, then what is owed for it.
     pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
-        self.with_opened(operation).0
+        let mut actions = Actions::default();
+        let result = self.locked(operation, &mut actions);
+        self.act(&mut actions);
+        result
     }
 
     /// The same for the driver: also returns the calls that have come.
@@ -192,30 +207,41 @@ impl Shared {
         &self,
         operation: impl FnOnce(&mut State) -> T,
     ) -> (T, Vec<Opened>) {
-        let (result, actions) = {
-            let mut state = self.lock();
-            let result = operation(&mut state);
-            let actions = state.settle();
-            (result, actions)
-        };
-        (result, self.act(actions))
+        let mut actions = Actions::default();
+        let result = self.locked(operation, &mut actions);
+        self.act(&mut actions);
+        (result, actions.opened)
     }
 
-    fn act(&self, actions: Actions) -> Vec<Opened> {
-        if let Some(life) = actions.life {
+    #[inline]
+    fn locked<T>(&self, operation: impl FnOnce(&mut State) -> T, actions: &mut Actions) -> T {
+        let mut state = self.lock();
+        let result = operation(&mut state);
+        state.settle(actions);
+        result
+    }
+
+    /// Lets go of a call. The state machine has no part in it, so nothing is owed.
+    pub(crate) fn release(&self, id: StreamId) {
+        let slot = self.lock().release(id);
+        // Without the lock.
+        drop(slot);
+    }
+
+    fn act(&self, actions: &mut Actions) {
+        if let Some(life) = actions.life.take() {
             self.set_life(life);
         }
-        for waker in actions.wake {
+        for waker in actions.wake.drain(..) {
             waker.wake();
         }
-        if let Some(waker) = actions.wake_outbound {
+        if let Some(waker) = actions.wake_outbound.take() {
             waker.wake();
         }
-        if let Some(waker) = actions.wake_driver {
+        if let Some(waker) = actions.wake_driver.take() {
             waker.wake();
         }
-        drop(actions.replaced);
-        actions.opened
+        // `replaced` is dropped with the actions.
     }
 
     /// Moves on, never back, and has the observer look.
@@ -283,26 +309,28 @@ impl Shared {
 
 impl State {
     /// Drains the state machine's events into what is owed.
-    fn settle(&mut self) -> Actions {
-        let mut actions = Actions {
-            replaced: std::mem::take(&mut self.replaced),
-            wake: std::mem::take(&mut self.owed),
-            ..Actions::default()
-        };
+    fn settle(&mut self, actions: &mut Actions) {
         while let Some(event) = self.conn.poll_event() {
-            self.on_event(event, &mut actions);
+            self.on_event(event, actions);
+        }
+        if !self.owed.is_empty() {
+            actions.wake = std::mem::take(&mut self.owed);
+        }
+        if !self.replaced.is_empty() {
+            actions.replaced = std::mem::take(&mut self.replaced);
         }
         if self.conn.is_draining() && !self.told_draining && self.conn.is_ready() {
             self.told_draining = true;
             actions.life = Some(Life::Draining);
         }
-        if self.conn.wants_transmit() || self.conn.end_reason().is_some() {
+        if self.outbound.is_some()
+            && (self.conn.wants_transmit() || self.conn.end_reason().is_some())
+        {
             actions.wake_outbound = self.outbound.take();
         }
-        if self.driver_is_needed() {
+        if self.driver.is_some() && self.driver_is_needed() {
             actions.wake_driver = self.driver.take();
         }
-        actions
     }
 
     fn driver_is_needed(&self) -> bool {
@@ -317,13 +345,11 @@ impl State {
 
     fn on_event(&mut self, event: Event, actions: &mut Actions) {
         match event {
-            Event::Readable(id) => {
-                let waker = self.slots.get_mut(&id).and_then(|s| s.reader.take());
-                actions.wake.extend(waker);
-            }
+            Event::Readable(id) => self.wake_reader(id),
             Event::Writable(id) => {
-                let waker = self.slots.get_mut(&id).and_then(|s| s.writer.take());
-                actions.wake.extend(waker);
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    owe(slot.writer.take(), &mut self.owed);
+                }
             }
             Event::Opened {
                 id,
@@ -352,9 +378,9 @@ impl State {
             actions.opened.remove(at);
             self.slots.remove(&id);
         } else if let Some(slot) = self.slots.get_mut(&id) {
-            slot.failed = Some(Failure::Stream(error));
-            actions.wake.extend(slot.reader.take());
-            actions.wake.extend(slot.writer.take());
+            slot.failed = Some(Box::new(Failure::Stream(error)));
+            owe(slot.reader.take(), &mut self.owed);
+            owe(slot.writer.take(), &mut self.owed);
         }
     }
 
@@ -366,20 +392,22 @@ impl State {
     /// One holder lets go. The last one gets what was kept, to be dropped without the lock.
     #[must_use = "to be dropped without the lock"]
     pub(crate) fn release(&mut self, id: StreamId) -> Option<Slot> {
-        let slot = self.slots.get_mut(&id)?;
-        slot.holders = slot.holders.saturating_sub(1);
-        match slot.holders {
-            0 => self.slots.remove(&id),
-            _ => None,
-        }
+        let Entry::Occupied(mut slot) = self.slots.entry(id) else {
+            return None;
+        };
+        let holders = slot.get().holders.saturating_sub(1);
+        slot.get_mut().holders = holders;
+        (holders == 0).then(|| slot.remove())
     }
 
-    /// Handler: nobody serves a call any more. Tells its request body, which may live on.
-    pub(crate) fn set_unserved(&mut self, id: StreamId) {
-        if let Some(slot) = self.slots.get_mut(&id) {
-            slot.unserved = true;
-            self.owed.extend(slot.reader.take());
-        }
+    /// Handler: nobody serves a call any more, and whoever did lets go. Tells its request body,
+    /// which may live on.
+    #[must_use = "to be dropped without the lock"]
+    pub(crate) fn leave(&mut self, id: StreamId) -> Option<Slot> {
+        let slot = self.slots.get_mut(&id)?;
+        slot.unserved = true;
+        owe(slot.reader.take(), &mut self.owed);
+        self.release(id)
     }
 
     pub(crate) fn slot(&mut self, id: StreamId) -> Option<&mut Slot> {
@@ -388,8 +416,9 @@ impl State {
 
     /// Has the reader of a stream look again.
     pub(crate) fn wake_reader(&mut self, id: StreamId) {
-        let waker = self.slots.get_mut(&id).and_then(|s| s.reader.take());
-        self.owed.extend(waker);
+        if let Some(slot) = self.slots.get_mut(&id) {
+            owe(slot.reader.take(), &mut self.owed);
+        }
     }
 
     /// Registers who is to be woken when a stream can be read.
@@ -438,9 +467,15 @@ pub(crate) fn outbound_dropped() -> ConnectionError {
     ConnectionError::TransportLost("the transport dropped the tunnel's stream".to_owned())
 }
 
-fn register(place: &mut Option<Waker>, waker: &Waker, replaced: &mut Vec<Waker>) {
+fn register(place: &mut Option<Waker>, waker: &Waker, replaced: &mut Wakers) {
     if place.as_ref().is_some_and(|old| old.will_wake(waker)) {
         return;
     }
-    replaced.extend(place.replace(waker.clone()));
+    owe(place.replace(waker.clone()), replaced);
+}
+
+fn owe(waker: Option<Waker>, to: &mut Wakers) {
+    if let Some(waker) = waker {
+        to.push(waker);
+    }
 }

@@ -95,7 +95,8 @@ async fn a_handler_says_its_settings_first() {
     let Some(server_to_client::Frame::Settings(settings)) = frame.frame else {
         panic!("not settings: {frame:?}");
     };
-    assert_eq!(settings.initial_window_size, 65_536);
+    let window = Config::default().initial_window();
+    assert_eq!(settings.initial_window_size, window);
 }
 
 #[tokio::test]

@@ -177,6 +177,57 @@ pub mod bench_client {
                 .insert(GrpcMethod::new("tunnel.bench.v1.Bench", "Upload"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// Answers each blob with the bytes that have arrived so far, so that the sender sees when what
+        /// it sent has arrived.
+        pub async fn receipts(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::Blob>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Total>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tunnel.bench.v1.Bench/Receipts",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tunnel.bench.v1.Bench", "Receipts"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Sends each blob back. Its headers are sent at once, before the first blob has come.
+        pub async fn ping_pong(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::Blob>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Blob>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tunnel.bench.v1.Bench/PingPong",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tunnel.bench.v1.Bench", "PingPong"));
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -213,6 +264,29 @@ pub mod bench_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::Blob>>,
         ) -> std::result::Result<tonic::Response<super::Total>, tonic::Status>;
+        /// Server streaming response type for the Receipts method.
+        type ReceiptsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Total, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Answers each blob with the bytes that have arrived so far, so that the sender sees when what
+        /// it sent has arrived.
+        async fn receipts(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::Blob>>,
+        ) -> std::result::Result<tonic::Response<Self::ReceiptsStream>, tonic::Status>;
+        /// Server streaming response type for the PingPong method.
+        type PingPongStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Blob, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Sends each blob back. Its headers are sent at once, before the first blob has come.
+        async fn ping_pong(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::Blob>>,
+        ) -> std::result::Result<tonic::Response<Self::PingPongStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct BenchServer<T> {
@@ -418,6 +492,94 @@ pub mod bench_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tunnel.bench.v1.Bench/Receipts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReceiptsSvc<T: Bench>(pub Arc<T>);
+                    impl<T: Bench> tonic::server::StreamingService<super::Blob>
+                    for ReceiptsSvc<T> {
+                        type Response = super::Total;
+                        type ResponseStream = T::ReceiptsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::Blob>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Bench>::receipts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReceiptsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tunnel.bench.v1.Bench/PingPong" => {
+                    #[allow(non_camel_case_types)]
+                    struct PingPongSvc<T: Bench>(pub Arc<T>);
+                    impl<T: Bench> tonic::server::StreamingService<super::Blob>
+                    for PingPongSvc<T> {
+                        type Response = super::Blob;
+                        type ResponseStream = T::PingPongStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::Blob>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Bench>::ping_pong(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PingPongSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

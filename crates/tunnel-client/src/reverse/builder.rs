@@ -33,6 +33,7 @@ pub struct ReverseTunnelServerBuilder<L = Identity> {
     gateways: Vec<Gateway>,
     routes: Routes,
     layer: L,
+    inline: bool,
     settings: Settings,
 }
 
@@ -42,6 +43,7 @@ impl ReverseTunnelServerBuilder {
             gateways: vec![gateway],
             routes: Routes::default(),
             layer: Identity::new(),
+            inline: false,
             settings: Settings {
                 tunnels_per_gateway: 1,
                 credentials: Credentials::default(),
@@ -105,6 +107,7 @@ impl<L> ReverseTunnelServerBuilder<L> {
             gateways: self.gateways,
             routes: self.routes,
             layer: Stack::new(layer, self.layer),
+            inline: self.inline,
             settings: self.settings,
         }
     }
@@ -159,6 +162,18 @@ impl<L> ReverseTunnelServerBuilder<L> {
         self
     }
 
+    /// Whether each call is polled once by its tunnel's own task before it gets a task of its own.
+    /// Default: false.
+    ///
+    /// A handler that answers without waiting then costs no task: small calls get faster (see the
+    /// benchmark). The risk: a handler that computes for long, or blocks, before its first `await`
+    /// holds up every call of its tunnel meanwhile, cancels and deadlines included. A panic is
+    /// caught as ever.
+    pub fn poll_handlers_inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
+        self
+    }
+
     /// How long a gateway has to accept a tunnel, from the connection to the response headers,
     /// and how long the hook for credentials has before that. Default: 20 s.
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
@@ -193,6 +208,7 @@ where
     /// The server.
     pub fn build(self) -> ReverseTunnelServer {
         let calls = CallService::new(self.layer.layer(self.routes.prepare()));
+        let calls = calls.poll_inline(self.inline);
         ReverseTunnelServer::new(self.settings, self.gateways, calls)
     }
 

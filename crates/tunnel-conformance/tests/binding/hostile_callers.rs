@@ -250,7 +250,7 @@ async fn a_fault_on_one_stream_ends_that_call_alone() {
                 c.frame(id, part(1 << 30, b"the first bytes"))
             }),
             (Code::ResourceExhausted, |c, id| {
-                for _ in 0..5 {
+                for _ in 0..=Config::default().initial_window() / 16_384 {
                     c.frame(id, part(16_384, &[0; 16_384]));
                 }
             }),

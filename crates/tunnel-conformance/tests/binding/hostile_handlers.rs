@@ -235,7 +235,8 @@ async fn a_fault_on_one_stream_ends_that_call_alone() {
         type Fault = fn(&RawHandler, i64);
         let faults: [(Code, Fault); 5] = [
             (Code::ResourceExhausted, |h, id| {
-                h.response_message(id, 100_000, &[0; 65_537]);
+                let window = Config::default().initial_window();
+                h.response_message(id, 2 * window, &vec![0; window as usize + 1]);
             }),
             (Code::Internal, |h, id| {
                 h.response_message(id, 2, b"more than two")

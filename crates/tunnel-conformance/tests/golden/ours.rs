@@ -52,7 +52,9 @@ fn streams_of_messages() {
 #[test]
 fn a_message_in_chunks_with_window_updates() {
     static LARGE: [u8; 100_000] = [b'a'; 100_000];
-    let mut wire = Wire::new(&Config::default());
+    // A window in which the message does not fit by far, so that credit returns in its middle.
+    let config = Config::builder().initial_window(65_536).build();
+    let mut wire = Wire::new(&config.expect("valid"));
     let id = wire.open(&[]);
     wire.request(id, &[&LARGE]);
     for _ in 0..4 {

@@ -296,6 +296,10 @@ impl Connection {
 
     /// Revision zero: pauses reading above the high mark, goes on below the low one.
     pub(super) fn update_pause(&mut self) {
+        let counts = &self.store.counts;
+        if !counts.paused && counts.unwindowed_unread == 0 && counts.unwindowed_messages == 0 {
+            return;
+        }
         if matches!(self.phase, Phase::Ended(_)) {
             return;
         }

@@ -16,6 +16,10 @@ impl Connection {
     /// [`poll_timeout`](Self::poll_timeout); calling it at another time does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
+        // Asked for at every frame, and nearly always nothing is due.
+        if self.store.timers.next().is_none_or(|due| due > now) {
+            return;
+        }
         self.expire_calls(now);
         while let Some(timer) = self.store.timers.pop_due(now) {
             match timer {
@@ -128,6 +132,9 @@ impl Connection {
     /// Ends a draining tunnel once nothing is in flight and nothing is left to say.
     pub(super) fn finish_drain_if_done(&mut self) {
         // A handler leaves the end to a caller that drains: calls may be under way from it.
+        if !self.draining && !self.peer_draining {
+            return;
+        }
         let may_end = self.draining || (self.peer_draining && self.store.side == Side::Caller);
         if may_end
             && self.phase == Phase::Ready

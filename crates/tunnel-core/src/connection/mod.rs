@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub use negotiation::{DRAIN_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, Offer};
-pub use views::{Read, RecvStream, SendStream};
+pub use views::{BodyRead, Read, RecvStream, SendStream};
 
 /// The state of one tunnel at one of its ends: negotiation, streams, flow control, limits,
 /// timers. No locks, wakers, sockets or clocks.
@@ -325,6 +325,22 @@ impl Connection {
     /// When to call [`handle_timeout`](Self::handle_timeout); `None` if nothing is due ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.store.timers.next()
+    }
+
+    /// About how many bytes a [`transmit`](Self::transmit) of everything would write now: for a
+    /// buffer that need not grow step by step. What waits for credit does not count.
+    pub fn transmit_hint(&self) -> usize {
+        /// How many streams are asked; the others are taken to be like them.
+        const ASKED: usize = 8;
+        let schedule = &self.store.schedule;
+        let streams = schedule.data.next(ASKED);
+        let data: usize = streams
+            .filter_map(|id| self.store.get(id))
+            .map(|stream| stream.send.sendable())
+            .sum();
+        let data = data * schedule.data.live().div_ceil(ASKED);
+        // Frames of small messages add up to an eighth, those of large ones hardly anything.
+        data + data / 8 + schedule.control_bytes() + 64
     }
 
     /// Whether [`transmit`](Self::transmit) has something to write.

@@ -125,7 +125,7 @@ impl Connection {
                 self.store.schedule.data.skipped();
                 continue;
             };
-            match write_chunk(stream, &mut rest, w, side) {
+            match write_turn(stream, &mut rest, w, side) {
                 Turn::More => rest.schedule.data.push(id),
                 Turn::Idle => stream.in_data = false,
                 Turn::Finished => {
@@ -226,25 +226,40 @@ fn write_update<S: FrameSink>(stream: &mut Stream, w: &mut Writer<'_, S>) {
     }
 }
 
-/// One chunk of a stream's data; the end of the stream right behind its last byte.
-fn write_chunk<S: FrameSink>(
+/// What a frame counts towards its stream's turn beyond its payload, in bytes: so that empty
+/// messages come to an end too.
+const FRAME_COST: usize = 32;
+
+/// Writes what a stream may send in its turn: one chunk, or as many small messages as fit one.
+/// Turns by bytes are as fair to large messages as to small ones, and taking the small ones
+/// together saves looking each of them up.
+fn write_turn<S: FrameSink>(
     stream: &mut Stream,
     rest: &mut Rest<'_>,
     w: &mut Writer<'_, S>,
     side: Side,
 ) -> Turn {
-    let Some(kind) = stream.send.next_chunk(rest.config.v.chunk_size) else {
-        return Turn::Idle;
-    };
-    let len = match kind {
-        FrameKindRef::Message { data, .. } | FrameKindRef::MoreData(data) => data.len(),
-        _ => 0,
-    };
-    w.write(stream.id, kind);
+    let chunk = rest.config.v.chunk_size;
     let before = stream.send.queued();
-    stream.send.advance(len);
+    let mut used = 0;
+    while let Some(kind) = stream.send.next_chunk(chunk) {
+        let len = match kind {
+            FrameKindRef::Message { data, .. } | FrameKindRef::MoreData(data) => data.len(),
+            _ => 0,
+        };
+        w.write(stream.id, kind);
+        stream.send.advance(len);
+        rest.counts.bytes_sent += len as u64;
+        used += len + FRAME_COST;
+        let next = stream.send.next_len(chunk);
+        if !w.has_room() || next.is_none_or(|next| used + next > chunk) {
+            break;
+        }
+    }
+    if used == 0 {
+        return Turn::Idle;
+    }
     rest.counts.queued -= before - stream.send.queued();
-    rest.counts.bytes_sent += len as u64;
     rest.tell_writer(stream);
     if stream.send.has_data() {
         return if stream.send.can_send_data() {

@@ -1,6 +1,6 @@
 //! The two halves of a stream, as its user sees them.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::Connection;
 use crate::config::Values;
@@ -98,6 +98,29 @@ impl<'a> SendStream<'a> {
     /// [`WriteError::Gone`].
     pub fn write(&mut self, data: Bytes) -> Result<(), WriteError> {
         self.with(|stream, _, _| stream.send.write(data))
+    }
+
+    /// Adds the next bytes of the call's body as gRPC has it: messages one after another, each
+    /// behind a flag that is zero and its length (four bytes, big-endian). They may be cut
+    /// anywhere. Many small messages given at once cost little more than one.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Compressed`] for a message with another flag: the messages before it were
+    /// taken, and nothing after it can be. Otherwise as [`begin_message`](Self::begin_message) and
+    /// [`write`](Self::write).
+    pub fn body(&mut self, data: Bytes) -> Result<(), WriteError> {
+        self.with(|stream, _, _| {
+            ensure_head(stream);
+            stream.send.body(data)
+        })
+    }
+
+    /// Whether the half may be finished here: no message is half written. False if the stream has
+    /// gone.
+    pub fn is_whole(&self) -> bool {
+        let stream = self.conn.store.get(self.id);
+        stream.is_some_and(|stream| stream.send.is_whole())
     }
 
     /// Whether the stream takes more now: less lies queued than
@@ -199,6 +222,26 @@ pub enum Read {
     Gone,
 }
 
+/// What [`RecvStream::body`] came to.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct BodyRead {
+    /// A large piece of the body, not copied: it comes behind what was put into the buffer.
+    pub slice: Option<Bytes>,
+    /// What comes behind that: [`Read::Pending`] or an end, never [`Read::Data`]. `None` if there
+    /// may be more to read now.
+    pub then: Option<Read>,
+}
+
+impl BodyRead {
+    fn end(then: Read) -> Self {
+        Self {
+            slice: None,
+            then: Some(then),
+        }
+    }
+}
+
 /// The receiving half of one stream; from [`Connection::recv`].
 #[derive(Debug)]
 pub struct RecvStream<'a> {
@@ -226,6 +269,47 @@ impl<'a> RecvStream<'a> {
         let read = self.read_inner();
         self.conn.after_change();
         read
+    }
+
+    /// Moves what can be read now to the end of a body as gRPC has it: each message behind a flag
+    /// that is zero and its length. Goes on until `buf` holds `limit` bytes or more, a large piece
+    /// comes, or there is nothing more. Cheaper than [`read`](Self::read) for small messages.
+    pub fn body(&mut self, limit: usize, buf: &mut BytesMut) -> BodyRead {
+        let read = self.body_inner(limit, buf);
+        self.conn.after_change();
+        read
+    }
+
+    fn body_inner(&mut self, limit: usize, buf: &mut BytesMut) -> BodyRead {
+        let Some((stream, mut rest)) = self.conn.store.split(self.id) else {
+            return BodyRead::end(Read::Gone);
+        };
+        let large = stream.large(rest.config);
+        let mut moved = stream.recv.next_body(large, limit, buf);
+        rest.taken(stream, moved.bytes, moved.messages);
+        let open = stream.recv.state == RecvState::Open;
+        if !moved.more && open && !rest.hold(stream) {
+            // As in `read`: there is no memory for the message to wait in.
+            moved = stream.recv.next_body(usize::MAX, limit, buf);
+            rest.taken(stream, moved.bytes, moved.messages);
+            moved.more |= moved.bytes > 0;
+        }
+        if moved.more {
+            rest.enqueue(stream);
+            return BodyRead {
+                slice: moved.slice,
+                then: None,
+            };
+        }
+        BodyRead::end(if open {
+            stream.recv.reader_told = false;
+            stream.recv.reader_waits = true;
+            rest.grow_window(stream);
+            rest.enqueue(stream);
+            Read::Pending
+        } else {
+            self.take_end()
+        })
     }
 
     fn read_inner(&mut self) -> Read {

@@ -12,6 +12,7 @@
 
 pub mod codec;
 pub mod framing;
+mod writer;
 
 use bytes::Bytes;
 

@@ -4,7 +4,7 @@
 //! absolute (bytes since the stream began, 64 bit, so they cannot wrap);
 //! windows are differences of positions and never exceed [`MAX_WINDOW`].
 
-use std::collections::VecDeque;
+use super::queue::Queue;
 
 use crate::config::MAX_WINDOW;
 
@@ -102,7 +102,7 @@ pub(crate) struct RecvWindow {
     limit: u64,
     /// Limits that stood before the present one and have not been passed yet.
     /// A sender that stops exactly at one of them was held back by the window.
-    superseded: VecDeque<u64>,
+    superseded: Queue<u64>,
 }
 
 impl RecvWindow {
@@ -113,7 +113,7 @@ impl RecvWindow {
             received: 0,
             taken: 0,
             limit: u64::from(initial),
-            superseded: VecDeque::new(),
+            superseded: Queue::default(),
         }
     }
 

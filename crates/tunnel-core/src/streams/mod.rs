@@ -1,10 +1,14 @@
 //! Streams: one for each call on a tunnel.
 
+pub(crate) mod body;
 pub(crate) mod counts;
 pub(crate) mod flow;
+pub(crate) mod hash;
+pub(crate) mod queue;
 pub(crate) mod recv;
 pub(crate) mod schedule;
 pub(crate) mod send;
+mod sizes;
 pub(crate) mod state;
 pub(crate) mod store;
 

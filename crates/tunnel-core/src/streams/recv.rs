@@ -7,18 +7,30 @@
 //! Invariants: `unread` is the sum of the payload held; the declared size of every message
 //! is met exactly, or the stream has a fault.
 
-use std::collections::VecDeque;
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
+use super::body;
 use super::flow::RecvWindow;
+use super::queue::Queue;
+use super::sizes::Sizes;
 use super::state::RecvState;
 use crate::frame::CloseStream;
+use crate::frame::framing::{PREFIX_LEN, SMALL_FRAME};
 use crate::{Config, Limit, Metadata, StreamError, StreamFault};
 
-/// Payloads below this many bytes are copied together instead of being kept as slices.
-const COPY_BELOW: usize = 1024;
+/// Payloads below this many bytes are copied together instead of being kept as slices, and pieces
+/// below it are copied together again when they are handed on as a body. One allocation and one
+/// reference for each message cost more than copying 4 KiB does.
+///
+/// A payload is no larger than its frame, so every frame that the deframer leaves uncopied however
+/// much it pins is copied here.
+const COPY_BELOW: usize = SMALL_FRAME;
+
+/// How large a buffer of copied payloads grows before the next one is begun. Up to a quarter of it
+/// grows by need, so that few unread bytes take little more than themselves.
+const BLOCK: usize = 16 << 10;
 
 /// A large message's beginning is handed on only when this part of it has arrived: the
 /// reader will reserve room for all of it.
@@ -54,45 +66,17 @@ pub(crate) enum RecvEnd {
     Failed(Box<StreamError>),
 }
 
-/// The sizes of messages that have begun to arrive, one after another, as varints: an
-/// unread message costs about a byte beyond its payload.
+/// What [`RecvHalf::next_body`] moved.
 #[derive(Debug, Default)]
-struct Sizes {
-    bytes: VecDeque<u8>,
-    count: usize,
-    empty: usize,
-}
-
-impl Sizes {
-    fn push(&mut self, size: u32) {
-        self.count += 1;
-        self.empty += usize::from(size == 0);
-        let mut rest = size;
-        while rest >= 0x80 {
-            self.bytes.push_back(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        self.bytes.push_back(rest as u8);
-    }
-
-    fn pop(&mut self) -> Option<u32> {
-        let mut size = 0;
-        let mut shift = 0;
-        loop {
-            let byte = self.bytes.pop_front()?;
-            size |= u32::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                break;
-            }
-            shift += 7;
-        }
-        self.count -= 1;
-        self.empty -= usize::from(size == 0);
-        if self.count == 0 && self.bytes.capacity() > 64 {
-            self.bytes = VecDeque::new();
-        }
-        Some(size)
-    }
+pub(crate) struct Moved {
+    /// Payload, in bytes, prefixes not counted.
+    pub(crate) bytes: usize,
+    /// Messages moved to their end.
+    pub(crate) messages: usize,
+    /// A large piece that comes behind what was copied.
+    pub(crate) slice: Option<Bytes>,
+    /// Whether there may be more to move now.
+    pub(crate) more: bool,
 }
 
 /// The message at the front, of which some may have been read.
@@ -113,7 +97,7 @@ pub(crate) struct RecvHalf {
     pub(crate) end: Option<RecvEnd>,
     /// Revision one; `None` in revision zero.
     pub(crate) window: Option<RecvWindow>,
-    slices: VecDeque<Bytes>,
+    slices: Queue<Bytes>,
     small: BytesMut,
     unread: usize,
     sizes: Sizes,
@@ -137,7 +121,7 @@ impl RecvHalf {
             headers_seen: false,
             end: None,
             window,
-            slices: VecDeque::new(),
+            slices: Queue::default(),
             small: BytesMut::new(),
             unread: 0,
             sizes: Sizes::default(),
@@ -223,12 +207,29 @@ impl RecvHalf {
         self.unread += data.len();
         if data.is_empty() {
         } else if data.len() < COPY_BELOW {
-            self.small.extend_from_slice(&data);
+            self.append_small(&data);
         } else {
             self.flush_small();
             self.slices.push_back(data);
         }
         Ok(())
+    }
+
+    fn append_small(&mut self, data: &[u8]) {
+        let room = self.small.capacity() - self.small.len();
+        if data.len() > room {
+            // Exact for the first payload: most streams have no second, and a buffer that is
+            // full can be handed on without another allocation.
+            match self.small.len() {
+                0 => self.small.reserve(data.len()),
+                few if few < BLOCK / 4 => self.small.reserve(data.len().max(3 * few)),
+                _ => {
+                    self.flush_small();
+                    self.small.reserve(BLOCK);
+                }
+            }
+        }
+        self.small.extend_from_slice(data);
     }
 
     /// The buffer goes along: a part of it kept for later would keep all of it alive.
@@ -292,11 +293,85 @@ impl RecvHalf {
         if first.len() > at_most {
             return first.split_to(at_most);
         }
-        let whole = self.slices.pop_front().unwrap_or_default();
-        if self.slices.is_empty() && self.slices.capacity() > 8 {
-            self.slices = VecDeque::new();
+        self.slices.pop_front().unwrap_or_default()
+    }
+
+    /// Moves what may be handed on to a body, until it has `limit` bytes or more or a large piece
+    /// comes, which is not copied.
+    pub(crate) fn next_body(&mut self, large: usize, limit: usize, buf: &mut BytesMut) -> Moved {
+        let mut moved = Moved::default();
+        while let Some((front, arrived)) = self.releasable(large) {
+            if buf.len() >= limit {
+                moved.more = true;
+                break;
+            }
+            if !front.begun {
+                self.reserve_body(buf, limit);
+                body::put_prefix(buf, front.size);
+            }
+            let (bytes, slice) = self.move_payload(arrived, buf);
+            self.unread -= bytes;
+            let front = Front {
+                begun: true,
+                read: front.read + bytes as u32,
+                ..front
+            };
+            let ends = front.read == front.size;
+            self.front = (!ends).then_some(front);
+            moved.bytes += bytes;
+            moved.messages += usize::from(ends);
+            if slice.is_some() {
+                moved.slice = slice;
+                moved.more = true;
+                break;
+            }
         }
-        whole
+        moved
+    }
+
+    /// Makes room for what can be moved at once, so that the buffer does not grow step by step.
+    fn reserve_body(&self, buf: &mut BytesMut, limit: usize) {
+        if buf.capacity() - buf.len() < PREFIX_LEN + COPY_BELOW {
+            let messages = self.unread_messages();
+            let all = self.unread.saturating_add(PREFIX_LEN * messages);
+            // The last message may reach beyond the limit.
+            buf.reserve(all.min(limit + PREFIX_LEN + COPY_BELOW));
+        }
+    }
+
+    /// Moves up to `at_most` bytes of payload: copies small pieces, and stops at a large one,
+    /// which it takes out.
+    fn move_payload(&mut self, at_most: usize, buf: &mut BytesMut) -> (usize, Option<Bytes>) {
+        let mut left = at_most;
+        while left > 0 {
+            let Some(first) = self.slices.front_mut() else {
+                let part = left.min(self.small.len());
+                debug_assert!(part > 0, "what counts as arrived is there");
+                buf.extend_from_slice(&self.small[..part]);
+                self.small.advance(part);
+                if self.small.is_empty() {
+                    // An idle stream keeps no buffer.
+                    self.small = BytesMut::new();
+                }
+                left -= part;
+                if part == 0 {
+                    break;
+                }
+                continue;
+            };
+            let part = left.min(first.len());
+            if part >= COPY_BELOW {
+                let slice = self.take_slice(part);
+                return (at_most - left + part, Some(slice));
+            }
+            buf.extend_from_slice(&first[..part]);
+            first.advance(part);
+            if first.is_empty() {
+                self.slices.pop_front();
+            }
+            left -= part;
+        }
+        (at_most - left, None)
     }
 
     /// Ends the half by an error, which is read behind what is unread.
@@ -307,7 +382,7 @@ impl RecvHalf {
 
     /// Drops what is unread.
     pub(crate) fn clear(&mut self) {
-        self.slices = VecDeque::new();
+        self.slices = Queue::default();
         self.small = BytesMut::new();
         self.sizes = Sizes::default();
         self.front = None;
@@ -325,30 +400,15 @@ mod tests {
     }
 
     #[test]
-    fn sizes_come_back_as_they_went_in() {
-        let mut sizes = Sizes::default();
-        let all = [0, 1, 127, 128, 16_383, 16_384, u32::MAX, 0];
-        for s in all {
-            sizes.push(s);
-        }
-        assert_eq!(sizes.empty, 2);
-        for s in all {
-            assert_eq!(sizes.pop(), Some(s));
-        }
-        assert_eq!(sizes.pop(), None);
-        assert_eq!((sizes.count, sizes.empty), (0, 0));
-    }
-
-    #[test]
     fn small_pieces_are_gathered_and_large_ones_stay_slices() {
         let config = Config::default();
         let mut r = half(65_536);
-        let large = Bytes::from(vec![7; 4096]);
+        let large = Bytes::from(vec![7; COPY_BELOW]);
         let at = large.as_ptr();
         r.begin(10, Bytes::from_static(b"01234"), &config)
             .expect("fits");
         r.more(Bytes::from_static(b"56789")).expect("fits");
-        r.begin(4096, large, &config).expect("fits");
+        r.begin(COPY_BELOW as u32, large, &config).expect("fits");
         let first = r.next_chunk(65_536).expect("there");
         assert_eq!(&first.data[..], b"0123456789");
         assert_eq!((first.begins, first.ends), (Some(10), true));
@@ -356,6 +416,30 @@ mod tests {
         assert_eq!(second.data.as_ptr(), at, "not copied");
         assert_eq!(r.next_chunk(65_536), None);
         assert_eq!((r.unread(), r.unread_messages()), (0, 0));
+    }
+
+    #[test]
+    fn small_pieces_have_no_more_room_than_the_memory_formula_says() {
+        let config = Config::default();
+        for first in [1, 7, 100, 2048, 4095] {
+            for then in [1, 100, 1000, 4095] {
+                let mut r = half(65_536);
+                r.begin(60_000, vec![1; first].into(), &config)
+                    .expect("fits");
+                while r.unread() + then <= 60_000 {
+                    r.more(vec![1; then].into()).expect("fits");
+                    let room = r.small.capacity() - r.small.len();
+                    // An allocation has at least eight bytes.
+                    let most = if r.unread() <= 4096 {
+                        (3 * r.unread()).max(8)
+                    } else {
+                        BLOCK
+                    };
+                    assert!(room <= most, "{first}, {then}, {}: {room}", r.unread());
+                    assert!(room <= 4 * r.unread(), "a large piece may end it here");
+                }
+            }
+        }
     }
 
     #[test]
@@ -367,7 +451,7 @@ mod tests {
                 .expect("fits");
         }
         while r.next_chunk(65_536).is_some() {}
-        assert_eq!((r.small.capacity(), r.sizes.bytes.capacity()), (0, 0));
+        assert_eq!(r.small.capacity(), 0);
         assert!(r.slices.capacity() <= 8);
     }
 

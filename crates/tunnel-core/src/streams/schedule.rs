@@ -45,6 +45,16 @@ impl IdQueue {
         self.ids.len() == self.gone
     }
 
+    /// How many ids of live streams stand in the queue.
+    pub(crate) fn live(&self) -> usize {
+        self.ids.len() - self.gone
+    }
+
+    /// The ids that come next, at most `n`; among them may be some of gone streams.
+    pub(crate) fn next(&self, n: usize) -> impl Iterator<Item = i64> {
+        self.ids.iter().take(n).copied()
+    }
+
     /// Notes that a stream standing in this queue has gone; `alive` tells which have not.
     pub(crate) fn forget(&mut self, alive: impl Fn(i64) -> bool) {
         self.gone += 1;
@@ -89,6 +99,14 @@ impl Schedule {
             && self.refusals.is_empty()
             && self.control.is_empty()
             && self.data.is_empty()
+    }
+
+    /// About how many bytes the frames become that carry no messages.
+    pub(crate) fn control_bytes(&self) -> usize {
+        /// A call's beginning or end with a little metadata.
+        const CONTROL_FRAME: usize = 96;
+        let frames = self.cancels.len() + self.refusals.len() + self.control.live();
+        frames * CONTROL_FRAME
     }
 
     pub(crate) fn clear(&mut self) {

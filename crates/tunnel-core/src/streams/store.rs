@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::counts::{Counts, Stats};
 use super::flow::{Credit, RecvWindow, Window};
+use super::hash::IdState;
 use super::recv::{RecvEnd, RecvHalf};
 use super::schedule::{Refusal, Schedule};
 use super::send::{Opening, SendHalf};
@@ -89,7 +90,7 @@ impl Stream {
 pub(crate) struct Store {
     pub(crate) side: Side,
     pub(crate) config: Config,
-    streams: HashMap<i64, Box<Stream>>,
+    streams: HashMap<i64, Box<Stream>, IdState>,
     pub(crate) counts: Counts,
     pub(crate) schedule: Schedule,
     pub(crate) timers: Timers,
@@ -102,7 +103,7 @@ impl Store {
             side,
             counts: Counts::new(&config),
             config,
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             schedule: Schedule::default(),
             timers: Timers::default(),
             events: VecDeque::new(),

@@ -22,6 +22,8 @@ fn every_size_is_cut_at_16384_bytes_and_arrives_whole() {
         65_535,
         65_536,
         65_537,
+        98_304,
+        98_305,
         131_073,
         1 << 20,
         4 << 20,
@@ -47,7 +49,7 @@ fn every_size_is_cut_at_16384_bytes_and_arrives_whole() {
                 .iter()
                 .all(|f| matches!(f.kind, FrameKind::MoreData(_)))
         );
-        if size <= WINDOW as usize {
+        if size <= Config::default().initial_window() as usize {
             assert_eq!(frames.len(), size.div_ceil(CHUNK).max(1), "{size}");
         }
     }
@@ -89,7 +91,8 @@ fn a_message_written_in_pieces_says_its_size_with_the_first() {
 
 #[test]
 fn pieces_are_handed_on_as_they_arrive_when_the_message_fits_the_window() {
-    let mut p = Pair::new(Config::default());
+    let config = Config::builder().initial_window(WINDOW).build().unwrap();
+    let mut p = Pair::new(config);
     let id = p.call();
     p.caller.conn.send(id).begin_message(WINDOW).unwrap();
     p.caller.conn.send(id).write(bytes(1)).unwrap();
@@ -159,7 +162,9 @@ fn a_message_larger_than_the_window_is_held_until_a_quarter_has_arrived() {
 fn pieces_of_all_sizes_that_lie_unread_keep_their_order() {
     let mut p = Pair::new(Config::default());
     let id = p.call();
-    let lengths = [3, 2000, 1, 1, 1023, 1024, 1025, 10, 5000, 7];
+    // Pieces below SMALL_FRAME are copied together.
+    let small = tunnel_core::frame::framing::SMALL_FRAME;
+    let lengths = [3, 2000, 1, 1, small - 1, small, small + 1, 10, 5000, 7];
     let whole = pattern(lengths.iter().sum());
     p.caller
         .conn

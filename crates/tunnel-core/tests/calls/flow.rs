@@ -62,7 +62,7 @@ fn each_stream_has_its_own_window() {
 
 #[test]
 fn credit_returns_by_quarters_as_the_application_reads() {
-    let mut p = Pair::new(Config::default());
+    let mut p = Pair::new(window(WINDOW));
     let id = p.call();
     for _ in 0..64 {
         p.caller.conn.send(id).message(bytes(1024)).unwrap();
@@ -80,7 +80,7 @@ fn credit_returns_by_quarters_as_the_application_reads() {
 
 #[test]
 fn credit_returns_at_once_where_the_sender_could_stall_inside_a_message() {
-    let mut p = Pair::new(Config::default());
+    let mut p = Pair::new(window(WINDOW));
     let id = p.call();
     p.caller.conn.send(id).message(bytes(10)).unwrap();
     p.caller.conn.send(id).begin_message(WINDOW).unwrap();
@@ -105,7 +105,7 @@ fn credit_returns_at_once_where_the_sender_could_stall_inside_a_message() {
 
 #[test]
 fn credit_does_not_return_as_data_arrives() {
-    let mut p = Pair::new(Config::default());
+    let mut p = Pair::new(window(WINDOW));
     let id = p.call();
     p.caller.conn.send(id).message(bytes(200_000)).unwrap();
     p.pump();
@@ -117,7 +117,7 @@ fn credit_does_not_return_as_data_arrives() {
 
 #[test]
 fn no_credit_returns_on_a_direction_that_has_ended() {
-    let mut p = Pair::new(Config::default());
+    let mut p = Pair::new(window(WINDOW));
     let id = p.call();
     p.caller
         .conn

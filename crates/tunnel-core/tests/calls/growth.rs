@@ -62,7 +62,10 @@ fn upload_by(
 }
 
 fn config(change: impl Fn(ConfigBuilder) -> ConfigBuilder) -> Config {
-    let builder = Config::builder().send_buffer(4 << 20).max_window(1 << 20);
+    let builder = Config::builder()
+        .send_buffer(4 << 20)
+        .initial_window(WINDOW)
+        .max_window(1 << 20);
     change(builder).build().expect("it is valid")
 }
 

@@ -19,10 +19,11 @@ fn speaking(revisions: Revisions) -> Config {
 
 #[test]
 fn settings_are_the_first_word_and_a_caller_waits_for_them() {
-    let config = Config::builder().initial_window(70_000).build().unwrap();
-    let mut p = Pair::with(Config::default(), config);
+    let window = |size| Config::builder().initial_window(size).build().unwrap();
+    let (ours, config) = (window(60_000), window(70_000));
+    let mut p = Pair::with(ours.clone(), config);
     assert_eq!(p.caller.conn.revision(), Revision::One);
-    let mut p2 = Pair::unopened(Config::default(), p.handler.conn.config().clone());
+    let mut p2 = Pair::unopened(ours, p.handler.conn.config().clone());
     std::mem::swap(&mut p, &mut p2);
     let open = |p: &mut Pair| p.caller.conn.open(p.now, "/a/b", Metadata::new());
     assert_eq!(open(&mut p), Err(OpenError::NotReady));
@@ -52,7 +53,7 @@ fn settings_are_the_first_word_and_a_caller_waits_for_them() {
     let FrameKind::NewStream(new) = &p.caller.log[0].kind else {
         panic!("{:?}", p.caller.log)
     };
-    assert_eq!((new.revision, new.initial_window), (1, 65_536));
+    assert_eq!((new.revision, new.initial_window), (1, 60_000));
 }
 
 #[test]

@@ -196,10 +196,13 @@ fn a_budget_is_exceeded_by_one_frame_at_most() {
 
 #[test]
 fn a_budget_of_one_byte_lets_every_kind_of_frame_leave_in_its_order() {
-    let mut p = Pair::new(Config::default());
+    let config = Config::default();
+    // More than a quarter of the window, so that credit returns.
+    let message = bytes(config.initial_window() as usize / 3);
+    let mut p = Pair::new(config);
     let refused = p.call();
     let id = p.call();
-    p.caller.conn.send(id).message(bytes(20_000)).unwrap();
+    p.caller.conn.send(id).message(message).unwrap();
     p.pump();
     while let tunnel_core::Read::Data(_) = p.handler.conn.recv(id).read() {}
     p.handler.conn.reset(refused, Status::OK);

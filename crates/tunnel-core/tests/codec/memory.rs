@@ -49,6 +49,25 @@ fn only_a_payload_keeps_the_received_bytes_alive() {
 }
 
 #[test]
+fn a_payload_does_not_keep_the_padding_of_its_frame_alive() {
+    let payload = b"payload".repeat(600);
+    let padding = delimited(99, &[7; 100_000]);
+    for frame in [
+        [delimited(4, &payload), padding.clone()].concat(),
+        [padding.clone(), delimited(4, &payload)].concat(),
+        delimited(3, &[delimited(2, &payload), padding].concat()),
+    ] {
+        let bytes = Bytes::from(frame);
+        let frame = decode(Side::Caller, bytes.clone()).expect("a frame");
+        let (FrameKind::MoreData(data) | FrameKind::Message { data, .. }) = frame.kind else {
+            panic!("no payload");
+        };
+        assert_eq!(data, payload);
+        assert!(bytes.is_unique());
+    }
+}
+
+#[test]
 fn a_huge_declared_length_allocates_nothing() {
     // Whoever reserves by these lengths aborts or panics here.
     for length in [1 << 40, 1 << 62, u64::MAX >> 1, u64::MAX] {

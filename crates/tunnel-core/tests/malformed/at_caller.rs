@@ -3,7 +3,7 @@
 use tunnel_core::{Code, Initiator, Metadata, Read, StreamFault, StreamId};
 
 use crate::support::build::{self, WINDOW};
-use crate::{Tunnel, caller};
+use crate::{Tunnel, caller, own_window};
 
 /// A tunnel with a call, of which the handler has said something.
 fn call(before: &[tunnel_core::Frame]) -> (Tunnel, StreamId) {
@@ -18,7 +18,7 @@ fn call(before: &[tunnel_core::Frame]) -> (Tunnel, StreamId) {
 
 #[test]
 fn data_beyond_the_window_ends_the_stream() {
-    let (mut tunnel, id) = call(&[build::message(2, vec![0; WINDOW as usize])]);
+    let (mut tunnel, id) = call(&[build::message(2, vec![0; own_window()])]);
     let error = tunnel.assert_fault(id, build::message(2, "x"), &StreamFault::WindowExceeded);
     assert_eq!(error.code, Code::ResourceExhausted);
 }

@@ -7,7 +7,7 @@ use crate::support::build::{self, WINDOW, new_stream};
 use crate::support::lone::Lone;
 use crate::support::opened;
 use crate::support::reader::read_all;
-use crate::{Tunnel, assert_refused, handler};
+use crate::{Tunnel, assert_refused, handler, own_window};
 
 fn refused(new: NewStream, fault: &StreamFault) {
     let code = fault.code(Side::Handler);
@@ -94,7 +94,7 @@ fn revision_one_is_refused_where_it_was_not_negotiated() {
 fn each_stream_has_the_revision_it_came_with() {
     let mut tunnel = handler();
     let id = tunnel.lone.accept_frame(build::open_zero(2));
-    let large = vec![0; WINDOW as usize + 1];
+    let large = vec![0; own_window() + 1];
     tunnel.lone.feed(build::message(2, large));
     assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Data(_)));
     tunnel.assert_goes_on();
@@ -172,7 +172,7 @@ fn data_beyond_the_window_ends_the_stream() {
         }
         tunnel
             .lone
-            .feed(build::message(id.value(), vec![0; WINDOW as usize]));
+            .feed(build::message(id.value(), vec![0; own_window()]));
         assert_eq!(
             tunnel.lone.conn.active_streams(),
             2,
@@ -189,10 +189,10 @@ fn data_beyond_the_window_ends_the_stream() {
 fn data_beyond_the_window_inside_a_message_ends_the_stream() {
     let mut tunnel = handler();
     let id = tunnel.accept();
-    let size = WINDOW + 1;
+    let size = own_window() as u32 + 1;
     tunnel
         .lone
-        .feed(build::begin(id.value(), size, vec![0; WINDOW as usize]));
+        .feed(build::begin(id.value(), size, vec![0; own_window()]));
     tunnel.assert_fault(
         id,
         build::more(id.value(), "x"),

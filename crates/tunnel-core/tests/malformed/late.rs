@@ -8,9 +8,9 @@ use tunnel_core::{
     StreamId,
 };
 
-use crate::support::build::{self, WINDOW};
+use crate::support::build;
 use crate::support::lone::Lone;
-use crate::{Tunnel, handler};
+use crate::{Tunnel, handler, own_window};
 
 /// Nothing is ignored but what can have been under way.
 fn strict() -> Config {
@@ -24,7 +24,7 @@ fn strict() -> Config {
 fn from_handler(id: StreamId, answered: bool) -> Vec<Frame> {
     let id = id.value();
     let mut frames: Vec<_> = (0..4)
-        .map(|_| build::message(id, vec![0; WINDOW as usize / 4]))
+        .map(|_| build::message(id, vec![0; own_window() / 4]))
         .collect();
     if !answered {
         frames.insert(0, build::headers(id, Metadata::new()));
@@ -36,7 +36,7 @@ fn from_handler(id: StreamId, answered: bool) -> Vec<Frame> {
 /// The same from a caller to its handler.
 fn from_caller(id: i64) -> Vec<Frame> {
     let mut frames: Vec<_> = (0..4)
-        .map(|_| build::message(id, vec![0; WINDOW as usize / 4]))
+        .map(|_| build::message(id, vec![0; own_window() / 4]))
         .collect();
     frames.extend([
         build::message(id, ""),

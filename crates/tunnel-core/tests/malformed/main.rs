@@ -153,6 +153,11 @@ impl Tunnel {
     }
 }
 
+/// What a peer may send unread on one stream of [`handler`] or [`caller`], in bytes.
+fn own_window() -> usize {
+    Config::default().initial_window() as usize
+}
+
 fn handler() -> Tunnel {
     Tunnel::handler(Config::default())
 }

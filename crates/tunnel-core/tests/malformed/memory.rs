@@ -4,12 +4,13 @@ use tunnel_core::{Code, Config, ConfigBuilder, Event, Initiator, Limit, Offer, R
 
 use crate::support::build::{self, WINDOW};
 use crate::support::lone::Lone;
-use crate::{Tunnel, handler};
+use crate::{Tunnel, handler, own_window};
 
 /// Twenty streams may hold more than two windows, so the fullest is ended.
 fn overcommitted() -> Config {
     let change = |b: ConfigBuilder| {
         b.max_concurrent_streams(20)
+            .initial_window(WINDOW)
             .unread_high_mark(1000)
             .unread_low_mark(0)
             .max_buffered_bytes(2 * WINDOW as usize)
@@ -49,11 +50,11 @@ fn every_stream_may_fill_its_window_at_once() {
         for _ in 0..4 {
             tunnel
                 .lone
-                .feed(build::message(id, vec![0; WINDOW as usize / 4]));
+                .feed(build::message(id, vec![0; own_window() / 4]));
         }
     }
     let stats = tunnel.lone.conn.stats();
-    assert_eq!(stats.unread_bytes, 1022 * WINDOW as usize);
+    assert_eq!(stats.unread_bytes, 1022 * own_window());
     assert_eq!(stats.streams, 1023);
     tunnel.assert_goes_on();
 }
@@ -174,7 +175,7 @@ fn frames_that_come_although_reading_paused_are_taken_and_the_stall_ends_their_s
 fn many_tiny_messages_and_pieces_cost_no_more_than_their_window() {
     let mut tunnel = handler();
     let id = tunnel.accept();
-    for n in 0..WINDOW / 2 {
+    for n in 0..own_window() / 2 {
         let frame = match n % 3 {
             0 => build::message(id.value(), "x"),
             1 => build::begin(id.value(), 2, "x"),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tunnel_core::frame::{CONTROL_STREAM_ID, CloseStream, NewStream, Settings};
 use tunnel_core::{Code, Frame, FrameKind, Metadata, Status};
 
-/// The window of all existing speakers of the protocol.
+/// The window of the other speakers of the protocol.
 pub(crate) const WINDOW: u32 = 65_536;
 
 fn frame(stream_id: i64, kind: FrameKind) -> Frame {

@@ -7,7 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::uri::PathAndQuery;
 use http_body::Body as _;
+use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tonic::body::Body;
@@ -46,18 +48,20 @@ impl CallGuard {
             .with(|state| state.slot(self.id).and_then(|slot| slot.failed.take()));
         failed.map_or_else(
             || Status::unknown("the call has ended"),
-            Failure::into_status,
+            |failed| failed.into_status(),
         )
     }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        let (id, ended) = (self.id, self.ended);
+        let id = self.id;
+        if self.ended {
+            self.shared.release(id);
+            return;
+        }
         let _slot = self.shared.with(|state| {
-            if !ended {
-                state.conn.cancel(id);
-            }
+            state.conn.cancel(id);
             state.release(id)
         });
     }
@@ -66,13 +70,13 @@ impl Drop for CallGuard {
 /// Ends a call because its request body failed. Returns how it had failed before, to be dropped
 /// without the lock.
 #[must_use = "to be dropped without the lock"]
-pub(crate) fn fail_body(state: &mut State, id: StreamId, status: Status) -> Option<Failure> {
+pub(crate) fn fail_body(state: &mut State, id: StreamId, status: Status) -> Option<Box<Failure>> {
     state.conn.cancel(id);
     state.wake_reader(id);
     state
         .slot(id)?
         .failed
-        .replace(Failure::Body(Box::new(status)))
+        .replace(Box::new(Failure::Body(status)))
 }
 
 /// The response of a call through a tunnel: a future of its headers and body.
@@ -84,7 +88,7 @@ pub struct ResponseFuture {
 
 enum Stage {
     /// Not yet polled.
-    New(Box<Request>),
+    New(Request),
     /// Waits for a place among the calls in flight.
     Queued(Queue, Box<Request>),
     /// Waits for response headers.
@@ -118,37 +122,45 @@ impl std::fmt::Debug for ResponseFuture {
 impl ResponseFuture {
     pub(super) fn new(request: Request) -> Self {
         Self {
-            stage: Stage::New(Box::new(request)),
+            stage: Stage::New(request),
         }
     }
 }
 
 /// What a first look at a request body found.
 struct Gathered {
-    data: Vec<Bytes>,
+    data: Pieces,
     /// `Some(Ok)`: it has ended.
     end: Option<Result<(), Status>>,
 }
 
+/// The data frames of a first look: one for a unary call.
+type Pieces = SmallVec<[Bytes; 2]>;
+
 /// Polls a request body until it is pending, has ended, or enough is there, so that a call's
 /// beginning, message and half-close leave together.
 fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
-    let mut data = Vec::new();
+    let mut data = Pieces::new();
+    // Tokio's budget would have the body pretend to be pending in the middle of a batch.
+    let end = std::future::poll_fn(|cx| poll_body(body, &mut data, cx));
+    match pin!(tokio::task::unconstrained(end)).poll(cx) {
+        Poll::Ready(end) => Gathered { data, end },
+        Poll::Pending => Gathered { data, end: None },
+    }
+}
+
+/// Polls a request body: `Pending` as it is, and `None` when enough is there.
+fn poll_body(
+    body: &mut Body,
+    data: &mut Pieces,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<(), Status>>> {
     let mut size = 0;
     while size < GATHER {
-        // Tokio's budget would have the body pretend to be pending in the middle of a batch.
-        let poll = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-        match pin!(tokio::task::unconstrained(poll)).poll(cx) {
-            Poll::Pending => break,
-            Poll::Ready(None) => {
-                let end = Some(Ok(()));
-                return Gathered { data, end };
-            }
-            Poll::Ready(Some(Err(status))) => {
-                let end = Some(Err(status));
-                return Gathered { data, end };
-            }
-            Poll::Ready(Some(Ok(frame))) => {
+        match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            None => return Poll::Ready(Some(Ok(()))),
+            Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+            Some(Ok(frame)) => {
                 size += FRAME_OVERHEAD;
                 if let Ok(bytes) = frame.into_data() {
                     size += bytes.len();
@@ -157,15 +169,16 @@ fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
             }
         }
     }
-    Gathered { data, end: None }
+    Poll::Ready(None)
 }
 
-/// Opens a call with what of its body was there, and sees to the rest of the body.
+/// Opens a call with what of its body was there, and sees to the rest of the body. Looks for the
+/// response under the same lock, to be woken for it.
 fn open(
     request: Request,
     permit: Option<OwnedSemaphorePermit>,
     cx: &mut Context<'_>,
-) -> Result<CallGuard, Status> {
+) -> Result<(CallGuard, Found), Status> {
     let Request {
         handle,
         head,
@@ -182,10 +195,12 @@ fn open(
     };
     let shared = handle.shared.clone();
     let mut splitter = Splitter::default();
-    let id = shared.with(|state| {
+    let method = head.path.as_ref().map_or("", PathAndQuery::path);
+    let now = now();
+    let (id, found) = shared.with(|state| {
         let id = state
             .conn
-            .open(now(), &head.method, head.headers)
+            .open(now, method, head.headers)
             .map_err(status::from_open_error)?;
         let fed = data.iter_mut().try_for_each(|bytes| {
             let bytes = std::mem::take(bytes);
@@ -200,18 +215,19 @@ fn open(
             return Err(status);
         }
         state.hold(id, if finished { 1 } else { 2 });
-        Ok(id)
+        Ok((id, look(state, id, cx)))
     })?;
     let guard = CallGuard {
-        shared: shared.clone(),
+        shared,
         id,
         ended: false,
         _permit: permit,
     };
     if !finished {
+        let shared = guard.shared.clone();
         tokio::spawn(RequestPump::new(shared, id, body, splitter));
     }
-    Ok(guard)
+    Ok((guard, found))
 }
 
 /// Half-closes a call whose request body has ended.
@@ -233,32 +249,24 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        loop {
+        let (guard, found) = loop {
             match std::mem::replace(&mut this.stage, Stage::Done) {
-                Stage::New(request) => {
-                    this.stage = match Queue::enter(&request.handle, &request.head) {
-                        Ok(place) => Stage::Open(open(*request, place, cx)?),
-                        Err(queue) => Stage::Queued(queue, request),
-                    };
-                }
-                Stage::Queued(mut queue, mut request) => match queue.poll(cx) {
-                    Poll::Pending => {
+                Stage::New(request) => match Queue::enter(&request.handle, &request.head) {
+                    Ok(place) => break open(request, place, cx)?,
+                    Err(queue) => this.stage = Stage::Queued(queue, Box::new(request)),
+                },
+                Stage::Queued(mut queue, mut request) => {
+                    let Poll::Ready(place) = queue.poll(cx) else {
                         this.stage = Stage::Queued(queue, request);
                         return Poll::Pending;
-                    }
-                    Poll::Ready(place) => {
-                        let place = Some(place?);
-                        queue.shorten_timeout(&mut request.head);
-                        this.stage = Stage::Open(open(*request, place, cx)?);
-                    }
-                },
+                    };
+                    let place = Some(place?);
+                    queue.shorten_timeout(&mut request.head);
+                    break open(*request, place, cx)?;
+                }
                 Stage::Open(guard) => {
-                    let mut guard = Some(guard);
-                    let response = poll_headers(&mut guard, cx);
-                    if let Some(guard) = guard {
-                        this.stage = Stage::Open(guard);
-                    }
-                    return Poll::Ready(ready!(response));
+                    let found = guard.shared.with(|state| look(state, guard.id, cx));
+                    break (guard, found);
                 }
                 Stage::Done => {
                     return Poll::Ready(Err(Status::internal(
@@ -266,59 +274,65 @@ impl Future for ResponseFuture {
                     )));
                 }
             }
+        };
+        match respond(guard, found) {
+            Ok(response) => Poll::Ready(response),
+            Err(guard) => {
+                this.stage = Stage::Open(guard);
+                Poll::Pending
+            }
         }
     }
 }
 
-/// Looks for response headers, or for the end of a call that has none.
-fn poll_headers(
-    guard: &mut Option<CallGuard>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<http::Response<ResponseBody>, Status>> {
-    let Some(call) = guard.as_mut() else {
-        return Poll::Ready(Err(Status::internal("no call")));
-    };
-    let id = call.id;
-    let (headers, read) = call.shared.with(|state| {
-        let mut recv = state.conn.recv(id);
-        if let Some(headers) = recv.take_headers() {
-            return (Some(headers), Read::Pending);
-        }
-        let read = recv.read();
-        if read == Read::Pending {
-            state.wait_read(id, cx.waker());
-        }
-        (None, read)
-    });
-    match (headers, read) {
-        (Some(headers), _) => {
-            let body = guard.take().map(ResponseBody::new).unwrap_or_default();
-            Poll::Ready(Ok(response(&headers, body)))
-        }
-        (None, Read::Pending) => Poll::Pending,
-        (None, Read::Closed(close)) => {
-            call.ended = true;
-            *guard = None;
-            Poll::Ready(match status::not_processed(&close) {
-                Some(status) => Err(status),
-                None => Ok(trailers_only(close)),
-            })
-        }
-        (None, read) => {
-            let status = match read {
-                Read::Failed(error) => status::from_stream_error(error),
-                _ => call.gone(),
-            };
-            call.ended = true;
-            *guard = None;
-            Poll::Ready(Err(status))
-        }
-    }
+/// What a look for a response found.
+enum Found {
+    Headers(Metadata),
+    /// No headers: nothing now, or the end of a call that has none.
+    None(Read),
 }
+
+/// Looks for response headers, or for the end of a call that has none. Registers for them.
+fn look(state: &mut State, id: StreamId, cx: &Context<'_>) -> Found {
+    let mut recv = state.conn.recv(id);
+    if let Some(headers) = recv.take_headers() {
+        return Found::Headers(headers);
+    }
+    let read = recv.read();
+    if read == Read::Pending {
+        state.wait_read(id, cx.waker());
+    }
+    Found::None(read)
+}
+
+/// Makes a response of what was found; returns the call where nothing was.
+fn respond(
+    mut call: CallGuard,
+    found: Found,
+) -> Result<Result<http::Response<ResponseBody>, Status>, CallGuard> {
+    let read = match found {
+        Found::Headers(headers) => return Ok(Ok(response(&headers, ResponseBody::new(call)))),
+        Found::None(Read::Pending) => return Err(call),
+        Found::None(read) => read,
+    };
+    let response = match read {
+        Read::Closed(close) => match status::not_processed(&close) {
+            Some(status) => Err(status),
+            None => Ok(trailers_only(close)),
+        },
+        Read::Failed(error) => Err(status::from_stream_error(error)),
+        _ => Err(call.gone()),
+    };
+    call.ended = true;
+    Ok(response)
+}
+
+/// How many entries tonic adds to the headers of a unary response: those of its trailers.
+const ADDED_LATER: usize = 2;
 
 fn response(headers: &Metadata, body: ResponseBody) -> http::Response<ResponseBody> {
     let mut response = http::Response::new(body);
-    crate::headers::from_wire(headers, response.headers_mut());
+    crate::headers::from_wire(headers, response.headers_mut(), 1 + ADDED_LATER);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -327,9 +341,8 @@ fn response(headers: &Metadata, body: ResponseBody) -> http::Response<ResponseBo
 
 /// A call that was closed without headers is answered by headers alone, as HTTP/2 would.
 fn trailers_only(close: CloseStream) -> http::Response<ResponseBody> {
-    let status = status::from_close(close);
     let mut response = http::Response::new(ResponseBody::default());
-    *response.headers_mut() = status::to_trailers(&status);
+    *response.headers_mut() = status::close_to_trailers(close, 1);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
@@ -54,7 +55,8 @@ impl Drop for Handle {
 /// may have to make a call a second time.
 #[derive(Clone, Debug)]
 pub struct CallHead {
-    method: String,
+    /// As the request has it, which costs no copy.
+    path: Option<PathAndQuery>,
     headers: Metadata,
     /// Why the call cannot be made.
     refused: Option<Box<Status>>,
@@ -64,13 +66,16 @@ impl CallHead {
     /// Takes a request apart. Its extensions, which do not travel, are dropped.
     pub fn split(request: http::Request<Body>) -> (Self, Body) {
         let (parts, body) = request.into_parts();
-        let compressed = parts
-            .headers
-            .get("grpc-encoding")
-            .is_some_and(|encoding| encoding != "identity");
+        let mut encoding = None;
+        let headers = crate::headers::to_wire_and(&parts.headers, |key, value| {
+            if key == ENCODING {
+                encoding.get_or_insert(value);
+            }
+        });
+        let compressed = encoding.is_some_and(|encoding| encoding != "identity");
         let head = Self {
-            method: parts.uri.path().to_owned(),
-            headers: crate::headers::to_wire(&parts.headers),
+            path: parts.uri.into_parts().path_and_query,
+            headers,
             refused: compressed.then(|| Box::new(crate::message::compressed())),
         };
         (head, body)
@@ -92,6 +97,7 @@ impl CallHead {
     }
 }
 
+const ENCODING: &str = "grpc-encoding";
 const TIMEOUT: &str = "grpc-timeout";
 
 impl TunnelChannel {

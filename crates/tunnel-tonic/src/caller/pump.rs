@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 use http_body::Body as _;
 use tonic::Status;
 use tonic::body::Body;
-use tunnel_core::StreamId;
+use tunnel_core::{StreamId, WriteError};
 
 use super::call::{fail_body, finish};
 use crate::message::{SplitError, Splitter};
-use crate::shared::Shared;
+use crate::shared::{Shared, State};
 
 /// How many pieces of a body are moved before other tasks get a turn.
 const PIECES_PER_TURN: usize = 32;
@@ -55,18 +55,21 @@ impl RequestPump {
     }
 }
 
+/// Whether a stream takes more of the body. Registers in any case: the death of the call must
+/// wake a body that waits.
+fn writable(state: &mut State, id: StreamId, cx: &Context<'_>) -> Result<bool, WriteError> {
+    state.wait_write(id, cx.waker());
+    state.conn.send(id).is_writable()
+}
+
 impl Future for RequestPump {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         let id = this.id;
+        let mut writable = this.shared.with(|state| writable(state, id, cx));
         for _ in 0..PIECES_PER_TURN {
-            // Registers in any case: the death of the call must wake a body that waits.
-            let writable = this.shared.with(|state| {
-                state.wait_write(id, cx.waker());
-                state.conn.send(id).is_writable()
-            });
             match writable {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
@@ -79,9 +82,11 @@ impl Future for RequestPump {
             let result = match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => this
-                        .shared
-                        .with(|state| splitter.feed(data, &mut state.conn.send(id))),
+                    Ok(data) => this.shared.with(|state| {
+                        splitter.feed(data, &mut state.conn.send(id))?;
+                        writable = self::writable(state, id, cx);
+                        Ok(())
+                    }),
                     Err(_) => Ok(()),
                 },
                 Poll::Ready(Some(Err(status))) => Err(SplitError::Malformed(status)),
@@ -108,7 +113,6 @@ impl Drop for RequestPump {
             // The body panicked, or the runtime shuts down.
             self.fail(Status::internal("the request stream was dropped"));
         }
-        let id = self.id;
-        let _slot = self.shared.with(|state| state.release(id));
+        self.shared.release(self.id);
     }
 }

@@ -62,8 +62,8 @@ impl RequestBody {
             Read::Failed(error) => Some(error),
             _ => self
                 .shared
-                .with(|state| match state.slot(id)?.failed.clone() {
-                    Some(Failure::Stream(error)) => Some(error),
+                .with(|state| match state.slot(id)?.failed.as_deref() {
+                    Some(Failure::Stream(error)) => Some(error.clone()),
                     _ => None,
                 }),
         };
@@ -113,7 +113,6 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let id = self.id;
-        let _slot = self.shared.with(|state| state.release(id));
+        self.shared.release(self.id);
     }
 }

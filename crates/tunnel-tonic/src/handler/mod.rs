@@ -1,18 +1,25 @@
 //! The end of a tunnel that serves calls: by any tonic service, unmodified.
+//!
+//! A call costs one box for its future, one for its request body, and the copies of the opening
+//! request's extensions; its path is the method as it came, without a copy.
 
 mod body;
 mod serve;
 
 use std::fmt;
+use std::future::Future as _;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::header::{CONTENT_TYPE, HeaderValue, TE};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
+use http::uri::PathAndQuery;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
-use tunnel_core::{Code, Status as WireStatus};
+use tunnel_core::{Code, Metadata, Status as WireStatus};
 
 use crate::shared::{Opened, Shared};
 use body::RequestBody;
@@ -20,13 +27,18 @@ use serve::ServeCall;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-type CallFn = dyn Fn(http::Request<Body>) -> BoxFuture<'static, http::Response<Body>> + Send + Sync;
+/// Makes the future of a call from its request and the extensions that its request is to get.
+/// Runs no code of a user: that is the future's, which a call's task polls.
+type CallFn = dyn Fn(http::Request<Body>, Arc<http::Extensions>) -> BoxFuture<'static, http::Response<Body>>
+    + Send
+    + Sync;
 
 /// Who serves the calls of tunnels: any tonic `Routes` or generated server, with any
 /// tower layers around. Cheap to clone.
 #[derive(Clone)]
 pub struct CallService {
     call: Arc<CallFn>,
+    inline: bool,
 }
 
 impl CallService {
@@ -44,10 +56,14 @@ impl CallService {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        let service = Arc::new(service);
         Self {
-            call: Arc::new(move |request| {
-                let mut service = service.clone();
+            call: Arc::new(move |mut request, extensions| {
+                let service = service.clone();
+                // One box for all that a call needs, whatever the service is made of.
                 async move {
+                    let mut service = S::clone(&service);
+                    *request.extensions_mut() = http::Extensions::clone(&extensions);
                     let ready = std::future::poll_fn(|cx| service.poll_ready(cx));
                     let response = match ready.await {
                         Ok(()) => service.call(request).await,
@@ -60,7 +76,19 @@ impl CallService {
                 }
                 .boxed()
             }),
+            inline: false,
         }
+    }
+
+    /// Whether the tunnel's own task polls each call once before it gets a task of its own.
+    /// Default: false.
+    ///
+    /// A handler that answers at that first poll costs no task and no switch to one. The risk: a
+    /// handler that computes for long, or blocks, holds up all calls of its tunnel meanwhile, so
+    /// this is for services whose handlers are known to be quick up to their first `await`.
+    pub fn poll_inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
+        self
     }
 }
 
@@ -75,52 +103,116 @@ pub(crate) struct Server {
     service: CallService,
     /// What the opening request knew; each call gets a copy.
     extensions: Arc<http::Extensions>,
+    /// What the headers of a call say without metadata. A copy costs half of making them.
+    headers: HeaderMap,
 }
 
 impl Server {
     pub(crate) fn new(service: CallService, extensions: http::Extensions) -> Self {
+        let mut headers = HeaderMap::with_capacity(2);
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         Self {
             service,
             extensions: Arc::new(extensions),
+            headers,
         }
     }
 
-    /// Serves a call in a task of its own.
-    pub(crate) fn spawn(&self, shared: &Arc<Shared>, opened: Opened) {
-        let body = RequestBody::new(shared.clone(), opened.id);
-        let id = opened.id;
-        let Some(mut request) = request(&opened, body) else {
-            let _slot = shared.with(|state| {
-                let status = WireStatus::new(
-                    Code::Unimplemented,
-                    format!("no such method: {:?}", opened.method),
-                );
-                state.conn.reset(id, status);
-                state.release(id)
-            });
-            return;
+    /// Serves a call: in a task of its own, where its first poll is not all it needs.
+    pub(crate) fn serve(&self, shared: &Arc<Shared>, opened: Opened) {
+        let Opened {
+            id,
+            method,
+            headers,
+        } = opened;
+        let body = RequestBody::new(shared.clone(), id);
+        let path = match path(method) {
+            Ok(path) => path,
+            Err(method) => {
+                let _slot = shared.with(|state| {
+                    let message = format!("no such method: {method:?}");
+                    let status = WireStatus::new(Code::Unimplemented, message);
+                    state.conn.reset(id, status);
+                    state.release(id)
+                });
+                return;
+            }
         };
-        // The service may do anything when it is called, and what is in the extensions when it
-        // is cloned: that runs, and panics, in the task.
-        let (service, extensions) = (self.service.clone(), self.extensions.clone());
-        let handler = async move {
-            *request.extensions_mut() = (*extensions).clone();
-            (service.call)(request).await
-        };
-        tokio::spawn(ServeCall::new(shared.clone(), id, handler.boxed()));
+        let request = self.request(path, &headers, body);
+        // The service may do anything when it is cloned or called, and what is in the extensions
+        // when it is cloned: that runs, and panics, when the future is polled.
+        let handler = (self.service.call)(request, self.extensions.clone());
+        let mut call = ServeCall::new(shared.clone(), id, handler);
+        if self.service.inline {
+            // Whatever would wake it before it is spawned is not lost: a new task is polled. The
+            // tunnel's own share of tokio's budget goes on counting, so that handlers which are
+            // always ready cannot hold the tunnel's task for ever.
+            let mut cx = Context::from_waker(Waker::noop());
+            if Pin::new(&mut call).poll(&mut cx).is_ready() {
+                return;
+            }
+        }
+        tokio::spawn(call);
+    }
+
+    /// The call as tonic knows requests.
+    fn request(
+        &self,
+        path: PathAndQuery,
+        metadata: &Metadata,
+        body: RequestBody,
+    ) -> http::Request<Body> {
+        let mut request = http::Request::new(Body::new(body));
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = http::Uri::from(path);
+        if metadata.is_empty() {
+            *request.headers_mut() = self.headers.clone();
+        } else {
+            let headers = request.headers_mut();
+            crate::headers::from_wire(metadata, headers, self.headers.len());
+            let ours = self.headers.iter();
+            headers.extend(ours.map(|(name, value)| (name.clone(), value.clone())));
+        }
+        request
     }
 }
 
-/// The call as tonic knows requests; `None` if its method is no path.
-fn request(opened: &Opened, body: RequestBody) -> Option<http::Request<Body>> {
-    let path = http::uri::PathAndQuery::try_from(opened.method.as_str()).ok()?;
-    let mut request = http::Request::new(Body::new(body));
-    *request.method_mut() = http::Method::POST;
-    *request.version_mut() = http::Version::HTTP_2;
-    *request.uri_mut() = http::Uri::from(path);
-    let headers = request.headers_mut();
-    crate::headers::from_wire(&opened.headers, headers);
-    headers.insert(TE, HeaderValue::from_static("trailers"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    Some(request)
+/// The path of a method; the method itself, if it is none.
+fn path(method: String) -> Result<PathAndQuery, String> {
+    // What certainly is a path becomes one without a copy.
+    let plain = |b: u8| b.is_ascii_alphanumeric() | matches!(b, b'-'..=b'/' | b'_');
+    let is_path = method.starts_with('/') && method.len() < 1 << 15;
+    if is_path && method.bytes().fold(true, |all, b| all & plain(b)) {
+        return PathAndQuery::try_from(method).map_err(|_| String::new());
+    }
+    PathAndQuery::try_from(method.as_str()).map_err(|_| method)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_the_path_it_says_or_none() {
+        let long = |n| format!("/{}", "m".repeat(n));
+        let methods = [
+            "/a.B/C_d-9",
+            "/",
+            "/a?q=1",
+            "/a b",
+            "/ü",
+            "/a#b",
+            "*",
+            "a/b",
+            "",
+            &long(1 << 15),
+            &long(1 << 16),
+        ];
+        for method in methods {
+            let expected = PathAndQuery::try_from(method).map_err(|_| method.to_owned());
+            assert_eq!(path(method.to_owned()), expected, "{method:.10}");
+        }
+    }
 }

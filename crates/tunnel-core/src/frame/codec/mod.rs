@@ -21,6 +21,7 @@
 //!   wire, about a hundred while they are decoded. So the largest frame that a
 //!   transport accepts bounds what decoding takes, at fifty times its size.
 
+mod data;
 mod decode;
 mod encode;
 mod wire;
@@ -30,6 +31,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Frame, FrameKindRef, FrameRef};
 use crate::Side;
 
+pub(super) use data::Head;
 pub(super) use encode::Prepared;
 
 /// How many bytes [`encode`] will append for a frame that `from` sends.

@@ -1,0 +1,111 @@
+//! A long link: a TCP proxy in user space that delays what passes, each way, at any rate.
+//!
+//! Invariant: it runs on a thread of its own, so that nothing that the orchestrator does makes a
+//! delay longer.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tunnel_conformance::FaultProxy;
+
+/// A long link to a port of this host; it ends when this is dropped.
+///
+/// Up to [`FaultProxy::CAPACITY`] bytes are under way each way, which is 1.3 GB/s at 50 ms.
+#[derive(Debug)]
+pub(crate) struct Delay {
+    port: u16,
+    /// Dropped, it tells the thread to end.
+    _alive: oneshot::Sender<()>,
+}
+
+impl Delay {
+    /// Starts it.
+    pub(crate) async fn start(target_port: u16, each_way: Duration) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (started, port) = oneshot::channel();
+        let (alive, over) = oneshot::channel();
+        thread::Builder::new()
+            .name("delay".into())
+            .spawn(move || run(&runtime, target_port, each_way, started, over))?;
+        Ok(Self {
+            port: port.await.context("the delay proxy has not started")?,
+            _alive: alive,
+        })
+    }
+
+    /// Where clients connect to.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+fn run(
+    runtime: &Runtime,
+    target_port: u16,
+    each_way: Duration,
+    started: oneshot::Sender<u16>,
+    over: oneshot::Receiver<()>,
+) {
+    runtime.block_on(async {
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target_port));
+        let proxy = FaultProxy::to(target).await;
+        proxy.set_delay(each_way);
+        if started.send(proxy.address().port()).is_ok() {
+            // The other half is only ever dropped.
+            let _ = over.await;
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Answers one connection with what it says.
+    async fn echo() -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let (mut from, mut to) = socket.split();
+            tokio::io::copy(&mut from, &mut to).await
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn what_a_link_delays_arrives_as_it_was_sent() {
+        let delay = Delay::start(echo().await, Duration::from_millis(5)).await;
+        let delay = delay.unwrap();
+        let client = TcpStream::connect(("127.0.0.1", delay.port())).await;
+        let (mut from, mut to) = client.unwrap().into_split();
+        let sent: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+        let writing = async {
+            to.write_all(&sent).await.unwrap();
+            to.shutdown().await.unwrap();
+        };
+        let mut echoed = Vec::new();
+        let (read, ()) = tokio::join!(from.read_to_end(&mut echoed), writing);
+        read.unwrap();
+        assert!(echoed == sent, "other bytes");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_dropped_ends_its_connections() {
+        let delay = Delay::start(echo().await, Duration::ZERO).await.unwrap();
+        let client = TcpStream::connect(("127.0.0.1", delay.port())).await;
+        let mut client = client.unwrap();
+        client.write_all(b"?").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        drop(delay);
+        let count = client.read(&mut [0]).await;
+        assert!(matches!(count, Ok(0) | Err(_)), "it goes on");
+    }
+}

@@ -1,0 +1,189 @@
+//! Rounds: every variant of every workload, one after another.
+//!
+//! Workloads whose pairs are alike share them, and stand together as a stage; its pairs end with
+//! it. In each round a stage runs every workload, and of each workload every variant, so that
+//! variants stand close together in time.
+
+use std::collections::{HashMap, HashSet};
+
+use super::collect::{Collector, Sample};
+use super::pair::{Failure, Pair, Programs, Setup};
+use super::progress::Progress;
+use super::workload::{Step, Workload};
+use crate::results::Row;
+use crate::variant::Variant;
+
+/// All that is measured, and by whom.
+pub(super) struct Plan {
+    pub(super) workloads: Vec<Workload>,
+    pub(super) variants: Vec<Variant>,
+    /// Rounds that count.
+    pub(super) rounds: usize,
+    pub(super) programs: Programs,
+}
+
+impl Plan {
+    /// Consecutive workloads whose pairs are alike.
+    fn stages(&self) -> impl Iterator<Item = &[Workload]> {
+        self.workloads.chunk_by(|a, b| a.setup == b.setup)
+    }
+
+    fn who<'a>(&'a self, workload: &Workload) -> impl Iterator<Item = &'a Variant> {
+        let who = workload.who;
+        self.variants.iter().filter(move |variant| who(variant))
+    }
+
+    /// The rounds of a stage; the first only warms up. Fresh processes are never warm.
+    fn rounds(&self, setup: &Setup) -> impl Iterator<Item = Option<usize>> + use<> {
+        let warm_up = (!setup.fresh).then_some(None);
+        warm_up.into_iter().chain((0..self.rounds).map(Some))
+    }
+
+    fn measurements(&self) -> usize {
+        let of = |w: &Workload| self.rounds(&w.setup).count() * self.who(w).count();
+        self.workloads.iter().map(of).sum()
+    }
+
+    /// Measures all of it.
+    pub(super) async fn run(&self) -> Vec<Row> {
+        let mut runner = Runner {
+            plan: self,
+            pairs: HashMap::new(),
+            given_up: HashSet::new(),
+            collector: Collector::new(&self.workloads, &self.variants, self.rounds),
+            progress: Progress::new(self.measurements()),
+        };
+        for stage in self.stages() {
+            runner.stage(stage).await;
+        }
+        drop(runner.progress);
+        runner.collector.finish()
+    }
+}
+
+struct Runner<'a> {
+    plan: &'a Plan,
+    /// Those of this stage, by the variant's name.
+    pairs: HashMap<&'static str, Pair>,
+    /// What hung or did not start: a row's name and a variant's. It is not tried again, for each
+    /// time costs as long as one waits for it.
+    given_up: HashSet<(String, &'static str)>,
+    collector: Collector,
+    progress: Progress,
+}
+
+impl Runner<'_> {
+    async fn stage(&mut self, stage: &[Workload]) {
+        for round in self.plan.rounds(&stage[0].setup) {
+            let name = match round {
+                None => "warm-up".to_owned(),
+                Some(n) => format!("round {} of {}", n + 1, self.plan.rounds),
+            };
+            self.progress.part(&format!("{}, {name}", stage[0].group));
+            for workload in stage {
+                for variant in self.plan.who(workload) {
+                    let what = workload.rows().next().map_or("", |row| &row.name);
+                    self.progress
+                        .at(format!("{name}: {what}, {}", variant.name));
+                    self.measure(round, workload, variant).await;
+                    self.progress.done(1);
+                }
+            }
+        }
+        for (_, pair) in self.pairs.drain() {
+            pair.end().await;
+        }
+    }
+
+    /// Runs a workload once, over one variant.
+    async fn measure(&mut self, round: Option<usize>, workload: &Workload, variant: &Variant) {
+        let steps = self.still_tried(workload, variant);
+        if !steps.iter().any(|step| !step.rows.is_empty()) {
+            return;
+        }
+        let mut pair = match self.pair(workload, variant).await {
+            Ok(pair) => pair,
+            Err(error) => return self.fail(steps, variant, &Failure::NotStarted(error)),
+        };
+        for (n, step) in steps.iter().enumerate() {
+            if let Err(failure) = self.step(&mut pair, round, step, variant).await {
+                pair.end().await;
+                return self.fail(&steps[n..], variant, &failure);
+            }
+        }
+        match workload.setup.fresh {
+            true => pair.end().await,
+            false => {
+                self.pairs.insert(variant.name, pair);
+            }
+        }
+    }
+
+    /// The steps before the first that was given up.
+    fn still_tried<'w>(&self, workload: &'w Workload, variant: &Variant) -> &'w [Step] {
+        let given_up = |step: &Step| {
+            let mut rows = step.rows.iter();
+            rows.any(|row| self.given_up.contains(&(row.name.clone(), variant.name)))
+        };
+        match workload.steps.iter().position(given_up) {
+            None => &workload.steps,
+            // What prepares the step that failed is left out too.
+            Some(end) => {
+                let before = &workload.steps[..end];
+                let last = before.iter().rposition(|step| !step.rows.is_empty());
+                &before[..last.map_or(0, |last| last + 1)]
+            }
+        }
+    }
+
+    async fn pair(&mut self, workload: &Workload, variant: &Variant) -> anyhow::Result<Pair> {
+        match self.pairs.remove(variant.name) {
+            Some(pair) => Ok(pair),
+            None => Pair::start(&self.plan.programs, variant, &workload.setup).await,
+        }
+    }
+
+    async fn step(
+        &mut self,
+        pair: &mut Pair,
+        round: Option<usize>,
+        step: &Step,
+        variant: &Variant,
+    ) -> Result<(), Failure> {
+        let (cpu, resident) = (pair.cpu(), pair.resident());
+        let measured = pair.job(&step.job, step.limit).await?;
+        let grown = pair.resident().zip(resident);
+        let sample = Sample {
+            job: &step.job,
+            measured,
+            cpu: pair
+                .cpu()
+                .zip(cpu)
+                .map(|(now, then)| now.saturating_sub(then)),
+            grown: grown.map(|(now, then)| now as f64 - then as f64),
+        };
+        if let Some(round) = round {
+            for row in &step.rows {
+                self.collector.add(round, row, variant, &sample);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that these steps have no result, and why. What may hang again is not tried again.
+    fn fail(&mut self, steps: &[Step], variant: &Variant, failure: &Failure) {
+        for row in steps.iter().flat_map(|step| &step.rows) {
+            self.collector.fail(row, variant, failure.note());
+            if matches!(failure, Failure::Hangs | Failure::NotStarted(_)) {
+                self.given_up.insert((row.name.clone(), variant.name));
+            }
+        }
+        let name = variant.name;
+        let job = &steps[0].job;
+        self.progress.note(&match failure {
+            Failure::Hangs => format!("{name} hangs: {job:?}"),
+            Failure::Failed(error) => format!("{name} fails: {job:?}: {error:#}"),
+            Failure::NotStarted(error) => format!("{name} does not start: {error:#}"),
+        });
+    }
+}

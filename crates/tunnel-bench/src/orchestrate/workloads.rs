@@ -1,0 +1,457 @@
+//! What is measured, as a list.
+//!
+//! Invariant: a row's name and metric belong to one step of one workload.
+
+use std::time::Duration;
+
+use super::pair::Setup;
+use super::workload::{RowOf, Step, Workload};
+use crate::job::{Job, Kind, Load, Steady};
+use crate::results::Metric;
+use crate::variant::{Spreads, Variant, Way};
+
+const KIB: u32 = 1 << 10;
+const MIB: u32 = 1 << 20;
+
+/// How long a job may take beyond the time it is asked to.
+const SLACK: Duration = Duration::from_secs(15);
+
+/// The same where a variant is expected to hang.
+const SHORT_SLACK: Duration = Duration::from_secs(4);
+
+/// How long streams may take to open.
+const OPEN: Duration = Duration::from_secs(120);
+
+const CALLS: &[Metric] = &[
+    Metric::CallRate,
+    Metric::P50,
+    Metric::P99,
+    Metric::P999,
+    Metric::CpuPerCall,
+];
+const LARGE_CALLS: &[Metric] = &[
+    Metric::ByteRate,
+    Metric::P50,
+    Metric::P99,
+    Metric::CpuPerByte,
+];
+const SMALL_MESSAGES: &[Metric] = &[Metric::MessageRate, Metric::CpuPerByte];
+const LARGE_MESSAGES: &[Metric] = &[Metric::ByteRate, Metric::CpuPerByte];
+const TURNS: &[Metric] = &[
+    Metric::MessageRate,
+    Metric::P50,
+    Metric::P99,
+    Metric::P999,
+    Metric::CpuPerCall,
+];
+const LATENCIES: &[Metric] = &[Metric::P50, Metric::P99, Metric::P999];
+const BESIDE: &[Metric] = &[Metric::ByteRate];
+const OPENING: &[Metric] = &[Metric::OpenRate, Metric::MemoryPerStream];
+const RATE: &[Metric] = &[Metric::CallRate, Metric::P99];
+const STEADY: &[Metric] = &[Metric::ByteRate, Metric::Ramp];
+
+/// How long and how much.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scale {
+    pub(super) millis: u64,
+    /// The most streams that are opened.
+    pub(super) streams: usize,
+    /// How long one measurement on a slow link takes.
+    pub(super) link_millis: u64,
+}
+
+fn everyone(variant: &Variant) -> bool {
+    variant.spreads != Spreads::Only
+}
+
+fn in_rust_alone(variant: &Variant) -> bool {
+    everyone(variant) && !variant.needs_go()
+}
+
+/// Those that can have many tunnels or connections, and one plain connection to compare with.
+fn many(variant: &Variant) -> bool {
+    variant.spreads != Spreads::No || variant.name == "plain tonic"
+}
+
+fn many_reverse(variant: &Variant) -> bool {
+    many(variant) && !matches!(variant.way, Way::Forward { .. })
+}
+
+/// All of them; those that can share pairs stand together.
+pub(super) fn all(scale: Scale) -> Vec<Workload> {
+    let mut all = Vec::new();
+    all.extend(unary(scale));
+    all.extend(streams(scale));
+    all.push(beside_stream(scale));
+    all.push(unread(scale));
+    all.extend(slow_link(scale));
+    all.extend([10_000, 100_000].map(|n| open(scale, n)));
+    all.push(growth(scale));
+    for tunnels in [1, 10, 100, 1000] {
+        all.push(over_tunnels(scale, tunnels));
+    }
+    all.push(over_reverse_tunnels(scale));
+    all.retain(|w| {
+        w.setup
+            .max_streams
+            .is_none_or(|n| n <= scale.streams + SPARE)
+    });
+    all
+}
+
+/// A job that is a load.
+type Lasting = fn(Load) -> Job;
+
+/// Room for calls beside the streams that are held.
+const SPARE: usize = 2048;
+
+fn shared() -> Setup {
+    Setup {
+        tunnels: 1,
+        ..Setup::default()
+    }
+}
+
+/// A job that lasts for a time and fills a row.
+fn timed(name: String, metrics: &'static [Metric], size: u32, millis: u64, job: Job) -> Step {
+    Step {
+        job,
+        limit: Duration::from_millis(millis) + SLACK,
+        rows: vec![RowOf {
+            name,
+            metrics,
+            size,
+        }],
+    }
+}
+
+fn hold(job: Job) -> Step {
+    Step {
+        job,
+        limit: OPEN,
+        rows: Vec::new(),
+    }
+}
+
+/// A workload of one step on pairs that live on.
+fn single(group: &'static str, step: Step) -> Workload {
+    Workload {
+        group,
+        setup: shared(),
+        steps: vec![step],
+        who: everyone,
+    }
+}
+
+/// Small unary calls.
+fn calls(name: String, metrics: &'static [Metric], scale: Scale, at_once: usize) -> Step {
+    let load = Load {
+        size: 16,
+        at_once,
+        millis: scale.millis,
+    };
+    timed(name, metrics, 16, scale.millis, Job::Unary(load))
+}
+
+fn unary(scale: Scale) -> Vec<Workload> {
+    let small = [1, 16, 64, 256, 1024].map(|at_once| {
+        let name = format!("unary 16 B x {at_once}");
+        single("unary", calls(name, CALLS, scale, at_once))
+    });
+    let size = 64 * KIB;
+    let job = Job::Unary(Load {
+        size,
+        at_once: 16,
+        millis: scale.millis,
+    });
+    let name = "unary 64 KiB x 16".to_owned();
+    let large = timed(name, LARGE_CALLS, size, scale.millis, job);
+    small.into_iter().chain([single("unary", large)]).collect()
+}
+
+fn streams(scale: Scale) -> Vec<Workload> {
+    let mut all = Vec::new();
+    let kinds: [(&str, Lasting); 2] = [("download", Job::Download), ("upload", Job::Upload)];
+    for (kind, job) in kinds {
+        for (size, unit, metrics) in [
+            (KIB, "1 KiB", SMALL_MESSAGES),
+            (MIB, "1 MiB", LARGE_MESSAGES),
+        ] {
+            for at_once in [1, 8] {
+                all.push(stream(
+                    scale,
+                    format!("{kind} {unit} x {at_once}"),
+                    metrics,
+                    job,
+                    size,
+                    at_once,
+                ));
+            }
+        }
+    }
+    for at_once in [1, 64] {
+        let name = format!("ping-pong 16 B x {at_once}");
+        all.push(stream(scale, name, TURNS, Job::PingPong, 16, at_once));
+    }
+    all
+}
+
+fn stream(
+    scale: Scale,
+    name: String,
+    metrics: &'static [Metric],
+    job: Lasting,
+    size: u32,
+    at_once: usize,
+) -> Workload {
+    let millis = scale.millis;
+    let load = Load {
+        size,
+        at_once,
+        millis,
+    };
+    single("streams", timed(name, metrics, size, millis, job(load)))
+}
+
+fn beside_stream(scale: Scale) -> Workload {
+    let job = Job::BesideStream {
+        callers: 4,
+        size: 16,
+        millis: scale.millis,
+    };
+    let name = "4 callers beside a 1 MiB stream".to_owned();
+    let mut step = timed(name, LATENCIES, 16, scale.millis, job);
+    // Callers are fast beside a stream that stands still: that must show.
+    step.rows.push(RowOf {
+        name: "the 1 MiB stream beside 4 callers".to_owned(),
+        metrics: BESIDE,
+        size: 0,
+    });
+    single("isolation", step)
+}
+
+fn unread(scale: Scale) -> Workload {
+    let measure = |streams: usize| {
+        let name = format!("unary 16 B x 16 beside {streams} unread streams");
+        let mut step = calls(name, RATE, scale, 16);
+        step.limit = Duration::from_millis(scale.millis) + SHORT_SLACK;
+        step
+    };
+    let hold = |streams: usize| Step {
+        job: Job::HoldUnread {
+            streams,
+            size: 64 * KIB,
+        },
+        limit: SHORT_SLACK,
+        rows: Vec::new(),
+    };
+    Workload {
+        group: "isolation",
+        setup: shared(),
+        steps: vec![
+            measure(0),
+            hold(4),
+            measure(4),
+            hold(60),
+            measure(64),
+            Step {
+                job: Job::Release {},
+                limit: SLACK,
+                rows: Vec::new(),
+            },
+        ],
+        who: everyone,
+    }
+}
+
+fn slow_link(scale: Scale) -> Vec<Workload> {
+    let each = [
+        ("download 1 MiB x 1", Kind::Download, MIB, 1),
+        ("upload 1 MiB x 1", Kind::Upload, MIB, 1),
+        ("unary 64 KiB x 16", Kind::Unary, 64 * KIB, 16),
+    ];
+    let each = each.map(|(name, kind, size, at_once)| {
+        let millis = scale.link_millis;
+        let job = Job::Steady(Steady {
+            kind,
+            size,
+            at_once,
+            millis,
+            bucket_millis: 100,
+        });
+        let name = format!("50 ms each way: {name}");
+        Workload {
+            group: "slow link",
+            setup: Setup {
+                each_way: Some(Duration::from_millis(50)),
+                ..shared()
+            },
+            steps: vec![timed(name, STEADY, size, millis, job)],
+            who: everyone,
+        }
+    });
+    each.into()
+}
+
+fn fresh(streams: usize) -> Setup {
+    Setup {
+        fresh: true,
+        max_streams: Some(streams + SPARE),
+        ..shared()
+    }
+}
+
+/// Opens streams on processes that have served calls and nothing else; with the most there are,
+/// calls before and beside them are measured too.
+fn open(scale: Scale, streams: usize) -> Workload {
+    let name = |beside| format!("unary 16 B x 64 beside {beside} idle streams");
+    let opening = Step {
+        job: Job::HoldIdle { streams },
+        limit: OPEN,
+        rows: vec![RowOf {
+            name: format!("open {streams} idle streams"),
+            metrics: OPENING,
+            size: 0,
+        }],
+    };
+    let mut before = calls(name(0), RATE, scale, 64);
+    let mut steps = Vec::new();
+    if streams < scale.streams {
+        before.rows.clear();
+        steps.extend([before, opening]);
+    } else {
+        steps.extend([before, opening, calls(name(streams), RATE, scale, 64)]);
+    }
+    Workload {
+        group: "idle streams",
+        setup: fresh(streams),
+        steps,
+        who: everyone,
+    }
+}
+
+/// Calls beside ever more streams, on one pair.
+fn growth(scale: Scale) -> Workload {
+    let mut steps = Vec::new();
+    let mut held = 0;
+    let all = [1, 10, 100, 1_000, 10_000, 100_000];
+    for streams in all.into_iter().filter(|n| *n <= scale.streams) {
+        steps.push(hold(Job::HoldIdle {
+            streams: streams - held,
+        }));
+        held = streams;
+        let name = format!("unary 16 B x 16 beside {streams} idle streams");
+        steps.push(calls(name, RATE, scale, 16));
+    }
+    Workload {
+        group: "growth",
+        setup: fresh(held),
+        steps,
+        who: in_rust_alone,
+    }
+}
+
+fn with_tunnels(tunnels: usize, who: fn(&Variant) -> bool, step: Step) -> Workload {
+    Workload {
+        group: "growth",
+        setup: Setup {
+            tunnels,
+            ..Setup::default()
+        },
+        steps: vec![step],
+        who,
+    }
+}
+
+fn over_tunnels(scale: Scale, tunnels: usize) -> Workload {
+    let name = format!("unary 16 B x 64 over {tunnels} tunnels");
+    with_tunnels(tunnels, many, calls(name, CALLS, scale, 64))
+}
+
+fn over_reverse_tunnels(scale: Scale) -> Workload {
+    let name = "unary 16 B x 64 over 1000 reverse tunnels".to_owned();
+    with_tunnels(1000, many_reverse, calls(name, CALLS, scale, 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCALE: Scale = Scale {
+        millis: 300,
+        streams: 100_000,
+        link_millis: 2000,
+    };
+
+    fn names(workload: &Workload) -> Vec<&str> {
+        workload.rows().map(|row| row.name.as_str()).collect()
+    }
+
+    #[test]
+    fn no_two_rows_have_one_name() {
+        for streams in [10_000, 100_000] {
+            let all = all(Scale { streams, ..SCALE });
+            let mut names: Vec<_> = all.iter().flat_map(names).collect();
+            names.sort_unstable();
+            let count = names.len();
+            names.dedup();
+            assert_eq!(names.len(), count);
+        }
+    }
+
+    #[test]
+    fn no_more_streams_are_opened_than_there_may_be() {
+        let few = Scale {
+            streams: 10_000,
+            ..SCALE
+        };
+        for step in all(few).iter().flat_map(|w| &w.steps) {
+            let Job::HoldIdle { streams } = step.job else {
+                continue;
+            };
+            assert!(streams <= 10_000);
+        }
+    }
+
+    #[test]
+    fn a_chosen_row_keeps_what_prepares_it_and_nothing_else() {
+        let workload = unread(SCALE).only("beside 64 unread").unwrap();
+        assert_eq!(
+            names(&workload),
+            ["unary 16 B x 16 beside 64 unread streams"]
+        );
+        let held = workload.steps.iter().map(|step| match step.job {
+            Job::HoldUnread { streams, .. } => streams,
+            _ => 0,
+        });
+        // Both lots of streams, the calls, and the release.
+        assert_eq!(held.collect::<Vec<_>>(), [4, 60, 0, 0]);
+    }
+
+    #[test]
+    fn processes_whose_memory_is_measured_have_always_served_calls_before() {
+        let workload = open(SCALE, 100_000).only("open 100000").unwrap();
+        assert_eq!(names(&workload), ["open 100000 idle streams"]);
+        assert!(matches!(workload.steps[0].job, Job::Unary(_)));
+        assert_eq!(workload.steps.len(), 2);
+    }
+
+    #[test]
+    fn what_prepares_only_later_rows_is_left_out() {
+        let workload = growth(SCALE).only("beside 10 idle").unwrap();
+        assert_eq!(workload.steps.len(), 3, "{:?}", workload.steps);
+        assert!(unread(SCALE).only("no such row").is_none());
+    }
+
+    #[test]
+    fn calls_beside_the_most_streams_are_measured_before_them_too() {
+        let workload = open(SCALE, 100_000);
+        let expected = [
+            "unary 16 B x 64 beside 0 idle streams",
+            "open 100000 idle streams",
+            "unary 16 B x 64 beside 100000 idle streams",
+        ];
+        assert_eq!(names(&workload), expected);
+        assert_eq!(names(&open(SCALE, 10_000)), ["open 10000 idle streams"]);
+    }
+}

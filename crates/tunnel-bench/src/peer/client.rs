@@ -1,0 +1,74 @@
+//! The client process: connects, then does one job after another.
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+
+use super::channel::{Channel, Clients};
+use super::held::Held;
+use super::{Options, calls, connect, input, say, steady, streams};
+use crate::carrier;
+use crate::job::{Greeting, Job, Measured, Reply};
+use crate::variant::Way;
+
+type Lines = mpsc::UnboundedReceiver<String>;
+
+/// Does jobs until the input ends.
+pub(crate) async fn run(options: Options, port: Option<u16>) -> Result<()> {
+    let jobs = input();
+    let port = || port.context("the client needs a port to connect to");
+    match options.variant {
+        Way::Plain | Way::Tuned => {
+            let endpoint = connect::endpoint(port()?, options.variant == Way::Tuned)?;
+            work(connect::plain(endpoint, &options).await?, jobs).await
+        }
+        Way::Yamux => work(vec![carrier::yamux::connect(port()?).await?], jobs).await,
+        Way::Http2 => work(vec![carrier::http2::connect(port()?).await?], jobs).await,
+        Way::Forward { .. } => work(connect::forward(port()?, &options).await?, jobs).await,
+        Way::Reverse { .. } => work(vec![connect::reverse(&options).await?], jobs).await,
+    }
+}
+
+async fn work<C: Channel>(channels: Vec<C>, mut jobs: Lines) -> Result<()> {
+    let mut worker = Worker {
+        clients: Clients::new(channels),
+        held: Held::default(),
+    };
+    say(&Greeting::Ready(true))?;
+    while let Some(line) = jobs.recv().await {
+        let done = match serde_json::from_str(&line) {
+            Ok(job) => worker.run(job).await,
+            Err(error) => Err(error).context("this is no job"),
+        };
+        say(&match done {
+            Ok(measured) => Reply::Ok(measured),
+            Err(error) => Reply::Error(format!("{error:#}")),
+        })?;
+    }
+    Ok(())
+}
+
+struct Worker<C> {
+    clients: Clients<C>,
+    held: Held,
+}
+
+impl<C: Channel> Worker<C> {
+    async fn run(&mut self, job: Job) -> Result<Measured> {
+        let clients = &self.clients;
+        match job {
+            Job::Unary(load) => calls::unary(clients, load).await,
+            Job::Download(load) => streams::download(clients, load).await,
+            Job::Upload(load) => streams::upload(clients, load).await,
+            Job::PingPong(load) => streams::ping_pong(clients, load).await,
+            Job::HoldIdle { streams } => self.held.idle(clients, streams).await,
+            Job::HoldUnread { streams, size } => self.held.unread(clients, streams, size).await,
+            Job::Release {} => self.held.release(clients).await,
+            Job::BesideStream {
+                callers,
+                size,
+                millis,
+            } => calls::beside_stream(clients, callers, size, millis).await,
+            Job::Steady(steady) => steady::run(clients, steady).await,
+        }
+    }
+}

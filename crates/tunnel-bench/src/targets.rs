@@ -1,0 +1,469 @@
+//! What this repository wants to reach, as data, and how far a run has.
+//!
+//! Invariants: forward and reverse tunnels have the same targets. The median decides; the spread is
+//! shown beside it. Handlers that are polled inline have a verdict only where a target names them, and
+//! are shown everywhere.
+
+use crate::report::baseline::{self, TUNNELS, WITH_GO};
+use crate::report::stats::{self, Summary};
+use crate::report::units;
+use crate::report::view::distinct;
+use crate::results::{Cell, Metric, Row, Run};
+
+use Against::{Baseline, Elsewhere, Workload};
+use Bound::{AtLeast, AtMost};
+use Measure::{Of, Rate};
+
+/// One figure that several workloads are to reach.
+struct Target {
+    workloads: &'static [&'static str],
+    measure: Measure,
+    against: Against,
+    /// For handlers that have tasks of their own.
+    spawned: Bound,
+    /// For handlers that are polled inline, where they have a target.
+    inline: Option<Bound>,
+}
+
+#[derive(Clone, Copy)]
+enum Measure {
+    /// How fast it goes, in whatever the workload counts.
+    Rate,
+    Of(Metric),
+}
+
+/// What the ratio is to.
+#[derive(Clone, Copy)]
+enum Against {
+    /// The workload's baseline, in the same row.
+    Baseline,
+    /// The same variant in another workload.
+    Workload(&'static str),
+    /// Nothing that this program measures; this says what does.
+    Elsewhere(&'static str),
+}
+
+/// On which side of a ratio is good.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// How far a figure is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    Reached,
+    /// By what part of the bound.
+    Missed(f64),
+    /// There is something to compare with and nothing to compare, for this reason.
+    Failed(String),
+    NotMeasured,
+    /// There is no bound.
+    Shown,
+}
+
+/// One target for one workload, judged.
+pub(crate) struct Judged<'a> {
+    pub(crate) workload: &'a str,
+    /// Such as "p99".
+    pub(crate) measure: &'static str,
+    /// What the ratio is to.
+    pub(crate) against: String,
+    /// Such as "≥ 1.80, inline ≥ 2.20".
+    pub(crate) wanted: String,
+    pub(crate) variants: Vec<JudgedVariant>,
+}
+
+pub(crate) struct JudgedVariant {
+    pub(crate) variant: &'static str,
+    pub(crate) ratio: Option<Summary>,
+    pub(crate) verdict: Verdict,
+}
+
+/// Calls at once, where a tunnel is to be much faster.
+const CONCURRENT: &[&str] = &[
+    "unary 16 B x 16",
+    "unary 16 B x 64",
+    "unary 16 B x 256",
+    "unary 16 B x 1024",
+];
+
+const TARGETS: &[Target] = &[
+    target(&["unary 16 B x 1"], Rate, AtLeast(1.1)),
+    target(&["unary 16 B x 1"], Of(Metric::P50), AtMost(1.0)),
+    target(&["unary 16 B x 1"], Of(Metric::P99), AtMost(1.15)),
+    target(CONCURRENT, Rate, AtLeast(1.8)).inline(AtLeast(2.2)),
+    target(CONCURRENT, Of(Metric::CpuPerCall), AtMost(0.45)).inline(AtMost(0.4)),
+    target(CONCURRENT, Of(Metric::P99), AtMost(0.6)).inline(AtMost(0.6)),
+    target(&["unary 64 KiB x 16"], Rate, AtLeast(1.1)),
+    target(
+        &["download 1 KiB x 1", "upload 1 KiB x 1"],
+        Rate,
+        AtLeast(0.9),
+    ),
+    target(
+        &["download 1 KiB x 8", "upload 1 KiB x 8"],
+        Rate,
+        AtLeast(1.2),
+    ),
+    target(
+        &["download 1 MiB x 1", "upload 1 MiB x 1"],
+        Rate,
+        AtLeast(0.95),
+    ),
+    target(
+        &["download 1 MiB x 8", "upload 1 MiB x 8"],
+        Rate,
+        AtLeast(1.2),
+    ),
+    target(
+        &[
+            "50 ms each way: download 1 MiB x 1",
+            "50 ms each way: upload 1 MiB x 1",
+            "50 ms each way: unary 64 KiB x 16",
+        ],
+        Rate,
+        AtLeast(0.95),
+    ),
+    target(
+        &["unary 16 B x 16 beside 64 unread streams"],
+        Rate,
+        AtLeast(0.9),
+    )
+    .against(Workload("unary 16 B x 16 beside 0 unread streams")),
+    target(
+        &["4 callers beside a 1 MiB stream"],
+        Of(Metric::P99),
+        AtMost(0.3),
+    ),
+    target(
+        &["open 10000 idle streams", "open 100000 idle streams"],
+        Of(Metric::MemoryPerStream),
+        AtMost(0.9),
+    ),
+    target(
+        &["idle stream, ours alone: ≤ 2 kB"],
+        Of(Metric::MemoryPerStream),
+        AtMost(1.0),
+    )
+    .against(Elsewhere("by `cargo bench -p tunnel-core`")),
+    target(&["open 100000 idle streams"], Rate, AtLeast(1.5)),
+    target(
+        &["unary 16 B x 64 beside 100000 idle streams"],
+        Rate,
+        AtLeast(0.9),
+    )
+    .against(Workload("unary 16 B x 64 beside 0 idle streams")),
+];
+
+/// Of the tunnels with a Go program at one end, on every workload.
+const WITH_GO_TARGET: Bound = AtLeast(1.0);
+
+const fn target(workloads: &'static [&'static str], measure: Measure, spawned: Bound) -> Target {
+    Target {
+        workloads,
+        measure,
+        against: Baseline,
+        spawned,
+        inline: None,
+    }
+}
+
+impl Target {
+    const fn inline(mut self, bound: Bound) -> Self {
+        self.inline = Some(bound);
+        self
+    }
+
+    const fn against(mut self, against: Against) -> Self {
+        self.against = against;
+        self
+    }
+
+    fn judge<'a>(&self, run: &'a Run, workload: &'a str) -> Judged<'a> {
+        let variants = TUNNELS.map(|variant| {
+            let bound = match variant.ends_with("inline") {
+                true => self.inline,
+                false => Some(self.spawned),
+            };
+            judge(variant, bound, self.cells(run, workload, variant))
+        });
+        Judged {
+            workload,
+            measure: self.measure.label(),
+            against: match self.against {
+                Baseline => baseline::root(workload).to_owned(),
+                Workload(other) => format!("itself in “{other}”"),
+                Elsewhere(by) => format!("measured {by}"),
+            },
+            wanted: match (self.against, self.inline) {
+                (Elsewhere(_), _) => String::new(),
+                (_, Some(inline)) if inline != self.spawned => {
+                    format!("{}, inline {}", self.spawned.text(), inline.text())
+                }
+                _ => self.spawned.text(),
+            },
+            variants: variants.into(),
+        }
+    }
+
+    /// The variant's cell, and the one that it is compared with.
+    fn cells<'a>(&self, run: &'a Run, workload: &str, variant: &str) -> Compared<'a> {
+        let row = self.measure.row(run, workload);
+        let cell = row.and_then(|row| row.cell(variant));
+        let base = match self.against {
+            Baseline => row.and_then(|row| row.cell(baseline::root(workload))),
+            Workload(other) => {
+                let other = self.measure.row(run, other);
+                other.and_then(|row| row.cell(variant))
+            }
+            Elsewhere(_) => None,
+        };
+        Compared { cell, base }
+    }
+}
+
+impl Measure {
+    fn label(self) -> &'static str {
+        match self {
+            Rate => "rate",
+            Of(metric) => units::label(metric),
+        }
+    }
+
+    fn row<'a>(self, run: &'a Run, workload: &str) -> Option<&'a Row> {
+        match self {
+            Rate => run.rate_row(workload),
+            Of(metric) => run.row(workload, metric),
+        }
+    }
+}
+
+impl Bound {
+    fn text(self) -> String {
+        match self {
+            AtLeast(bound) => format!("≥ {}", units::ratio(bound)),
+            AtMost(bound) => format!("≤ {}", units::ratio(bound)),
+        }
+    }
+
+    fn judge(self, ratio: f64) -> Verdict {
+        let missed_by = match self {
+            AtLeast(bound) => 1.0 - ratio / bound,
+            AtMost(bound) => ratio / bound - 1.0,
+        };
+        match missed_by > 0.0 {
+            true => Verdict::Missed(missed_by),
+            false => Verdict::Reached,
+        }
+    }
+}
+
+struct Compared<'a> {
+    cell: Option<&'a Cell>,
+    base: Option<&'a Cell>,
+}
+
+fn judge(variant: &'static str, bound: Option<Bound>, compared: Compared<'_>) -> JudgedVariant {
+    let Compared { cell, base } = compared;
+    let ratio = cell.zip(base);
+    let ratio = ratio.and_then(|(cell, base)| stats::ratio(cell, base));
+    // What hangs where its baseline does not has failed, and was not merely left out.
+    let failed = base.and_then(stats::value).and_then(|_| cell?.note.clone());
+    let verdict = match (bound, ratio, failed) {
+        (Some(bound), Some(ratio), _) => bound.judge(ratio.median),
+        (Some(_), None, Some(note)) => Verdict::Failed(note),
+        (Some(_), None, None) => Verdict::NotMeasured,
+        (None, ..) => Verdict::Shown,
+    };
+    JudgedVariant {
+        variant,
+        ratio,
+        verdict,
+    }
+}
+
+/// Judges a run by every target.
+pub(crate) fn judge_all(run: &Run) -> Vec<Judged<'_>> {
+    let ours = TARGETS.iter().flat_map(|target| {
+        let workloads = target.workloads.iter();
+        workloads.map(|workload| target.judge(run, workload))
+    });
+    ours.chain(with_go(run)).collect()
+}
+
+/// The tunnels with a Go program at one end, in each workload that Go ran with itself.
+fn with_go(run: &Run) -> Vec<Judged<'_>> {
+    let is_go = |row: &&Row| row.cell(baseline::GO).is_some();
+    let names = run.rows.iter().filter(is_go).map(|row| &*row.workload);
+    let names = distinct(names);
+    if names.is_empty() {
+        return vec![judge_with_go(None, "every workload, with `--go`")];
+    }
+    let judged = names.into_iter().map(|workload| {
+        let rate = run.rate_row(workload);
+        judge_with_go(rate.or_else(|| run.row(workload, Metric::P99)), workload)
+    });
+    judged.collect()
+}
+
+fn judge_with_go<'a>(row: Option<&Row>, workload: &'a str) -> Judged<'a> {
+    let rate = row.is_none_or(|row| row.metric.more_is_better());
+    // A latency is as good as Go's where it is no longer.
+    let bound = match (rate, WITH_GO_TARGET) {
+        (false, AtLeast(bound)) => AtMost(1.0 / bound),
+        (_, bound) => bound,
+    };
+    let variants = WITH_GO.map(|variant| {
+        let base = baseline::of(workload, variant);
+        let compared = Compared {
+            cell: row.and_then(|row| row.cell(variant)),
+            base: row.and_then(|row| row.cell(base?)),
+        };
+        judge(variant, Some(bound), compared)
+    });
+    Judged {
+        workload,
+        measure: match row {
+            Some(row) if !rate => units::label(row.metric),
+            _ => Rate.label(),
+        },
+        against: "Go in Go".to_owned(),
+        wanted: bound.text(),
+        variants: variants.into(),
+    }
+}
+
+impl Judged<'_> {
+    /// The worst of its variants: what was missed before what was not measured.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let mut worst = Verdict::Reached;
+        for variant in &self.variants {
+            if variant.verdict.rank() > worst.rank() {
+                worst = variant.verdict.clone();
+            }
+        }
+        worst
+    }
+
+    /// Whether the run says anything of it.
+    pub(crate) fn is_measured(&self) -> bool {
+        let mut variants = self.variants.iter();
+        variants.any(|v| v.ratio.is_some() || matches!(v.verdict, Verdict::Failed(_)))
+    }
+}
+
+impl Verdict {
+    fn rank(&self) -> (u8, f64) {
+        match self {
+            Self::Reached | Self::Shown => (0, 0.0),
+            Self::NotMeasured => (1, 0.0),
+            Self::Missed(by) => (2, *by),
+            Self::Failed(_) => (3, 0.0),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Reached => "reached".to_owned(),
+            // Rounding must not turn a miss into none.
+            Self::Missed(by) if *by < 0.01 => "missed by <1 %".to_owned(),
+            Self::Missed(by) => format!("missed by {:.0} %", by * 100.0),
+            Self::Failed(why) => format!("missed: {why}"),
+            Self::NotMeasured => "not measured".to_owned(),
+            Self::Shown => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample::{cell, hangs, row, run};
+
+    /// The verdict of a run of this row, on the target for this workload and measure.
+    fn verdict(run: &Run, workload: &str, measure: &str) -> Judged<'static> {
+        let run = Box::leak(Box::new(run.clone()));
+        let mut judged = judge_all(run).into_iter();
+        let found = judged.find(|j| j.workload == workload && j.measure == measure);
+        found.expect("there is such a target")
+    }
+
+    fn rate(workload: &str, cells: Vec<Cell>) -> Row {
+        row(workload, Metric::CallRate, cells)
+    }
+
+    #[test]
+    fn the_median_decides_and_each_kind_of_handler_has_its_own_bound() {
+        let cells = vec![
+            cell("plain tonic", &[1.0, 1.0, 1.0]),
+            cell("forward tunnel", &[1.7, 1.9, 2.0]),
+            cell("reverse tunnel", &[1.8, 1.8, 1.8]),
+            cell("forward inline", &[1.98, 1.98, 1.98]),
+            cell("reverse inline", &[2.3, 2.3, 2.3]),
+        ];
+        let run = run(vec![rate("unary 16 B x 64", cells)]);
+        let judged = verdict(&run, "unary 16 B x 64", "rate");
+        let texts: Vec<_> = judged.variants.iter().map(|v| v.verdict.text()).collect();
+        assert_eq!(texts, ["reached", "reached", "missed by 10 %", "reached"]);
+        assert_eq!(judged.wanted, "≥ 1.80, inline ≥ 2.20");
+        assert_eq!(judged.verdict().text(), "missed by 10 %");
+    }
+
+    #[test]
+    fn a_figure_that_must_be_small_is_missed_when_it_is_larger() {
+        assert_eq!(AtMost(0.5).judge(0.6).text(), "missed by 20 %");
+        assert_eq!(AtMost(0.5).judge(0.5), Verdict::Reached);
+        assert_eq!(AtLeast(1.0).judge(0.999).text(), "missed by <1 %");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_neither_reached_nor_missed() {
+        let judged = verdict(&run(Vec::new()), "download 1 MiB x 8", "rate");
+        assert_eq!(judged.verdict(), Verdict::NotMeasured);
+    }
+
+    #[test]
+    fn a_target_is_reached_only_in_both_directions() {
+        let cells = vec![cell("plain tonic", &[1.0]), cell("forward tunnel", &[9.0])];
+        let run = run(vec![rate("download 1 MiB x 8", cells)]);
+        let judged = verdict(&run, "download 1 MiB x 8", "rate");
+        assert_eq!(judged.verdict(), Verdict::NotMeasured);
+    }
+
+    #[test]
+    fn a_tunnel_that_hangs_where_its_baseline_does_not_has_missed() {
+        let cells = vec![cell("plain tonic", &[1.0]), hangs("forward tunnel")];
+        let run = run(vec![rate("download 1 MiB x 8", cells)]);
+        let judged = verdict(&run, "download 1 MiB x 8", "rate");
+        assert_eq!(judged.verdict().text(), "missed: hangs");
+    }
+
+    #[test]
+    fn calls_beside_unread_streams_are_compared_with_those_without() {
+        let of = |streams, rate_of: f64| {
+            let name = format!("unary 16 B x 16 beside {streams} unread streams");
+            let tunnels = TUNNELS.map(|variant| cell(variant, &[rate_of]));
+            let mut cells = vec![hangs("plain tonic")];
+            cells.extend(tunnels);
+            rate(&name, cells)
+        };
+        let run = run(vec![of(0, 100.0), of(64, 90.0)]);
+        let judged = verdict(&run, "unary 16 B x 16 beside 64 unread streams", "rate");
+        assert_eq!(judged.verdict(), Verdict::Reached);
+    }
+
+    #[test]
+    fn tunnels_to_go_are_compared_with_go_in_go_wherever_it_ran() {
+        let mut cells = vec![cell("go in go", &[1.0]), cell("go in go reverse", &[4.0])];
+        cells.extend(WITH_GO.map(|variant| cell(variant, &[2.0])));
+        let run = run(vec![rate("ping-pong 16 B x 1", cells)]);
+        let judged = verdict(&run, "ping-pong 16 B x 1", "rate");
+        let texts: Vec<_> = judged.variants.iter().map(|v| v.verdict.text()).collect();
+        assert_eq!(
+            texts,
+            ["reached", "reached", "missed by 50 %", "missed by 50 %"]
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! What is compared: ways to carry a call, and which program is at each end.
+
+use std::fmt;
+
+/// How calls get from the client to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// One HTTP/2 connection as tonic makes it.
+    Plain,
+    /// The same with large windows and frames.
+    Tuned,
+    /// Each call on a connection of its own, all of them inside one by yamux.
+    Yamux,
+    /// An HTTP/2 connection inside one bidirectional call.
+    Http2,
+    Forward {
+        inline: bool,
+    },
+    Reverse {
+        inline: bool,
+    },
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Plain,
+        Self::Tuned,
+        Self::Yamux,
+        Self::Http2,
+        Self::Forward { inline: false },
+        Self::Forward { inline: true },
+        Self::Reverse { inline: false },
+        Self::Reverse { inline: true },
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain tonic",
+            Self::Tuned => "tuned tonic",
+            Self::Yamux => "tonic over yamux",
+            Self::Http2 => "http/2 in a stream",
+            Self::Forward { inline: false } => "forward tunnel",
+            Self::Forward { inline: true } => "forward inline",
+            Self::Reverse { inline: false } => "reverse tunnel",
+            Self::Reverse { inline: true } => "reverse inline",
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|way| way.name() == name);
+        found.ok_or_else(|| format!("there is no variant {name}"))
+    }
+
+    /// What the program in Go calls it, where it can do it.
+    pub(crate) fn name_in_go(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => Some("plain"),
+            Self::Forward { inline: false } => Some("forward"),
+            Self::Reverse { inline: false } => Some("reverse"),
+            _ => None,
+        }
+    }
+
+    /// Whether the server process dials.
+    pub(crate) fn is_reverse(self) -> bool {
+        matches!(self, Self::Reverse { .. })
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What an end is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    Rust,
+    Go,
+}
+
+/// One column of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Variant {
+    pub(crate) name: &'static str,
+    pub(crate) way: Way,
+    pub(crate) client: Language,
+    pub(crate) server: Language,
+    pub(crate) spreads: Spreads,
+}
+
+/// What a variant does where a workload has many tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spreads {
+    /// It stays on one connection.
+    No,
+    /// It has as many as the workload.
+    Yes,
+    /// The same, and there is no other use for it.
+    Only,
+}
+
+const fn rust(name: &'static str, way: Way, spreads: Spreads) -> Variant {
+    Variant {
+        name,
+        way,
+        client: Language::Rust,
+        server: Language::Rust,
+        spreads,
+    }
+}
+
+const fn with_go(name: &'static str, way: Way, client: Language, server: Language) -> Variant {
+    Variant {
+        name,
+        way,
+        client,
+        server,
+        spreads: Spreads::No,
+    }
+}
+
+const FORWARD: Way = Way::Forward { inline: false };
+const REVERSE: Way = Way::Reverse { inline: false };
+
+/// All, in the order in which each round runs them.
+pub(crate) const VARIANTS: &[Variant] = &[
+    rust("plain tonic", Way::Plain, Spreads::No),
+    rust("plain connections", Way::Plain, Spreads::Only),
+    rust("tuned tonic", Way::Tuned, Spreads::No),
+    rust("tonic over yamux", Way::Yamux, Spreads::No),
+    rust("http/2 in a stream", Way::Http2, Spreads::No),
+    rust("forward tunnel", FORWARD, Spreads::Yes),
+    rust(
+        "forward inline",
+        Way::Forward { inline: true },
+        Spreads::Yes,
+    ),
+    rust("reverse tunnel", REVERSE, Spreads::Yes),
+    rust(
+        "reverse inline",
+        Way::Reverse { inline: true },
+        Spreads::Yes,
+    ),
+    with_go("plain go", Way::Plain, Language::Go, Language::Go),
+    with_go("go in go", FORWARD, Language::Go, Language::Go),
+    with_go("rust calls go", FORWARD, Language::Rust, Language::Go),
+    with_go("go calls rust", FORWARD, Language::Go, Language::Rust),
+    with_go("go in go reverse", REVERSE, Language::Go, Language::Go),
+    with_go(
+        "rust calls go reverse",
+        REVERSE,
+        Language::Rust,
+        Language::Go,
+    ),
+    with_go(
+        "go calls rust reverse",
+        REVERSE,
+        Language::Go,
+        Language::Rust,
+    ),
+];
+
+impl Variant {
+    /// Whether the program in Go is one of its ends.
+    pub(crate) fn needs_go(&self) -> bool {
+        [self.client, self.server].contains(&Language::Go)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_is_found_by_its_name() {
+        for way in Way::ALL {
+            assert_eq!(Way::parse(way.name()), Ok(way));
+        }
+        assert!(Way::parse("a tin can on a string").is_err());
+    }
+
+    #[test]
+    fn the_program_in_go_can_be_each_end_that_it_is_asked_to_be() {
+        for variant in VARIANTS.iter().filter(|v| v.needs_go()) {
+            assert!(variant.way.name_in_go().is_some(), "{}", variant.name);
+        }
+    }
+
+    #[test]
+    fn no_two_variants_have_one_name() {
+        for (n, variant) in VARIANTS.iter().enumerate() {
+            assert!(VARIANTS[..n].iter().all(|v| v.name != variant.name));
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The program as whole processes: its roles, and what the orchestrator leaves behind.
+
+// The helpers below are tests too.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_tunnel-bench"))
+}
+
+fn start(args: &[&str]) -> (Child, impl FnMut() -> Value + use<>) {
+    let mut child = program()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = move || serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    (child, line)
+}
+
+fn orchestrate(args: &[&str]) -> (Output, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let output = program()
+        .args(["--rounds", "1", "--millis", "50", "--out"])
+        .arg(dir.path())
+        .args(args)
+        .output()
+        .unwrap();
+    (output, dir)
+}
+
+#[test]
+fn a_client_answers_each_job_and_both_processes_end_with_their_input() {
+    let variant = ["--variant", "forward tunnel"];
+    let (mut server, mut said) = start(&["server", variant[0], variant[1]]);
+    let port = said()["port"].to_string();
+    let args = ["client", variant[0], variant[1], "--connect", &port];
+    let (mut client, mut said) = start(&args);
+    assert_eq!(said()["ready"], true);
+    let mut input = client.stdin.take().unwrap();
+    let mut ask = |job: &str| {
+        writeln!(input, "{job}").unwrap();
+        said()
+    };
+    let load = r#""size":16,"at_once":2,"millis":20"#;
+    for job in ["unary", "download", "upload", "ping_pong"] {
+        let answer = ask(&format!(r#"{{"job":"{job}",{load}}}"#));
+        assert!(answer["ok"]["count"].as_u64().unwrap() > 0, "{answer}");
+    }
+    assert_eq!(ask(r#"{"job":"hold_idle","streams":7}"#)["ok"]["count"], 7);
+    let unread = ask(r#"{"job":"hold_unread","streams":2,"size":1000}"#);
+    assert_eq!(unread["ok"]["count"], 2);
+    assert_eq!(ask(r#"{"job":"release"}"#)["ok"]["count"], 9);
+    assert!(ask("tea").get("error").is_some());
+    drop(input);
+    assert!(client.wait().unwrap().success());
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn every_variant_in_rust_is_measured_and_written_down() {
+    let (output, dir) = orchestrate(&["--only", "unary 16 B x 64 over 10 tunnels"]);
+    assert!(output.status.success(), "{output:?}");
+    let (more, other) = orchestrate(&["--only", "ping-pong 16 B x 64"]);
+    assert!(more.status.success(), "{more:?}");
+    for (dir, variants) in [(dir, 6), (other, 8)] {
+        let report = std::fs::read_to_string(dir.path().join("report.json")).unwrap();
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let cells = report["rows"][0]["cells"].as_array().unwrap();
+        assert_eq!(cells.len(), variants);
+        for cell in cells {
+            assert!(cell["rounds"][0].as_f64().unwrap() > 0.0, "{cell}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_nothing_has_is_refused_with_the_names_there_are() {
+    let (output, _dir) = orchestrate(&["--only", "carrier pigeon"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(error.contains("unary 16 B x 1024"), "{error}");
+    let (output, _dir) = orchestrate(&["--variant", "carrier pigeon"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(error.contains("http/2 in a stream"), "{error}");
+}

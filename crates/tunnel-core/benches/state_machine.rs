@@ -1,0 +1,66 @@
+//! How fast the state machine is by itself: calls, messages, streams and frames per second of
+//! one thread that does the work of both ends, and what they allocate.
+//!
+//! ```text
+//! cargo bench -p tunnel-core --bench state_machine [-- FILTER]
+//! ```
+//!
+//! Each iteration stands for one unit, of which `support/scenario.rs` says what it is. Where a
+//! round is more than one unit (64 calls at a time), every 64th iteration does all of the work
+//! and the others none; a sample is always a number of whole rounds, so its mean is right. An
+//! `item` is a unit.
+
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{AllocProfiler, Bencher};
+
+mod support;
+
+use support::codec::{ENCODE, PARSE};
+use support::scenario::{CALLS, MESSAGES, STREAMS, Scenario};
+
+#[global_allocator]
+static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = CALLS, sample_size = 512)]
+fn calls(bencher: Bencher<'_, '_>, scenario: &Scenario) {
+    run(bencher, scenario);
+}
+
+#[divan::bench(args = MESSAGES, sample_size = 32)]
+fn messages(bencher: Bencher<'_, '_>, scenario: &Scenario) {
+    run(bencher.counter(BytesCount::new(scenario.payload)), scenario);
+}
+
+#[divan::bench(args = STREAMS, sample_size = 1000)]
+fn streams(bencher: Bencher<'_, '_>, scenario: &Scenario) {
+    run(bencher, scenario);
+}
+
+#[divan::bench(args = ENCODE, sample_size = 480)]
+fn encoded_frames(bencher: Bencher<'_, '_>, scenario: &Scenario) {
+    run(bencher, scenario);
+}
+
+#[divan::bench(args = PARSE, sample_size = 480)]
+fn parsed_frames(bencher: Bencher<'_, '_>, scenario: &Scenario) {
+    run(bencher, scenario);
+}
+
+fn run(bencher: Bencher<'_, '_>, scenario: &Scenario) {
+    let mut round = scenario.set_up();
+    for _ in 0..scenario.rounds {
+        round();
+    }
+    let mut units_ahead = 0;
+    bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
+        if units_ahead == 0 {
+            round();
+            units_ahead = scenario.units;
+        }
+        units_ahead -= 1;
+    });
+}

@@ -1,0 +1,147 @@
+//! What is measured.
+//!
+//! Every figure is for one *unit* of its scenario, at both ends together:
+//!
+//! - A **call** is a whole unary call: six frames (open, message, half-close; headers, message,
+//!   close), made, parsed and handled, with the operations and events of both users.
+//! - A **message** goes one way on a stream that stays open, and is read as it comes; the credit
+//!   that returns is part of it. It takes a frame for each 16 KiB.
+//! - A **stream** is opened, answered with headers, idle, then closed in order: four frames.
+//! - A **frame** is made from what the state machine lends, or found in a byte stream and parsed;
+//!   the state machine itself has no part in it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use tunnel_core::{Metadata, Side};
+
+use super::codec;
+use super::joined::Joined;
+
+/// Does the work of one round.
+pub(crate) type Round = Box<dyn FnMut()>;
+
+/// One thing to measure.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    /// What happens, in words. Names the recorded figures, too.
+    pub(crate) name: &'static str,
+    /// What the figures are for: one call, message, stream or frame.
+    pub(crate) unit: &'static str,
+    /// How many units a round is.
+    pub(crate) units: usize,
+    /// The payload of a unit, in bytes, where throughput is of interest.
+    pub(crate) payload: usize,
+    /// After how many rounds everything has grown to what it needs, and how many are then
+    /// enough for a figure that counts and takes no time.
+    pub(crate) rounds: usize,
+    set_up: fn() -> Round,
+}
+
+impl Scenario {
+    pub(crate) fn set_up(&self) -> Round {
+        (self.set_up)()
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// All scenarios, in the order of the groups below.
+pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
+    let groups = [CALLS, MESSAGES, STREAMS, codec::ENCODE, codec::PARSE];
+    groups.into_iter().flatten()
+}
+
+pub(crate) const fn scenario(
+    name: &'static str,
+    unit: &'static str,
+    [units, rounds]: [usize; 2],
+    set_up: fn() -> Round,
+) -> Scenario {
+    Scenario {
+        name,
+        unit,
+        units,
+        payload: 0,
+        rounds,
+        set_up,
+    }
+}
+
+/// Unary calls with messages of 16 bytes.
+pub(crate) const CALLS: &[Scenario] = &[
+    scenario("unary 16 B, 1 at a time", "call", [1, 1024], || unary(1, 0)),
+    scenario("unary 16 B, 64 at a time", "call", [64, 16], || {
+        unary(64, 0)
+    }),
+    scenario("unary 16 B, 10 metadata entries", "call", [1, 1024], || {
+        unary(1, 10)
+    }),
+];
+
+/// Messages one after another on one stream; at 1 KiB, 32 of them stand ready at a time.
+pub(crate) const MESSAGES: &[Scenario] = &[
+    Scenario {
+        payload: 1 << 10,
+        ..scenario("stream of 1 KiB messages", "message", [32, 32], || {
+            stream(1 << 10, 32)
+        })
+    },
+    Scenario {
+        payload: 64 << 10,
+        ..scenario("stream of 64 KiB messages", "message", [1, 64], || {
+            stream(64 << 10, 1)
+        })
+    },
+    Scenario {
+        payload: 1 << 20,
+        ..scenario("stream of 1 MiB messages", "message", [1, 16], || {
+            stream(1 << 20, 1)
+        })
+    },
+];
+
+/// Streams that carry nothing, a thousand open at once.
+pub(crate) const STREAMS: &[Scenario] = &[scenario(
+    "open and close an idle stream",
+    "stream",
+    [1000, 4],
+    idle,
+)];
+
+/// Metadata of so many entries; the texts are as long as those of tracing and tokens.
+pub(crate) fn metadata(entries: usize) -> Metadata {
+    let entry = |i| {
+        (
+            format!("x-header-{i}"),
+            format!("{i}-0af7651916cd43dd8448eb21"),
+        )
+    };
+    (0..entries).map(entry).collect()
+}
+
+fn unary(at_a_time: usize, entries: usize) -> Round {
+    let mut joined = Joined::new();
+    let headers = metadata(entries);
+    let payload = Bytes::from_static(&[7; 16]);
+    Box::new(move || joined.unary_calls(at_a_time, &headers, &payload))
+}
+
+fn stream(size: usize, at_a_time: usize) -> Round {
+    let mut joined = Joined::new();
+    let payload = Bytes::from(vec![7; size]);
+    let id = joined.open_idle(1)[0];
+    Box::new(move || joined.messages(Side::Caller, id, &payload, at_a_time))
+}
+
+fn idle() -> Round {
+    let mut joined = Joined::new();
+    Box::new(move || {
+        let ids = joined.open_idle(1000);
+        joined.close_idle(&ids);
+    })
+}

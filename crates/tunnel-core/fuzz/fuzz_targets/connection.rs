@@ -1,0 +1,5 @@
+//! Arbitrary operations and frames at one end of a tunnel. See `src/bodies/connection.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tunnel_core_fuzz::connection(data));

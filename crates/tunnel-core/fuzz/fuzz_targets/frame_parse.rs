@@ -1,0 +1,5 @@
+//! Arbitrary bytes as a frame: our parser and prost think the same of them. See `src/bodies/frame_parse.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tunnel_core_fuzz::frame_parse(data));

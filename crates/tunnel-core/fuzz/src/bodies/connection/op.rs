@@ -1,0 +1,39 @@
+//! The operations, by number. A number keeps its meaning, or kept inputs lose theirs: new ones
+//! go to the end, before [`COUNT`].
+
+/// A frame of the peer: two bytes of length, and its bytes. Ignored if they are none.
+pub(crate) const RAW: u8 = 0;
+/// A frame of the peer, made up: its kind, its stream, and what the kind needs.
+pub(crate) const FRAME: u8 = 1;
+/// Caller: opens a call; which headers.
+pub(crate) const OPEN: u8 = 2;
+/// Sends a message: a call, two bytes of length.
+pub(crate) const MESSAGE: u8 = 3;
+/// Begins a message: a call, two bytes of length.
+pub(crate) const BEGIN: u8 = 4;
+/// Adds to the message begun: a call, two bytes of length.
+pub(crate) const WRITE: u8 = 5;
+/// Caller: half-closes. Handler: closes. A call; a handler: the code, and which trailers.
+pub(crate) const FINISH: u8 = 6;
+/// Handler: gives headers: a call, and which.
+pub(crate) const HEADERS: u8 = 7;
+/// Reads: a call, and how often.
+pub(crate) const READ: u8 = 8;
+/// Caller: takes headers: a call.
+pub(crate) const TAKE_HEADERS: u8 = 9;
+/// Caller: cancels. Handler: resets. A call; a handler: the code.
+pub(crate) const ABANDON: u8 = 10;
+/// Writes frames: a budget.
+pub(crate) const TRANSMIT: u8 = 11;
+/// Lets time pass: milliseconds.
+pub(crate) const PASS: u8 = 12;
+/// Drains: milliseconds to its deadline, none for 0.
+pub(crate) const DRAIN: u8 = 13;
+/// Ends the tunnel: how. Nothing for most bytes, or few inputs would get far.
+pub(crate) const END: u8 = 14;
+/// Asks whether a call takes more: a call.
+pub(crate) const WRITABLE: u8 = 15;
+/// Reads all calls to where there is no more.
+pub(crate) const READ_ALL: u8 = 16;
+
+pub(crate) const COUNT: u8 = 17;

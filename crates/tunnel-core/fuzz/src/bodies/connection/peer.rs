@@ -1,0 +1,236 @@
+//! The peer: what it was sent, held to the protocol, and what it may speak of.
+
+use std::collections::BTreeMap;
+
+use tunnel_core::frame::{CONTROL_STREAM_ID, MAX_CHUNK_SIZE, NewStream};
+use tunnel_core::{Frame, FrameKind, Side};
+
+use super::check_bytes;
+use super::setup::Setup;
+
+/// One stream, as far as it travelled.
+#[derive(Debug, Default)]
+struct Stream {
+    /// Whether it has windows.
+    windowed: bool,
+    /// What the peer allowed to be sent: the first credit and all window updates.
+    credit: u64,
+    /// Payload that came.
+    received: usize,
+    /// What is missing of the message that began.
+    missing: usize,
+    /// Credit that the peer was given.
+    granted: u64,
+    headers: bool,
+    /// Whether the sender has finished in order, or closed.
+    ended: bool,
+    cancelled: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    setup: Setup,
+    /// Caller under test: the streams it opened. Handler: those it was asked to open.
+    streams: BTreeMap<i64, Stream>,
+    /// The caller's first credit, by settings.
+    first_credit: u64,
+    settings: bool,
+    going_away: bool,
+    /// Payload that came on all streams.
+    pub(crate) received: usize,
+    /// Whether any stream has no windows, and whether any has.
+    pub(crate) zero: bool,
+    pub(crate) windowed: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(setup: Setup) -> Self {
+        Self {
+            setup,
+            streams: BTreeMap::new(),
+            first_credit: 0,
+            settings: false,
+            going_away: false,
+            received: 0,
+            zero: false,
+            windowed: false,
+        }
+    }
+
+    /// An id to open a stream with: mostly the next, sometimes with a gap, or an old one.
+    pub(crate) fn next_id(&self, choice: u8) -> i64 {
+        let next = self
+            .streams
+            .last_key_value()
+            .map_or(1, |(id, _)| id.saturating_add(1));
+        match choice {
+            0..=199 => next,
+            200..=249 => next.saturating_add(i64::from(choice) - 199),
+            250 => 0,
+            251 => i64::MAX,
+            252 => -1,
+            _ => i64::from(choice) - 252,
+        }
+    }
+
+    /// An id that was used, or the first.
+    pub(crate) fn known_id(&self, choice: usize) -> i64 {
+        let count = self.streams.len().max(1);
+        let id = self.streams.keys().rev().nth(choice % count);
+        id.copied().unwrap_or(1)
+    }
+
+    pub(crate) fn is_windowed(&self, id: i64) -> bool {
+        self.streams.get(&id).is_some_and(|s| s.windowed)
+    }
+
+    /// The peer says something: what it says it allows, whether it is heard or not.
+    pub(crate) fn says(&mut self, frame: &Frame) {
+        match &frame.kind {
+            FrameKind::NewStream(new) => self.asks_to_open(frame.stream_id, new),
+            FrameKind::WindowUpdate(credit) => {
+                if let Some(stream) = self.streams.get_mut(&frame.stream_id) {
+                    stream.credit += u64::from(*credit);
+                }
+            }
+            FrameKind::Settings(settings) if !self.settings => {
+                self.settings = true;
+                self.first_credit = settings.initial_window.into();
+            }
+            _ => {}
+        }
+    }
+
+    fn asks_to_open(&mut self, id: i64, new: &NewStream) {
+        let windowed = new.revision == 1;
+        self.zero |= !windowed;
+        self.windowed |= windowed;
+        self.streams.entry(id).or_insert(Stream {
+            windowed,
+            credit: new.initial_window.into(),
+            granted: self.setup.window.into(),
+            ..Stream::default()
+        });
+    }
+
+    /// The peer is sent something.
+    pub(crate) fn hears(&mut self, frame: &Frame, drained: bool) {
+        if frame.stream_id == CONTROL_STREAM_ID {
+            return self.hears_of_tunnel(&frame.kind, drained);
+        }
+        if let FrameKind::NewStream(new) = &frame.kind {
+            return self.hears_of_new(frame.stream_id, new);
+        }
+        assert!(
+            self.setup.side == Side::Caller || self.settings || !self.setup.offer.negotiate,
+            "settings come first"
+        );
+        let Some(stream) = self.streams.get_mut(&frame.stream_id) else {
+            panic!("of a stream that was never opened: {frame:?}");
+        };
+        assert!(!stream.cancelled, "behind a cancel: {frame:?}");
+        let handler = self.setup.side == Side::Handler;
+        assert!(!handler || !stream.ended, "behind the close: {frame:?}");
+        match &frame.kind {
+            FrameKind::Message { size, data } => {
+                assert!(!handler || stream.headers, "headers come first");
+                assert_eq!(stream.missing, 0, "inside another message");
+                assert_eq!(
+                    *size == 0,
+                    data.is_empty(),
+                    "a message begins with some of it"
+                );
+                stream.missing = *size as usize;
+                self.received += stream.takes(frame.stream_id, data, self.setup.chunk);
+            }
+            FrameKind::MoreData(data) => {
+                assert!(!data.is_empty(), "a piece of nothing");
+                self.received += stream.takes(frame.stream_id, data, self.setup.chunk);
+            }
+            FrameKind::HalfClose => {
+                assert_eq!(stream.missing, 0, "the last message is whole");
+                assert!(!stream.ended, "once");
+                stream.ended = true;
+            }
+            FrameKind::Cancel => stream.cancelled = true,
+            FrameKind::WindowUpdate(credit) => {
+                assert!(stream.windowed, "revision zero has no windows");
+                assert!(*credit > 0, "an update of nothing");
+                stream.granted += u64::from(*credit);
+            }
+            FrameKind::Headers(md) => {
+                assert!(!stream.headers, "headers come once");
+                assert!(md.size() <= self.setup.metadata);
+                stream.headers = true;
+            }
+            FrameKind::Close(_) => stream.ended = true,
+            kind @ (FrameKind::NewStream(_) | FrameKind::Settings(_) | FrameKind::Unknown) => {
+                panic!("{kind:?}");
+            }
+        }
+    }
+
+    fn hears_of_tunnel(&mut self, kind: &FrameKind, drained: bool) {
+        match (kind, self.setup.side) {
+            (FrameKind::Settings(settings), Side::Handler) => {
+                assert!(!self.settings && self.setup.offer.negotiate);
+                assert_eq!(settings.initial_window, self.setup.window);
+                self.settings = true;
+            }
+            (FrameKind::Close(_), Side::Handler) | (FrameKind::HalfClose, Side::Caller) => {
+                assert!(drained && self.setup.offer.negotiate && self.setup.offer.drain);
+                assert!(!self.going_away, "said once");
+                self.going_away = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn hears_of_new(&mut self, id: i64, new: &NewStream) {
+        assert_eq!(self.setup.side, Side::Caller);
+        let highest = self.streams.last_key_value().map_or(0, |(id, _)| *id);
+        assert!(id > highest, "ids increase");
+        assert!(new.method.len() > 1 && new.method.starts_with('/'));
+        assert!(new.headers.size() + new.method.len() <= self.setup.metadata + 1);
+        let windowed = new.revision == 1;
+        assert!(!windowed || (self.setup.offer.negotiate && self.settings));
+        assert_eq!(
+            new.initial_window,
+            if windowed { self.setup.window } else { 0 }
+        );
+        self.zero |= !windowed;
+        self.windowed |= windowed;
+        let stream = Stream {
+            windowed,
+            credit: self.first_credit,
+            granted: new.initial_window.into(),
+            ..Stream::default()
+        };
+        self.streams.insert(id, stream);
+    }
+
+    /// Credit never exceeds what was read, the largest window, and what may be held back of
+    /// large messages.
+    pub(crate) fn check_granted(&self, id: i64, read: usize) {
+        if let Some(stream) = self.streams.get(&id).filter(|s| s.windowed) {
+            let most = read + self.setup.max_window as usize + self.setup.cap;
+            assert!(stream.granted <= most as u64, "stream {id}: {stream:?}");
+        }
+    }
+}
+
+impl Stream {
+    fn takes(&mut self, id: i64, data: &[u8], chunk: usize) -> usize {
+        assert!(!self.ended, "behind the half-close");
+        assert!(data.len() <= chunk.min(MAX_CHUNK_SIZE));
+        assert!(data.len() <= self.missing, "more than was declared");
+        check_bytes(id, self.received, data);
+        self.missing -= data.len();
+        self.received += data.len();
+        assert!(
+            !self.windowed || self.received as u64 <= self.credit,
+            "stream {id}: beyond its window: {self:?}"
+        );
+        data.len()
+    }
+}

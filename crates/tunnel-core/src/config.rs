@@ -240,7 +240,9 @@ impl ConfigBuilder {
         initial_window: u32;
 
         /// How far a window may grow by itself, in bytes, while its application keeps up and
-        /// the window is what holds the sender back. Default 16 MiB: over a link of 50 ms each way
+        /// the window is what holds the sender back. Over short ways it grows no further than a
+        /// fast link has use for (1 MiB for each millisecond of a round trip, at least 512 KiB):
+        /// what is more only has the calls beside it wait. Default 16 MiB: over a link of 50 ms each way
         /// a stream needs that much to be as fast as gRPC whose windows were tuned for it (4 MiB
         /// for each round trip of 100 ms are 42 MB/s, 16 MiB are 168). The initial window turns
         /// growth off. All windows together grow by at most half of what

@@ -16,6 +16,23 @@
 //! - A peer's fault on one stream ends that stream alone.
 //! - Frames of one stream leave in order; no stream can starve another.
 //! - When all streams have ended, every counter is zero.
+//!
+//! # What makes it fast
+//!
+//! Measured with `cargo bench -p tunnel-core`, both ends of a tunnel together. A unary call of
+//! 16 bytes took 24,300 instructions and 15 allocations before these decisions; their module docs
+//! say more, `benches/instructions.toml` has what it takes now.
+//!
+//! - A hash of its own for stream ids ([`StreamIdHash`]): the standard library's was 13 % of a call.
+//! - Bodies of calls are taken and handed out as they are, many messages at a time
+//!   ([`SendStream::body`], [`RecvStream::body`]), instead of one by one.
+//! - Frames that carry messages are written and read in one pass; all others take the general way.
+//! - The first item of every queue of a stream stands in the stream: six allocations less a call.
+//! - A stream's turn is a chunk in bytes, not a message, so small messages share one look-up.
+//! - Messages up to 512 bytes are copied when they are queued, so that they do not hold on to the
+//!   buffers they were encoded in (8 KiB each with tonic).
+//! - Full chunks of a 64 KiB batch stay slices of it ([`frame::framing`]): copying three of four
+//!   of them was half of what receiving large messages took.
 
 pub mod config;
 mod connection;
@@ -42,6 +59,7 @@ pub use metadata::Metadata;
 pub use side::Side;
 pub use status::{Code, Status, StatusDetail};
 pub use streams::counts::Stats;
+pub use streams::hash::{StreamIdHash, StreamIdHasher};
 pub use streams::recv::Chunk;
 pub use streams::{Revision, StreamId};
 pub use timer::{format_grpc_timeout, parse_grpc_timeout};

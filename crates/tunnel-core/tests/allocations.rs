@@ -25,9 +25,9 @@ const CALLS: usize = 1000;
 
 /// What a call of 16 bytes each way may allocate at both ends together, from `open` to the end
 /// being read. Measured, and to be lowered with what is measured: for each end its stream, the
-/// queue of what it sends, and three for the message it receives; the method at each end, the
-/// caller's beginning, and the status at each end.
-const FOR_EACH_CALL: usize = 15;
+/// message it sends, and the one it receives, which is handed on with one more; the method at each
+/// end, the caller's beginning, and the status at each end.
+const FOR_EACH_CALL: usize = 11;
 
 /// What ten metadata entries of a request may add: two for the list at each end, one of them
 /// the user's copy, and two while it is parsed.

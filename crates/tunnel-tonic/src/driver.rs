@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http_body::Body as _;
 use tokio::time::Sleep;
 use tonic::body::Body;
@@ -27,7 +26,16 @@ const PIECES_PER_TURN: usize = 32;
 
 /// How many frames are handled under one lock. A piece of a megabyte may hold a hundred
 /// thousand.
-const FRAMES_PER_LOCK: usize = 256;
+const FRAMES_PER_LOCK: usize = 192;
+
+/// How many calls may be open for further ones to be served inline. With 16 and 64 callers at once
+/// that takes 0.8 to 0.9 of the CPU time of a task for each call; with 256 it takes 1.2 to 1.4,
+/// because one task then does what the workers would share.
+const INLINE_UP_TO: usize = 128;
+
+/// How many calls are served inline, about, before other tasks get a turn: whoever they wake can
+/// run only then.
+const INLINE_PER_TURN: usize = 64;
 
 /// How long the far end has to end its half of the outer call after this one has.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
@@ -40,6 +48,10 @@ pub(crate) struct Driver {
     inbound: Option<Body>,
     deframer: Deframer,
     frames: Vec<Frame>,
+    /// Whether frames may be left in what was read.
+    backlog: bool,
+    /// Whether reading stands still until unread data was read.
+    paused: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
     /// When to stop waiting for the far end's half.
@@ -67,6 +79,8 @@ impl Driver {
             inbound: Some(inbound),
             deframer: Deframer::new(max_frame_size),
             frames: Vec::new(),
+            backlog: false,
+            paused: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             grace: None,
@@ -75,27 +89,23 @@ impl Driver {
         }
     }
 
-    /// Takes one piece of the body and handles all frames it completes. Says whether to read on.
-    fn on_data(&mut self, data: Bytes) -> bool {
-        self.deframer.push(data);
-        loop {
-            let (more, failed) = self.decode();
-            let (frames, now) = (&mut self.frames, now());
-            let (wants_input, opened) = self.shared.with_opened(|state| {
-                for frame in frames.drain(..) {
-                    // The error is the tunnel's end, which its events tell.
-                    let _ = state.conn.handle_frame(now, frame);
-                }
-                if let Some(error) = failed {
-                    state.conn.handle_lost(undecodable(&error));
-                }
-                state.conn.wants_input()
-            });
-            self.serve(opened);
-            if !more {
-                return wants_input;
+    /// Handles frames that are there: those of one lock. Says how many calls were served inline.
+    fn handle_some(&mut self) -> usize {
+        let (more, failed) = self.decode();
+        self.backlog = more;
+        let (frames, now) = (&mut self.frames, now());
+        let ((paused, open), opened) = self.shared.with_opened(|state| {
+            for frame in frames.drain(..) {
+                // The error is the tunnel's end, which its events tell.
+                let _ = state.conn.handle_frame(now, frame);
             }
-        }
+            if let Some(error) = failed {
+                state.conn.handle_lost(undecodable(&error));
+            }
+            (!state.conn.wants_input(), state.conn.active_streams())
+        });
+        self.paused = paused;
+        self.serve(opened, open)
     }
 
     /// Decodes some of the frames that are there; says whether there may be more, or why there
@@ -111,13 +121,21 @@ impl Driver {
         (true, None)
     }
 
-    fn serve(&self, opened: Vec<Opened>) {
+    /// Serves calls, of which `open` are open in all; says how many of them in this very task.
+    fn serve(&self, opened: Vec<Opened>, open: usize) -> usize {
+        let Some(server) = &self.server else {
+            debug_assert!(opened.is_empty(), "only a handler is told of calls");
+            return 0;
+        };
+        let inline = server.is_inline() && open <= INLINE_UP_TO;
+        // The first answer would have the writer run beside the handlers of the others, and send
+        // each answer by itself.
+        let _cork = (inline && opened.len() > 1).then(|| self.shared.cork());
+        let calls = opened.len();
         for call in opened {
-            match &self.server {
-                Some(server) => server.serve(&self.shared, call),
-                None => debug_assert!(false, "only a handler is told of calls"),
-            }
+            server.serve(&self.shared, call, inline);
         }
+        if inline { calls } else { 0 }
     }
 
     /// The body has ended without trailers: a server cannot know why, a client should.
@@ -143,10 +161,20 @@ impl Driver {
 
     /// Reads until there is nothing more now. `Ready` when the turn is used up.
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..PIECES_PER_TURN {
+        let mut turn = Turn::default();
+        self.paused = false;
+        while !turn.is_over() {
+            if self.backlog {
+                turn.inline += self.handle_some();
+                continue;
+            }
             let Some(inbound) = &mut self.inbound else {
                 return Poll::Pending;
             };
+            if self.paused {
+                break;
+            }
+            turn.pieces += 1;
             match Pin::new(inbound).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => self.on_bare_end(),
@@ -155,9 +183,8 @@ impl Driver {
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
-                        if !self.on_data(data) {
-                            return Poll::Ready(());
-                        }
+                        self.deframer.push(data);
+                        self.backlog = true;
                     }
                     Err(other) => {
                         if let Ok(trailers) = other.into_trailers() {
@@ -185,6 +212,19 @@ impl Driver {
             self.timer_at = None;
         }
         fired
+    }
+}
+
+/// What one turn of the driver has done.
+#[derive(Default)]
+struct Turn {
+    pieces: usize,
+    inline: usize,
+}
+
+impl Turn {
+    fn is_over(&self) -> bool {
+        self.pieces >= PIECES_PER_TURN || self.inline >= INLINE_PER_TURN
     }
 }
 

@@ -14,15 +14,29 @@
 //! the message and the half-close of a unary call leave together.
 //!
 //! A handler runs in a task of its own. If it panics its call ends with INTERNAL; when its
-//! call is cancelled, by its caller, a deadline or the end of the tunnel, it is dropped.
+//! call is cancelled, by its caller, a deadline or the end of the tunnel, it is dropped. Services
+//! that answer at once may be polled by the tunnel's own task first
+//! ([`CallService::poll_inline`]).
+//!
+//! # What it costs
+//!
+//! Of a unary call of 16 bytes, both ends in one process, client and server stubs included:
+//! 76,500 instructions and 91 allocations in the first version, 60,500 and some 70 now, 114,000 and
+//! more allocations for tonic without a tunnel. What was decided for it, each in the docs of its
+//! file: fewer locks for each call (9 to 5), no box that can be part of its owner, trailers written
+//! straight from the frame, header maps walked once, one buffer of the right size for each batch.
+//!
+//! At one call at a time neither matters: there a call is a chain of wake-ups on each side
+//! (connection, tunnel, caller or handler, writer, connection), one longer than tonic's own and
+//! than what a tokio worker runs without asking others for help.
 
 mod caller;
 mod driver;
 mod error;
 mod handler;
 mod headers;
-mod ids;
 mod info;
+mod left;
 mod message;
 mod outbound;
 pub mod outer;

@@ -21,10 +21,9 @@ use smallvec::SmallVec;
 use tokio::sync::watch;
 use tunnel_core::{
     Config, Connection, ConnectionError, EndReason, Event, Metadata, Side, Stats, StreamError,
-    StreamId,
+    StreamId, StreamIdHash,
 };
 
-use crate::ids::IdKeys;
 use crate::info::TunnelInfo;
 
 /// The time by the runtime's clock: the one that its timers go by, also where a test has
@@ -116,8 +115,10 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) conn: Connection,
-    slots: HashMap<StreamId, Slot, IdKeys>,
+    slots: HashMap<StreamId, Slot, StreamIdHash>,
     outbound: Option<Waker>,
+    /// Whether the transport's writer is left asleep for the moment.
+    corked: bool,
     /// Network client: the transport let go of what this end sends. Why, the driver learns
     /// from what it receives.
     outbound_lost: bool,
@@ -174,6 +175,7 @@ impl Shared {
                 conn: Connection::new(side, config),
                 slots: HashMap::default(),
                 outbound: None,
+                corked: false,
                 outbound_lost: false,
                 driver: None,
                 driver_timeout: None,
@@ -219,6 +221,13 @@ impl Shared {
         let result = operation(&mut state);
         state.settle(actions);
         result
+    }
+
+    /// Leaves the transport's writer asleep until the cork is dropped, so that what comes up
+    /// meanwhile leaves together.
+    pub(crate) fn cork(&self) -> Cork<'_> {
+        self.lock().corked = true;
+        Cork(self)
     }
 
     /// Lets go of a call. The state machine has no part in it, so nothing is owed.
@@ -307,6 +316,15 @@ impl Shared {
     }
 }
 
+/// From [`Shared::cork`].
+pub(crate) struct Cork<'a>(&'a Shared);
+
+impl Drop for Cork<'_> {
+    fn drop(&mut self) {
+        self.0.with(|state| state.corked = false);
+    }
+}
+
 impl State {
     /// Drains the state machine's events into what is owed.
     fn settle(&mut self, actions: &mut Actions) {
@@ -324,6 +342,7 @@ impl State {
             actions.life = Some(Life::Draining);
         }
         if self.outbound.is_some()
+            && !self.corked
             && (self.conn.wants_transmit() || self.conn.end_reason().is_some())
         {
             actions.wake_outbound = self.outbound.take();

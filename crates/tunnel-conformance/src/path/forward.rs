@@ -14,17 +14,26 @@ use super::{Host, Offer, Path, TcpServer, TestChannel};
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardPath {
     revisions: Revisions,
+    inline: bool,
 }
 
 impl ForwardPath {
     /// Tunnels of revision one: with flow control.
     pub const REVISION_ONE: Self = Self {
         revisions: Revisions::OnlyOne,
+        inline: false,
+    };
+
+    /// Tunnels of revision one whose own task polls each call first.
+    pub const INLINE: Self = Self {
+        revisions: Revisions::OnlyOne,
+        inline: true,
     };
 
     /// Tunnels of revision zero: without.
     pub const REVISION_ZERO: Self = Self {
         revisions: Revisions::OnlyZero,
+        inline: false,
     };
 }
 
@@ -40,6 +49,7 @@ impl Path for ForwardPath {
             let client = config(&offer, self.revisions);
             let handler = TunnelServiceHandler::builder()
                 .config(config(&offer, Revisions::ZeroAndOne))
+                .poll_handlers_inline(self.inline)
                 .add_routes(offer.routes)
                 .build();
             let routes = Routes::new(handler.service());

@@ -39,6 +39,7 @@ enum Via {
 pub struct ReversePath {
     revisions: Revisions,
     via: Via,
+    inline: bool,
 }
 
 impl ReversePath {
@@ -46,24 +47,35 @@ impl ReversePath {
     pub const REVISION_ONE: Self = Self {
         revisions: Revisions::OnlyOne,
         via: Via::Tunnel,
+        inline: false,
+    };
+
+    /// One tunnel of revision one whose own task, at the device, polls each call first.
+    pub const INLINE: Self = Self {
+        revisions: Revisions::OnlyOne,
+        via: Via::Tunnel,
+        inline: true,
     };
 
     /// One tunnel of revision zero: without.
     pub const REVISION_ZERO: Self = Self {
         revisions: Revisions::OnlyZero,
         via: Via::Tunnel,
+        inline: false,
     };
 
     /// All tunnels of the gateway, several to the same device, each call by the next one.
     pub const POOL: Self = Self {
         revisions: Revisions::ZeroAndOne,
         via: Via::Pool,
+        inline: false,
     };
 
     /// The tunnels of one device among those of others, each call by the next one.
     pub const KEY_POOL: Self = Self {
         revisions: Revisions::ZeroAndOne,
         via: Via::KeyPool,
+        inline: false,
     };
 }
 
@@ -74,6 +86,7 @@ struct ReverseHost {
     routes: Routes,
     config: Config,
     via: Via,
+    inline: bool,
     devices: AtomicUsize,
 }
 
@@ -93,6 +106,7 @@ impl Path for ReversePath {
                 config: config(&offer, Revisions::ZeroAndOne),
                 routes: offer.routes,
                 via: self.via,
+                inline: self.inline,
                 devices: AtomicUsize::new(0),
             };
             Box::new(host) as Box<dyn Host>
@@ -112,6 +126,7 @@ impl ReverseHost {
                 .add_routes(self.routes.clone())
                 .metadata(metadata.clone())
                 .config(self.config.clone())
+                .poll_handlers_inline(self.inline)
                 .build();
             self.device.spawn(async move {
                 // Its end is what the case sees.

@@ -10,10 +10,13 @@
 mod channel;
 mod hostile_callers;
 mod hostile_handlers;
+mod inline;
+mod inline_turns;
 mod liveness;
 mod nothing_left;
 mod opening;
 mod panics;
+mod parked;
 mod queue;
 mod seen;
 mod serving;

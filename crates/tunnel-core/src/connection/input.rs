@@ -90,7 +90,7 @@ impl Connection {
         let outcome = match self.store.split(id) {
             // A caller's stream may be over before its application has read it.
             Some((stream, rest)) if !is_over(stream, rest_side(&frame.kind)) => {
-                on_stream_frame(stream, rest, frame.kind)
+                on_stream_frame(stream, rest, frame.kind, self.now)
             }
             Some((stream, _)) if is_update && stream.send.late_updates > 0 => {
                 stream.send.late_updates -= 1;
@@ -357,10 +357,15 @@ fn is_over(stream: &Stream, half: Half) -> bool {
     }
 }
 
-fn on_stream_frame(stream: &mut Stream, rest: Rest<'_>, kind: FrameKind) -> Outcome {
+fn on_stream_frame(
+    stream: &mut Stream,
+    rest: Rest<'_>,
+    kind: FrameKind,
+    now: Option<Instant>,
+) -> Outcome {
     match kind {
-        FrameKind::Message { size, data } => on_message(stream, rest, size, data),
-        FrameKind::MoreData(data) => on_more(stream, rest, data),
+        FrameKind::Message { size, data } => on_message(stream, rest, size, data, now),
+        FrameKind::MoreData(data) => on_more(stream, rest, data, now),
         FrameKind::HalfClose => on_half_close(stream, rest),
         FrameKind::Headers(headers) => on_headers(stream, rest, headers),
         FrameKind::Close(close) => on_close(stream, rest, close),
@@ -377,19 +382,25 @@ fn check_receiving(stream: &Stream) -> Result<(), StreamFault> {
     }
 }
 
-fn on_message(stream: &mut Stream, mut rest: Rest<'_>, size: u32, data: Bytes) -> Outcome {
+fn on_message(
+    stream: &mut Stream,
+    mut rest: Rest<'_>,
+    size: u32,
+    data: Bytes,
+    now: Option<Instant>,
+) -> Outcome {
     check_receiving(stream)?;
     let len = data.len();
     rest.grow_window(stream);
     stream.recv.begin(size, data, rest.config)?;
     // A peer may leave out headers before its first message.
     stream.recv.see_headers(Metadata::new());
-    rest.arrived(stream, len);
+    rest.arrived(stream, len, now);
     rest.tell_reader(stream);
     Ok(Handled::Useful)
 }
 
-fn on_more(stream: &mut Stream, mut rest: Rest<'_>, data: Bytes) -> Outcome {
+fn on_more(stream: &mut Stream, mut rest: Rest<'_>, data: Bytes, now: Option<Instant>) -> Outcome {
     check_receiving(stream)?;
     let len = data.len();
     if len == 0 {
@@ -397,7 +408,7 @@ fn on_more(stream: &mut Stream, mut rest: Rest<'_>, data: Bytes) -> Outcome {
     }
     rest.grow_window(stream);
     stream.recv.more(data)?;
-    rest.arrived(stream, len);
+    rest.arrived(stream, len, now);
     rest.tell_reader(stream);
     Ok(Handled::Useful)
 }

@@ -13,6 +13,7 @@ use crate::{Metadata, Side, Status};
 /// Counts what a sink takes against a budget.
 struct Writer<'a, S> {
     sink: &'a mut S,
+    now: Instant,
     written: usize,
     budget: usize,
 }
@@ -51,6 +52,8 @@ impl Connection {
         }
         let mut writer = Writer {
             sink,
+            // Not before what was said earlier.
+            now: self.now.unwrap_or(now),
             written: 0,
             budget,
         };
@@ -221,7 +224,7 @@ fn write_stream_control<S: FrameSink>(
 
 fn write_update<S: FrameSink>(stream: &mut Stream, w: &mut Writer<'_, S>) {
     if let Some(window) = &mut stream.recv.window {
-        let credit = window.grant();
+        let credit = window.grant(w.now);
         w.write(stream.id, FrameKindRef::WindowUpdate(credit));
     }
 }

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::flow::RoundTrip;
 use crate::config::Values;
 use crate::{Config, Limit};
 
@@ -90,6 +91,8 @@ pub(crate) struct Counts {
     stray_frames: u64,
     empty_frames: usize,
     cancels: Bucket,
+    /// How long the way to the peer and back is.
+    pub(crate) round_trip: RoundTrip,
     /// Whether reading is paused for unread revision-zero data.
     pub(crate) paused: bool,
 }
@@ -113,6 +116,7 @@ impl Counts {
                 tokens: config.v.max_cancel_burst,
                 filled_at: None,
             },
+            round_trip: RoundTrip::default(),
             paused: false,
         }
     }

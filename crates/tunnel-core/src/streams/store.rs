@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::counts::{Counts, Stats};
 use super::flow::{Credit, RecvWindow, Window};
-use super::hash::IdState;
+use super::hash::StreamIdHash;
 use super::recv::{RecvEnd, RecvHalf};
 use super::schedule::{Refusal, Schedule};
 use super::send::{Opening, SendHalf};
@@ -90,7 +90,7 @@ impl Stream {
 pub(crate) struct Store {
     pub(crate) side: Side,
     pub(crate) config: Config,
-    streams: HashMap<i64, Box<Stream>, IdState>,
+    streams: HashMap<i64, Box<Stream>, StreamIdHash>,
     pub(crate) counts: Counts,
     pub(crate) schedule: Schedule,
     pub(crate) timers: Timers,
@@ -385,10 +385,15 @@ impl Rest<'_> {
         }
     }
 
-    /// Counts payload that has arrived.
-    pub(crate) fn arrived(&mut self, stream: &Stream, bytes: usize) {
+    /// Counts payload that has arrived, and what it says of the way it came.
+    pub(crate) fn arrived(&mut self, stream: &mut Stream, bytes: usize, now: Option<Instant>) {
         self.counts.unread += bytes;
         self.counts.bytes_received += bytes as u64;
+        if let (Some(window), Some(now)) = (&mut stream.recv.window, now)
+            && let Some(sample) = window.round_trip(now)
+        {
+            self.counts.round_trip.sample(sample);
+        }
         if stream.recv.window.is_none() {
             self.counts.unwindowed_unread += bytes;
             // Only what is whole: nothing but further input makes the others so.
@@ -443,7 +448,8 @@ impl Rest<'_> {
             && window.holds_back_sender()
         {
             let most = self.counts.growth_left(self.config);
-            let growth = window.grow(self.config.v.max_window, most);
+            let useful = self.counts.round_trip.useful_window();
+            let growth = window.grow(self.config.v.max_window.min(useful), most);
             self.counts.spare_used += growth as usize;
             self.enqueue(stream);
         }

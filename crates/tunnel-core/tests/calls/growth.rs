@@ -1,11 +1,16 @@
 //! Windows that grow, and what they may not take.
 
+use std::time::Duration;
+
 use tunnel_core::{Config, ConfigBuilder, Event, Read, Side};
 
 use crate::support::build::WINDOW;
 use crate::support::pair::Pair;
 use crate::support::reader::{Reader, bytes, read_all};
 use crate::support::updates;
+
+/// How long frames stay in a pipe.
+const LONG_WAY: Duration = Duration::from_millis(50);
 
 /// How an application reads.
 #[derive(Clone, Copy, Debug)]
@@ -21,19 +26,22 @@ enum Habit {
 /// A long upload over a pipe in which frames stay for half a round trip; how many bytes arrive
 /// in the last of some round trips.
 fn upload(p: &mut Pair, reader: &mut Reader, habit: Habit, round_trips: usize) -> usize {
-    upload_by(p, reader, habit, round_trips, 60_000)
+    upload_over(p, reader, habit, round_trips, 60_000, LONG_WAY)
 }
 
-fn upload_by(
+/// The same with messages of another size, or over another way: how long frames stay in the pipe.
+fn upload_over(
     p: &mut Pair,
     reader: &mut Reader,
     habit: Habit,
     round_trips: usize,
     message: usize,
+    way: Duration,
 ) -> usize {
     let id = reader.id;
     let mut last = 0;
     for _ in 0..round_trips {
+        p.now += way;
         while p.caller.conn.send(id).is_writable() == Ok(true) {
             let sent = p.caller.conn.send(id).message(bytes(message));
             sent.expect("it is writable");
@@ -91,9 +99,37 @@ fn a_window_grows_to_its_cap_when_the_reader_keeps_up_and_the_way_is_long() {
 fn a_window_grows_by_messages_of_one_frame_as_well() {
     let mut p = Pair::new(config(|b| b));
     let mut reader = Reader::new(p.call());
-    upload_by(&mut p, &mut reader, Habit::Together, 40, 16_384);
+    upload_over(&mut p, &mut reader, Habit::Together, 40, 16_384, LONG_WAY);
     let grown = p.handler.conn.stats().spare_used;
     assert_eq!(grown, (1 << 20) - WINDOW as usize);
+}
+
+#[test]
+fn a_window_grows_no_further_than_the_length_of_its_way_makes_sense() {
+    const MIB: usize = 1 << 20;
+    // Each way, in microseconds: a window is what comes in a round trip at 1 GB/s.
+    for (way, window) in [
+        (0, MIB / 2),
+        (100, MIB / 2),
+        (1000, 2000 << 10),
+        (3000, 4 * MIB),
+    ] {
+        let mut p = Pair::new(config(|b| {
+            b.max_window(4 << 20)
+                .max_buffered_bytes(256 * MIB)
+                .send_buffer(8 * MIB)
+        }));
+        let ids = [p.call(), p.call()];
+        let mut reader = Reader::new(ids[0]);
+        let way = Duration::from_micros(way);
+        upload_over(&mut p, &mut reader, Habit::Together, 16, 60_000, way);
+        let grown = p.handler.conn.stats().spare_used;
+        assert_eq!(grown, window - WINDOW as usize, "{way:?}");
+        // The next stream of the tunnel knows from the beginning.
+        let mut reader = Reader::new(ids[1]);
+        upload_over(&mut p, &mut reader, Habit::Together, 16, 60_000, way);
+        assert_eq!(p.handler.conn.stats().spare_used, 2 * grown, "{way:?}");
+    }
 }
 
 #[test]
@@ -111,13 +147,13 @@ fn a_window_grows_as_soon_as_its_reader_has_read_all_that_was_granted() {
     assert_eq!(end, Read::Pending);
     assert_eq!(
         p.handler.conn.stats().spare_used,
-        WINDOW as usize,
-        "it is twice as large"
+        3 * WINDOW as usize,
+        "it is four times as large"
     );
     p.handler.take_log();
     p.write(Side::Handler, usize::MAX);
     // Three quarters that were read, and the growth.
-    assert_eq!(updates(&p.handler.log), [WINDOW / 4 * 3 + WINDOW]);
+    assert_eq!(updates(&p.handler.log), [WINDOW / 4 * 3 + 3 * WINDOW]);
 }
 
 #[test]

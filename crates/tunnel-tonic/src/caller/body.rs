@@ -11,6 +11,7 @@ use tonic::Status;
 use tunnel_core::Read;
 
 use super::call::CallGuard;
+use crate::left::Left;
 use crate::message::{Gathered, Gatherer};
 use crate::status;
 
@@ -26,7 +27,7 @@ pub struct ResponseBody {
 #[derive(Debug)]
 struct Open {
     call: CallGuard,
-    gatherer: Gatherer,
+    left: Left,
 }
 
 impl ResponseBody {
@@ -34,7 +35,7 @@ impl ResponseBody {
         Self {
             open: Some(Open {
                 call,
-                gatherer: Gatherer::default(),
+                left: Left::default(),
             }),
         }
     }
@@ -42,17 +43,20 @@ impl ResponseBody {
 
 impl Open {
     fn next(&mut self, cx: &mut Context<'_>) -> Gathered {
-        if let Some(ready) = self.gatherer.next_ready() {
+        if let Some(ready) = self.left.take() {
             return ready;
         }
-        let (id, gatherer) = (self.call.id, &mut self.gatherer);
-        self.call.shared.with(|state| {
+        let id = self.call.id;
+        let mut gatherer = Gatherer::default();
+        let read = self.call.shared.with(|state| {
             let read = gatherer.read(&mut state.conn.recv(id));
             if matches!(read, Gathered::Pending) {
                 state.wait_read(id, cx.waker());
             }
             read
-        })
+        });
+        self.left = Left::of(gatherer);
+        read
     }
 
     fn end(&mut self, read: Read) -> Result<Frame<Bytes>, Status> {

@@ -132,6 +132,8 @@ struct Gathered {
     data: Pieces,
     /// `Some(Ok)`: it has ended.
     end: Option<Result<(), Status>>,
+    /// Whether it had nothing more to give.
+    pending: bool,
 }
 
 /// The data frames of a first look: one for a unary call.
@@ -143,10 +145,13 @@ fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
     let mut data = Pieces::new();
     // Tokio's budget would have the body pretend to be pending in the middle of a batch.
     let end = std::future::poll_fn(|cx| poll_body(body, &mut data, cx));
-    match pin!(tokio::task::unconstrained(end)).poll(cx) {
-        Poll::Ready(end) => Gathered { data, end },
-        Poll::Pending => Gathered { data, end: None },
-    }
+    let end = pin!(tokio::task::unconstrained(end)).poll(cx);
+    let pending = end.is_pending();
+    let end = match end {
+        Poll::Ready(end) => end,
+        Poll::Pending => None,
+    };
+    Gathered { data, end, pending }
 }
 
 /// Polls a request body: `Pending` as it is, and `None` when enough is there.
@@ -187,7 +192,11 @@ fn open(
     if let Some(status) = head.refused {
         return Err(*status);
     }
-    let Gathered { mut data, end } = gather(&mut body, cx);
+    let Gathered {
+        mut data,
+        end,
+        pending,
+    } = gather(&mut body, cx);
     let finished = match end {
         Some(Err(status)) => return Err(status),
         Some(Ok(())) => true,
@@ -224,8 +233,11 @@ fn open(
         _permit: permit,
     };
     if !finished {
-        let shared = guard.shared.clone();
-        tokio::spawn(RequestPump::new(shared, id, body, splitter));
+        let pump = RequestPump::new(guard.shared.clone(), id, body, splitter);
+        match pending {
+            true => pump.park(),
+            false => pump.spawn(),
+        }
     }
     Ok((guard, found))
 }

@@ -2,13 +2,19 @@
 //!
 //! A task of its own, because a request must go on while nobody polls the response. It ends
 //! with the body, with the call, or with the tunnel.
+//!
+//! A body with nothing to give gets its task when it is woken. Until then it lies in what its
+//! wakers point to: 80 bytes instead of the 256 of a task, and no task to be made for a call
+//! that only opens.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use http_body::Body as _;
+use tokio::runtime::Handle;
 use tonic::Status;
 use tonic::body::Body;
 use tunnel_core::{StreamId, WriteError};
@@ -40,6 +46,27 @@ impl RequestPump {
         }
     }
 
+    /// Goes on in a task, for a body that has more.
+    pub(crate) fn spawn(self) {
+        tokio::spawn(self);
+    }
+
+    /// Goes on in a task as soon as the body, or the stream, has something to do.
+    pub(crate) fn park(mut self) {
+        let parked = Arc::new(Parked {
+            runtime: Handle::current(),
+            place: Mutex::new(Place::Polling { woken: false }),
+        });
+        let waker = Waker::from(parked.clone());
+        // What a body's poll or drop panics with ends its call, as it would in a task.
+        let _ = catch_unwind(AssertUnwindSafe(move || {
+            let mut cx = Context::from_waker(&waker);
+            if Pin::new(&mut self).poll(&mut cx).is_pending() {
+                parked.keep(self);
+            }
+        }));
+    }
+
     /// The body, or the stream it goes to, is of no use any more.
     fn give_up(&mut self, error: SplitError) {
         self.done = true;
@@ -52,6 +79,65 @@ impl RequestPump {
         self.done = true;
         let id = self.id;
         let _before = self.shared.with(|state| fail_body(state, id, status));
+    }
+}
+
+/// A body that waits, and those who may wake it.
+///
+/// Only a wake ends the wait: the state machine owes one to the stream's writer when the call or
+/// the tunnel ends.
+struct Parked {
+    /// Whoever wakes a body may be outside of any runtime.
+    runtime: Handle,
+    place: Mutex<Place>,
+}
+
+enum Place {
+    /// The body is being polled for the first time.
+    Polling {
+        woken: bool,
+    },
+    Waits(RequestPump),
+    /// The body has its task.
+    Left,
+}
+
+impl Parked {
+    fn place(&self) -> MutexGuard<'_, Place> {
+        // Nothing runs under this lock that can panic.
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a body that is pending, unless it was woken meanwhile.
+    fn keep(&self, pump: RequestPump) {
+        let mut place = self.place();
+        match &*place {
+            Place::Polling { woken: false } => *place = Place::Waits(pump),
+            _ => {
+                *place = Place::Left;
+                drop(place);
+                self.runtime.spawn(pump);
+            }
+        }
+    }
+}
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut place = self.place();
+        if let Place::Polling { woken } = &mut *place {
+            *woken = true;
+            return;
+        }
+        let before = std::mem::replace(&mut *place, Place::Left);
+        drop(place);
+        if let Place::Waits(pump) = before {
+            self.runtime.spawn(pump);
+        }
     }
 }
 

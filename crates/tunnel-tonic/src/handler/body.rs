@@ -9,6 +9,7 @@ use http_body::{Body, Frame};
 use tonic::Status;
 use tunnel_core::{Code, Read, StreamError, StreamId};
 
+use crate::left::Left;
 use crate::message::{Gathered, Gatherer};
 use crate::shared::{Failure, Shared};
 use crate::status;
@@ -21,7 +22,7 @@ use crate::status;
 pub(crate) struct RequestBody {
     shared: Arc<Shared>,
     id: StreamId,
-    gatherer: Gatherer,
+    left: Left,
     done: bool,
 }
 
@@ -31,17 +32,18 @@ impl RequestBody {
         Self {
             shared,
             id,
-            gatherer: Gatherer::default(),
+            left: Left::default(),
             done: false,
         }
     }
 
     fn next(&mut self, cx: &mut Context<'_>) -> Gathered {
-        if let Some(ready) = self.gatherer.next_ready() {
+        if let Some(ready) = self.left.take() {
             return ready;
         }
-        let (id, gatherer) = (self.id, &mut self.gatherer);
-        self.shared.with(|state| {
+        let id = self.id;
+        let mut gatherer = Gatherer::default();
+        let read = self.shared.with(|state| {
             let read = gatherer.read(&mut state.conn.recv(id));
             if !matches!(read, Gathered::Pending) {
                 return read;
@@ -52,7 +54,9 @@ impl RequestBody {
             }
             state.wait_read(id, cx.waker());
             read
-        })
+        });
+        self.left = Left::of(gatherer);
+        read
     }
 
     /// Why the body ended before its caller finished it.

@@ -83,7 +83,8 @@ impl CallService {
     /// Whether the tunnel's own task polls each call once before it gets a task of its own.
     /// Default: false.
     ///
-    /// A handler that answers at that first poll costs no task and no switch to one. The risk: a
+    /// A handler that answers at that first poll costs no task and no switch to one. Done only while
+    /// no more than 128 calls are open on the tunnel: beyond, tasks are faster. The risk: a
     /// handler that computes for long, or blocks, holds up all calls of its tunnel meanwhile, so
     /// this is for services whose handlers are known to be quick up to their first `await`.
     pub fn poll_inline(mut self, inline: bool) -> Self {
@@ -119,8 +120,13 @@ impl Server {
         }
     }
 
-    /// Serves a call: in a task of its own, where its first poll is not all it needs.
-    pub(crate) fn serve(&self, shared: &Arc<Shared>, opened: Opened) {
+    /// Whether calls may be polled by whoever has them served.
+    pub(crate) fn is_inline(&self) -> bool {
+        self.service.inline
+    }
+
+    /// Serves a call: in a task of its own, or `inline` where its first poll is all it needs.
+    pub(crate) fn serve(&self, shared: &Arc<Shared>, opened: Opened, inline: bool) {
         let Opened {
             id,
             method,
@@ -144,7 +150,7 @@ impl Server {
         // when it is cloned: that runs, and panics, when the future is polled.
         let handler = (self.service.call)(request, self.extensions.clone());
         let mut call = ServeCall::new(shared.clone(), id, handler);
-        if self.service.inline {
+        if inline {
             // Whatever would wake it before it is spawned is not lost: a new task is polled. The
             // tunnel's own share of tokio's budget goes on counting, so that handlers which are
             // always ready cannot hold the tunnel's task for ever.

@@ -202,6 +202,16 @@ impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
     }
 }
 
+/// The beginning of a call of revision one.
+fn new_stream(method: &str) -> client_to_server::Frame {
+    client_to_server::Frame::NewStream(NewStream {
+        method_name: method.to_owned(),
+        initial_window_size: 65_536,
+        protocol_revision: 1,
+        ..Default::default()
+    })
+}
+
 impl RawCaller {
     /// Opens a tunnel by hand.
     pub(crate) async fn open(channel: Channel, negotiate: bool) -> Self {
@@ -231,13 +241,20 @@ impl RawCaller {
 
     /// Begins a call of revision one.
     pub(crate) fn begin(&self, stream_id: i64, method: &str) {
-        let new = NewStream {
-            method_name: method.to_owned(),
-            initial_window_size: 65_536,
-            protocol_revision: 1,
-            ..Default::default()
-        };
-        self.frame(stream_id, client_to_server::Frame::NewStream(new));
+        self.frame(stream_id, new_stream(method));
+    }
+
+    /// This many calls without a request, all in one data frame.
+    pub(crate) fn calls_at_once(&self, count: i64, method: &str) {
+        let mut bytes = Vec::new();
+        for stream_id in 1..=count {
+            for frame in [new_stream(method), client_to_server::Frame::HalfClose(())] {
+                let frame = Some(frame);
+                let frame = ClientToServer { stream_id, frame };
+                bytes.extend(message(&frame.encode_to_vec()));
+            }
+        }
+        self.say_bytes(bytes);
     }
 
     /// A whole unary call with an empty request.

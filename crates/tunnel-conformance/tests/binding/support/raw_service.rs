@@ -62,7 +62,13 @@ impl Service<http::Request<Body>> for RawService {
 
 /// A request to the raw service.
 pub(crate) fn raw_request(body: Body) -> http::Request<Body> {
-    let request = http::Request::post("/raw.Service/Any").version(http::Version::HTTP_2);
+    raw_request_for("Any", body)
+}
+
+/// A request for a method of the raw service.
+pub(crate) fn raw_request_for(method: &str, body: Body) -> http::Request<Body> {
+    let request = http::Request::post(format!("/raw.Service/{method}"));
+    let request = request.version(http::Version::HTTP_2);
     request.body(body).expect("legal")
 }
 
@@ -76,7 +82,15 @@ pub(crate) async fn raw_call(
 
 /// Calls the raw service and reads the response to its end: its bytes, and how it ended.
 pub(crate) async fn raw_outcome(tunnel: &TunnelChannel, body: Body) -> (Vec<u8>, Status) {
-    let response = match raw_call(tunnel, body).await {
+    outcome_of(tunnel, raw_request(body)).await
+}
+
+/// The same for any request.
+pub(crate) async fn outcome_of(
+    tunnel: &TunnelChannel,
+    request: http::Request<Body>,
+) -> (Vec<u8>, Status) {
+    let response = match tunnel.clone().call(request).await {
         Ok(response) => response,
         Err(status) => return (Vec::new(), status),
     };

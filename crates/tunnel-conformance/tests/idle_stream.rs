@@ -1,0 +1,135 @@
+//! What an open stream on which nothing happens takes of a tunnel's own memory, both ends
+//! together.
+//!
+//! A program of its own, because it counts all live memory of the process. tonic's codec takes
+//! four buffers of 8 KiB for such a stream, so there is none here: the request is a body that is
+//! pending, and the service answers with one too.
+
+use std::alloc::System;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use cap::Cap;
+use http_body::Frame;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower::Service;
+use tunnel_client::{Config, ForwardTunnel, ResponseBody, TunnelChannel};
+use tunnel_conformance::harness::guard;
+use tunnel_server::TunnelServiceHandler;
+
+#[global_allocator]
+static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
+
+/// How many streams are opened: few more than what tables with 16,384 places hold, so that they
+/// have just doubled and are as empty as they can be.
+const STREAMS: usize = 14_500;
+
+/// Streams after which all that is kept once has been made.
+const FIRST: usize = 500;
+
+/// The most that one stream may take, in bytes. It takes 1,767: two entries of the state machine
+/// (472 each), the handler's task (256), the bodies and their boxes, and its share of the tables.
+const BOUND: usize = 2_048;
+
+/// A body that never gives anything.
+struct Nothing;
+
+impl http_body::Body for Nothing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Pending
+    }
+}
+
+/// Answers each request with headers, and keeps it as long as the response.
+#[derive(Clone)]
+struct Idle;
+
+impl NamedService for Idle {
+    const NAME: &'static str = "idle.Service";
+}
+
+/// A response that has the request's body in it.
+struct Held(Body);
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+}
+
+impl Service<http::Request<Body>> for Idle {
+    type Response = http::Response<Held>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        ready(Ok(http::Response::new(Held(request.into_body()))))
+    }
+}
+
+fn config() -> Config {
+    let config = Config::builder()
+        .max_concurrent_streams(2 * STREAMS)
+        .overcommit(true);
+    config.build().expect("valid")
+}
+
+/// The response's headers are its application's to keep, and so dropped.
+async fn open(channel: &mut TunnelChannel) -> ResponseBody {
+    let request = http::Request::post("/idle.Service/Call")
+        .body(Body::new(Nothing))
+        .expect("valid");
+    channel.call(request).await.expect("headers").into_body()
+}
+
+/// One thread, so that every run allocates the same.
+#[tokio::test]
+async fn an_idle_open_stream_takes_two_kilobytes_on_both_ends_together() {
+    let test = async {
+        let handler = TunnelServiceHandler::builder()
+            .config(config())
+            .add_service(Idle)
+            .build();
+        let tunnel = ForwardTunnel::new(handler.service()).config(config());
+        let mut channel = tunnel.open().await.expect("accepted");
+        let mut streams = Vec::with_capacity(STREAMS);
+        while streams.len() < FIRST {
+            streams.push(open(&mut channel).await);
+        }
+        let before = MEMORY.allocated();
+        while streams.len() < STREAMS {
+            streams.push(open(&mut channel).await);
+        }
+        let each = (MEMORY.allocated() - before) / (STREAMS - FIRST);
+        println!("an idle open stream takes {each} bytes, both ends together");
+        assert_eq!(channel.kept_calls(), STREAMS);
+        assert!(each <= BOUND, "{each} bytes");
+        // Nothing of it stays.
+        drop(streams);
+        while channel.kept_calls() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    guard("idle streams", test).await;
+}

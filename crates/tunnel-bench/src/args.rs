@@ -34,7 +34,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Only workloads whose name contains this.
+    /// Only the workload of this name or, if there is none, those whose name contains this.
     #[arg(long, value_name = "NAME")]
     pub(crate) only: Option<String>,
 

@@ -21,7 +21,7 @@ use crate::results::{Run, Settings};
 use crate::variant::{VARIANTS, Variant};
 use pair::Programs;
 use run::Plan;
-use workload::Workload;
+use workload::{RowOf, Workload};
 use workloads::Scale;
 
 /// Open files that a thousand tunnels and their like need.
@@ -104,11 +104,17 @@ fn chosen_workloads(args: &RunArgs) -> Result<Vec<Workload>> {
     let Some(part) = &args.only else {
         return Ok(all);
     };
-    let names = all.iter().flat_map(Workload::rows);
-    let names = names
-        .map(|row| format!("\n  {}", row.name))
-        .collect::<String>();
-    let chosen: Vec<_> = all.into_iter().filter_map(|w| w.only(part)).collect();
+    let rows = || all.iter().flat_map(Workload::rows);
+    let names: String = rows().map(|row| format!("\n  {}", row.name)).collect();
+    // "unary 16 B x 1" is a row of its own as well as a part of "unary 16 B x 1024".
+    let whole = rows().any(|row| row.name == *part);
+    let wanted = |row: &RowOf| match whole {
+        true => row.name == *part,
+        false => row.name.contains(part),
+    };
+    let chosen: Vec<_> = (all.iter().cloned())
+        .filter_map(|w| w.only(wanted))
+        .collect();
     ensure!(
         !chosen.is_empty(),
         "no workload's name contains \"{part}\"; there are:{names}"

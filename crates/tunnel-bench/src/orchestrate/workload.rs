@@ -55,19 +55,18 @@ impl Workload {
     /// What is left of it when only some rows are wanted: steps that prepare stay, as long as
     /// there is a row after them, and so does the first one of fresh processes, whose memory is
     /// measured when they have served calls before.
-    pub(super) fn only(mut self, part: &str) -> Option<Self> {
-        let wanted = |row: &RowOf| row.name.contains(part);
-        let last = self.steps.iter().rposition(|s| s.rows.iter().any(wanted))?;
+    pub(super) fn only(mut self, wanted: impl Fn(&RowOf) -> bool) -> Option<Self> {
+        let last = (self.steps.iter()).rposition(|s| s.rows.iter().any(&wanted))?;
         let fresh = self.setup.fresh;
         let stays = |(n, step): &(usize, Step)| {
             let prepares = step.rows.is_empty() || step.prepares() || (fresh && *n == 0);
             let releases = step.job == Job::Release {};
-            releases || *n <= last && (prepares || step.rows.iter().any(wanted))
+            releases || *n <= last && (prepares || step.rows.iter().any(&wanted))
         };
         let steps = self.steps.into_iter().enumerate().filter(stays);
         self.steps = steps.map(|(_, step)| step).collect();
         for step in &mut self.steps {
-            step.rows.retain(wanted);
+            step.rows.retain(&wanted);
         }
         Some(self)
     }

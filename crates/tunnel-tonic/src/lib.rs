@@ -26,20 +26,28 @@
 //! file: fewer locks for each call (9 to 5), no box that can be part of its owner, trailers written
 //! straight from the frame, header maps walked once, one buffer of the right size for each batch.
 //!
-//! At one call at a time neither matters: there a call is a chain of wake-ups on each side
-//! (connection, tunnel, caller or handler, writer, connection), one longer than tonic's own and
-//! than what a tokio worker runs without asking others for help.
+//! At one call at a time none of that matters: there a call is a chain of wake-ups on each side
+//! (connection, driver, caller or handler, writer, connection), one longer than what a tokio worker
+//! runs without asking others for help. Where the chain starts afresh in its middle, a call takes
+//! 0.73 of plain tonic's time instead of 1.1; the same makes larger batches of calls that run
+//! together (`pace.rs`).
+//!
+//! Calls of 64 KiB were slowed by the allocator more than by anything else: 0.65 of plain tonic's
+//! rate until glibc keeps its heap, 1.5 since (`heap.rs`).
 
 mod caller;
 mod driver;
 mod error;
 mod handler;
 mod headers;
+mod heap;
 mod info;
 mod left;
+mod life;
 mod message;
 mod outbound;
 pub mod outer;
+mod pace;
 mod shared;
 mod status;
 mod tunnel;

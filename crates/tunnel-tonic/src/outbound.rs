@@ -14,6 +14,7 @@ use tunnel_core::frame::MAX_CHUNK_SIZE;
 use tunnel_core::frame::framing::FrameWriter;
 use tunnel_core::{ConnectionError, EndReason, Side};
 
+use crate::pace::{self, Patience};
 use crate::shared::{Shared, now};
 
 /// How many bytes one poll yields, about. HTTP/2 buffers what it was given, out of reach of
@@ -22,6 +23,10 @@ const BATCH: usize = 64 << 10;
 
 /// By how much a batch may exceed that: its last frame is written whole.
 const OVERSHOOT: usize = MAX_CHUNK_SIZE + 64;
+
+/// A batch that would be smaller than this waits for the tasks that are about to add to it, where
+/// there are any.
+const SMALL_BATCH: usize = 4 << 10;
 
 /// Which end of the outer call this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,9 @@ pub struct Outbound {
     role: NetworkRole,
     side: Side,
     done: bool,
+    /// Whether the batch at hand has waited already.
+    waited: bool,
+    patience: Patience,
 }
 
 impl Outbound {
@@ -53,6 +61,8 @@ impl Outbound {
             role,
             side,
             done: false,
+            waited: false,
+            patience: Patience::default(),
         }
     }
 
@@ -81,6 +91,15 @@ fn error_status(error: &ConnectionError) -> Status {
     )
 }
 
+/// What a poll comes to.
+enum Next {
+    Batch,
+    /// There is something, and more is about to come.
+    Wait,
+    Nothing,
+    End(EndReason),
+}
+
 impl Body for Outbound {
     type Data = Bytes;
     type Error = Status;
@@ -97,30 +116,41 @@ impl Body for Outbound {
         // for the batch at hand need not be copied while it grows.
         let mut buf = BytesMut::new();
         let side = this.side;
-        let ended = this.shared.with(|state| {
+        this.patience.end(now);
+        let may_wait = !this.waited;
+        let patience = &mut this.patience;
+        let next = this.shared.with(|state| {
             if state.conn.wants_transmit() {
-                buf.reserve(state.conn.transmit_hint().min(BATCH + OVERSHOOT));
+                let hint = state.conn.transmit_hint();
+                let worth_it = hint < SMALL_BATCH && state.pace.more_is_coming();
+                if may_wait && worth_it && patience.begin(now()) {
+                    return Next::Wait;
+                }
+                buf.reserve(hint.min(BATCH + OVERSHOOT));
             }
             let mut writer = FrameWriter::new(side, &mut buf);
             let written = state.conn.transmit(now(), BATCH, &mut writer);
             if written > 0 {
-                return None;
+                return Next::Batch;
             }
-            let ended = state.conn.end_reason().cloned();
-            if ended.is_none() {
-                state.wait_outbound(cx.waker());
+            if let Some(reason) = state.conn.end_reason() {
+                return Next::End(reason.clone());
             }
-            ended
+            state.wait_outbound(cx.waker());
+            Next::Nothing
         });
-        if !buf.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(buf.freeze()))));
-        }
-        match ended {
-            Some(reason) => {
+        this.waited = matches!(next, Next::Wait);
+        match next {
+            Next::Batch => Poll::Ready(Some(Ok(Frame::data(buf.freeze())))),
+            Next::Wait => {
+                pace::wake_later(cx.waker());
+                Poll::Pending
+            }
+            Next::Nothing => Poll::Pending,
+            Next::End(reason) => {
                 this.done = true;
                 Poll::Ready(this.end(&reason))
             }
-            None => Poll::Pending,
         }
     }
 

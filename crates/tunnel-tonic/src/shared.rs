@@ -20,55 +20,18 @@ use std::time::Instant;
 use smallvec::SmallVec;
 use tokio::sync::watch;
 use tunnel_core::{
-    Config, Connection, ConnectionError, EndReason, Event, Metadata, Side, Stats, StreamError,
-    StreamId, StreamIdHash,
+    Config, Connection, ConnectionError, EndReason, Event, Metadata, RecvStream, Side, Stats,
+    StreamError, StreamId, StreamIdHash,
 };
 
 use crate::info::TunnelInfo;
+pub(crate) use crate::life::Life;
+use crate::pace::{self, Pace};
 
 /// The time by the runtime's clock: the one that its timers go by, also where a test has
 /// paused it.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-/// How far a tunnel has come, for those who wait for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// The outer call is being opened, or settings are awaited.
-    Opening,
-    /// Calls can be made.
-    Ready,
-    /// One of the ends drains: no new calls, those in flight go on.
-    Draining,
-    /// No call is possible any more; the outer stream may not have ended yet.
-    Ended(EndReason),
-    /// The outer stream has ended as well.
-    Gone(EndReason),
-}
-
-impl Life {
-    pub(crate) fn end_reason(&self) -> Option<&EndReason> {
-        match self {
-            Self::Ended(reason) | Self::Gone(reason) => Some(reason),
-            Self::Opening | Self::Ready | Self::Draining => None,
-        }
-    }
-
-    pub(crate) fn is_over_for_new_calls(&self) -> bool {
-        !matches!(self, Self::Opening | Self::Ready)
-    }
-
-    /// How far this is; a tunnel never goes back.
-    fn rank(&self) -> u8 {
-        match self {
-            Self::Opening => 0,
-            Self::Ready => 1,
-            Self::Draining => 2,
-            Self::Ended(_) => 3,
-            Self::Gone(_) => 4,
-        }
-    }
 }
 
 /// One call, as far as the binding keeps something for it. Stays until its last holder (a
@@ -119,6 +82,7 @@ pub(crate) struct State {
     outbound: Option<Waker>,
     /// Whether the transport's writer is left asleep for the moment.
     corked: bool,
+    pub(crate) pace: Pace,
     /// Network client: the transport let go of what this end sends. Why, the driver learns
     /// from what it receives.
     outbound_lost: bool,
@@ -170,12 +134,14 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(crate) fn new(side: Side, config: Config, info: TunnelInfo) -> Arc<Self> {
+        crate::heap::prepare();
         Arc::new(Self {
             state: Mutex::new(State {
                 conn: Connection::new(side, config),
                 slots: HashMap::default(),
                 outbound: None,
                 corked: false,
+                pace: Pace::default(),
                 outbound_lost: false,
                 driver: None,
                 driver_timeout: None,
@@ -199,28 +165,40 @@ impl Shared {
     /// Does something to the state, then what is owed for it.
     pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
         let mut actions = Actions::default();
-        let result = self.locked(operation, &mut actions);
+        let result = {
+            let mut state = self.lock();
+            let result = operation(&mut state);
+            state.settle(&mut actions);
+            result
+        };
         self.act(&mut actions);
         result
     }
 
-    /// The same for the driver: also returns the calls that have come.
-    pub(crate) fn with_opened<T>(
+    /// The same for the driver, who has read something: also returns the calls that have come.
+    /// Whoever is to read or to write has his turn later.
+    pub(crate) fn with_read<T>(
         &self,
+        now: Instant,
         operation: impl FnOnce(&mut State) -> T,
     ) -> (T, Vec<Opened>) {
         let mut actions = Actions::default();
-        let result = self.locked(operation, &mut actions);
+        let (result, later) = {
+            let mut state = self.lock();
+            let result = operation(&mut state);
+            state.settle(&mut actions);
+            (
+                result,
+                !actions.wake.is_empty() && state.pace.readers.begin(now),
+            )
+        };
+        if later {
+            for waker in actions.wake.drain(..) {
+                pace::wake_later(&waker);
+            }
+        }
         self.act(&mut actions);
         (result, actions.opened)
-    }
-
-    #[inline]
-    fn locked<T>(&self, operation: impl FnOnce(&mut State) -> T, actions: &mut Actions) -> T {
-        let mut state = self.lock();
-        let result = operation(&mut state);
-        state.settle(actions);
-        result
     }
 
     /// Leaves the transport's writer asleep until the cork is dropped, so that what comes up
@@ -378,6 +356,7 @@ impl State {
             } => {
                 // Held from now on by the task that serves it and by its request body.
                 self.hold(id, 2);
+                self.pace.opened();
                 actions.opened.push(Opened {
                     id,
                     method,
@@ -431,6 +410,12 @@ impl State {
 
     pub(crate) fn slot(&mut self, id: StreamId) -> Option<&mut Slot> {
         self.slots.get_mut(&id)
+    }
+
+    /// A stream, for its reader.
+    pub(crate) fn recv(&mut self, id: StreamId) -> RecvStream<'_> {
+        self.pace.readers.end(now);
+        self.conn.recv(id)
     }
 
     /// Has the reader of a stream look again.

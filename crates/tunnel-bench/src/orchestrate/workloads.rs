@@ -415,7 +415,9 @@ mod tests {
 
     #[test]
     fn a_chosen_row_keeps_what_prepares_it_and_nothing_else() {
-        let workload = unread(SCALE).only(|row| row.name.contains("beside 64 unread")).unwrap();
+        let workload = unread(SCALE)
+            .only(|row| row.name.contains("beside 64 unread"))
+            .unwrap();
         assert_eq!(
             names(&workload),
             ["unary 16 B x 16 beside 64 unread streams"]
@@ -430,7 +432,9 @@ mod tests {
 
     #[test]
     fn processes_whose_memory_is_measured_have_always_served_calls_before() {
-        let workload = open(SCALE, 100_000).only(|row| row.name.contains("open 100000")).unwrap();
+        let workload = open(SCALE, 100_000)
+            .only(|row| row.name.contains("open 100000"))
+            .unwrap();
         assert_eq!(names(&workload), ["open 100000 idle streams"]);
         assert!(matches!(workload.steps[0].job, Job::Unary(_)));
         assert_eq!(workload.steps.len(), 2);
@@ -438,9 +442,15 @@ mod tests {
 
     #[test]
     fn what_prepares_only_later_rows_is_left_out() {
-        let workload = growth(SCALE).only(|row| row.name.contains("beside 10 idle")).unwrap();
+        let workload = growth(SCALE)
+            .only(|row| row.name.contains("beside 10 idle"))
+            .unwrap();
         assert_eq!(workload.steps.len(), 3, "{:?}", workload.steps);
-        assert!(unread(SCALE).only(|row| row.name.contains("no such row")).is_none());
+        assert!(
+            unread(SCALE)
+                .only(|row| row.name.contains("no such row"))
+                .is_none()
+        );
     }
 
     #[test]

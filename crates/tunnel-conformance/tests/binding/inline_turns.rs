@@ -95,7 +95,7 @@ async fn the_writer_is_woken_once_for_the_answers_of_calls_that_came_together() 
         tokio::task::yield_now().await;
         take_all(&mut hearing, &waker);
         woken();
-        caller.calls_at_once(50, "/raw.Service/Any");
+        caller.calls_at_once(1..=50, "/raw.Service/Any");
         eventually(|| count.handled() == 50).await;
         assert_eq!(woken(), [50]);
     })
@@ -120,7 +120,7 @@ async fn other_tasks_get_a_turn_between_many_calls_that_answer_at_once() {
                 count.handled()
             }
         });
-        caller.calls_at_once(CALLS as i64, "/raw.Service/Any");
+        caller.calls_at_once(1..=CALLS as i64, "/raw.Service/Any");
         let handled = other.await.expect("no panic");
         assert!((1..=128).contains(&handled), "{handled}");
         eventually(|| count.handled() == CALLS).await;

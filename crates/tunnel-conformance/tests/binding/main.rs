@@ -22,6 +22,7 @@ mod seen;
 mod serving;
 mod support;
 mod tls;
+mod together;
 mod traps;
 mod traps_outer;
 mod wakeups;

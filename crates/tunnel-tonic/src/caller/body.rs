@@ -49,7 +49,7 @@ impl Open {
         let id = self.call.id;
         let mut gatherer = Gatherer::default();
         let read = self.call.shared.with(|state| {
-            let read = gatherer.read(&mut state.conn.recv(id));
+            let read = gatherer.read(&mut state.recv(id));
             if matches!(read, Gathered::Pending) {
                 state.wait_read(id, cx.waker());
             }

@@ -306,7 +306,7 @@ enum Found {
 
 /// Looks for response headers, or for the end of a call that has none. Registers for them.
 fn look(state: &mut State, id: StreamId, cx: &Context<'_>) -> Found {
-    let mut recv = state.conn.recv(id);
+    let mut recv = state.recv(id);
     if let Some(headers) = recv.take_headers() {
         return Found::Headers(headers);
     }

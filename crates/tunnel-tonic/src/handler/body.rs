@@ -44,7 +44,7 @@ impl RequestBody {
         let id = self.id;
         let mut gatherer = Gatherer::default();
         let read = self.shared.with(|state| {
-            let read = gatherer.read(&mut state.conn.recv(id));
+            let read = gatherer.read(&mut state.recv(id));
             if !matches!(read, Gathered::Pending) {
                 return read;
             }

@@ -7,7 +7,7 @@
 mod files;
 mod targets;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -39,10 +39,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let root = workspace_root()?;
+    let root = xtask::run::root();
     let mut differing = Vec::new();
     for target in TARGETS {
-        let Some(generated) = generate(&root, target)? else {
+        let Some(generated) = generate(root, target)? else {
             println!("{}: no .proto file yet, skipped", target.include);
             continue;
         };
@@ -57,13 +57,6 @@ fn run(args: &Args) -> Result<()> {
         bail!("generated code is not up to date: run `cargo xtask codegen`");
     }
     Ok(())
-}
-
-fn workspace_root() -> Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_path_buf)
-        .context("the xtask package has no parent directory")
 }
 
 fn report(target: &Target, changed: &[String], check: bool) {

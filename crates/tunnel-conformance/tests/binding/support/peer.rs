@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -244,10 +245,10 @@ impl RawCaller {
         self.frame(stream_id, new_stream(method));
     }
 
-    /// This many calls without a request, all in one data frame.
-    pub(crate) fn calls_at_once(&self, count: i64, method: &str) {
+    /// Calls without a request, all in one data frame.
+    pub(crate) fn calls_at_once(&self, ids: RangeInclusive<i64>, method: &str) {
         let mut bytes = Vec::new();
-        for stream_id in 1..=count {
+        for stream_id in ids {
             for frame in [new_stream(method), client_to_server::Frame::HalfClose(())] {
                 let frame = Some(frame);
                 let frame = ClientToServer { stream_id, frame };

@@ -13,9 +13,9 @@ use anyhow::{Context, Result, bail};
 pub fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
-        let package = env::var_os("CARGO_MANIFEST_DIR");
-        let package = PathBuf::from(package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()));
-        package.parent().map_or(package.clone(), Path::to_path_buf)
+        let package = env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        package.parent().unwrap_or(&package).to_path_buf()
     })
 }
 

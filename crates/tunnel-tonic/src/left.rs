@@ -27,7 +27,7 @@ pub(crate) struct More {
 
 impl Left {
     /// Keeps what a gatherer has left.
-    pub(crate) fn of(mut gatherer: Gatherer) -> Self {
+    fn of(mut gatherer: Gatherer) -> Self {
         match gatherer.next_ready() {
             None => Self::Nothing,
             Some(Gathered::End(Read::HalfClosed)) => Self::HalfClosed,
@@ -38,8 +38,19 @@ impl Left {
         }
     }
 
-    /// Takes the next of it. To be asked first: it needs no lock.
-    pub(crate) fn take(&mut self) -> Option<Gathered> {
+    /// The next of it or, if there is nothing, what a read finds; the rest is kept. Without a read
+    /// there is no need for a lock.
+    pub(crate) fn next_or(&mut self, read: impl FnOnce(&mut Gatherer) -> Gathered) -> Gathered {
+        if let Some(ready) = self.take() {
+            return ready;
+        }
+        let mut gatherer = Gatherer::default();
+        let found = read(&mut gatherer);
+        *self = Self::of(gatherer);
+        found
+    }
+
+    fn take(&mut self) -> Option<Gathered> {
         match std::mem::take(self) {
             Self::Nothing => None,
             Self::HalfClosed => Some(Gathered::End(Read::HalfClosed)),

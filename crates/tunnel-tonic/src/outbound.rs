@@ -49,8 +49,7 @@ pub struct Outbound {
     role: NetworkRole,
     side: Side,
     done: bool,
-    /// Whether the batch at hand has waited already.
-    waited: bool,
+    /// With the batch at hand, which waits once.
     patience: Patience,
 }
 
@@ -61,7 +60,6 @@ impl Outbound {
             role,
             side,
             done: false,
-            waited: false,
             patience: Patience::default(),
         }
     }
@@ -116,20 +114,20 @@ impl Body for Outbound {
         // for the batch at hand need not be copied while it grows.
         let mut buf = BytesMut::new();
         let side = this.side;
-        this.patience.end(now);
-        let may_wait = !this.waited;
+        let now = now();
+        let waited = this.patience.end(|| now);
         let patience = &mut this.patience;
         let next = this.shared.with(|state| {
             if state.conn.wants_transmit() {
                 let hint = state.conn.transmit_hint();
                 let worth_it = hint < SMALL_BATCH && state.pace.more_is_coming();
-                if may_wait && worth_it && patience.begin(now()) {
+                if !waited && worth_it && patience.begin(now) {
                     return Next::Wait;
                 }
                 buf.reserve(hint.min(BATCH + OVERSHOOT));
             }
             let mut writer = FrameWriter::new(side, &mut buf);
-            let written = state.conn.transmit(now(), BATCH, &mut writer);
+            let written = state.conn.transmit(now, BATCH, &mut writer);
             if written > 0 {
                 return Next::Batch;
             }
@@ -139,7 +137,6 @@ impl Body for Outbound {
             state.wait_outbound(cx.waker());
             Next::Nothing
         });
-        this.waited = matches!(next, Next::Wait);
         match next {
             Next::Batch => Poll::Ready(Some(Ok(Frame::data(buf.freeze())))),
             Next::Wait => {

@@ -55,13 +55,15 @@ impl Patience {
         true
     }
 
-    /// Whoever was put off runs; does nothing if nobody was.
-    pub(crate) fn end(&mut self, now: impl FnOnce() -> Instant) {
-        if let Some(since) = self.since.take()
-            && now().saturating_duration_since(since) > LIMIT
-        {
+    /// Whoever was put off runs. Says whether anybody was; otherwise nothing happens.
+    pub(crate) fn end(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        let Some(since) = self.since.take() else {
+            return false;
+        };
+        if now().saturating_duration_since(since) > LIMIT {
             self.rest = REST;
         }
+        true
     }
 }
 

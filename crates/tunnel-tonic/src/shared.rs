@@ -165,12 +165,8 @@ impl Shared {
     /// Does something to the state, then what is owed for it.
     pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
         let mut actions = Actions::default();
-        let result = {
-            let mut state = self.lock();
-            let result = operation(&mut state);
-            state.settle(&mut actions);
-            result
-        };
+        let (result, state) = self.locked(operation, &mut actions);
+        drop(state);
         self.act(&mut actions);
         result
     }
@@ -183,15 +179,9 @@ impl Shared {
         operation: impl FnOnce(&mut State) -> T,
     ) -> (T, Vec<Opened>) {
         let mut actions = Actions::default();
-        let (result, later) = {
-            let mut state = self.lock();
-            let result = operation(&mut state);
-            state.settle(&mut actions);
-            (
-                result,
-                !actions.wake.is_empty() && state.pace.readers.begin(now),
-            )
-        };
+        let (result, mut state) = self.locked(operation, &mut actions);
+        let later = !actions.wake.is_empty() && state.pace.readers.begin(now);
+        drop(state);
         if later {
             for waker in actions.wake.drain(..) {
                 pace::wake_later(&waker);
@@ -199,6 +189,20 @@ impl Shared {
         }
         self.act(&mut actions);
         (result, actions.opened)
+    }
+
+    /// Does something to the state and settles what is owed for it, to be done when the lock that
+    /// is returned has gone.
+    #[inline]
+    fn locked<T>(
+        &self,
+        operation: impl FnOnce(&mut State) -> T,
+        actions: &mut Actions,
+    ) -> (T, MutexGuard<'_, State>) {
+        let mut state = self.lock();
+        let result = operation(&mut state);
+        state.settle(actions);
+        (result, state)
     }
 
     /// Leaves the transport's writer asleep until the cork is dropped, so that what comes up

@@ -112,9 +112,7 @@ fn chosen_workloads(args: &RunArgs) -> Result<Vec<Workload>> {
         true => row.name == *part,
         false => row.name.contains(part),
     };
-    let chosen: Vec<_> = (all.iter().cloned())
-        .filter_map(|w| w.only(wanted))
-        .collect();
+    let chosen: Vec<_> = all.into_iter().filter_map(|w| w.only(wanted)).collect();
     ensure!(
         !chosen.is_empty(),
         "no workload's name contains \"{part}\"; there are:{names}"

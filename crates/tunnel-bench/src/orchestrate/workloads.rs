@@ -387,6 +387,11 @@ mod tests {
         workload.rows().map(|row| row.name.as_str()).collect()
     }
 
+    /// What is left of a workload when rows of such a name are wanted.
+    fn only(workload: Workload, part: &str) -> Option<Workload> {
+        workload.only(|row| row.name.contains(part))
+    }
+
     #[test]
     fn no_two_rows_have_one_name() {
         for streams in [10_000, 100_000] {
@@ -415,9 +420,7 @@ mod tests {
 
     #[test]
     fn a_chosen_row_keeps_what_prepares_it_and_nothing_else() {
-        let workload = unread(SCALE)
-            .only(|row| row.name.contains("beside 64 unread"))
-            .unwrap();
+        let workload = only(unread(SCALE), "beside 64 unread").unwrap();
         assert_eq!(
             names(&workload),
             ["unary 16 B x 16 beside 64 unread streams"]
@@ -432,9 +435,7 @@ mod tests {
 
     #[test]
     fn processes_whose_memory_is_measured_have_always_served_calls_before() {
-        let workload = open(SCALE, 100_000)
-            .only(|row| row.name.contains("open 100000"))
-            .unwrap();
+        let workload = only(open(SCALE, 100_000), "open 100000").unwrap();
         assert_eq!(names(&workload), ["open 100000 idle streams"]);
         assert!(matches!(workload.steps[0].job, Job::Unary(_)));
         assert_eq!(workload.steps.len(), 2);
@@ -442,15 +443,9 @@ mod tests {
 
     #[test]
     fn what_prepares_only_later_rows_is_left_out() {
-        let workload = growth(SCALE)
-            .only(|row| row.name.contains("beside 10 idle"))
-            .unwrap();
+        let workload = only(growth(SCALE), "beside 10 idle").unwrap();
         assert_eq!(workload.steps.len(), 3, "{:?}", workload.steps);
-        assert!(
-            unread(SCALE)
-                .only(|row| row.name.contains("no such row"))
-                .is_none()
-        );
+        assert!(only(unread(SCALE), "no such row").is_none());
     }
 
     #[test]

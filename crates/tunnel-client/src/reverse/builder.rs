@@ -166,9 +166,9 @@ impl<L> ReverseTunnelServerBuilder<L> {
     /// Default: false.
     ///
     /// A handler that answers without waiting then costs no task: small calls get faster (see the
-    /// benchmark). Done only while no more than 128 calls are open on the tunnel. The risk: a handler that computes for long, or blocks, before its first `await`
-    /// holds up every call of its tunnel meanwhile, cancels and deadlines included. A panic is
-    /// caught as ever.
+    /// benchmark). Done only while no more than 128 calls are open on the tunnel. The risk: a
+    /// handler that computes for long, or blocks, before its first `await` holds up every call of
+    /// its tunnel meanwhile, cancels and deadlines included. A panic is caught as ever.
     pub fn poll_handlers_inline(mut self, inline: bool) -> Self {
         self.inline = inline;
         self

@@ -26,8 +26,8 @@ impl ForwardPath {
 
     /// Tunnels of revision one whose own task polls each call first.
     pub const INLINE: Self = Self {
-        revisions: Revisions::OnlyOne,
         inline: true,
+        ..Self::REVISION_ONE
     };
 
     /// Tunnels of revision zero: without.

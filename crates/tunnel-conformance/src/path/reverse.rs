@@ -52,9 +52,8 @@ impl ReversePath {
 
     /// One tunnel of revision one whose own task, at the device, polls each call first.
     pub const INLINE: Self = Self {
-        revisions: Revisions::OnlyOne,
-        via: Via::Tunnel,
         inline: true,
+        ..Self::REVISION_ONE
     };
 
     /// One tunnel of revision zero: without.

@@ -21,8 +21,12 @@ async fn echoing() -> (Far, TunnelChannel) {
 }
 
 async fn nothing_left(far: &Far, tunnel: &TunnelChannel) {
+    nothing_left_but(far, tunnel, 0).await;
+}
+
+async fn nothing_left_but(far: &Far, tunnel: &TunnelChannel, calls: usize) {
     assert_usable(&client(tunnel)).await;
-    eventually(|| far.handler.kept_calls() == 0 && tunnel.kept_calls() == 0).await;
+    eventually(|| far.handler.kept_calls() == calls && tunnel.kept_calls() == calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,11 +99,6 @@ async fn a_body_that_waits_for_ever_is_dropped_when_its_call_or_its_tunnel_ends(
         eventually(|| tunnel.kept_calls() == 0).await;
     })
     .await;
-}
-
-async fn nothing_left_but(far: &Far, tunnel: &TunnelChannel, calls: usize) {
-    assert_usable(&client(tunnel)).await;
-    eventually(|| far.handler.kept_calls() == calls && tunnel.kept_calls() == calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use tunnel_core::Read;
 
 use super::call::CallGuard;
 use crate::left::Left;
-use crate::message::{Gathered, Gatherer};
+use crate::message::Gathered;
 use crate::status;
 
 /// The body of a response that came through a tunnel: messages, then trailers.
@@ -43,20 +43,16 @@ impl ResponseBody {
 
 impl Open {
     fn next(&mut self, cx: &mut Context<'_>) -> Gathered {
-        if let Some(ready) = self.left.take() {
-            return ready;
-        }
-        let id = self.call.id;
-        let mut gatherer = Gatherer::default();
-        let read = self.call.shared.with(|state| {
-            let read = gatherer.read(&mut state.recv(id));
-            if matches!(read, Gathered::Pending) {
-                state.wait_read(id, cx.waker());
-            }
-            read
-        });
-        self.left = Left::of(gatherer);
-        read
+        let CallGuard { shared, id, .. } = &self.call;
+        self.left.next_or(|gatherer| {
+            shared.with(|state| {
+                let read = gatherer.read(&mut state.recv(*id));
+                if matches!(read, Gathered::Pending) {
+                    state.wait_read(*id, cx.waker());
+                }
+                read
+            })
+        })
     }
 
     fn end(&mut self, read: Read) -> Result<Frame<Bytes>, Status> {

@@ -130,10 +130,8 @@ impl ResponseFuture {
 /// What a first look at a request body found.
 struct Gathered {
     data: Pieces,
-    /// `Some(Ok)`: it has ended.
-    end: Option<Result<(), Status>>,
-    /// Whether it had nothing more to give.
-    pending: bool,
+    /// `Some(Ok)`: it has ended. `Pending`: it had nothing more to give.
+    end: Poll<Option<Result<(), Status>>>,
 }
 
 /// The data frames of a first look: one for a unary call.
@@ -146,12 +144,7 @@ fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
     // Tokio's budget would have the body pretend to be pending in the middle of a batch.
     let end = std::future::poll_fn(|cx| poll_body(body, &mut data, cx));
     let end = pin!(tokio::task::unconstrained(end)).poll(cx);
-    let pending = end.is_pending();
-    let end = match end {
-        Poll::Ready(end) => end,
-        Poll::Pending => None,
-    };
-    Gathered { data, end, pending }
+    Gathered { data, end }
 }
 
 /// Polls a request body: `Pending` as it is, and `None` when enough is there.
@@ -192,15 +185,12 @@ fn open(
     if let Some(status) = head.refused {
         return Err(*status);
     }
-    let Gathered {
-        mut data,
-        end,
-        pending,
-    } = gather(&mut body, cx);
+    let Gathered { mut data, end } = gather(&mut body, cx);
+    let pending = end.is_pending();
     let finished = match end {
-        Some(Err(status)) => return Err(status),
-        Some(Ok(())) => true,
-        None => false,
+        Poll::Ready(Some(Err(status))) => return Err(status),
+        Poll::Ready(Some(Ok(()))) => true,
+        Poll::Ready(None) | Poll::Pending => false,
     };
     let shared = handle.shared.clone();
     let mut splitter = Splitter::default();

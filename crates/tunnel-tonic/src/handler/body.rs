@@ -10,7 +10,7 @@ use tonic::Status;
 use tunnel_core::{Code, Read, StreamError, StreamId};
 
 use crate::left::Left;
-use crate::message::{Gathered, Gatherer};
+use crate::message::Gathered;
 use crate::shared::{Failure, Shared};
 use crate::status;
 
@@ -38,25 +38,21 @@ impl RequestBody {
     }
 
     fn next(&mut self, cx: &mut Context<'_>) -> Gathered {
-        if let Some(ready) = self.left.take() {
-            return ready;
-        }
-        let id = self.id;
-        let mut gatherer = Gatherer::default();
-        let read = self.shared.with(|state| {
-            let read = gatherer.read(&mut state.recv(id));
-            if !matches!(read, Gathered::Pending) {
-                return read;
-            }
-            // A call that was closed goes without a word to those who still read it.
-            if state.slot(id).is_none_or(|slot| slot.unserved) {
-                return Gathered::End(Read::Gone);
-            }
-            state.wait_read(id, cx.waker());
-            read
-        });
-        self.left = Left::of(gatherer);
-        read
+        let (shared, id) = (&self.shared, self.id);
+        self.left.next_or(|gatherer| {
+            shared.with(|state| {
+                let read = gatherer.read(&mut state.recv(id));
+                if !matches!(read, Gathered::Pending) {
+                    return read;
+                }
+                // A call that was closed goes without a word to those who still read it.
+                if state.slot(id).is_none_or(|slot| slot.unserved) {
+                    return Gathered::End(Read::Gone);
+                }
+                state.wait_read(id, cx.waker());
+                read
+            })
+        })
     }
 
     /// Why the body ended before its caller finished it.

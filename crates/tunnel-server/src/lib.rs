@@ -118,12 +118,13 @@ pub use events::{TunnelEvent, TunnelEvents};
 pub use handle::TunnelHandle;
 pub use opening::Opening;
 pub use policy::WhenKeyIsFull;
-pub use pool::{Balance, ReverseChannel, ReverseResponseFuture, ServedBy, WaitForReady};
+pub use pool::{ReverseChannel, ReverseResponseFuture};
 pub use server::{server_for_tunnels, server_for_tunnels_within};
 pub use service::{TunnelService, TunnelServiceHandler};
 pub use tunnel_core::{
     Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Revisions, Stats,
 };
+pub use tunnel_tonic::pool::{Balance, ServedBy, WaitForReady};
 pub use tunnel_tonic::{
     AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo,
     is_movable,

@@ -192,7 +192,9 @@ impl Registry {
         // That of its key first, from which it is the last to leave: whoever sees a tunnel among
         // all finds it by its key.
         let pools: Vec<_> = of_key.into_iter().chain([self.all.clone()]).collect();
-        pools.iter().for_each(|pool| pool.join(handle));
+        if let Some(channel) = handle.channel() {
+            pools.iter().for_each(|pool| pool.join(&channel));
+        }
         pools
     }
 

@@ -67,8 +67,7 @@ impl TunnelServiceHandler {
 
     /// The reverse tunnels that take calls, each a channel of its own. For a call to every one.
     pub fn all_reverse_tunnels(&self) -> Vec<TunnelChannel> {
-        let tunnels = self.registry.all.tunnels();
-        tunnels.iter().filter_map(TunnelHandle::channel).collect()
+        self.registry.all.tunnels()
     }
 
     /// The tunnels of both directions that are open or being opened, oldest first.

@@ -48,6 +48,7 @@ mod message;
 mod outbound;
 pub mod outer;
 mod pace;
+pub mod pool;
 mod shared;
 mod status;
 mod tunnel;

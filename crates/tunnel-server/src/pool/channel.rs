@@ -11,16 +11,17 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
+use tunnel_tonic::pool::{Balance, CallOptions, PooledCall, Tunnels, explained};
 use tunnel_tonic::{AffinityKey, ResponseBody, TunnelChannel, TunnelId};
 
-use super::call::{Call, ReverseResponseFuture, explained};
-use super::{Balance, Pool};
+use super::Pool;
 use crate::TunnelHandle;
 use crate::registry::Registry;
 
-/// How much of a request is kept so that its call can move, unless set otherwise: what grpc-go
-/// keeps for a retry.
-const KEEP: usize = 256 << 10;
+/// The response of a call through a [`ReverseChannel`]: a future of its headers and body.
+///
+/// The call begins when this is first polled. Dropping it cancels the call.
+pub type ReverseResponseFuture = PooledCall<ReverseChannel>;
 
 /// A channel to those who serve through reverse tunnels: all of a gateway, or those of one key.
 /// From [`TunnelServiceHandler::as_channel`](crate::TunnelServiceHandler::as_channel) and
@@ -52,20 +53,8 @@ pub struct ReverseChannel {
     registry: Arc<Registry>,
     pool: Arc<Pool>,
     balance: Balance,
-    waits: bool,
-    keep: usize,
+    options: CallOptions,
 }
-
-/// Whether a call waits for a tunnel when there is none, whatever its channel's setting is: put
-/// it into the request's extensions.
-///
-/// ```
-/// # use tunnel_server::WaitForReady;
-/// let mut request = tonic::Request::new(());
-/// request.extensions_mut().insert(WaitForReady(true));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaitForReady(pub bool);
 
 impl ReverseChannel {
     pub(crate) fn new(registry: Arc<Registry>, pool: Arc<Pool>) -> Self {
@@ -73,8 +62,7 @@ impl ReverseChannel {
             registry,
             pool,
             balance: Balance::default(),
-            waits: false,
-            keep: KEEP,
+            options: CallOptions::default(),
         }
     }
 
@@ -88,10 +76,10 @@ impl ReverseChannel {
 
     /// Whether calls of this clone, and of its clones, wait for a tunnel when there is none,
     /// instead of failing with UNAVAILABLE: until their deadline if they have one, else without
-    /// end. Default: false. [`WaitForReady`] sets it for one call.
+    /// end. Default: false. [`WaitForReady`](crate::WaitForReady) sets it for one call.
     #[must_use = "the setting is for the channel returned"]
     pub fn wait_for_ready_calls(mut self, wait: bool) -> Self {
-        self.waits = wait;
+        self.options.waits = wait;
         self
     }
 
@@ -100,7 +88,7 @@ impl ReverseChannel {
     /// request moves. Default: 256 KiB.
     #[must_use = "the setting is for the channel returned"]
     pub fn keep_for_moves(mut self, bytes: usize) -> Self {
-        self.keep = bytes;
+        self.options.keep = bytes;
         self
     }
 
@@ -124,7 +112,7 @@ impl ReverseChannel {
         let mut joined = self.subscribe();
         let ready = async {
             while !self.ready() {
-                if self.is_draining() {
+                if self.is_closing() {
                     return Err(self.no_tunnel(None));
                 }
                 // Cannot fail: the sender is borrowed here.
@@ -140,19 +128,10 @@ impl ReverseChannel {
 
     /// The tunnels that take calls now.
     pub fn tunnels(&self) -> Vec<TunnelHandle> {
-        self.pool.tunnels()
-    }
-
-    pub(super) fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
-        self.pool.pick(self.balance, tried)
-    }
-
-    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
-        self.pool.subscribe()
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.registry.is_draining()
+        let tunnels = self.pool.tunnels().into_iter();
+        tunnels
+            .filter_map(|tunnel| self.registry.tunnel(tunnel.id()))
+            .collect()
     }
 
     fn what_is_missing(&self) -> String {
@@ -161,12 +140,25 @@ impl ReverseChannel {
             None => "no reverse tunnel was open".to_owned(),
         }
     }
+}
 
-    /// The failure of a call that finds no tunnel, or no other than the one that `failed` it.
-    pub(super) fn no_tunnel(&self, failed: Option<Status>) -> Status {
+impl Tunnels for ReverseChannel {
+    fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
+        self.pool.pick(self.balance, tried)
+    }
+
+    fn subscribe(&self) -> watch::Receiver<()> {
+        self.pool.subscribe()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.registry.is_draining()
+    }
+
+    fn no_tunnel(&self, failed: Option<Status>) -> Status {
         let message = self.what_is_missing();
         match failed {
-            _ if self.is_draining() => {
+            _ if self.is_closing() => {
                 Status::unavailable(format!("{message}: the gateway is draining its tunnels"))
             }
             Some(failed) => {
@@ -180,14 +172,12 @@ impl ReverseChannel {
         }
     }
 
-    /// The failure of a call that finds no tunnel before its deadline.
-    pub(super) fn no_tunnel_in_time(&self) -> Status {
+    fn no_tunnel_in_time(&self) -> Status {
         let message = self.what_is_missing();
         Status::deadline_exceeded(format!("{message} before the call's deadline passed"))
     }
 
-    /// The failure of a call that no tunnel has room for.
-    pub(super) fn all_full(&self, full: Status) -> Status {
+    fn all_full(&self, full: Status) -> Status {
         let message = match self.key() {
             Some(key) => format!(
                 "the reverse tunnels for key {:?} are full: {}",
@@ -211,11 +201,7 @@ impl Service<http::Request<Body>> for ReverseChannel {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> ReverseResponseFuture {
-        let waits = match request.extensions().get() {
-            Some(&WaitForReady(waits)) => waits,
-            None => self.waits,
-        };
-        ReverseResponseFuture::new(Call::new(self.clone(), request, waits, self.keep))
+        PooledCall::new(self.clone(), request, self.options)
     }
 }
 
@@ -224,7 +210,7 @@ impl fmt::Debug for ReverseChannel {
         f.debug_struct("ReverseChannel")
             .field("key", &self.key())
             .field("balance", &self.balance)
-            .field("waits", &self.waits)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

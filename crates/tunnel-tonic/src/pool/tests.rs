@@ -4,17 +4,17 @@ use std::collections::{HashMap, HashSet};
 
 use tonic::metadata::MetadataMap;
 use tunnel_core::Config;
-use tunnel_tonic::{Direction, NetworkRole, Tunnel, TunnelInfo};
 
 use super::*;
+use crate::{Direction, NetworkRole, Tunnel, TunnelInfo};
 
-fn tunnel() -> TunnelHandle {
+fn tunnel() -> TunnelChannel {
     let info = TunnelInfo::new(Direction::Reverse, MetadataMap::new(), None, None);
-    TunnelHandle::new(Tunnel::new(NetworkRole::Server, Config::default(), info))
+    Tunnel::new(NetworkRole::Server, Config::default(), info).channel(false)
 }
 
-fn pool_of(count: usize) -> (Arc<Pool>, Vec<TunnelHandle>) {
-    let pool = Pool::new(None, Weak::new());
+fn pool_of(count: usize) -> (Pool, Vec<TunnelChannel>) {
+    let pool = Pool::default();
     let tunnels: Vec<_> = (0..count).map(|_| tunnel()).collect();
     tunnels.iter().for_each(|tunnel| pool.join(tunnel));
     (pool, tunnels)

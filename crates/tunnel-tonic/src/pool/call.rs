@@ -12,12 +12,11 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
-use tunnel_tonic::{
+
+use super::replay::{Replay, TakenBack};
+use crate::{
     CallHead, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo, is_movable,
 };
-
-use super::ReverseChannel;
-use super::replay::{Replay, TakenBack};
 
 /// How often a call moves at most, beside from tunnels that are full. Each move has found a tunnel
 /// that has just ceased to take calls; so many of them are no accident any more.
@@ -26,7 +25,7 @@ const MAX_MOVES: usize = 32;
 /// Which tunnel served a call: in the extensions of its response.
 ///
 /// ```
-/// # use tunnel_server::ServedBy;
+/// # use tunnel_tonic::pool::ServedBy;
 /// # fn look(response: tonic::Response<()>) {
 /// if let Some(served) = response.extensions().get::<ServedBy>() {
 ///     println!("by tunnel {} after {} moves", served.tunnel().id(), served.moves());
@@ -51,9 +50,61 @@ impl ServedBy {
     }
 }
 
+/// Whether a call waits for a tunnel when there is none, whatever its channel's setting is: put
+/// it into the request's extensions.
+///
+/// ```
+/// # use tunnel_tonic::pool::WaitForReady;
+/// let mut request = tonic::Request::new(());
+/// request.extensions_mut().insert(WaitForReady(true));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitForReady(pub bool);
+
+/// Where a call finds its tunnel, and what it fails with when it finds none.
+pub trait Tunnels {
+    /// A tunnel for a call that has tried some already.
+    fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel>;
+
+    /// Changes when a call that waits for a tunnel should look again.
+    fn subscribe(&self) -> watch::Receiver<()>;
+
+    /// Whether there will be no more tunnels.
+    fn is_closing(&self) -> bool;
+
+    /// The failure of a call that finds no tunnel, or no other than the one that `failed` it.
+    fn no_tunnel(&self, failed: Option<Status>) -> Status;
+
+    /// The failure of a call that finds no tunnel before its deadline.
+    fn no_tunnel_in_time(&self) -> Status;
+
+    /// The failure of a call that no tunnel has room for.
+    fn all_full(&self, full: Status) -> Status;
+}
+
+/// How a call goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallOptions {
+    /// Whether the call waits where there is no tunnel; [`WaitForReady`] in its request goes
+    /// first.
+    pub waits: bool,
+    /// How much of the request is kept, in bytes, so that the call can move.
+    pub keep: usize,
+}
+
+/// What grpc-go keeps for a retry: 256 KiB. No waiting.
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self {
+            waits: false,
+            keep: 256 << 10,
+        }
+    }
+}
+
 /// What is kept for a call until its response begins.
-pub(super) struct Call {
-    channel: ReverseChannel,
+struct Call<T> {
+    tunnels: T,
     head: CallHead,
     replay: Replay,
     deadline: Option<Instant>,
@@ -73,18 +124,17 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-impl Call {
-    pub(super) fn new(
-        channel: ReverseChannel,
-        request: http::Request<Body>,
-        waits: bool,
-        keep: usize,
-    ) -> Self {
+impl<T: Tunnels> Call<T> {
+    fn new(tunnels: T, request: http::Request<Body>, options: CallOptions) -> Self {
+        let waits = match request.extensions().get() {
+            Some(&WaitForReady(waits)) => waits,
+            None => options.waits,
+        };
         let (head, body) = CallHead::split(request);
         Self {
-            channel,
+            tunnels,
             head,
-            replay: Replay::new(body, keep),
+            replay: Replay::new(body, options.keep),
             deadline: None,
             waits,
             tried: HashSet::new(),
@@ -139,22 +189,22 @@ impl Call {
     /// No tunnel is left to try. How the call fails, unless it waits.
     fn without_tunnel(&mut self) -> Result<(), Status> {
         match (self.full.take(), self.failed.take()) {
-            (Some(full), _) => Err(self.channel.all_full(full)),
-            (None, _) if self.waits && !self.channel.is_draining() => Ok(()),
-            (None, failed) => Err(self.channel.no_tunnel(failed)),
+            (Some(full), _) => Err(self.tunnels.all_full(full)),
+            (None, _) if self.waits && !self.tunnels.is_closing() => Ok(()),
+            (None, failed) => Err(self.tunnels.no_tunnel(failed)),
         }
     }
 
     /// Waits until a tunnel joins, or the call's time is up.
     fn wait(&self, joined: watch::Receiver<()>) -> Stage {
-        let late = self.channel.no_tunnel_in_time();
+        let late = self.tunnels.no_tunnel_in_time();
         Stage::Waiting(Box::pin(joins(joined, self.deadline, late)))
     }
 }
 
-/// The same failure with a word that explains it. Whoever asks whether the call may be made again
-/// finds the old one behind it.
-pub(super) fn explained(message: String, status: Status) -> Status {
+/// The same failure with a message that explains it. The old one is its source, so that
+/// [`is_movable`] still finds what it says.
+pub fn explained(message: String, status: Status) -> Status {
     let mut explained = Status::new(status.code(), message);
     explained.set_source(Arc::new(status));
     explained
@@ -189,12 +239,12 @@ async fn joins(
     }
 }
 
-/// The response of a call through a [`ReverseChannel`]: a future of its headers and body.
+/// The response of a call over a pool of tunnels: a future of its headers and body.
 ///
 /// The call begins when this is first polled. Dropping it cancels the call.
-pub struct ReverseResponseFuture {
+pub struct PooledCall<T> {
     /// `None` when it has resolved.
-    call: Option<Box<Call>>,
+    call: Option<Box<Call<T>>>,
     stage: Stage,
 }
 
@@ -207,30 +257,31 @@ enum Stage {
     Given(TunnelInfo, ResponseFuture),
 }
 
-impl ReverseResponseFuture {
-    pub(super) fn new(call: Call) -> Self {
+impl<T: Tunnels> PooledCall<T> {
+    /// A call that has not begun.
+    pub fn new(tunnels: T, request: http::Request<Body>, options: CallOptions) -> Self {
         Self {
-            call: Some(Box::new(call)),
+            call: Some(Box::new(Call::new(tunnels, request, options))),
             stage: Stage::New,
         }
     }
 }
 
 /// Picks a tunnel, or finds out how to go on without.
-fn pick(call: &mut Call) -> Result<Stage, Status> {
-    if let Some(tunnel) = call.channel.pick(&call.tried) {
+fn pick<T: Tunnels>(call: &mut Call<T>) -> Result<Stage, Status> {
+    if let Some(tunnel) = call.tunnels.pick(&call.tried) {
         return call.start_on(&tunnel);
     }
-    let joined = call.channel.subscribe();
+    let joined = call.tunnels.subscribe();
     call.without_tunnel()?;
     // One that joined before the subscription is not told of.
-    match call.channel.pick(&call.tried) {
+    match call.tunnels.pick(&call.tried) {
         Some(tunnel) => call.start_on(&tunnel),
         None => Ok(call.wait(joined)),
     }
 }
 
-impl Future for ReverseResponseFuture {
+impl<T: Tunnels> Future for PooledCall<T> {
     type Output = Result<http::Response<ResponseBody>, Status>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -276,7 +327,7 @@ impl Future for ReverseResponseFuture {
     }
 }
 
-impl fmt::Debug for ReverseResponseFuture {
+impl<T> fmt::Debug for PooledCall<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match &self.stage {
             _ if self.call.is_none() => "done",
@@ -284,8 +335,6 @@ impl fmt::Debug for ReverseResponseFuture {
             Stage::Pick | Stage::Waiting(_) => "waiting for a tunnel",
             Stage::Given(..) => "given to a tunnel",
         };
-        f.debug_struct("ReverseResponseFuture")
-            .field("stage", &stage)
-            .finish()
+        f.debug_struct("PooledCall").field("stage", &stage).finish()
     }
 }

@@ -1,0 +1,160 @@
+//! Tunnels that take calls, and calls that find one of them.
+//!
+//! A [`Pool`] lists the tunnels, a [`PooledCall`] is a call over them: it picks a tunnel, and
+//! another one where that did not take it. For crates that establish tunnels, as `tunnel-client`
+//! and `tunnel-server` are; what differs between them is behind [`Tunnels`].
+//!
+//! Invariant: a member takes calls as far as its pool was told; a call that finds otherwise
+//! moves on.
+
+mod call;
+mod replay;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::{TunnelChannel, TunnelId};
+
+pub use call::{CallOptions, PooledCall, ServedBy, Tunnels, WaitForReady, explained};
+
+/// How a call picks one of several tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Balance {
+    /// Each tunnel in turn.
+    #[default]
+    RoundRobin,
+    /// Of two tunnels, chosen at random, the one with fewer calls in flight: nearly as good as
+    /// looking at all of them, at any number. For calls of uneven length, or peers of uneven
+    /// speed.
+    FewestCalls,
+}
+
+/// Tunnels that take calls.
+#[derive(Debug)]
+pub struct Pool {
+    members: Mutex<Members>,
+    /// Changes whenever a tunnel joins.
+    joined: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    list: Vec<TunnelChannel>,
+    /// Where each stands in the list.
+    places: HashMap<TunnelId, usize>,
+    /// Where the next turn begins.
+    next: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            members: Mutex::default(),
+            joined: watch::Sender::new(()),
+        }
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a tunnel in. Calls that wait for one are to be woken afterwards
+    /// ([`wake`](Self::wake)), without any lock.
+    pub fn join(&self, tunnel: &TunnelChannel) {
+        let mut members = self.lock();
+        let place = members.list.len();
+        members.list.push(tunnel.clone());
+        members.places.insert(tunnel.id(), place);
+    }
+
+    /// Takes a tunnel out, if it is in.
+    pub fn leave(&self, id: TunnelId) {
+        let left = self.lock().remove(id);
+        // Whatever the tunnel's own end does, it does without the lock.
+        drop(left);
+    }
+
+    /// Has calls that wait for a tunnel look again.
+    pub fn wake(&self) {
+        self.joined.send_replace(());
+    }
+
+    /// Changes at each [`wake`](Self::wake) from now on.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.joined.subscribe()
+    }
+
+    /// Whether no tunnel takes calls.
+    pub fn is_empty(&self) -> bool {
+        self.lock().list.is_empty()
+    }
+
+    /// The tunnels, in no order.
+    pub fn tunnels(&self) -> Vec<TunnelChannel> {
+        self.lock().list.clone()
+    }
+
+    /// A tunnel for a call that has tried some already.
+    pub fn pick(&self, balance: Balance, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
+        match balance {
+            Balance::RoundRobin => self.lock().in_turn(tried),
+            Balance::FewestCalls => {
+                let (one, other) = self.lock().two_at_random(tried)?;
+                let calls = |tunnel: &TunnelChannel| tunnel.stats().streams;
+                match other {
+                    Some(other) if calls(&other) < calls(&one) => Some(other),
+                    _ => Some(one),
+                }
+            }
+        }
+    }
+}
+
+impl Members {
+    fn remove(&mut self, id: TunnelId) -> Option<TunnelChannel> {
+        let place = self.places.remove(&id)?;
+        let removed = self.list.swap_remove(place);
+        if let Some(moved) = self.list.get(place) {
+            self.places.insert(moved.id(), place);
+        }
+        Some(removed)
+    }
+
+    fn in_turn(&mut self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
+        let place = self.untried_from(self.next, tried)?;
+        self.next = (place + 1) % self.list.len();
+        Some(self.list[place].clone())
+    }
+
+    fn two_at_random(
+        &self,
+        tried: &HashSet<TunnelId>,
+    ) -> Option<(TunnelChannel, Option<TunnelChannel>)> {
+        let count = self.list.len();
+        if count == 0 {
+            return None;
+        }
+        let one = self.untried_from(fastrand::usize(..count), tried)?;
+        // From anywhere but there, so that all others are as likely when none was tried.
+        let start = (one + fastrand::usize(1..count.max(2))) % count;
+        let other = self.untried_from(start, tried).filter(|&at| at != one);
+        let tunnel = |at: usize| self.list[at].clone();
+        Some((tunnel(one), other.map(tunnel)))
+    }
+
+    /// The first place from this one on, once around, whose tunnel was not tried.
+    fn untried_from(&self, start: usize, tried: &HashSet<TunnelId>) -> Option<usize> {
+        let count = self.list.len();
+        (start..start + count)
+            .map(|at| at % count)
+            .find(|&at| !tried.contains(&self.list[at].id()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ where
             metadata: MetadataMap::new(),
             config: Config::default(),
             open_timeout: OPEN_TIMEOUT,
-            queue: false,
+            queue: true,
         }
     }
 
@@ -69,8 +69,9 @@ where
     }
 
     /// Whether calls past
-    /// [`max_concurrent_streams`](tunnel_core::ConfigBuilder::max_concurrent_streams) wait for a
-    /// place instead of failing with RESOURCE_EXHAUSTED. Default: false.
+    /// [`max_concurrent_streams`](tunnel_core::ConfigBuilder::max_concurrent_streams) wait for
+    /// room, as [`TunnelChannel::queue_calls`] says. If not they fail at once with
+    /// RESOURCE_EXHAUSTED. Default: true.
     pub fn queue_calls(mut self, queue: bool) -> Self {
         self.queue = queue;
         self
@@ -88,7 +89,7 @@ where
             let tunnel = opening.tunnel();
             tunnel.start(answer.offer, answer.inbound, None, ());
             tunnel.ready().await.map_err(TunnelError::Ended)?;
-            Ok(opening.succeeded().channel(self.queue))
+            Ok(opening.succeeded().channel().queue_calls(self.queue))
         })
         .await
     }

@@ -21,7 +21,7 @@ pub struct TunnelHandle {
 impl TunnelHandle {
     pub(crate) fn new(tunnel: Tunnel) -> Self {
         let reverse = tunnel.info().direction() == Direction::Reverse;
-        let channel = reverse.then(|| tunnel.channel(false));
+        let channel = reverse.then(|| tunnel.channel());
         Self { tunnel, channel }
     }
 
@@ -51,7 +51,8 @@ impl TunnelHandle {
     }
 
     /// A channel for calls through this very tunnel; `None` for a forward tunnel, whose calls
-    /// come from the far end.
+    /// come from the far end. Calls past the limit of concurrent streams wait: see
+    /// [`TunnelChannel::queue_calls`].
     pub fn channel(&self) -> Option<TunnelChannel> {
         self.channel.clone()
     }

@@ -266,7 +266,7 @@ impl Future for Driver {
                 let ended = state.conn.end_reason().is_some();
                 let lost = state.outbound_is_lost();
                 let paused = !state.conn.wants_input() && !lost;
-                let due = state.conn.poll_timeout();
+                let due = state.poll_timeout();
                 // After the end nothing that happens to the state is of interest, and its end
                 // would wake the driver for ever.
                 if !ended {
@@ -287,7 +287,7 @@ impl Future for Driver {
                 if ended {
                     return Poll::Ready(());
                 }
-                this.shared.with(|state| state.conn.handle_timeout(now()));
+                this.shared.with(|state| state.handle_timeout(now()));
                 continue;
             }
             if paused {

@@ -52,6 +52,7 @@ pub mod pool;
 mod shared;
 mod status;
 mod tunnel;
+mod waiting;
 
 pub use caller::{CallHead, ResponseBody, ResponseFuture, TunnelChannel};
 pub use error::TunnelError;

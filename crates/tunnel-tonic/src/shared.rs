@@ -27,6 +27,7 @@ use tunnel_core::{
 use crate::info::TunnelInfo;
 pub(crate) use crate::life::Life;
 use crate::pace::{self, Pace};
+use crate::waiting::{Turn, WaitQueue};
 
 /// The time by the runtime's clock: the one that its timers go by, also where a test has
 /// paused it.
@@ -79,6 +80,8 @@ pub(crate) struct Opened {
 pub(crate) struct State {
     pub(crate) conn: Connection,
     slots: HashMap<StreamId, Slot, StreamIdHash>,
+    /// Caller: calls that wait for room.
+    queue: WaitQueue,
     outbound: Option<Waker>,
     /// Whether the transport's writer is left asleep for the moment.
     corked: bool,
@@ -139,6 +142,7 @@ impl Shared {
             state: Mutex::new(State {
                 conn: Connection::new(side, config),
                 slots: HashMap::default(),
+                queue: WaitQueue::default(),
                 outbound: None,
                 corked: false,
                 pace: Pace::default(),
@@ -274,8 +278,7 @@ impl Shared {
 
     /// Whether a call could be opened now, but for the limits.
     pub(crate) fn takes_calls(&self) -> bool {
-        let state = self.lock();
-        state.conn.is_ready() && !state.conn.is_draining()
+        self.lock().takes_calls()
     }
 
     /// Waits until the tunnel's life is what is asked for.
@@ -313,6 +316,9 @@ impl State {
         while let Some(event) = self.conn.poll_event() {
             self.on_event(event, actions);
         }
+        if self.queue.is_waiting() {
+            self.give_turns();
+        }
         if !self.owed.is_empty() {
             actions.wake = std::mem::take(&mut self.owed);
         }
@@ -334,8 +340,70 @@ impl State {
         }
     }
 
+    fn takes_calls(&self) -> bool {
+        self.conn.is_ready() && !self.conn.is_draining()
+    }
+
+    /// Caller: whether a new call has to wait for room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.conn.room() <= self.queue.kept() && self.takes_calls()
+    }
+
+    /// Puts a call at the end of the queue for room; returns its ticket.
+    pub(crate) fn join_queue(&mut self, waker: &Waker, deadline: Option<Instant>) -> u64 {
+        self.queue.join(waker.clone(), deadline)
+    }
+
+    /// Whether a call may leave the queue and open now.
+    pub(crate) fn poll_queue(
+        &mut self,
+        ticket: u64,
+        waker: &Waker,
+        deadline: Option<Instant>,
+    ) -> Turn {
+        let (turn, replaced) = self.queue.poll(ticket, waker);
+        owe(replaced, &mut self.replaced);
+        // The limit may have become stricter since the call was woken.
+        if turn == Turn::Now && self.is_full() {
+            self.queue.put_back(ticket, waker.clone(), deadline);
+            return Turn::Later;
+        }
+        turn
+    }
+
+    /// A call leaves the queue without having opened.
+    pub(crate) fn leave_queue(&mut self, ticket: u64) {
+        let waker = self.queue.leave(ticket);
+        owe(waker, &mut self.replaced);
+    }
+
+    /// Wakes as many waiting calls as there is room for; all of them when they will be refused.
+    fn give_turns(&mut self) {
+        let room = match self.takes_calls() {
+            true => self.conn.room(),
+            false => usize::MAX,
+        };
+        while let Some(waker) = self.queue.next_turn(room) {
+            self.owed.push(waker);
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let timers = [self.conn.poll_timeout(), self.queue.next_deadline()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Lets everything that is due happen.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.conn.handle_timeout(now);
+        while let Some(waker) = self.queue.next_expired(now) {
+            self.owed.push(waker);
+        }
+    }
+
     fn driver_is_needed(&self) -> bool {
-        let timer = match (self.conn.poll_timeout(), self.driver_timeout) {
+        let timer = match (self.poll_timeout(), self.driver_timeout) {
             (Some(due), Some(armed)) => due < armed,
             (Some(_), None) => true,
             (None, _) => false,

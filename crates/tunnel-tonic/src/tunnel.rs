@@ -129,11 +129,9 @@ impl Tunnel {
     }
 
     /// The channel of a caller's tunnel. To be taken once and then cloned: when all clones are
-    /// dropped the tunnel is drained. With `queue`, calls past the limit of concurrent streams
-    /// wait instead of failing.
-    pub fn channel(&self, queue: bool) -> TunnelChannel {
-        let places = queue.then(|| self.config.max_concurrent_streams());
-        TunnelChannel::new(self.shared.clone(), places)
+    /// dropped the tunnel is drained.
+    pub fn channel(&self) -> TunnelChannel {
+        TunnelChannel::new(self.shared.clone())
     }
 
     /// Begins to end the tunnel in order; see

@@ -1,38 +1,159 @@
-//! Calls past the limit of concurrent streams: refused, or waiting for a place.
+//! Calls past the limit of concurrent streams: waiting for room, or refused.
 
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::future::poll_immediate;
 use tonic::Code;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::transport::Server;
 use tunnel_client::{Config, TunnelChannel};
 use tunnel_conformance::client::{call, open, run};
 use tunnel_conformance::payload::assert_sent;
 use tunnel_conformance::proto::Script;
-use tunnel_conformance::{Kind, Ongoing};
+use tunnel_conformance::proto::test_service_client::TestServiceClient;
+use tunnel_conformance::service::scripted;
+use tunnel_conformance::{Client, Kind, Ongoing, Probe, TcpServer, TestChannel};
+use tunnel_server::is_movable;
 
+use crate::support::raw_service::raw_call;
 use crate::support::{Far, assert_usable, client, eventually, guarded, one, one_request};
 
-async fn tunnel_for_one(far: &Far, queue: bool) -> TunnelChannel {
-    let config = Config::builder().max_concurrent_streams(1).build();
-    let opening = far.opening().await.queue_calls(queue);
-    let opening = opening.config(config.expect("valid"));
+/// A tunnel with room for as many calls.
+async fn tunnel_for(calls: usize, far: &Far) -> TunnelChannel {
+    let config = Config::builder().max_concurrent_streams(calls).build();
+    let opening = far.opening().await.config(config.expect("valid"));
     opening.open().await.expect("the far end accepts a tunnel")
 }
 
+async fn tunnel_for_one(far: &Far) -> TunnelChannel {
+    tunnel_for(1, far).await
+}
+
 /// A call that is there to stay.
-async fn occupy(tunnel: &TunnelChannel) -> Ongoing {
+async fn occupy(client: &Client) -> Ongoing {
     let script = Script::named("occupies").receive(1).send_headers().pend();
-    let ongoing = open(&client(tunnel), Kind::Bidi, script.request(one())).await;
+    let ongoing = open(client, Kind::Bidi, script.request(one())).await;
     ongoing.expect("headers come")
 }
 
+/// Panics unless calls of all kinds wait behind one, and then succeed.
+async fn assert_calls_wait(client: &Client, probe: &Probe) {
+    let occupying = occupy(client).await;
+    let script = Script::named("waited").receive_all().send(1, 10, 3);
+    let sent = one_request();
+    let mut calls: Vec<_> = Kind::ALL
+        .into_iter()
+        .map(|kind| Box::pin(run(client, kind, &script, sent.clone())))
+        .collect();
+    for call in &mut calls {
+        assert!(poll_immediate(call.as_mut()).await.is_none());
+    }
+    assert_eq!(probe.record("waited").started, 0);
+    drop(occupying);
+    for outcome in futures::future::join_all(calls).await {
+        assert_sent(outcome.expect_success(), 1, 10, 3);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_past_the_limit_is_resource_exhausted() {
+async fn calls_past_the_limit_wait_for_room_as_without_a_tunnel() {
+    guarded(async {
+        let probe = Probe::default();
+        let server = Server::builder().max_concurrent_streams(1);
+        let plain = TcpServer::start(server, Routes::new(scripted(&probe))).await;
+        let plain = TestServiceClient::new(TestChannel::new(plain.channel().await));
+        assert_calls_wait(&plain, &probe).await;
+        let far = Far::start().await;
+        let tunnel = tunnel_for_one(&far).await;
+        assert_calls_wait(&client(&tunnel), &far.probe).await;
+        assert_eq!(tunnel.stats().streams_total, 5);
+    })
+    .await;
+}
+
+/// Counts how often it wakes.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_waiting_calls_are_woken_as_there_is_room() {
     guarded(async {
         let far = Far::start().await;
-        let tunnel = tunnel_for_one(&far, false).await;
-        let occupying = occupy(&tunnel).await;
+        let tunnel = tunnel_for(3, &far).await;
+        let client = client(&tunnel);
+        let mut occupying = Vec::new();
+        for _ in 0..3 {
+            occupying.push(occupy(&client).await);
+        }
+        let wakes: Arc<Wakes> = Arc::default();
+        let waker = Waker::from(wakes.clone());
+        let mut calls: Vec<_> = (0..10)
+            .map(|_| Box::pin(raw_call(&tunnel, Body::empty())))
+            .collect();
+        for call in &mut calls {
+            let polled = call.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+        }
+        drop(occupying.pop());
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+        drop(occupying);
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 3);
+        // Those that were woken first pass their turns on.
+        drop(calls.drain(..2));
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 5);
+        tunnel.close().await;
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 10);
+        for call in calls {
+            assert!(is_movable(&call.await.expect_err("the tunnel has ended")));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_calls_do_not_overtake_waiting_ones() {
+    guarded(async {
+        let far = Far::start().await;
+        let tunnel = tunnel_for_one(&far).await;
+        let client = client(&tunnel);
+        let occupying = occupy(&client).await;
+        let first = Script::named("first").receive_all().wait("go on");
+        let mut first = Box::pin(run(&client, Kind::Unary, &first, one_request()));
+        assert!(poll_immediate(first.as_mut()).await.is_none());
+        drop(occupying);
+        let second = Script::named("second").receive_all();
+        let mut second = Box::pin(run(&client, Kind::Unary, &second, one_request()));
+        assert!(poll_immediate(second.as_mut()).await.is_none());
+        assert_eq!(tunnel.stats().streams, 0);
+        let refused = tunnel.clone().queue_calls(false);
+        let refused = raw_call(&refused, Body::empty()).await;
+        let refused = refused.expect_err("the place is kept for another call");
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(poll_immediate(first.as_mut()).await.is_none());
+        assert_eq!(tunnel.stats().streams, 1);
+        far.probe.open("go on");
+        first.await.expect_success();
+        second.await.expect_success();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_past_the_limit_is_resource_exhausted_where_calls_do_not_wait() {
+    guarded(async {
+        let far = Far::start().await;
+        let tunnel = tunnel_for_one(&far).await.queue_calls(false);
+        let occupying = occupy(&client(&tunnel)).await;
         for kind in Kind::ALL {
             let script = Script::named("refused");
             let outcome = run(&client(&tunnel), kind, &script, one_request()).await;
@@ -52,7 +173,7 @@ async fn a_call_past_the_far_end_s_limit_is_resource_exhausted() {
         let config = Config::builder().max_concurrent_streams(1).build();
         let far = Far::start_with(|b| b.config(config.expect("valid")).build()).await;
         let tunnel = far.tunnel().await;
-        let occupying = occupy(&tunnel).await;
+        let occupying = occupy(&client(&tunnel)).await;
         let script = Script::named("refused");
         let outcome = run(&client(&tunnel), Kind::Unary, &script, one_request()).await;
         outcome.expect_failure(Code::ResourceExhausted);
@@ -63,37 +184,11 @@ async fn a_call_past_the_far_end_s_limit_is_resource_exhausted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queued_calls_wait_for_a_place_and_then_succeed() {
-    guarded(async {
-        let far = Far::start().await;
-        let tunnel = tunnel_for_one(&far, true).await;
-        let occupying = occupy(&tunnel).await;
-        let client = client(&tunnel);
-        let script = Script::named("waited").receive_all().send(1, 10, 3);
-        let sent = one_request();
-        let mut calls: Vec<_> = Kind::ALL
-            .into_iter()
-            .map(|kind| Box::pin(run(&client, kind, &script, sent.clone())))
-            .collect();
-        for call in &mut calls {
-            assert!(poll_immediate(call.as_mut()).await.is_none());
-        }
-        assert_eq!(far.probe.record("waited").started, 0);
-        assert_eq!(tunnel.stats().streams, 1);
-        drop(occupying);
-        for outcome in futures::future::join_all(calls).await {
-            assert_sent(outcome.expect_success(), 1, 10, 3);
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_queued_call_that_is_dropped_leaves_nothing_and_gives_way() {
     guarded(async {
         let far = Far::start().await;
-        let tunnel = tunnel_for_one(&far, true).await;
-        let occupying = occupy(&tunnel).await;
+        let tunnel = tunnel_for_one(&far).await;
+        let occupying = occupy(&client(&tunnel)).await;
         let client = client(&tunnel);
         let script = Script::named("dropped");
         for kind in Kind::ALL {
@@ -111,17 +206,27 @@ async fn a_queued_call_that_is_dropped_leaves_nothing_and_gives_way() {
 
 /// Although nobody lets go of the call that has the only place.
 #[tokio::test(flavor = "multi_thread")]
-async fn queued_calls_fail_when_the_tunnel_ends() {
+async fn queued_calls_fail_when_the_tunnel_ends_or_drains_and_may_be_made_again() {
     guarded(async {
-        let far = Far::start().await;
-        let tunnel = tunnel_for_one(&far, true).await;
-        let _occupying = occupy(&tunnel).await;
-        let client = client(&tunnel);
-        let script = Script::named("too late");
-        let mut call = Box::pin(run(&client, Kind::Unary, &script, one_request()));
-        assert!(poll_immediate(call.as_mut()).await.is_none());
-        tunnel.close().await;
-        call.await.expect_failure(Code::Unavailable);
+        for drain in [false, true] {
+            let far = Far::start().await;
+            let tunnel = tunnel_for_one(&far).await;
+            let client = client(&tunnel);
+            let _occupying = occupy(&client).await;
+            let script = Script::named("too late");
+            let mut call = Box::pin(run(&client, Kind::Unary, &script, one_request()));
+            assert!(poll_immediate(call.as_mut()).await.is_none());
+            let mut end = Box::pin(async {
+                match drain {
+                    true => _ = tunnel.drain(Duration::from_secs(3600)).await,
+                    false => tunnel.close().await,
+                }
+            });
+            let _ = poll_immediate(end.as_mut()).await;
+            let outcome = call.await;
+            assert!(is_movable(outcome.expect_failure(Code::Unavailable)));
+            assert_eq!(far.probe.record("too late").started, 0);
+        }
     })
     .await;
 }
@@ -130,8 +235,8 @@ async fn queued_calls_fail_when_the_tunnel_ends() {
 async fn the_deadline_of_a_queued_call_runs_while_it_waits() {
     guarded(async {
         let far = Far::start().await;
-        let tunnel = tunnel_for_one(&far, true).await;
-        let _occupying = occupy(&tunnel).await;
+        let tunnel = tunnel_for_one(&far).await;
+        let _occupying = occupy(&client(&tunnel)).await;
         for kind in Kind::ALL {
             let mut request = Script::named("expired").request(one());
             request.set_timeout(Duration::from_millis(20));
@@ -148,8 +253,8 @@ async fn the_deadline_of_a_queued_call_runs_while_it_waits() {
 async fn the_wait_is_taken_off_the_deadline_that_travels() {
     guarded(async {
         let far = Far::start().await;
-        let tunnel = tunnel_for_one(&far, true).await;
-        let occupying = occupy(&tunnel).await;
+        let tunnel = tunnel_for_one(&far).await;
+        let occupying = occupy(&client(&tunnel)).await;
         let mut request = Script::named("late").receive_all().report().request(one());
         request.set_timeout(Duration::from_secs(3600));
         let client = client(&tunnel);
@@ -172,10 +277,7 @@ async fn the_wait_is_taken_off_the_deadline_that_travels() {
 async fn many_queued_calls_take_turns() {
     guarded(async {
         let far = Far::start().await;
-        let config = Config::builder().max_concurrent_streams(3).build();
-        let opening = far.opening().await.queue_calls(true);
-        let opening = opening.config(config.expect("valid"));
-        let tunnel = opening.open().await.expect("the far end accepts a tunnel");
+        let tunnel = tunnel_for(3, &far).await;
         let client = client(&tunnel);
         let script = Script::named("turn").receive_all().send(1, 30_000, 1);
         let sent = one_request();

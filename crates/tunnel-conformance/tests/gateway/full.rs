@@ -62,6 +62,24 @@ async fn calls_that_a_tunnel_has_no_room_for_go_to_the_others() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_on_one_tunnel_wait_for_room() {
+    guarded(async {
+        let handler = with_room(1);
+        let device = local_device(&handler, "device-7").await;
+        let stays = occupy(&handler, &device).await;
+        let tunnel = ready(&handler, &device).await.channel();
+        let tunnel = tunnel.expect("a reverse tunnel");
+        let client = TestServiceClient::new(tunnel);
+        let request = Script::named("waits").receive_all().request(one());
+        let mut waits = Box::pin(call(&client, Kind::Unary, request));
+        assert!(poll_immediate(waits.as_mut()).await.is_none());
+        drop(stays);
+        waits.await.expect_success();
+    })
+    .await;
+}
+
 /// Also where calls wait for a tunnel: there are some, and all are busy.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_which_key() {

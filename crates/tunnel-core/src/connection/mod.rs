@@ -201,6 +201,11 @@ impl Connection {
         self.store.counts.streams
     }
 
+    /// How many more streams the limit on concurrent streams allows now.
+    pub fn room(&self) -> usize {
+        self.store.counts.room(&self.store.config)
+    }
+
     /// The counters.
     pub fn stats(&self) -> Stats {
         self.store.stats()

@@ -121,8 +121,13 @@ impl Counts {
         }
     }
 
+    /// How many more streams may be opened.
+    pub(crate) fn room(&self, config: &Config) -> usize {
+        config.v.max_concurrent_streams.saturating_sub(self.streams)
+    }
+
     pub(crate) fn can_open(&self, config: &Config) -> bool {
-        self.streams < config.v.max_concurrent_streams
+        self.room(config) > 0
     }
 
     pub(crate) fn inc_streams(&mut self) {

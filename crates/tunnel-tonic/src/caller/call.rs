@@ -10,17 +10,16 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::uri::PathAndQuery;
 use http_body::Body as _;
 use smallvec::SmallVec;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tonic::body::Body;
 use tunnel_core::{CloseStream, Metadata, Read, StreamId};
 
 use super::pump::RequestPump;
-use super::queue::Queue;
-use super::{CallHead, Handle, ResponseBody};
+use super::queue::Place;
+use super::{CallHead, ResponseBody};
 use crate::message::{SplitError, Splitter};
 use crate::shared::{Failure, Shared, State, now};
-use crate::status;
+use crate::status::{self, from_open_error};
 
 /// How much of a request body is gathered before its call is opened, in bytes.
 const GATHER: usize = 64 << 10;
@@ -35,8 +34,6 @@ pub(crate) struct CallGuard {
     pub(crate) id: StreamId,
     /// Whether the end was read: nothing to cancel.
     pub(crate) ended: bool,
-    /// The call's place among those that may be in flight, where calls wait for one.
-    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl CallGuard {
@@ -89,8 +86,8 @@ pub struct ResponseFuture {
 enum Stage {
     /// Not yet polled.
     New(Request),
-    /// Waits for a place among the calls in flight.
-    Queued(Queue, Box<Request>),
+    /// Waits for room among the calls in flight.
+    Queued(Box<Prepared>),
     /// Waits for response headers.
     Open(CallGuard),
     /// Has resolved.
@@ -100,16 +97,22 @@ enum Stage {
 /// What a call is made of.
 pub(super) struct Request {
     /// Keeps the tunnel open until the call is.
-    pub(super) handle: Arc<Handle>,
+    pub(super) place: Place,
     pub(super) head: CallHead,
     pub(super) body: Body,
+}
+
+/// A call whose request body was looked at.
+struct Prepared {
+    request: Request,
+    gathered: Gathered,
 }
 
 impl std::fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let stage = match &self.stage {
             Stage::New(_) => "new",
-            Stage::Queued(..) => "queued",
+            Stage::Queued(_) => "queued",
             Stage::Open(_) => "open",
             Stage::Done => "done",
         };
@@ -130,8 +133,10 @@ impl ResponseFuture {
 /// What a first look at a request body found.
 struct Gathered {
     data: Pieces,
-    /// `Some(Ok)`: it has ended. `Pending`: it had nothing more to give.
-    end: Poll<Option<Result<(), Status>>>,
+    /// Whether it has ended.
+    finished: bool,
+    /// Whether it had nothing more to give.
+    pending: bool,
 }
 
 /// The data frames of a first look: one for a unary call.
@@ -139,12 +144,21 @@ type Pieces = SmallVec<[Bytes; 2]>;
 
 /// Polls a request body until it is pending, has ended, or enough is there, so that a call's
 /// beginning, message and half-close leave together.
-fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
+fn gather(body: &mut Body, cx: &mut Context<'_>) -> Result<Gathered, Status> {
     let mut data = Pieces::new();
     // Tokio's budget would have the body pretend to be pending in the middle of a batch.
     let end = std::future::poll_fn(|cx| poll_body(body, &mut data, cx));
     let end = pin!(tokio::task::unconstrained(end)).poll(cx);
-    Gathered { data, end }
+    let pending = end.is_pending();
+    let finished = match end {
+        Poll::Ready(Some(end)) => end.map(|()| true)?,
+        Poll::Ready(None) | Poll::Pending => false,
+    };
+    Ok(Gathered {
+        data,
+        finished,
+        pending,
+    })
 }
 
 /// Polls a request body: `Pending` as it is, and `None` when enough is there.
@@ -170,66 +184,82 @@ fn poll_body(
     Poll::Ready(None)
 }
 
-/// Opens a call with what of its body was there, and sees to the rest of the body. Looks for the
-/// response under the same lock, to be woken for it.
-fn open(
-    request: Request,
-    permit: Option<OwnedSemaphorePermit>,
-    cx: &mut Context<'_>,
-) -> Result<(CallGuard, Found), Status> {
-    let Request {
-        handle,
-        head,
-        mut body,
-    } = request;
-    if let Some(status) = head.refused {
-        return Err(*status);
+/// What trying to open a call came to.
+enum Opened {
+    /// It is in flight.
+    Call(CallGuard, Found),
+    /// It waits for room.
+    Queued(Box<Prepared>),
+}
+
+impl Prepared {
+    fn new(mut request: Request, cx: &mut Context<'_>) -> Result<Self, Status> {
+        if let Some(status) = request.head.refused.take() {
+            return Err(*status);
+        }
+        let gathered = gather(&mut request.body, cx)?;
+        Ok(Self { request, gathered })
     }
-    let Gathered { mut data, end } = gather(&mut body, cx);
-    let pending = end.is_pending();
-    let finished = match end {
-        Poll::Ready(Some(Err(status))) => return Err(status),
-        Poll::Ready(Some(Ok(()))) => true,
-        Poll::Ready(None) | Poll::Pending => false,
-    };
-    let shared = handle.shared.clone();
-    let mut splitter = Splitter::default();
-    let method = head.path.as_ref().map_or("", PathAndQuery::path);
-    let now = now();
-    let (id, found) = shared.with(|state| {
+
+    /// Opens the call with what of its body was there, and sees to the rest of the body. Looks for
+    /// the response under the same lock, to be woken for it. Where there is no room the call
+    /// waits, or fails.
+    fn open(mut self, cx: &mut Context<'_>) -> Result<Opened, Status> {
+        let shared = self.request.place.shared().clone();
+        let mut splitter = Splitter::default();
+        let opened = shared.with(|state| self.try_open(state, &mut splitter, cx))?;
+        let Some((id, found)) = opened else {
+            return Ok(Opened::Queued(Box::new(self)));
+        };
+        let guard = CallGuard {
+            shared,
+            id,
+            ended: false,
+        };
+        if !self.gathered.finished {
+            let pump = RequestPump::new(guard.shared.clone(), id, self.request.body, splitter);
+            match self.gathered.pending {
+                true => pump.park(),
+                false => pump.spawn(),
+            }
+        }
+        Ok(Opened::Call(guard, found))
+    }
+
+    /// `None` if the call waits for room.
+    fn try_open(
+        &mut self,
+        state: &mut State,
+        splitter: &mut Splitter,
+        cx: &Context<'_>,
+    ) -> Result<Option<(StreamId, Found)>, Status> {
+        let Request { place, head, .. } = &mut self.request;
+        let now = now();
+        if !place.enter(state, head, now, cx).map_err(from_open_error)? {
+            return Ok(None);
+        }
+        let method = head.path.as_ref().map_or("", PathAndQuery::path);
+        let headers = std::mem::take(&mut head.headers);
         let id = state
             .conn
-            .open(now, method, head.headers)
-            .map_err(status::from_open_error)?;
+            .open(now, method, headers)
+            .map_err(from_open_error)?;
+        let Gathered { data, finished, .. } = &mut self.gathered;
         let fed = data.iter_mut().try_for_each(|bytes| {
             let bytes = std::mem::take(bytes);
             splitter.feed(bytes, &mut state.conn.send(id))
         });
         let fed = fed.and_then(|()| match finished {
-            true => finish(state, id, &splitter),
+            true => finish(state, id, splitter),
             false => Ok(()),
         });
         if let Err(SplitError::Malformed(status)) = fed {
             state.conn.cancel(id);
             return Err(status);
         }
-        state.hold(id, if finished { 1 } else { 2 });
-        Ok((id, look(state, id, cx)))
-    })?;
-    let guard = CallGuard {
-        shared,
-        id,
-        ended: false,
-        _permit: permit,
-    };
-    if !finished {
-        let pump = RequestPump::new(guard.shared.clone(), id, body, splitter);
-        match pending {
-            true => pump.park(),
-            false => pump.spawn(),
-        }
+        state.hold(id, if *finished { 1 } else { 2 });
+        Ok(Some((id, look(state, id, cx))))
     }
-    Ok((guard, found))
 }
 
 /// Half-closes a call whose request body has ended.
@@ -251,30 +281,24 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let (guard, found) = loop {
-            match std::mem::replace(&mut this.stage, Stage::Done) {
-                Stage::New(request) => match Queue::enter(&request.handle, &request.head) {
-                    Ok(place) => break open(request, place, cx)?,
-                    Err(queue) => this.stage = Stage::Queued(queue, Box::new(request)),
-                },
-                Stage::Queued(mut queue, mut request) => {
-                    let Poll::Ready(place) = queue.poll(cx) else {
-                        this.stage = Stage::Queued(queue, request);
-                        return Poll::Pending;
-                    };
-                    let place = Some(place?);
-                    queue.shorten_timeout(&mut request.head);
-                    break open(*request, place, cx)?;
-                }
-                Stage::Open(guard) => {
-                    let found = guard.shared.with(|state| look(state, guard.id, cx));
-                    break (guard, found);
-                }
-                Stage::Done => {
-                    return Poll::Ready(Err(Status::internal(
-                        "the response future was polled after it had resolved",
-                    )));
-                }
+        let opened = match std::mem::replace(&mut this.stage, Stage::Done) {
+            Stage::New(request) => Prepared::new(request, cx)?.open(cx)?,
+            Stage::Queued(prepared) => prepared.open(cx)?,
+            Stage::Open(guard) => {
+                let found = guard.shared.with(|state| look(state, guard.id, cx));
+                Opened::Call(guard, found)
+            }
+            Stage::Done => {
+                return Poll::Ready(Err(Status::internal(
+                    "the response future was polled after it had resolved",
+                )));
+            }
+        };
+        let (guard, found) = match opened {
+            Opened::Call(guard, found) => (guard, found),
+            Opened::Queued(prepared) => {
+                this.stage = Stage::Queued(prepared);
+                return Poll::Pending;
             }
         };
         match respond(guard, found) {

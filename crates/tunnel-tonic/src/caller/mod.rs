@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
@@ -23,6 +22,7 @@ use crate::shared::{Life, Shared, now};
 
 pub use body::ResponseBody;
 pub use call::ResponseFuture;
+use queue::Place;
 
 /// A channel whose calls travel through one tunnel.
 ///
@@ -30,19 +30,19 @@ pub use call::ResponseFuture;
 /// interceptor. When the last clone is dropped the tunnel is drained: calls in flight go on,
 /// then it is closed.
 ///
-/// A call through a tunnel that has ended fails with UNAVAILABLE; past the limit of
-/// concurrent streams it fails with RESOURCE_EXHAUSTED, or waits where that was chosen.
+/// A call through a tunnel that has ended fails with UNAVAILABLE. A call past the limit of
+/// concurrent streams waits for room, or fails with RESOURCE_EXHAUSTED: see
+/// [`queue_calls`](Self::queue_calls).
 #[derive(Clone)]
 pub struct TunnelChannel {
     handle: Arc<Handle>,
+    queue: bool,
 }
 
 /// What the clones of a channel share, and the calls that were made but have not begun. Calls
 /// in flight hold the tunnel itself.
 struct Handle {
     shared: Arc<Shared>,
-    /// Places for calls in flight, where calls wait for one.
-    places: Option<Arc<Semaphore>>,
 }
 
 impl Drop for Handle {
@@ -101,19 +101,30 @@ const ENCODING: &str = "grpc-encoding";
 const TIMEOUT: &str = "grpc-timeout";
 
 impl TunnelChannel {
-    pub(crate) fn new(shared: Arc<Shared>, places: Option<usize>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
-            handle: Arc::new(Handle {
-                shared,
-                places: places.map(|n| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)))),
-            }),
+            handle: Arc::new(Handle { shared }),
+            queue: true,
         }
+    }
+
+    /// Whether calls of this clone, and of its clones, wait for room when as many calls are in
+    /// flight as the limits of both ends allow. If not they fail at once with
+    /// RESOURCE_EXHAUSTED. Default: true.
+    ///
+    /// Waiting calls are served in the order in which they came. The wait ends with the call's
+    /// deadline (DEADLINE_EXCEEDED), which goes on running, or when the tunnel ends or drains
+    /// (UNAVAILABLE, and [`is_movable`](crate::is_movable) holds). Dropping the call ends it too.
+    #[must_use = "the setting is for the channel returned"]
+    pub fn queue_calls(mut self, queue: bool) -> Self {
+        self.queue = queue;
+        self
     }
 
     /// Makes a call, as [`Service::call`] does, of a request that was taken apart.
     pub fn begin(&self, head: CallHead, body: Body) -> ResponseFuture {
         ResponseFuture::new(call::Request {
-            handle: self.handle.clone(),
+            place: Place::new(self.handle.clone(), self.queue),
             head,
             body,
         })

@@ -161,6 +161,8 @@ impl<T: Tunnels> Call<T> {
             }
             self.head.set_timeout(left);
         }
+        // A call tries all tunnels before it fails where they are full.
+        let tunnel = tunnel.clone().queue_calls(false);
         let response = tunnel.begin(self.head.clone(), self.replay.body());
         Ok(Stage::Given(tunnel.info().clone(), response))
     }

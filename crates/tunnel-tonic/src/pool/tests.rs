@@ -10,7 +10,7 @@ use crate::{Direction, NetworkRole, Tunnel, TunnelInfo};
 
 fn tunnel() -> TunnelChannel {
     let info = TunnelInfo::new(Direction::Reverse, MetadataMap::new(), None, None);
-    Tunnel::new(NetworkRole::Server, Config::default(), info).channel(false)
+    Tunnel::new(NetworkRole::Server, Config::default(), info).channel()
 }
 
 fn pool_of(count: usize) -> (Pool, Vec<TunnelChannel>) {

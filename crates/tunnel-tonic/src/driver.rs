@@ -94,9 +94,7 @@ impl Driver {
         let (more, failed) = self.decode();
         self.backlog = more;
         let (frames, now) = (&mut self.frames, now());
-        let spawns = self.server.as_ref().is_some_and(|s| !s.is_inline());
-        let ((paused, open), opened) = self.shared.with_read(now, |state| {
-            state.pace.read(frames.len(), spawns);
+        let ((paused, open), opened) = self.shared.with_opened(|state| {
             for frame in frames.drain(..) {
                 // The error is the tunnel's end, which its events tell.
                 let _ = state.conn.handle_frame(now, frame);

@@ -20,34 +20,20 @@
 //!
 //! # What it costs
 //!
-//! Of a unary call of 16 bytes, both ends in one process, client and server stubs included:
-//! 76,500 instructions and 91 allocations in the first version, 60,500 and some 70 now, 114,000 and
-//! more allocations for tonic without a tunnel. What was decided for it, each in the docs of its
-//! file: fewer locks for each call (9 to 5), no box that can be part of its owner, trailers written
-//! straight from the frame, header maps walked once, one buffer of the right size for each batch.
-//!
-//! At one call at a time none of that matters: there a call is a chain of wake-ups on each side
-//! (connection, driver, caller or handler, writer, connection), one longer than what a tokio worker
-//! runs without asking others for help. Where the chain starts afresh in its middle, a call takes
-//! 0.73 of plain tonic's time instead of 1.1; the same makes larger batches of calls that run
-//! together (`pace.rs`).
-//!
-//! Calls of 64 KiB were slowed by the allocator more than by anything else: 0.65 of plain tonic's
-//! rate until glibc keeps its heap, 1.5 since (`heap.rs`).
+//! The repository's `docs/PERFORMANCE.md` says what a call costs beside one without a tunnel, which
+//! decisions that rests on, and how to measure it again.
 
 mod caller;
 mod driver;
 mod error;
 mod handler;
 mod headers;
-mod heap;
 mod info;
 mod left;
 mod life;
 mod message;
 mod outbound;
 pub mod outer;
-mod pace;
 pub mod pool;
 mod shared;
 mod status;

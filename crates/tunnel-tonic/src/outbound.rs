@@ -14,7 +14,6 @@ use tunnel_core::frame::MAX_CHUNK_SIZE;
 use tunnel_core::frame::framing::FrameWriter;
 use tunnel_core::{ConnectionError, EndReason, Side};
 
-use crate::pace::{self, Patience};
 use crate::shared::{Shared, now};
 
 /// How many bytes one poll yields, about. HTTP/2 buffers what it was given, out of reach of
@@ -23,10 +22,6 @@ const BATCH: usize = 64 << 10;
 
 /// By how much a batch may exceed that: its last frame is written whole.
 const OVERSHOOT: usize = MAX_CHUNK_SIZE + 64;
-
-/// A batch that would be smaller than this waits for the tasks that are about to add to it, where
-/// there are any.
-const SMALL_BATCH: usize = 4 << 10;
 
 /// Which end of the outer call this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +44,6 @@ pub struct Outbound {
     role: NetworkRole,
     side: Side,
     done: bool,
-    /// With the batch at hand, which waits once.
-    patience: Patience,
 }
 
 impl Outbound {
@@ -60,7 +53,6 @@ impl Outbound {
             role,
             side,
             done: false,
-            patience: Patience::default(),
         }
     }
 
@@ -92,8 +84,6 @@ fn error_status(error: &ConnectionError) -> Status {
 /// What a poll comes to.
 enum Next {
     Batch,
-    /// There is something, and more is about to come.
-    Wait,
     Nothing,
     End(EndReason),
 }
@@ -114,20 +104,12 @@ impl Body for Outbound {
         // for the batch at hand need not be copied while it grows.
         let mut buf = BytesMut::new();
         let side = this.side;
-        let now = now();
-        let waited = this.patience.end(|| now);
-        let patience = &mut this.patience;
         let next = this.shared.with(|state| {
             if state.conn.wants_transmit() {
-                let hint = state.conn.transmit_hint();
-                let worth_it = hint < SMALL_BATCH && state.pace.more_is_coming();
-                if !waited && worth_it && patience.begin(now) {
-                    return Next::Wait;
-                }
-                buf.reserve(hint.min(BATCH + OVERSHOOT));
+                buf.reserve(state.conn.transmit_hint().min(BATCH + OVERSHOOT));
             }
             let mut writer = FrameWriter::new(side, &mut buf);
-            let written = state.conn.transmit(now, BATCH, &mut writer);
+            let written = state.conn.transmit(now(), BATCH, &mut writer);
             if written > 0 {
                 return Next::Batch;
             }
@@ -139,10 +121,6 @@ impl Body for Outbound {
         });
         match next {
             Next::Batch => Poll::Ready(Some(Ok(Frame::data(buf.freeze())))),
-            Next::Wait => {
-                pace::wake_later(cx.waker());
-                Poll::Pending
-            }
             Next::Nothing => Poll::Pending,
             Next::End(reason) => {
                 this.done = true;

@@ -26,7 +26,6 @@ use tunnel_core::{
 
 use crate::info::TunnelInfo;
 pub(crate) use crate::life::Life;
-use crate::pace::{self, Pace};
 use crate::waiting::{Turn, WaitQueue};
 
 /// The time by the runtime's clock: the one that its timers go by, also where a test has
@@ -85,7 +84,6 @@ pub(crate) struct State {
     outbound: Option<Waker>,
     /// Whether the transport's writer is left asleep for the moment.
     corked: bool,
-    pub(crate) pace: Pace,
     /// Network client: the transport let go of what this end sends. Why, the driver learns
     /// from what it receives.
     outbound_lost: bool,
@@ -137,7 +135,6 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(crate) fn new(side: Side, config: Config, info: TunnelInfo) -> Arc<Self> {
-        crate::heap::prepare();
         Arc::new(Self {
             state: Mutex::new(State {
                 conn: Connection::new(side, config),
@@ -145,7 +142,6 @@ impl Shared {
                 queue: WaitQueue::default(),
                 outbound: None,
                 corked: false,
-                pace: Pace::default(),
                 outbound_lost: false,
                 driver: None,
                 driver_timeout: None,
@@ -168,45 +164,23 @@ impl Shared {
 
     /// Does something to the state, then what is owed for it.
     pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
-        let mut actions = Actions::default();
-        let (result, state) = self.locked(operation, &mut actions);
-        drop(state);
-        self.act(&mut actions);
-        result
+        self.with_opened(operation).0
     }
 
-    /// The same for the driver, who has read something: also returns the calls that have come.
-    /// Whoever is to read or to write has his turn later.
-    pub(crate) fn with_read<T>(
+    /// The same for the driver: also returns the calls that have come.
+    pub(crate) fn with_opened<T>(
         &self,
-        now: Instant,
         operation: impl FnOnce(&mut State) -> T,
     ) -> (T, Vec<Opened>) {
         let mut actions = Actions::default();
-        let (result, mut state) = self.locked(operation, &mut actions);
-        let later = !actions.wake.is_empty() && state.pace.readers.begin(now);
-        drop(state);
-        if later {
-            for waker in actions.wake.drain(..) {
-                pace::wake_later(&waker);
-            }
-        }
+        let result = {
+            let mut state = self.lock();
+            let result = operation(&mut state);
+            state.settle(&mut actions);
+            result
+        };
         self.act(&mut actions);
         (result, actions.opened)
-    }
-
-    /// Does something to the state and settles what is owed for it, to be done when the lock that
-    /// is returned has gone.
-    #[inline]
-    fn locked<T>(
-        &self,
-        operation: impl FnOnce(&mut State) -> T,
-        actions: &mut Actions,
-    ) -> (T, MutexGuard<'_, State>) {
-        let mut state = self.lock();
-        let result = operation(&mut state);
-        state.settle(actions);
-        (result, state)
     }
 
     /// Leaves the transport's writer asleep until the cork is dropped, so that what comes up
@@ -428,7 +402,6 @@ impl State {
             } => {
                 // Held from now on by the task that serves it and by its request body.
                 self.hold(id, 2);
-                self.pace.opened();
                 actions.opened.push(Opened {
                     id,
                     method,
@@ -486,7 +459,6 @@ impl State {
 
     /// A stream, for its reader.
     pub(crate) fn recv(&mut self, id: StreamId) -> RecvStream<'_> {
-        self.pace.readers.end(now);
         self.conn.recv(id)
     }
 

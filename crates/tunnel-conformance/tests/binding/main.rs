@@ -8,6 +8,7 @@
 //! Tests wait for events and never for time; [`support::guarded`] fails one that hangs.
 
 mod channel;
+mod computing;
 mod hostile_callers;
 mod hostile_handlers;
 mod inline;
@@ -22,7 +23,6 @@ mod seen;
 mod serving;
 mod support;
 mod tls;
-mod together;
 mod traps;
 mod traps_outer;
 mod wakeups;

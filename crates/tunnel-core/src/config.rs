@@ -163,8 +163,7 @@ pub(crate) struct Values {
     pub(crate) max_pending_refusals: usize,
     pub(crate) max_stray_frames: usize,
     pub(crate) max_empty_frames: usize,
-    pub(crate) max_cancel_burst: u32,
-    pub(crate) max_cancels_per_second: u32,
+    pub(crate) refusal_stall_timeout: Duration,
     pub(crate) unread_high_mark: usize,
     pub(crate) unread_low_mark: usize,
     pub(crate) unread_high_messages: usize,
@@ -190,8 +189,7 @@ impl Default for Values {
             max_pending_refusals: 4096,
             max_stray_frames: 16_384,
             max_empty_frames: 1024,
-            max_cancel_burst: 4096,
-            max_cancels_per_second: 1024,
+            refusal_stall_timeout: Duration::from_secs(30),
             unread_high_mark: 8 << 20,
             unread_low_mark: 2 << 20,
             unread_high_messages: 65_536,
@@ -226,7 +224,9 @@ impl ConfigBuilder {
         /// How many streams may be open at once. Default 1,024.
         ///
         /// Past it a caller's own [`open`](crate::Connection::open) fails at once with
-        /// RESOURCE_EXHAUSTED, and a handler refuses the new stream with the same.
+        /// RESOURCE_EXHAUSTED, and a handler refuses the new stream with the same, as not
+        /// processed. A handler of a cancelled call counts until it is
+        /// [gone](crate::Connection::handler_done): calls that come meanwhile wait.
         max_concurrent_streams: usize;
 
         /// The window each stream starts with, in bytes: what the peer may send before the
@@ -298,8 +298,15 @@ impl ConfigBuilder {
         max_unread_empty_messages: usize;
 
         /// How many refusals may wait to be read by a peer that opens streams faster than it
-        /// reads. Default 4,096. One more ends the tunnel.
+        /// reads. Default 4,096, with 128 bytes of text each on average. At the limit the tunnel
+        /// is not read until half of them are gone; see
+        /// [`refusal_stall_timeout`](Self::refusal_stall_timeout). Replies that nobody waits for
+        /// are left out above half of it.
         max_pending_refusals: usize;
+
+        /// How long a peer may leave its refusals unread at the limit before the tunnel ends.
+        /// Default 30 s.
+        refusal_stall_timeout: Duration;
 
         /// How many frames for streams that have ended are ignored beyond those that may have
         /// been under way when they ended, each frame that says something on a live stream
@@ -310,15 +317,6 @@ impl ConfigBuilder {
         /// update, an unknown kind) are ignored, each frame that says something making up for
         /// one. Default 1,024. One more ends the tunnel.
         max_empty_frames: usize;
-
-        /// How many calls a peer may open and end, by a cancel or a fault, before their handlers
-        /// answered, all at once. Default 4,096. See
-        /// [`max_cancels_per_second`](Self::max_cancels_per_second).
-        max_cancel_burst: u32;
-
-        /// How many such cancels a second are made up for. Default 1,024. A peer that goes on
-        /// faster (HTTP/2 knows this as rapid reset) has its tunnel ended.
-        max_cancels_per_second: u32;
 
         /// Revision zero: how many unread bytes on all its streams stop the reading of the
         /// tunnel. Default 8 MiB.
@@ -331,8 +329,8 @@ impl ConfigBuilder {
         /// tunnel; half as many let it go on. Default 65,536.
         unread_high_messages: usize;
 
-        /// Revision zero: how long reading may stand still before the fullest stream is ended
-        /// with RESOURCE_EXHAUSTED. Default 30 s.
+        /// Revision zero: how long reading may stand still before the fullest streams are ended
+        /// with RESOURCE_EXHAUSTED, as many as it takes to read on. Default 30 s.
         ///
         /// Until then whatever the peer sent behind the unread data waits too, a cancel
         /// included: without windows there is nothing else that could be done.
@@ -363,7 +361,6 @@ impl ConfigBuilder {
             ("max_unread_empty_messages", v.max_unread_empty_messages),
             ("max_pending_refusals", v.max_pending_refusals),
             ("unread_high_messages", v.unread_high_messages),
-            ("max_cancel_burst", v.max_cancel_burst as usize),
         ];
         for (name, value) in at_least_one {
             ensure(value > 0, || format!("{name} must be at least 1"))?;
@@ -401,6 +398,9 @@ impl ConfigBuilder {
                 "unread_low_mark ({}) must be below unread_high_mark ({})",
                 v.unread_low_mark, v.unread_high_mark
             )
+        })?;
+        ensure(!v.refusal_stall_timeout.is_zero(), || {
+            "refusal_stall_timeout is zero: no peer could ever be in time".into()
         })?;
         ensure(!v.unread_stall_timeout.is_zero(), || {
             "unread_stall_timeout is zero: no reader could ever be in time".into()

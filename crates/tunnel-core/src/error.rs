@@ -38,17 +38,14 @@ pub enum Limit {
     /// Too many empty messages unread on a stream.
     #[error("too many unread empty messages")]
     UnreadEmptyMessages,
-    /// Too many streams opened and cancelled in a row.
-    #[error("too many calls opened and cancelled at once")]
-    RapidCancel,
     /// Too many frames that say nothing.
     #[error("too many frames that say nothing")]
     EmptyFrames,
     /// Too many frames for streams that have ended.
     #[error("too many frames for streams that have ended")]
     StrayFrames,
-    /// Too many refused streams whose refusal the peer does not read.
-    #[error("too many refusals that the peer does not read")]
+    /// The peer opened calls and did not read what became of them for too long.
+    #[error("the peer opens calls and does not read their refusals")]
     PendingRefusals,
 }
 

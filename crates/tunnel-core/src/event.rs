@@ -29,7 +29,8 @@ pub enum Event {
     /// The stream takes data again, or its sending half has died. Comes once for each time a
     /// writer was told to wait, and at the death.
     Writable(StreamId),
-    /// Handler: the call is over before it was closed; drop what serves it. Its stream is gone.
+    /// Handler: the call is over before it was closed; drop what serves it, and say when it is gone
+    /// by [`handler_done`](crate::Connection::handler_done). Its stream is gone.
     Cancelled {
         /// The stream that was.
         id: StreamId,

@@ -15,10 +15,17 @@ pub(crate) enum Timer {
     Drain = 1,
     /// When revision-zero reading has stood still for too long.
     UnreadStall = 2,
+    /// When the peer has not read its refusals for too long.
+    RefusalStall = 3,
 }
 
 impl Timer {
-    const ALL: [Self; 3] = [Self::Settings, Self::Drain, Self::UnreadStall];
+    const ALL: [Self; 4] = [
+        Self::Settings,
+        Self::Drain,
+        Self::UnreadStall,
+        Self::RefusalStall,
+    ];
 }
 
 /// All timers of a tunnel: one slot for each [`Timer`], and the deadlines of calls.

@@ -260,7 +260,7 @@ impl Future for Driver {
         let this = self.get_mut();
         loop {
             let grace = this.grace;
-            let (ended, lost, paused, due) = this.shared.with(|state| {
+            let ((ended, lost, paused, due, open), opened) = this.shared.with_opened(|state| {
                 let ended = state.conn.end_reason().is_some();
                 let lost = state.outbound_is_lost();
                 let paused = !state.conn.wants_input() && !lost;
@@ -270,8 +270,11 @@ impl Future for Driver {
                 if !ended {
                     state.wait_driver(cx.waker(), due, paused);
                 }
-                (ended, lost, paused, grace.or(due))
+                let open = state.conn.active_streams();
+                (ended, lost, paused, grace.or(due), open)
             });
+            // Those that had to wait for the handlers of others to be gone.
+            this.serve(opened, open);
             if ended {
                 if this.inbound.is_none() || this.role == NetworkRole::Server {
                     return Poll::Ready(());

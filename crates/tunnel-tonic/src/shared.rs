@@ -81,6 +81,10 @@ pub(crate) struct State {
     slots: HashMap<StreamId, Slot, StreamIdHash>,
     /// Caller: calls that wait for room.
     queue: WaitQueue,
+    /// Calls that have come, for the driver to serve.
+    opened: Vec<Opened>,
+    /// Whether the driver is at work, and takes them without being woken.
+    reading: bool,
     outbound: Option<Waker>,
     /// Whether the transport's writer is left asleep for the moment.
     corked: bool,
@@ -110,7 +114,6 @@ pub(crate) struct Actions {
     wake_driver: Option<Waker>,
     replaced: Wakers,
     life: Option<Life>,
-    opened: Vec<Opened>,
 }
 
 /// What is called after the tunnel's life has changed.
@@ -140,6 +143,8 @@ impl Shared {
                 conn: Connection::new(side, config),
                 slots: HashMap::default(),
                 queue: WaitQueue::default(),
+                opened: Vec::new(),
+                reading: false,
                 outbound: None,
                 corked: false,
                 outbound_lost: false,
@@ -162,16 +167,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something to the state, then what is owed for it.
+    /// Does something to the state, then calls the wakers that follow from it.
     pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
-        self.with_opened(operation).0
-    }
-
-    /// The same for the driver: also returns the calls that have come.
-    pub(crate) fn with_opened<T>(
-        &self,
-        operation: impl FnOnce(&mut State) -> T,
-    ) -> (T, Vec<Opened>) {
         let mut actions = Actions::default();
         let result = {
             let mut state = self.lock();
@@ -180,7 +177,25 @@ impl Shared {
             result
         };
         self.act(&mut actions);
-        (result, actions.opened)
+        result
+    }
+
+    /// The same for the driver: also returns the calls that have come, without waking it for them.
+    pub(crate) fn with_opened<T>(
+        &self,
+        operation: impl FnOnce(&mut State) -> T,
+    ) -> (T, Vec<Opened>) {
+        let mut actions = Actions::default();
+        let (result, opened) = {
+            let mut state = self.lock();
+            state.reading = true;
+            let result = operation(&mut state);
+            state.settle(&mut actions);
+            state.reading = false;
+            (result, std::mem::take(&mut state.opened))
+        };
+        self.act(&mut actions);
+        (result, opened)
     }
 
     /// Leaves the transport's writer asleep until the cork is dropped, so that what comes up
@@ -383,7 +398,8 @@ impl State {
             (None, _) => false,
         };
         let resume = self.driver_paused && self.conn.wants_input();
-        timer || resume || self.outbound_lost || self.conn.end_reason().is_some()
+        let serve = !self.reading && !self.opened.is_empty();
+        timer || resume || serve || self.outbound_lost || self.conn.end_reason().is_some()
     }
 
     fn on_event(&mut self, event: Event, actions: &mut Actions) {
@@ -402,24 +418,25 @@ impl State {
             } => {
                 // Held from now on by the task that serves it and by its request body.
                 self.hold(id, 2);
-                actions.opened.push(Opened {
+                self.opened.push(Opened {
                     id,
                     method,
                     headers,
                 });
             }
-            Event::Cancelled { id, error } => self.on_cancelled(id, error, actions),
+            Event::Cancelled { id, error } => self.on_cancelled(id, error),
             Event::Ready => actions.life = Some(Life::Ready),
             Event::Ended(reason) => actions.life = Some(Life::Ended(reason)),
             _ => {}
         }
     }
 
-    fn on_cancelled(&mut self, id: StreamId, error: StreamError, actions: &mut Actions) {
-        // Cancelled before anybody was told of it: nobody needs to be.
-        if let Some(at) = actions.opened.iter().rposition(|opened| opened.id == id) {
-            actions.opened.remove(at);
+    fn on_cancelled(&mut self, id: StreamId, error: StreamError) {
+        // Cancelled before its handler was made: there is nothing to be told or to wait for.
+        if let Some(at) = self.opened.iter().rposition(|opened| opened.id == id) {
+            self.opened.remove(at);
             self.slots.remove(&id);
+            self.conn.handler_done(id);
         } else if let Some(slot) = self.slots.get_mut(&id) {
             slot.failed = Some(Box::new(Failure::Stream(error)));
             owe(slot.reader.take(), &mut self.owed);
@@ -443,13 +460,14 @@ impl State {
         (holders == 0).then(|| slot.remove())
     }
 
-    /// Handler: nobody serves a call any more, and whoever did lets go. Tells its request body,
+    /// Handler: a call's handler is gone, and lets go of the call. Tells the call's request body,
     /// which may live on.
     #[must_use = "to be dropped without the lock"]
     pub(crate) fn leave(&mut self, id: StreamId) -> Option<Slot> {
         let slot = self.slots.get_mut(&id)?;
         slot.unserved = true;
         owe(slot.reader.take(), &mut self.owed);
+        self.conn.handler_done(id);
         self.release(id)
     }
 

@@ -100,7 +100,8 @@ pub fn is_movable(status: &tonic::Status) -> bool {
 /// What an error behind a status says of its call, if it is one of those that know.
 fn says_movable(error: &(dyn std::error::Error + 'static)) -> Option<bool> {
     if let Some(error) = error.downcast_ref::<StreamError>() {
-        return Some(error.not_processed && error.code == Code::Unavailable);
+        let moves = matches!(error.code, Code::Unavailable | Code::ResourceExhausted);
+        return Some(error.not_processed && moves);
     }
     let error = error.downcast_ref::<OpenError>()?;
     Some(matches!(

@@ -179,7 +179,12 @@ impl Calls {
     }
 
     fn on_cancelled(&mut self, id: StreamId, error: &StreamError, conn: &mut Connection) {
+        let arrived = self.arrived.len();
         self.arrived.retain(|call| call.id != id);
+        if self.arrived.len() < arrived {
+            // Nobody has seen it: there is no handler to wait for.
+            conn.handler_done(id);
+        }
         if let Some(call) = self.calls.get_mut(&id) {
             call.end = Some(Err(error.to_status()));
             call.partial.clear();
@@ -243,6 +248,7 @@ impl Calls {
             Side::Handler => {
                 let status = Status::new(Code::Internal, "the call was dropped by its handler");
                 conn.reset(id, status);
+                conn.handler_done(id);
             }
         }
     }

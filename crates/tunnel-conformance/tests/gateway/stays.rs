@@ -49,16 +49,13 @@ async fn a_call_that_was_sent_stays_with_its_tunnel_and_says_so() {
     .await;
 }
 
-/// The mark means something only beside UNAVAILABLE, and before any answer.
+/// The mark means something only beside UNAVAILABLE (draining) and RESOURCE_EXHAUSTED (full), and
+/// before any answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_an_answer_whatever_it_is_marked_with() {
     guarded(async {
         let marked = || md(&[(NOT_PROCESSED_KEY, "1")]);
-        for code in [
-            Code::Internal,
-            Code::ResourceExhausted,
-            Code::FailedPrecondition,
-        ] {
+        for code in [Code::Internal, Code::OutOfRange, Code::FailedPrecondition] {
             let (handler, channel, mut device) = first_by_hand().await;
             let call = tokio::spawn(whole_call(client(&channel), Kind::Unary));
             let id = device.expect_call().await;

@@ -13,11 +13,9 @@ use crate::event::Event;
 use crate::frame::{CONTROL_STREAM_ID, CloseStream, Frame, FrameKind, NewStream};
 use crate::streams::flow::Window;
 use crate::streams::recv::RecvEnd;
-use crate::streams::send::Head;
 use crate::streams::state::RecvState;
-use crate::streams::store::{Rest, Stream};
+use crate::streams::store::{Reply, Rest, Stream};
 use crate::streams::{Revision, StreamId};
-use crate::timer::Timer;
 use crate::{
     Code, ConnectionError, EndReason, Initiator, Limit, Metadata, Side, Status, StreamError,
     StreamFault, parse_grpc_timeout,
@@ -156,9 +154,7 @@ impl Connection {
                 Initiator::Remote,
             );
             error.not_processed = true;
-            self.store
-                .fail(id, error, false)
-                .map_err(ConnectionError::Limit)?;
+            self.store.fail(id, error, Reply::None);
         }
         self.store.events.push_back(Event::GoingAway { last });
         Ok(())
@@ -186,9 +182,8 @@ impl Connection {
                     _ => Some(u64::from(self.config().initial_window())),
                 };
                 self.store.counts.allow_late_frames(window, 0);
-                self.store
-                    .refuse(id, status, not_processed)
-                    .map_err(ConnectionError::Limit)
+                self.store.refuse(id, status, not_processed, Reply::Needed);
+                Ok(())
             }
         }
     }
@@ -224,7 +219,8 @@ impl Connection {
             return Err((StreamError::deadline(Side::Handler).to_status(), false));
         }
         if !self.store.counts.can_open(&self.store.config) {
-            return Err(fault(StreamFault::Limit(Limit::ConcurrentStreams)));
+            let (status, _) = fault(StreamFault::Limit(Limit::ConcurrentStreams));
+            return Err((status, true));
         }
         Ok((revision, credit))
     }
@@ -235,89 +231,51 @@ impl Connection {
             _ => None,
         };
         let stream = Stream::new(id, revision, credit, None, &self.store.config);
-        self.store.insert(stream, deadline);
         let method = match new.method.strip_prefix('/') {
             Some(_) => new.method,
             None => format!("/{}", new.method),
         };
-        self.store.events.push_back(Event::Opened {
+        let opened = Event::Opened {
             id: StreamId(id),
             method,
             headers: new.headers,
             deadline,
-        });
+        };
+        self.store.accept(stream, deadline, opened);
     }
 
     /// Acts on what a stream's frame came to.
     fn settle_outcome(&mut self, id: i64, outcome: Outcome) -> Result<(), ConnectionError> {
         let side = self.store.side;
-        let result = match outcome {
+        match outcome {
             Ok(Handled::Useful) => {
                 self.store.counts.useful_frame();
-                self.store.enforce_buffer_cap()
+                self.store.enforce_buffer_cap();
             }
-            Ok(Handled::Empty) => self.store.counts.empty_frame(&self.store.config.v),
+            Ok(Handled::Empty) => {
+                let v = &self.store.config.v;
+                let result = self.store.counts.empty_frame(v);
+                return result.map_err(ConnectionError::Limit);
+            }
             Ok(Handled::Cancelled) => self.on_cancel(id),
-            Ok(Handled::Failed(error)) => self.store.fault(id, error, false),
+            Ok(Handled::Failed(error)) => self.store.fault(id, error, Reply::None),
             Err(fault) => {
                 tracing::debug!(stream = id, %fault, "the peer's fault ends a stream");
-                self.count_unanswered(id)
-                    .and_then(|()| self.store.fault(id, StreamError::fault(&fault, side), true))
+                let error = StreamError::fault(&fault, side);
+                self.store.fault(id, error, Reply::Needed);
             }
-        };
-        result.map_err(ConnectionError::Limit)
-    }
-
-    /// Handler: counts a call that its caller ends, by a cancel or by a fault, before it was
-    /// answered.
-    fn count_unanswered(&mut self, id: i64) -> Result<(), Limit> {
-        let answered = self
-            .store
-            .get(id)
-            .is_some_and(|s| matches!(s.send.head, Head::Written));
-        if !answered && let Some(now) = self.now {
-            self.store.counts.rapid_cancel(now, &self.store.config.v)?;
         }
         Ok(())
     }
 
-    fn on_cancel(&mut self, id: i64) -> Result<(), Limit> {
-        self.count_unanswered(id)?;
+    /// Handler: the caller has cancelled a call, and does not wait for an answer.
+    fn on_cancel(&mut self, id: i64) {
         let error = StreamError::new(
             Code::Cancelled,
             "the caller cancelled the call",
             Initiator::Remote,
         );
-        // A courtesy that peers ignore: left out rather than let the queue reach its limit.
-        let room =
-            self.store.schedule.refusals.len() < self.store.config.v.max_pending_refusals / 2;
-        self.store.fail(id, error, room)
-    }
-
-    /// Revision zero: pauses reading above the high mark, goes on below the low one.
-    pub(super) fn update_pause(&mut self) {
-        let counts = &self.store.counts;
-        if !counts.paused && counts.unwindowed_unread == 0 && counts.unwindowed_messages == 0 {
-            return;
-        }
-        if matches!(self.phase, Phase::Ended(_)) {
-            return;
-        }
-        let (v, counts) = (&self.store.config.v, &mut self.store.counts);
-        let above = counts.unwindowed_unread >= v.unread_high_mark
-            || counts.unwindowed_messages >= v.unread_high_messages;
-        let below = counts.unwindowed_unread <= v.unread_low_mark
-            && counts.unwindowed_messages <= v.unread_high_messages / 2;
-        if !counts.paused && above {
-            counts.paused = true;
-            let at = self.now.and_then(|n| n.checked_add(v.unread_stall_timeout));
-            if let Some(at) = at {
-                self.store.timers.set(Timer::UnreadStall, at);
-            }
-        } else if counts.paused && below {
-            counts.paused = false;
-            self.store.timers.clear(Timer::UnreadStall);
-        }
+        self.store.fail(id, error, Reply::IfRoom);
     }
 }
 

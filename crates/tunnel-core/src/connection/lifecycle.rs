@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Connection, Phase};
 use crate::event::Event;
+use crate::streams::store::Reply;
 use crate::timer::Timer;
-use crate::{Code, ConnectionError, EndReason, Initiator, Limit, Side, Status, StreamError};
+use crate::{Code, ConnectionError, EndReason, Initiator, Side, Status, StreamError};
 
 /// How long after a drain's deadline the transport may take to write the ends of the calls
 /// that it cut.
@@ -26,6 +27,7 @@ impl Connection {
                 Timer::Settings => self.end(ConnectionError::SettingsTimeout.into()),
                 Timer::Drain => self.cut_drain(now),
                 Timer::UnreadStall => self.end_fullest(now),
+                Timer::RefusalStall => self.end_refusal_stall(),
             }
         }
         self.after_change();
@@ -41,10 +43,14 @@ impl Connection {
     /// Ends the calls whose deadline has passed: each side for itself, so that a peer without
     /// deadlines, or without manners, changes nothing.
     pub(super) fn expire_calls(&mut self, now: Instant) {
+        // A caller that runs this library lets its call expire by itself.
+        let reply = match self.store.side {
+            Side::Handler if self.peer_knows_drain => Reply::IfRoom,
+            _ => Reply::Needed,
+        };
         while let Some(id) = self.store.timers.pop_expired_call(now) {
             let error = StreamError::deadline(self.store.side);
-            let failed = self.store.fail(id, error, true);
-            self.end_on_limit(failed);
+            self.store.fail(id, error, reply);
         }
     }
 
@@ -65,33 +71,7 @@ impl Connection {
                 "the tunnel's drain reached its deadline",
                 Initiator::User,
             );
-            let failed = self.store.fail(id, error, true);
-            self.end_on_limit(failed);
-        }
-    }
-
-    /// Revision zero has stood still for too long: the stream that holds most of what nobody
-    /// reads is ended, so that the others can go on.
-    fn end_fullest(&mut self, now: Instant) {
-        if let Some(id) = self.store.fullest(true) {
-            let evicted = self.store.evict(
-                id,
-                "nobody reads this stream, and it held up the tunnel (revision zero has no flow control)",
-            );
-            self.end_on_limit(evicted);
-        }
-        self.update_pause();
-        if self.store.counts.paused && !self.store.timers.is_set(Timer::UnreadStall) {
-            let timeout = self.store.config.v.unread_stall_timeout;
-            if let Some(at) = now.checked_add(timeout) {
-                self.store.timers.set(Timer::UnreadStall, at);
-            }
-        }
-    }
-
-    pub(super) fn end_on_limit(&mut self, result: Result<(), Limit>) {
-        if let Err(limit) = result {
-            self.end(ConnectionError::Limit(limit).into());
+            self.store.fail(id, error, Reply::Needed);
         }
     }
 
@@ -187,16 +167,18 @@ impl Connection {
         tracing::debug!(%reason, streams = self.store.counts.streams, "tunnel ended");
         self.phase = Phase::Ended(reason.clone());
         self.store.schedule.clear();
+        for id in self.store.stop_announcing() {
+            self.store.remove(id);
+        }
         for id in self.store.ids() {
             let sent = self.store.get(id).is_none_or(|s| s.send.opening.is_none());
             let error = StreamError::tunnel_ended(&reason, self.store.side, sent);
-            // Without a reply there is nothing that could reach a limit.
-            let failed = self.store.fail(id, error, false);
-            debug_assert!(failed.is_ok(), "ending a stream in silence has no limit");
+            self.store.fail(id, error, Reply::None);
         }
         self.store.schedule.clear();
         self.store.timers.clear_all();
         self.store.counts.paused = false;
+        self.refusals_pause = false;
         self.store.events.push_back(Event::Ended(reason));
     }
 }

@@ -4,6 +4,7 @@ mod input;
 mod lifecycle;
 mod negotiation;
 mod output;
+mod pause;
 mod views;
 
 use std::time::Instant;
@@ -11,7 +12,7 @@ use std::time::Instant;
 use crate::event::Event;
 use crate::streams::counts::Stats;
 use crate::streams::send::Opening;
-use crate::streams::store::{Store, Stream};
+use crate::streams::store::{Reply, Store, Stream};
 use crate::streams::{Revision, StreamId, flow::Window};
 use crate::{
     Code, Config, EndReason, Initiator, Metadata, OpenError, Side, Status, StreamError,
@@ -33,7 +34,7 @@ pub use views::{BodyRead, Read, RecvStream, SendStream};
 ///    [`handle_end`](Self::handle_end) or [`handle_lost`](Self::handle_lost) when the transport ends.
 /// 2. **Operations** of the local user: [`open`](Self::open), [`send`](Self::send),
 ///    [`recv`](Self::recv), [`cancel`](Self::cancel), [`reset`](Self::reset),
-///    [`drain`](Self::drain), [`close`](Self::close).
+///    [`handler_done`](Self::handler_done), [`drain`](Self::drain), [`close`](Self::close).
 /// 3. **Output**, to be drained after any call of the first two kinds: [`poll_event`](Self::poll_event)
 ///    until it returns `None`; when [`wants_transmit`](Self::wants_transmit) and the transport has room,
 ///    [`transmit`](Self::transmit); [`poll_timeout`](Self::poll_timeout) for when to call
@@ -118,6 +119,8 @@ pub struct Connection {
     drain_cut: bool,
     /// The peer takes no new calls.
     peer_draining: bool,
+    /// Whether reading is paused for refusals that the peer does not read.
+    refusals_pause: bool,
     /// The latest time seen.
     now: Option<Instant>,
 }
@@ -152,6 +155,7 @@ impl Connection {
             draining: false,
             drain_cut: false,
             peer_draining: false,
+            refusals_pause: false,
             now: None,
         }
     }
@@ -299,9 +303,7 @@ impl Connection {
             return;
         }
         let error = StreamError::new(Code::Cancelled, "cancelled", Initiator::User);
-        // A caller's failure never exceeds a limit: it only frees.
-        let failed = self.store.fail(id.0, error, true);
-        debug_assert!(failed.is_ok(), "a caller's own cancel has no limit");
+        self.store.fail(id.0, error, Reply::Needed);
         self.store.remove(id.0);
         self.after_change();
     }
@@ -316,9 +318,17 @@ impl Connection {
         }
         self.store.remove(id.0);
         let status = self.bounded_status(status);
-        let refused = self.store.refuse(id.0, status, false);
-        self.end_on_limit(refused);
+        self.store.refuse(id.0, status, false, Reply::Needed);
         self.after_change();
+    }
+
+    /// Handler: what served a call is gone, after [`Event::Cancelled`]. Until then the call counts
+    /// against [`max_concurrent_streams`](crate::ConfigBuilder::max_concurrent_streams), and calls
+    /// that find no place wait.
+    ///
+    /// Does nothing for a call that was not cancelled.
+    pub fn handler_done(&mut self, id: StreamId) {
+        self.store.handler_done(id.0);
     }
 
     /// The next thing the runtime must act on. To be called until `None` after each input and
@@ -355,10 +365,10 @@ impl Connection {
 
     /// Whether to read on from the transport.
     ///
-    /// Revision one never says no. In revision zero, which has no windows, it says no while
-    /// too much lies unread. A frame that comes all the same is taken.
+    /// It says no while too much lies unread in revision zero, which has no windows, and while the
+    /// peer does not read its refusals. A frame that comes all the same is taken.
     pub fn wants_input(&self) -> bool {
-        !self.store.counts.paused
+        !self.store.counts.paused && !self.refusals_pause
     }
 
     /// The time of an input or operation: never earlier than the last.

@@ -85,7 +85,7 @@ impl Connection {
             w.write(id, FrameKindRef::Cancel);
         }
         while w.has_room()
-            && let Some(refusal) = self.store.schedule.refusals.pop_front()
+            && let Some(refusal) = self.store.schedule.refusals.pop()
         {
             let mark = refusal.not_processed.then_some((NOT_PROCESSED_KEY, "1"));
             let trailers: Metadata = mark.into_iter().collect();

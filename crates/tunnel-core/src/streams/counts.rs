@@ -4,8 +4,6 @@
 //! ([`Limit`]). Invariant: when no stream is open, everything that counts streams or bytes is
 //! zero ([`Counts::is_idle`]).
 
-use std::time::{Duration, Instant};
-
 use super::flow::RoundTrip;
 use crate::config::Values;
 use crate::{Config, Limit};
@@ -33,6 +31,12 @@ pub struct Stats {
     pub queued_bytes: usize,
     /// Deadlines of calls being watched.
     pub deadlines: usize,
+    /// Handler: calls that wait for a handler of an earlier call to be gone before their own
+    /// begins. Part of [`streams`](Self::streams).
+    pub waiting_calls: usize,
+    /// Handler: cancelled calls whose handlers are not known to be gone; see
+    /// [`Connection::handler_done`](crate::Connection::handler_done).
+    pub cancelled_handlers: usize,
     /// Refusals that wait to be sent.
     pub pending_refusals: usize,
     /// Streams that have existed on this tunnel.
@@ -41,34 +45,6 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Message bytes received.
     pub bytes_received: u64,
-}
-
-/// A bucket of tokens that refills with time.
-#[derive(Debug)]
-struct Bucket {
-    tokens: u32,
-    filled_at: Option<Instant>,
-}
-
-impl Bucket {
-    fn take(&mut self, now: Instant, burst: u32, per_second: u32) -> bool {
-        let since = self
-            .filled_at
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let refill = since.as_nanos() * u128::from(per_second) / 1_000_000_000;
-        if refill > 0 || self.filled_at.is_none() {
-            self.filled_at = Some(now);
-            let refill = u32::try_from(refill).unwrap_or(u32::MAX);
-            self.tokens = self.tokens.saturating_add(refill).min(burst);
-        }
-        match self.tokens.checked_sub(1) {
-            Some(left) => {
-                self.tokens = left;
-                true
-            }
-            None => false,
-        }
-    }
 }
 
 /// All counters of a tunnel.
@@ -90,7 +66,6 @@ pub(crate) struct Counts {
     /// How many more frames for ended streams are ignored, beyond those bytes.
     stray_frames: u64,
     empty_frames: usize,
-    cancels: Bucket,
     /// How long the way to the peer and back is.
     pub(crate) round_trip: RoundTrip,
     /// Whether reading is paused for unread revision-zero data.
@@ -112,10 +87,6 @@ impl Counts {
             late_bytes: 0,
             stray_frames: config.v.max_stray_frames as u64,
             empty_frames: 0,
-            cancels: Bucket {
-                tokens: config.v.max_cancel_burst,
-                filled_at: None,
-            },
             round_trip: RoundTrip::default(),
             paused: false,
         }
@@ -189,14 +160,6 @@ impl Counts {
         self.stray_frames = self.stray_frames.saturating_add(1);
     }
 
-    /// Counts a call cancelled by its caller before its handler answered.
-    pub(crate) fn rapid_cancel(&mut self, now: Instant, v: &Values) -> Result<(), Limit> {
-        let allowed = self
-            .cancels
-            .take(now, v.max_cancel_burst, v.max_cancels_per_second);
-        allowed.then_some(()).ok_or(Limit::RapidCancel)
-    }
-
     /// Whether no stream is open and nothing of one is left behind.
     pub(crate) fn is_idle(&self) -> bool {
         let left = [
@@ -214,24 +177,6 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bucket_refills_with_time_and_never_beyond_its_burst() {
-        let t0 = Instant::now();
-        let at = |ms| t0 + Duration::from_millis(ms);
-        let mut b = Bucket {
-            tokens: 2,
-            filled_at: None,
-        };
-        assert!(b.take(at(0), 2, 10));
-        assert!(b.take(at(0), 2, 10));
-        assert!(!b.take(at(99), 2, 10));
-        assert!(b.take(at(100), 2, 10));
-        assert!(!b.take(at(150), 2, 10));
-        assert!(b.take(at(10_000), 2, 10));
-        assert!(b.take(at(10_000), 2, 10));
-        assert!(!b.take(at(10_000), 2, 10));
-    }
 
     #[test]
     fn frames_that_say_something_make_up_for_empty_ones() {

@@ -1,5 +1,6 @@
 //! Streams: one for each call on a tunnel.
 
+pub(crate) mod admission;
 pub(crate) mod body;
 pub(crate) mod counts;
 pub(crate) mod flow;

@@ -12,6 +12,10 @@ use std::collections::VecDeque;
 
 use crate::Status;
 
+/// How many bytes of status a refusal has at most on average, before the peer is read no further.
+/// Those of this library have less.
+const REFUSAL_TEXT: usize = 128;
+
 /// A `close_stream` for a stream that is not in the table any more, or never was.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -75,6 +79,39 @@ impl IdQueue {
     }
 }
 
+/// Refusals that wait to be sent, and how much of their statuses is the application's.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    queue: VecDeque<Refusal>,
+    bytes: usize,
+}
+
+impl Refusals {
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, refusal: Refusal) {
+        self.bytes += refusal.status.size();
+        self.queue.push_back(refusal);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Refusal> {
+        let refusal = self.queue.pop_front()?;
+        self.bytes -= refusal.status.size();
+        Some(refusal)
+    }
+
+    /// Whether there are `count` refusals, or as much text as so many should have.
+    pub(crate) fn exceed(&self, count: usize) -> bool {
+        self.queue.len() >= count || self.bytes >= count.saturating_mul(REFUSAL_TEXT)
+    }
+}
+
 /// All that waits to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
@@ -84,8 +121,8 @@ pub(crate) struct Schedule {
     pub(crate) going_away: Option<i64>,
     /// Caller: cancels to send. At most as many as streams were known to the peer.
     pub(crate) cancels: VecDeque<i64>,
-    /// Handler: refusals to send; limited by `max_pending_refusals`.
-    pub(crate) refusals: VecDeque<Refusal>,
+    /// Handler: refusals to send. Above `max_pending_refusals` the peer is not read.
+    pub(crate) refusals: Refusals,
     pub(crate) control: IdQueue,
     pub(crate) data: IdQueue,
 }

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use super::admission::Admission;
 use super::counts::{Counts, Stats};
 use super::flow::{Credit, RecvWindow, Window};
 use super::hash::StreamIdHash;
@@ -16,7 +17,7 @@ use super::state::{RecvState, SendState};
 use super::{Revision, StreamId};
 use crate::event::Event;
 use crate::timer::Timers;
-use crate::{Code, Config, Limit, Side, Status, StreamError};
+use crate::{Code, Config, Side, Status, StreamError};
 
 /// One call.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Stream {
     pub(crate) in_control: bool,
     /// Whether it stands in the schedule's data queue.
     pub(crate) in_data: bool,
+    /// Handler: whether its application was told of it.
+    announced: bool,
 }
 
 impl Stream {
@@ -56,6 +59,7 @@ impl Stream {
             late_allowed: false,
             in_control: false,
             in_data: false,
+            announced: true,
         }
     }
 
@@ -95,6 +99,18 @@ pub(crate) struct Store {
     pub(crate) schedule: Schedule,
     pub(crate) timers: Timers,
     pub(crate) events: VecDeque<Event>,
+    admission: Admission,
+}
+
+/// Whether the peer is told of an end that is not its own, by a `close_stream` or a `cancel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// It is not.
+    None,
+    /// It is, if there is room: it knows by itself, or does not care.
+    IfRoom,
+    /// It is: it waits for the call's end.
+    Needed,
 }
 
 impl Store {
@@ -107,6 +123,7 @@ impl Store {
             schedule: Schedule::default(),
             timers: Timers::default(),
             events: VecDeque::new(),
+            admission: Admission::default(),
         }
     }
 
@@ -137,6 +154,42 @@ impl Store {
         }
         self.counts.inc_streams();
         self.streams.insert(stream.id, Box::new(stream));
+    }
+
+    /// Handler: puts a call into the table. Its application is told of it as soon as there is a
+    /// place for it.
+    pub(crate) fn accept(&mut self, mut stream: Stream, deadline: Option<Instant>, opened: Event) {
+        let (id, max) = (stream.id, self.config.v.max_concurrent_streams);
+        let opened = self.admission.enter(id, opened, self.counts.streams, max);
+        stream.announced = opened.is_some();
+        self.insert(stream, deadline);
+        self.events.extend(opened);
+    }
+
+    /// Handler: tells the application of the calls that have a place now.
+    fn announce(&mut self) {
+        let max = self.config.v.max_concurrent_streams;
+        while let Some((id, opened)) = self.admission.next(self.counts.streams, max) {
+            self.events.push_back(opened);
+            if let Some(stream) = self.get_mut(id) {
+                stream.announced = true;
+                if stream.recv.reader_told {
+                    self.events.push_back(Event::Readable(StreamId(id)));
+                }
+            }
+        }
+    }
+
+    /// Handler: the handler of a cancelled call is gone.
+    pub(crate) fn handler_done(&mut self, id: i64) {
+        self.admission.handler_done(id);
+        self.announce();
+    }
+
+    /// The tunnel has ended: the application is told of no further call. Returns those that it
+    /// was not told of.
+    pub(crate) fn stop_announcing(&mut self) -> Vec<i64> {
+        self.admission.clear()
     }
 
     /// All ids, in order.
@@ -178,6 +231,8 @@ impl Store {
             self.schedule.data.forget(|id| streams.contains_key(&id));
         }
         self.counts.dec_streams();
+        self.admission.leave(id);
+        self.announce();
         debug_assert!(
             self.counts.streams > 0 || (self.counts.is_idle() && self.timers.deadline_count() == 0),
             "when the last stream is gone, every counter is zero: {:?}",
@@ -198,30 +253,24 @@ impl Store {
     /// Ends a stream by an error of this side or of the tunnel.
     ///
     /// A caller's stream stays until its application has read the error; a handler's goes at
-    /// once, and `reply` says whether its caller is told by a `close_stream`.
-    pub(crate) fn fail(&mut self, id: i64, error: StreamError, reply: bool) -> Result<(), Limit> {
+    /// once.
+    pub(crate) fn fail(&mut self, id: i64, error: StreamError, reply: Reply) {
         match self.side {
-            Side::Caller => {
-                self.fail_caller(id, error, reply, false);
-                Ok(())
-            }
+            Side::Caller => self.fail_caller(id, error, reply, false),
             Side::Handler => self.fail_handler(id, error, reply),
         }
     }
 
     /// Ends a stream by a fault of its peer. As [`fail`](Self::fail), but a caller still reads
     /// the messages that came before the fault.
-    pub(crate) fn fault(&mut self, id: i64, error: StreamError, reply: bool) -> Result<(), Limit> {
+    pub(crate) fn fault(&mut self, id: i64, error: StreamError, reply: Reply) {
         match self.side {
-            Side::Caller => {
-                self.fail_caller(id, error, reply, true);
-                Ok(())
-            }
+            Side::Caller => self.fail_caller(id, error, reply, true),
             Side::Handler => self.fail_handler(id, error, reply),
         }
     }
 
-    fn fail_caller(&mut self, id: i64, mut error: StreamError, cancel: bool, keep_unread: bool) {
+    fn fail_caller(&mut self, id: i64, mut error: StreamError, reply: Reply, keep_unread: bool) {
         let Some((stream, mut rest)) = self.split(id) else {
             return;
         };
@@ -234,7 +283,7 @@ impl Store {
                 rest.discard_unread(stream);
             }
             stream.recv.fail(error);
-            if cancel && known_to_peer {
+            if reply != Reply::None && known_to_peer {
                 rest.schedule.cancels.push_back(id);
             }
         }
@@ -246,43 +295,40 @@ impl Store {
         }
     }
 
-    fn fail_handler(&mut self, id: i64, error: StreamError, reply: bool) -> Result<(), Limit> {
+    fn fail_handler(&mut self, id: i64, error: StreamError, reply: Reply) {
         if self.get(id).is_none() {
-            return Ok(());
+            return;
+        }
+        let unseen = self.admission.is_waiting(id);
+        if !unseen {
+            // Before its stream leaves its place to another call.
+            self.admission.cancelled(id);
         }
         self.remove(id);
-        let status = reply.then(|| error.to_status());
-        self.events.push_back(Event::Cancelled {
-            id: StreamId(id),
-            error,
-        });
-        match status {
-            Some(status) => self.refuse(id, status, false),
-            None => Ok(()),
+        if reply != Reply::None {
+            self.refuse(id, error.to_status(), unseen, reply);
+        }
+        if !unseen {
+            let id = StreamId(id);
+            self.events.push_back(Event::Cancelled { id, error });
         }
     }
 
     /// Handler: answers a stream that is not, or no longer, in the table.
-    pub(crate) fn refuse(
-        &mut self,
-        id: i64,
-        status: Status,
-        not_processed: bool,
-    ) -> Result<(), Limit> {
-        if self.schedule.refusals.len() >= self.config.v.max_pending_refusals {
-            return Err(Limit::PendingRefusals);
+    pub(crate) fn refuse(&mut self, id: i64, status: Status, not_processed: bool, reply: Reply) {
+        let refusals = &mut self.schedule.refusals;
+        if reply == Reply::Needed || refusals.len() < self.config.v.max_pending_refusals / 2 {
+            refusals.push(Refusal {
+                id,
+                status,
+                not_processed,
+            });
         }
-        self.schedule.refusals.push_back(Refusal {
-            id,
-            status,
-            not_processed,
-        });
-        Ok(())
     }
 
     /// Ends a stream for the memory it takes. Unlike [`fail`](Self::fail) it spares nothing: what
     /// is unread goes, even where the stream has ended and was not read yet.
-    pub(crate) fn evict(&mut self, id: i64, message: &'static str) -> Result<(), Limit> {
+    pub(crate) fn evict(&mut self, id: i64, message: &'static str) {
         let error = StreamError::new(Code::ResourceExhausted, message, crate::Initiator::Library);
         if self.side == Side::Caller
             && let Some((stream, mut rest)) = self.split(id)
@@ -291,21 +337,20 @@ impl Store {
             rest.discard_unread(stream);
             stream.recv.fail(error);
             rest.tell_reader(stream);
-            return Ok(());
+            return;
         }
-        self.fail(id, error, true)
+        self.fail(id, error, Reply::Needed);
     }
 
     /// Overcommitted memory: ends the fullest streams until the sum fits the cap.
-    pub(crate) fn enforce_buffer_cap(&mut self) -> Result<(), Limit> {
+    pub(crate) fn enforce_buffer_cap(&mut self) {
         if !self.config.v.overcommit {
-            return Ok(());
+            return;
         }
         while self.counts.unread > self.config.v.max_buffered_bytes {
             let Some(id) = self.fullest(false) else { break };
-            self.evict(id, "too many unread bytes on the tunnel")?;
+            self.evict(id, "too many unread bytes on the tunnel");
         }
-        Ok(())
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -315,6 +360,8 @@ impl Store {
             spare_used: self.counts.spare_used,
             queued_bytes: self.counts.queued,
             deadlines: self.timers.deadline_count(),
+            waiting_calls: self.admission.waiting(),
+            cancelled_handlers: self.admission.cancelled_handlers(),
             pending_refusals: self.schedule.refusals.len(),
             streams_total: self.counts.streams_total,
             bytes_sent: self.counts.bytes_sent,
@@ -346,7 +393,9 @@ impl Rest<'_> {
         stream.recv.reader_waits = false;
         if !stream.recv.reader_told {
             stream.recv.reader_told = true;
-            self.events.push_back(Event::Readable(StreamId(stream.id)));
+            if stream.announced {
+                self.events.push_back(Event::Readable(StreamId(stream.id)));
+            }
         }
     }
 

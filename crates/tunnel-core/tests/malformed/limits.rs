@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tunnel_core::frame::NewStream;
 use tunnel_core::{
-    Code, Config, ConfigBuilder, ConnectionError, Event, FrameKind, Limit, Metadata, OpenError,
-    Read, Status, StreamFault, WriteError,
+    Code, Config, ConfigBuilder, ConnectionError, EndReason, Event, FrameKind, Limit, Offer,
+    OpenError, Read, Side, Status, StreamFault, WriteError,
 };
 
 use crate::support::build::{self, new_stream};
+use crate::support::lone::Lone;
 use crate::{Tunnel, assert_refused};
 
 fn handler(change: impl Fn(ConfigBuilder) -> ConfigBuilder) -> Tunnel {
@@ -47,6 +48,7 @@ fn one_stream_more_than_the_limit_is_refused() {
         (5, Code::ResourceExhausted)
     );
     assert_eq!(close.status.message, Limit::ConcurrentStreams.to_string());
+    assert_eq!(close.trailers.get("grpctunnel-not-processed"), Some("1"));
     assert_eq!(tunnel.lone.conn.active_streams(), 4);
     tunnel.lone.conn.reset(first, Status::OK);
     tunnel.assert_goes_on();
@@ -200,74 +202,90 @@ fn empty_messages_of_the_limit_may_lie_unread_and_one_more_ends_the_stream() {
     }
 }
 
-/// Opens a call and ends it before anybody could answer.
-fn open_and_cancel(tunnel: &mut Tunnel, id: i64) -> Result<(), ConnectionError> {
-    tunnel.lone.feed(build::open(id));
-    let result = tunnel.lone.try_feed(build::cancel(id));
+#[test]
+fn no_number_of_calls_opened_and_cancelled_ends_a_tunnel() {
+    let mut tunnel = handler(|b| b.max_concurrent_streams(4));
+    for id in 2..50_000 {
+        let id = tunnel.lone.accept(id);
+        tunnel.lone.feed(build::cancel(id.value()));
+        tunnel.cancelled(id);
+        tunnel.lone.conn.handler_done(id);
+    }
+    tunnel.assert_goes_on();
+}
+
+#[test]
+fn a_call_waits_until_the_handler_of_a_cancelled_one_is_gone() {
+    let mut tunnel = handler(|b| b.max_concurrent_streams(3));
+    let running = [2, 3].map(|id| {
+        let id = tunnel.lone.accept(id);
+        tunnel.lone.feed(build::cancel(id.value()));
+        tunnel.cancelled(id);
+        id
+    });
+    assert_eq!(tunnel.lone.conn.stats().cancelled_handlers, 2);
+    tunnel.lone.feed(build::open(4));
+    tunnel.lone.feed(build::message(4, "early"));
+    tunnel.lone.feed(build::open(5));
+    assert_eq!(tunnel.lone.events(), [], "there is no place");
+    assert_eq!(tunnel.lone.conn.stats().waiting_calls, 2);
+
+    tunnel.lone.conn.handler_done(running[0]);
+    let events = tunnel.lone.events();
+    let [Event::Opened { id, .. }, Event::Readable(readable)] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!((id.value(), readable), (4, id), "in order, its data behind");
+    let (messages, _) = crate::read_all(&mut tunnel.lone.conn, *id);
+    assert_eq!(messages, [b"early"]);
+
+    // The end of a call makes a place as well.
+    tunnel.lone.conn.reset(*id, Status::OK);
+    assert_eq!(crate::support::opened(&tunnel.lone.events()).len(), 1);
+    // A handler is gone once, and only a cancelled one counts.
+    for id in [running[0], running[1], running[1]] {
+        tunnel.lone.conn.handler_done(id);
+    }
+    assert_eq!(tunnel.lone.conn.stats().cancelled_handlers, 0);
+    tunnel.assert_goes_on();
+}
+
+#[test]
+fn a_call_that_ends_while_it_waits_is_never_seen() {
+    let mut tunnel = handler(|b| b.max_concurrent_streams(3));
+    for id in [2, 3] {
+        let id = tunnel.lone.accept(id);
+        tunnel.lone.feed(build::cancel(id.value()));
+        tunnel.cancelled(id);
+    }
     tunnel.lone.sent();
-    result
-}
-
-#[test]
-fn calls_opened_and_cancelled_up_to_the_burst_are_fine_and_one_more_ends_the_tunnel() {
-    let mut tunnel = handler(|b| b.max_cancel_burst(20).max_cancels_per_second(10));
-    for id in 2..22 {
-        open_and_cancel(&mut tunnel, id).expect("within the burst");
-    }
-    tunnel.assert_goes_on();
-    tunnel.lone.feed(build::open(2000));
-    let error = tunnel.lone.feed_fatal(build::cancel(2000));
-    assert_eq!(error, limit(Limit::RapidCancel));
-}
-
-#[test]
-fn cancels_are_made_up_for_by_time() {
-    let mut tunnel = handler(|b| b.max_cancel_burst(2).max_cancels_per_second(10));
-    for id in 2..500 {
-        open_and_cancel(&mut tunnel, id).expect("ten a second are fine");
-        tunnel.lone.pass(Duration::from_millis(100));
-    }
-    for id in 500..502 {
-        open_and_cancel(&mut tunnel, id).expect("the burst");
-    }
-    assert_eq!(
-        open_and_cancel(&mut tunnel, 502),
-        Err(limit(Limit::RapidCancel))
-    );
-}
-
-#[test]
-fn cancels_of_calls_that_were_answered_do_not_count() {
-    let mut tunnel = handler(|b| b.max_cancel_burst(1).max_cancels_per_second(0));
-    for id in 2..100 {
-        let stream = tunnel.lone.accept(id);
-        tunnel
-            .lone
-            .conn
-            .send(stream)
-            .headers(Metadata::new())
-            .unwrap();
-        tunnel.lone.sent();
-        tunnel.lone.feed(build::cancel(id));
-        tunnel.lone.sent();
-        tunnel.lone.events();
-    }
-    tunnel.assert_goes_on();
-}
-
-#[test]
-fn calls_ended_by_a_fault_of_their_caller_count_like_cancels() {
-    let mut tunnel = handler(|b| b.max_cancel_burst(20).max_cancels_per_second(10));
-    for id in 2..22 {
-        tunnel.lone.accept(id);
-        tunnel.lone.feed(build::more(id, "x"));
-        tunnel.lone.sent();
-        tunnel.lone.events();
-    }
-    tunnel.assert_goes_on();
-    tunnel.lone.accept(2000);
-    let error = tunnel.lone.feed_fatal(build::more(2000, "x"));
-    assert_eq!(error, limit(Limit::RapidCancel));
+    let new = NewStream {
+        headers: build::timeout("1S"),
+        ..new_stream()
+    };
+    tunnel.lone.feed(build::open_with(4, new));
+    tunnel.lone.feed(build::open(5));
+    tunnel.lone.feed(build::cancel(5));
+    tunnel.lone.pass(Duration::from_secs(1));
+    assert_eq!(tunnel.lone.events(), []);
+    let sent = tunnel.lone.sent();
+    let expired = sent.iter().find(|frame| frame.stream_id == 4);
+    let Some(FrameKind::Close(close)) = expired.map(|frame| &frame.kind) else {
+        panic!("{sent:?}")
+    };
+    assert_eq!(close.status.code, Code::DeadlineExceeded);
+    assert_eq!(tunnel.lone.conn.stats().waiting_calls, 0);
+    assert_eq!(tunnel.lone.conn.active_streams(), 1);
+    // Nor is one that waits when the tunnel ends.
+    tunnel.lone.feed(build::open(6));
+    tunnel.lone.conn.close();
+    let events = tunnel.lone.events();
+    assert_eq!(crate::support::opened(&events), []);
+    let cancelled = events
+        .iter()
+        .filter(|e| matches!(e, Event::Cancelled { .. }));
+    assert_eq!(cancelled.count(), 1, "the bystander");
+    assert_eq!(tunnel.lone.conn.active_streams(), 0);
 }
 
 #[test]
@@ -301,25 +319,60 @@ fn frames_that_say_something_make_up_for_those_that_do_not() {
     tunnel.assert_goes_on();
 }
 
-#[test]
-fn refusals_up_to_the_limit_wait_for_a_peer_that_does_not_read_and_one_more_ends_the_tunnel() {
-    let mut tunnel = handler(|b| b.max_pending_refusals(10));
-    let nameless = || NewStream {
+/// A call that is refused.
+fn nameless(id: i64) -> tunnel_core::Frame {
+    let new = NewStream {
         method: String::new(),
         ..new_stream()
     };
+    build::open_with(id, new)
+}
+
+#[test]
+fn a_peer_that_does_not_read_its_refusals_is_not_read_until_it_does() {
+    let mut tunnel = handler(|b| b.max_pending_refusals(10));
     for id in 2..12 {
-        tunnel.lone.feed(build::open_with(id, nameless()));
+        assert!(tunnel.lone.conn.wants_input());
+        tunnel.lone.feed(nameless(id));
     }
-    assert_eq!(tunnel.lone.conn.stats().pending_refusals, 10);
-    assert_eq!(tunnel.lone.sent().len(), 10);
+    assert!(!tunnel.lone.conn.wants_input());
+    // What was under way is still taken.
+    tunnel.lone.feed(nameless(12));
+    let mut written = crate::support::Written::default();
+    let now = tunnel.lone.now;
+    while !tunnel.lone.conn.wants_input() {
+        tunnel.lone.conn.transmit(now, 1, &mut written);
+    }
+    assert_eq!(written.0.len(), 6, "five are left");
+    tunnel.lone.pass(Duration::from_secs(3600));
     tunnel.assert_goes_on();
-    for id in 2002..2012 {
-        tunnel.lone.feed(build::open_with(id, nameless()));
+}
+
+#[test]
+fn a_peer_that_leaves_its_refusals_unread_for_too_long_loses_its_tunnel() {
+    let timeout = Duration::from_secs(9);
+    let mut tunnel = handler(|b| b.max_pending_refusals(10).refusal_stall_timeout(timeout));
+    for id in 2..12 {
+        tunnel.lone.feed(nameless(id));
     }
-    let error = tunnel.lone.feed_fatal(build::open_with(2012, nameless()));
-    assert_eq!(error, limit(Limit::PendingRefusals));
+    tunnel.lone.pass(timeout - Duration::from_millis(1));
+    assert_eq!(tunnel.lone.conn.end_reason(), None);
+    tunnel.lone.pass(Duration::from_millis(1));
+    let reason = limit(Limit::PendingRefusals).into();
+    assert_eq!(tunnel.lone.conn.end_reason(), Some(&reason));
     assert_eq!(tunnel.lone.conn.stats().pending_refusals, 0);
+    assert_eq!(tunnel.lone.conn.poll_timeout(), None);
+}
+
+#[test]
+fn long_statuses_of_an_application_count_as_several_refusals() {
+    let mut tunnel = handler(|b| b.max_pending_refusals(10));
+    let id = tunnel.lone.accept(2);
+    let long = Status::new(Code::Aborted, "m".repeat(2000));
+    tunnel.lone.conn.reset(id, long);
+    assert!(!tunnel.lone.conn.wants_input());
+    tunnel.lone.sent();
+    tunnel.assert_goes_on();
 }
 
 #[test]
@@ -333,12 +386,13 @@ fn answers_to_cancels_never_fill_the_refusals() {
     tunnel.assert_goes_on();
 }
 
-#[test]
-fn deadlines_that_expire_unread_are_limited_like_all_refusals() {
-    let mut tunnel = handler(|b| b.max_pending_refusals(10));
-    for id in 2..13 {
+/// Calls with deadlines that expire at a handler at once; how many of their ends were told.
+fn expire_at_once(offer: tunnel_core::Offer) -> usize {
+    let config = Config::builder().max_pending_refusals(10).build();
+    let mut lone = Lone::with_offer(Side::Handler, config.expect("it is valid"), offer);
+    for id in 2..102 {
         let headers = build::timeout("1S");
-        tunnel.lone.feed(build::open_with(
+        lone.accept_frame(build::open_with(
             id,
             NewStream {
                 headers,
@@ -346,24 +400,43 @@ fn deadlines_that_expire_unread_are_limited_like_all_refusals() {
             },
         ));
     }
-    tunnel.lone.events();
-    tunnel.lone.pass(Duration::from_secs(1));
-    let events = tunnel.lone.events();
-    let reason = limit(Limit::PendingRefusals).into();
-    assert_eq!(events.last(), Some(&Event::Ended(reason)));
-    assert_eq!(tunnel.lone.conn.stats().streams, 0);
-    assert_eq!(tunnel.lone.conn.poll_timeout(), None);
+    lone.pass(Duration::from_secs(1));
+    assert_eq!(lone.events().len(), 100, "all are cancelled");
+    assert_eq!(lone.conn.end_reason(), None);
+    lone.sent().len()
 }
 
 #[test]
-fn resets_are_limited_like_all_refusals() {
+fn deadlines_that_expire_at_both_ends_are_told_only_where_there_is_room() {
+    assert_eq!(expire_at_once(Offer::ours()), 5);
+    let other = Offer {
+        drain: false,
+        ..Offer::ours()
+    };
+    assert_eq!(expire_at_once(other), 100, "it waits for an answer");
+}
+
+#[test]
+fn a_drain_that_cuts_more_calls_than_may_be_refused_tells_them_all_and_ends_as_drained() {
     let mut tunnel = handler(|b| b.max_pending_refusals(10));
-    let ids: Vec<_> = (2..13).map(|id| tunnel.lone.accept(id)).collect();
-    for &id in &ids[..10] {
+    for id in 2..500 {
+        tunnel.lone.accept(id);
+    }
+    let now = tunnel.lone.now;
+    tunnel.lone.conn.drain(now, Some(now));
+    tunnel.lone.pass(Duration::ZERO);
+    assert_eq!(tunnel.lone.sent().len(), 1 + 499, "and the drain notice");
+    assert_eq!(tunnel.lone.conn.end_reason(), Some(&EndReason::Drained));
+}
+
+#[test]
+fn resets_by_the_application_are_all_told() {
+    let mut tunnel = handler(|b| b.max_pending_refusals(10));
+    let ids: Vec<_> = (2..30).map(|id| tunnel.lone.accept(id)).collect();
+    for &id in &ids {
         tunnel.lone.conn.reset(id, Status::OK);
     }
-    assert_eq!(tunnel.lone.conn.end_reason(), None);
-    tunnel.lone.conn.reset(ids[10], Status::OK);
-    let reason = limit(Limit::PendingRefusals).into();
-    assert_eq!(tunnel.lone.conn.end_reason(), Some(&reason));
+    assert!(!tunnel.lone.conn.wants_input());
+    assert_eq!(tunnel.lone.sent().len(), ids.len());
+    tunnel.assert_goes_on();
 }

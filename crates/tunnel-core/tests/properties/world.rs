@@ -376,6 +376,7 @@ impl World {
                     assert!(call.opened, "nobody is told of what was never there");
                     self.waiting.remove(&(id.value(), seat(Side::Handler)));
                     call.cancelled_at_handler(error.code);
+                    self.pair.handler.conn.handler_done(id);
                 }
                 _ => {}
             }

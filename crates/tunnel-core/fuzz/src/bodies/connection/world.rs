@@ -382,6 +382,7 @@ impl World {
                     let call = self.call(id);
                     assert!(!call.is_over(), "over twice");
                     call.end();
+                    self.conn.handler_done(id);
                 }
                 other => panic!("{other:?}"),
             }
@@ -400,7 +401,8 @@ impl World {
         assert_eq!(stats.streams, self.conn.active_streams());
         assert!(stats.streams <= s.streams, "{stats:?}");
         assert!(stats.deadlines <= stats.streams, "{stats:?}");
-        assert!(stats.pending_refusals <= s.limit, "{stats:?}");
+        // The pause of reading at the limit, which this transport does not heed, adds calls.
+        assert!(stats.cancelled_handlers + stats.streams - stats.waiting_calls <= s.streams);
         assert_eq!(stats.bytes_sent, self.peer.received as u64);
         assert!(stats.bytes_received <= self.fed as u64);
         assert!(stats.unread_bytes <= self.fed, "{stats:?}");
@@ -431,7 +433,6 @@ impl World {
             assert_eq!(self.conn.poll_timeout(), None);
             assert!(!self.conn.wants_transmit() && self.conn.wants_input());
         } else if !self.conn.wants_input() {
-            assert!(self.peer.zero, "revision one never pauses");
             assert!(self.conn.poll_timeout().is_some(), "a pause ends");
         }
     }

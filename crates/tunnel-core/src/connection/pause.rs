@@ -1,0 +1,94 @@
+//! When the peer is not read.
+//!
+//! Two things pause the reading of a tunnel, each until it has gone down to a lower mark: unread
+//! data in revision zero, which has no windows; and refusals that the peer does not read while it
+//! opens further calls. Each has a timeout, after which the calls at fault end, or the tunnel whose
+//! peer does not read.
+
+use std::time::{Duration, Instant};
+
+use super::{Connection, Phase};
+use crate::timer::Timer;
+use crate::{ConnectionError, Limit};
+
+impl Connection {
+    /// Pauses reading above a high mark, goes on below the low one.
+    pub(super) fn update_pause(&mut self) {
+        let counts = &self.store.counts;
+        let nothing = counts.unwindowed_unread == 0
+            && counts.unwindowed_messages == 0
+            && self.store.schedule.refusals.is_empty();
+        if nothing && !counts.paused && !self.refusals_pause {
+            return;
+        }
+        if matches!(self.phase, Phase::Ended(_)) {
+            return;
+        }
+        self.update_unread_pause();
+        self.update_refusals_pause();
+    }
+
+    fn update_unread_pause(&mut self) {
+        let (v, counts) = (&self.store.config.v, &mut self.store.counts);
+        let above = counts.unwindowed_unread >= v.unread_high_mark
+            || counts.unwindowed_messages >= v.unread_high_messages;
+        if !counts.paused && above {
+            counts.paused = true;
+            let timeout = v.unread_stall_timeout;
+            self.set_timer(Timer::UnreadStall, timeout);
+        } else if counts.paused && self.is_below_low_mark() {
+            self.store.counts.paused = false;
+            self.store.timers.clear(Timer::UnreadStall);
+        }
+    }
+
+    fn is_below_low_mark(&self) -> bool {
+        let (v, counts) = (&self.store.config.v, &self.store.counts);
+        counts.unwindowed_unread <= v.unread_low_mark
+            && counts.unwindowed_messages <= v.unread_high_messages / 2
+    }
+
+    fn update_refusals_pause(&mut self) {
+        let v = &self.store.config.v;
+        let (refusals, max) = (&self.store.schedule.refusals, v.max_pending_refusals);
+        if !self.refusals_pause && refusals.exceed(max) {
+            self.refusals_pause = true;
+            let timeout = v.refusal_stall_timeout;
+            self.set_timer(Timer::RefusalStall, timeout);
+        } else if self.refusals_pause && !refusals.exceed(max / 2 + 1) {
+            self.refusals_pause = false;
+            self.store.timers.clear(Timer::RefusalStall);
+        }
+    }
+
+    fn set_timer(&mut self, timer: Timer, after: Duration) {
+        if let Some(at) = self.now.and_then(|now| now.checked_add(after)) {
+            self.store.timers.set(timer, at);
+        }
+    }
+
+    /// Revision zero has stood still for too long: the calls that hold most of what nobody reads
+    /// are ended, as many as it takes for the others to go on.
+    pub(super) fn end_fullest(&mut self, now: Instant) {
+        self.now = Some(now);
+        while !self.is_below_low_mark()
+            && let Some(id) = self.store.fullest(true)
+        {
+            self.store.evict(
+                id,
+                "nobody reads this stream, and it held up the tunnel (revision zero has no flow control)",
+            );
+        }
+        self.update_pause();
+        // Held by a message that is not whole: only its rest, or its call's end, goes on.
+        if self.store.counts.paused && !self.store.timers.is_set(Timer::UnreadStall) {
+            let timeout = self.store.config.v.unread_stall_timeout;
+            self.set_timer(Timer::UnreadStall, timeout);
+        }
+    }
+
+    /// The peer opens calls and does not read what becomes of them.
+    pub(super) fn end_refusal_stall(&mut self) {
+        self.end(ConnectionError::Limit(Limit::PendingRefusals).into());
+    }
+}

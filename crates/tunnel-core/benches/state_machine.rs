@@ -17,6 +17,7 @@ mod support;
 
 use support::codec::{ENCODE, PARSE};
 use support::scenario::{CALLS, MESSAGES, STREAMS, Scenario};
+use support::shapes::SHAPES;
 
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
@@ -50,16 +51,25 @@ fn parsed_frames(bencher: Bencher<'_, '_>, scenario: &Scenario) {
     run(bencher, scenario);
 }
 
+/// One iteration decodes a whole byte stream: the throughput tells the shapes apart.
+#[divan::bench(args = SHAPES)]
+fn decoded_shapes(bencher: Bencher<'_, '_>, shape: &Scenario) {
+    let bytes = BytesCount::new(shape.units());
+    let mut round = shape.set_up();
+    bencher.counter(bytes).bench_local(&mut round);
+}
+
 fn run(bencher: Bencher<'_, '_>, scenario: &Scenario) {
     let mut round = scenario.set_up();
     for _ in 0..scenario.rounds {
         round();
     }
+    let units = scenario.units();
     let mut units_ahead = 0;
     bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
         if units_ahead == 0 {
             round();
-            units_ahead = scenario.units;
+            units_ahead = units;
         }
         units_ahead -= 1;
     });

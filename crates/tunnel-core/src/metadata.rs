@@ -39,9 +39,13 @@ pub struct Metadata {
     /// before. So equal lists have equal text and marks, and `Eq` can be derived.
     text: String,
     entries: Vec<Marks>,
-    /// The text of all entries, repeated keys included.
+    /// The text of all entries, repeated keys included, in bytes;
+    /// [`OVER_LIMIT`] for a list that was not kept.
     counted: usize,
 }
+
+/// More text than any list has.
+const OVER_LIMIT: usize = usize::MAX;
 
 /// Where an entry lies in the text. Its value begins after its own key or after
 /// the value before, whichever is later.
@@ -65,6 +69,23 @@ impl Metadata {
             entries: Vec::with_capacity(entries),
             counted: 0,
         }
+    }
+
+    /// The list that stands for one which was too long to be kept.
+    pub(crate) fn over_limit() -> Self {
+        Self {
+            counted: OVER_LIMIT,
+            ..Self::default()
+        }
+    }
+
+    /// Whether this stands for a received list that had more than
+    /// [`MAX_ENTRIES`](crate::frame::codec::MAX_ENTRIES) and was not kept.
+    ///
+    /// It has no entries, and its [`size`](Self::size) is `usize::MAX`: above
+    /// every limit.
+    pub fn is_over_limit(&self) -> bool {
+        self.counted == OVER_LIMIT
     }
 
     /// Appends one entry.

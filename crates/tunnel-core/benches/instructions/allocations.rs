@@ -15,12 +15,13 @@ pub(crate) fn count(scenario: &Scenario) -> (f64, f64) {
     for _ in 0..scenario.rounds {
         round();
     }
+    let units = scenario.rounds * scenario.units();
     let region = Region::new(ALLOCATOR);
     for _ in 0..scenario.rounds {
         round();
     }
     let stats = region.change();
-    let each = |n: usize| n as f64 / (scenario.rounds * scenario.units) as f64;
+    let each = |n: usize| n as f64 / units as f64;
     (
         each(stats.allocations + stats.reallocations),
         each(stats.bytes_allocated),

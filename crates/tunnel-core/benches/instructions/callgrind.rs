@@ -27,7 +27,7 @@ pub(crate) fn is_installed() -> bool {
 pub(crate) fn count(scenario: &Scenario) -> Result<f64, String> {
     let once = total(scenario, scenario.rounds)?;
     let twice = total(scenario, 2 * scenario.rounds)?;
-    let units = scenario.rounds * scenario.units;
+    let units = scenario.rounds * scenario.units();
     Ok(twice.saturating_sub(once) as f64 / units as f64)
 }
 

@@ -124,6 +124,17 @@ fn requests(i: i64, source: &mut Source) {
     }
 }
 
+/// The frames of unary calls from their caller: at least `bytes` bytes of them.
+pub(crate) fn unary_calls(bytes: usize) -> Vec<u8> {
+    let mut source = Source::new();
+    let mut frame = 1;
+    while source.buf.len() < bytes {
+        requests(frame, &mut source);
+        frame += 1;
+    }
+    source.buf.into()
+}
+
 /// Makes one frame, numbered from 1; the number serves as its stream's.
 type Make = fn(i64, &mut Source);
 

@@ -7,3 +7,7 @@
 pub(crate) mod codec;
 pub(crate) mod joined;
 pub(crate) mod scenario;
+pub(crate) mod shapes;
+
+#[path = "../../tests/codec/wire.rs"]
+mod wire;

@@ -9,6 +9,7 @@
 //! - A **stream** is opened, answered with headers, idle, then closed in order: four frames.
 //! - A **frame** is made from what the state machine lends, or found in a byte stream and parsed;
 //!   the state machine itself has no part in it.
+//! - A **byte** is one of a byte stream in which frames are found and parsed, prefixes included.
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ use tunnel_core::{Metadata, Side};
 
 use super::codec;
 use super::joined::Joined;
+use super::shapes::{self, SHAPES};
 
 /// Does the work of one round.
 pub(crate) type Round = Box<dyn FnMut()>;
@@ -26,21 +28,39 @@ pub(crate) type Round = Box<dyn FnMut()>;
 pub(crate) struct Scenario {
     /// What happens, in words. Names the recorded figures, too.
     pub(crate) name: &'static str,
-    /// What the figures are for: one call, message, stream or frame.
+    /// What the figures are for: one call, message, stream, frame or byte.
     pub(crate) unit: &'static str,
-    /// How many units a round is.
-    pub(crate) units: usize,
     /// The payload of a unit, in bytes, where throughput is of interest.
     pub(crate) payload: usize,
     /// After how many rounds everything has grown to what it needs, and how many are then
     /// enough for a figure that counts and takes no time.
     pub(crate) rounds: usize,
-    set_up: fn() -> Round,
+    pub(crate) work: Work,
+}
+
+/// What a round of a scenario does.
+#[derive(Clone, Copy)]
+pub(crate) enum Work {
+    /// This many units.
+    Units(usize, fn() -> Round),
+    /// Finds and parses the frames of a byte stream; a unit is a byte.
+    Decode(fn() -> (Side, Vec<u8>)),
 }
 
 impl Scenario {
     pub(crate) fn set_up(&self) -> Round {
-        (self.set_up)()
+        match self.work {
+            Work::Units(_, set_up) => set_up(),
+            Work::Decode(stream) => shapes::decode(stream()),
+        }
+    }
+
+    /// How many units a round is.
+    pub(crate) fn units(&self) -> usize {
+        match self.work {
+            Work::Units(units, _) => units,
+            Work::Decode(stream) => stream().1.len(),
+        }
     }
 }
 
@@ -52,7 +72,14 @@ impl fmt::Display for Scenario {
 
 /// All scenarios, in the order of the groups below.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
-    let groups = [CALLS, MESSAGES, STREAMS, codec::ENCODE, codec::PARSE];
+    let groups = [
+        CALLS,
+        MESSAGES,
+        STREAMS,
+        codec::ENCODE,
+        codec::PARSE,
+        SHAPES,
+    ];
     groups.into_iter().flatten()
 }
 
@@ -65,10 +92,9 @@ pub(crate) const fn scenario(
     Scenario {
         name,
         unit,
-        units,
         payload: 0,
         rounds,
-        set_up,
+        work: Work::Units(units, set_up),
     }
 }
 

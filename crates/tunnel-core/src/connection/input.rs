@@ -206,7 +206,7 @@ impl Connection {
         if new.method.is_empty() || new.method == "/" {
             return Err(fault(StreamFault::EmptyMethod));
         }
-        if new.headers.size() + new.method.len() > self.config().max_metadata_size() {
+        if new.headers.size().saturating_add(new.method.len()) > self.config().max_metadata_size() {
             return Err(fault(StreamFault::Limit(Limit::MetadataSize)));
         }
         let credit = match revision {

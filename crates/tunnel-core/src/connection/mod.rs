@@ -272,7 +272,7 @@ impl Connection {
             return Err(OpenError::EmptyMethod);
         }
         let limit = self.config().max_metadata_size();
-        let size = headers.size() + method.len();
+        let size = headers.size().saturating_add(method.len());
         if size > limit {
             return Err(OpenError::MetadataSize { size, limit });
         }

@@ -1,11 +1,12 @@
 //! A flat list here, a map on the wire.
 
 use bytes::Bytes;
-use tunnel_core::frame::codec::decode;
+use tunnel_core::frame::CloseStream;
+use tunnel_core::frame::codec::{MAX_DETAILS, MAX_ENTRIES, decode};
 use tunnel_core::{Frame, FrameKind, Metadata, Side};
 
 use crate::bytes_by_hand::list_of;
-use crate::oracle::encoded;
+use crate::oracle::{Wire, encoded, frame};
 use crate::wire::delimited;
 
 fn headers_of(frame: Bytes) -> Metadata {
@@ -123,32 +124,62 @@ fn the_values_of_a_key_that_comes_back_are_written_as_one_entry() {
     }
 }
 
-/// Anything quadratic would take hours here.
 #[test]
-fn hundreds_of_thousands_of_entries_take_linear_time() {
+fn a_list_as_long_as_the_limit_is_kept() {
+    let distinct: Vec<_> = (0..MAX_ENTRIES)
+        .map(|i| (i.to_string(), String::new()))
+        .collect();
+    let wire: Vec<u8> = distinct.iter().flat_map(|(k, v)| entry(k, &[v])).collect();
+    assert_eq!(headers(wire), distinct);
+
+    let details = closed(&b"\x1a\x00".repeat(MAX_DETAILS));
+    assert_eq!(details.status.details.len(), MAX_DETAILS);
+    assert!(!details.trailers.is_over_limit());
+}
+
+/// Anything quadratic would take hours here, too.
+#[test]
+fn a_list_over_the_limit_is_read_to_its_end_and_not_kept() {
     let n = 300_000;
-    let tiny = b"\x0a\x00".repeat(n);
-    assert_eq!(headers(tiny), []);
-    let distinct: Vec<u8> = (0..n).flat_map(|i| entry(&i.to_string(), &[""])).collect();
-    assert_eq!(headers(distinct).len(), n);
-    let replaced: Vec<u8> = (0..n)
-        .flat_map(|i| entry(["a", "b"][i % 2], &[""]))
-        .collect();
-    assert_eq!(headers(replaced).len(), 2);
-
+    let entries = |entry: &dyn Fn(usize) -> Vec<u8>| (0..n).flat_map(entry).collect::<Vec<u8>>();
+    let lists = [
+        b"\x0a\x00".repeat(n),
+        entries(&|i| entry(&i.to_string(), &[""])),
+        entries(&|i| entry(["a", "b"][i % 2], &[""])),
+        entry("k", &vec![""; n]),
+    ];
+    let mut frames: Vec<_> = lists.map(|list| delimited(2, &list)).into();
     // One entry in each of many pieces of one metadata.
-    let pieces: Vec<u8> = (0..n)
-        .flat_map(|i| delimited(2, &entry(&(i / 2).to_string(), &[""])))
-        .collect();
-    let frame = decode(Side::Handler, pieces.into()).expect("a frame");
-    assert!(matches!(frame.kind, FrameKind::Headers(md) if md.len() == n / 2));
+    frames.push(entries(&|i| delimited(2, &entry(&i.to_string(), &[""]))));
+    for frame in frames {
+        let md = headers_of(frame.clone().into());
+        assert!(md.is_over_limit() && md.is_empty());
+        assert_eq!(md.size(), usize::MAX);
 
-    let details = delimited(5, &delimited(2, &b"\x1a\x00".repeat(n)));
-    let frame = decode(Side::Handler, details.into()).expect("a frame");
-    assert!(matches!(frame.kind, FrameKind::Close(close) if close.status.details.len() == n));
+        let broken = [frame, vec![0x0a]].concat();
+        assert!(decode(Side::Handler, broken.into()).is_err());
+    }
 
+    let close = closed(&b"\x1a\x00".repeat(n));
+    assert_eq!(close.status.details, []);
+    assert!(close.trailers.is_over_limit());
+}
+
+/// The end of a stream with these fields of its status.
+fn closed(status: &[u8]) -> CloseStream {
+    let bytes = delimited(5, &delimited(2, status));
+    match decode(Side::Handler, bytes.into()).expect("a frame").kind {
+        FrameKind::Close(close) => close,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn long_lists_are_written_in_linear_time() {
+    let n = 300_000;
     let md: Metadata = (0..n).map(|i| ((i % (n / 2)).to_string(), "")).collect();
     let kind = FrameKind::Headers(md);
     let bytes = encoded(Side::Handler, &Frame { stream_id: 0, kind });
-    assert_eq!(headers_of(bytes).len(), n);
+    let theirs = Wire::parse(Side::Handler, bytes).expect("prost reads it");
+    assert!(matches!(frame(theirs).kind, FrameKind::Headers(md) if md.len() == n));
 }

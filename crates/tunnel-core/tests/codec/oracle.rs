@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use prost::Message;
-use tunnel_core::frame::codec::{decode, encode, encoded_len};
+use tunnel_core::frame::codec::{MAX_DETAILS, decode, encode, encoded_len};
 use tunnel_core::frame::{CloseStream, NewStream, Settings};
 use tunnel_core::{Code, Frame, FrameKind, Metadata, Side, Status, StatusDetail};
 use tunnel_proto::google::rpc;
@@ -200,10 +200,23 @@ pub(crate) fn encoded(from: Side, frame: &Frame) -> Bytes {
     buf.freeze()
 }
 
+/// Whether a frame had lists that were too long to be kept.
+pub(crate) fn is_over_limit(frame: &Frame) -> bool {
+    match &frame.kind {
+        FrameKind::NewStream(NewStream { headers: md, .. })
+        | FrameKind::Headers(md)
+        | FrameKind::Close(CloseStream { trailers: md, .. }) => md.is_over_limit(),
+        _ => false,
+    }
+}
+
 /// Both accept the bytes and read the same, or both reject them.
 pub(crate) fn agree(from: Side, bytes: &Bytes) -> Result<(), TestCaseError> {
     let ours = decode(from, bytes.clone());
     match (Wire::parse(from, bytes.clone()), ours) {
+        (Ok(_), Ok(ours)) if is_over_limit(&ours) => {
+            prop_assert!(bytes.len() > 2 * MAX_DETAILS);
+        }
         (Ok(theirs), Ok(ours)) => prop_assert_eq!(sorted(ours), frame(theirs)),
         (Err(_), Err(_)) => {}
         (theirs, ours) => prop_assert!(false, "prost: {:?}\nours: {:?}", theirs, ours),

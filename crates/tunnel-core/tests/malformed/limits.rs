@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tunnel_core::frame::NewStream;
+use tunnel_core::frame::codec::{MAX_ENTRIES, decode};
 use tunnel_core::{
     Code, Config, ConfigBuilder, ConnectionError, EndReason, Event, FrameKind, Limit, Offer,
     OpenError, Read, Side, Status, StreamFault, WriteError,
@@ -100,6 +101,22 @@ fn a_call_with_metadata_of_the_limit_is_taken_and_one_byte_more_is_refused() {
         build::open_with(3, new(101)),
         Code::ResourceExhausted,
     );
+}
+
+/// Frames as a peer writes them: what is decoded knows that it was too long.
+#[test]
+fn a_list_too_long_to_be_kept_is_refused_whatever_the_size_limit() {
+    let mut tunnel = handler(|b| b.max_metadata_size(1 << 30).max_frame_size(3 << 30));
+    let headers = b"\x0a\x00".repeat(2 * MAX_ENTRIES + 1);
+    let fields = |bytes: &[u8]| {
+        let mut field = vec![0x12];
+        prost::encode_length_delimiter(bytes.len(), &mut field).expect("a vector grows");
+        [&field, bytes].concat()
+    };
+    let new = [b"\x0a\x02/m", &fields(&headers)[..]].concat();
+    let bytes = [b"\x08\x02", &fields(&new)[..]].concat();
+    let frame = decode(Side::Caller, bytes.into()).expect("a frame");
+    assert_refused(&mut tunnel, frame, Code::ResourceExhausted);
 }
 
 #[test]

@@ -5,19 +5,18 @@
 //! counts, lists grow, messages of one member merge, another member of the
 //! `oneof` takes the place of the first.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::super::{CloseStream, Frame, FrameKind, NewStream, Settings};
-use super::DecodeError;
 use super::data;
 use super::wire::{Field, Reader, WireType};
+use super::{DecodeError, MAX_DETAILS, MAX_ENTRIES};
 use crate::{Code, Metadata, Side, Status, StatusDetail};
 
 /// Up to this many map entries, each key is compared with those after it;
-/// beyond, they are hashed.
+/// beyond, they are sorted.
 const FEW_ENTRIES: usize = 16;
 
 /// How much of a frame may stand around its payload, in bytes, for the payload to stay a slice of
@@ -67,10 +66,19 @@ fn any_frame(from: Side, bytes: Bytes) -> Result<Frame, DecodeError> {
             headers: headers.finish(),
             ..new
         }),
-        Partial::Close(status, trailers) => FrameKind::Close(CloseStream {
-            trailers: trailers.finish(),
-            status,
-        }),
+        Partial::Close(status, details, trailers) => {
+            let details = details.finish();
+            FrameKind::Close(CloseStream {
+                trailers: match details {
+                    Some(_) => trailers.finish(),
+                    None => Metadata::over_limit(),
+                },
+                status: Status {
+                    details: details.unwrap_or_default(),
+                    ..status
+                },
+            })
+        }
         Partial::Settings(settings) => FrameKind::Settings(settings),
     };
     Ok(Frame { stream_id, kind })
@@ -102,7 +110,7 @@ enum Partial<'a> {
         data: Range<usize>,
     },
     MoreData(Range<usize>),
-    Close(Status, Entries<'a>),
+    Close(Status, Details<'a>, Entries<'a>),
     WindowUpdate(u32),
     /// A kind that says nothing more.
     Empty(FrameKind),
@@ -154,10 +162,10 @@ impl<'a> Partial<'a> {
             (Handler, 5) => {
                 let message = reader.delimited(field)?;
                 if !matches!(self, Self::Close(..)) {
-                    *self = Self::Close(Status::OK, Entries::default());
+                    *self = Self::Close(Status::OK, Details::default(), Entries::default());
                 }
-                if let Self::Close(status, trailers) = self {
-                    read_close(message, status, trailers)?;
+                if let Self::Close(status, details, trailers) = self {
+                    read_close(message, status, details, trailers)?;
                 }
             }
             (Handler, 6) => {
@@ -218,45 +226,33 @@ fn read_new_stream<'a>(
 fn read_close<'a>(
     mut reader: Reader<'a>,
     status: &mut Status,
+    details: &mut Details<'a>,
     trailers: &mut Entries<'a>,
 ) -> Result<(), DecodeError> {
     while let Some(field) = reader.field()? {
         match field.number {
             1 => trailers.read(reader.delimited(field)?)?,
-            2 => read_status(reader.delimited(field)?, status)?,
+            2 => read_status(reader.delimited(field)?, status, details)?,
             _ => reader.skip(field)?,
         }
     }
     Ok(())
 }
 
-fn read_status(mut reader: Reader<'_>, status: &mut Status) -> Result<(), DecodeError> {
+fn read_status<'a>(
+    mut reader: Reader<'a>,
+    status: &mut Status,
+    details: &mut Details<'a>,
+) -> Result<(), DecodeError> {
     while let Some(field) = reader.field()? {
         match field.number {
             1 => status.code = Code::from_wire(reader.integer(field)? as i32),
             2 => reader.text(field)?.clone_into(&mut status.message),
-            3 => status.details.push(read_detail(reader.delimited(field)?)?),
+            3 => details.read(reader.delimited(field)?)?,
             _ => reader.skip(field)?,
         }
     }
     Ok(())
-}
-
-fn read_detail(mut reader: Reader<'_>) -> Result<StatusDetail, DecodeError> {
-    let mut type_url = "";
-    let mut value: &[u8] = &[];
-    while let Some(field) = reader.field()? {
-        match field.number {
-            1 => type_url = reader.text(field)?,
-            2 => value = reader.delimited(field)?.bytes(),
-            _ => reader.skip(field)?,
-        }
-    }
-    Ok(StatusDetail {
-        type_url: type_url.to_owned(),
-        // Errors live long, and are small beside the buffer they came in.
-        value: Bytes::copy_from_slice(value),
-    })
 }
 
 fn read_settings(mut reader: Reader<'_>, settings: &mut Settings) -> Result<(), DecodeError> {
@@ -283,24 +279,80 @@ fn read_empty(mut reader: Reader<'_>) -> Result<(), DecodeError> {
     Ok(())
 }
 
+/// The details of a status as far as they have been read: types and values.
+#[derive(Default)]
+struct Details<'a> {
+    /// At most [`MAX_DETAILS`].
+    kept: Vec<(&'a str, &'a [u8])>,
+    over_limit: bool,
+}
+
+impl<'a> Details<'a> {
+    fn read(&mut self, mut reader: Reader<'a>) -> Result<(), DecodeError> {
+        let mut type_url = "";
+        let mut value: &[u8] = &[];
+        while let Some(field) = reader.field()? {
+            match field.number {
+                1 => type_url = reader.text(field)?,
+                2 => value = reader.delimited(field)?.bytes(),
+                _ => reader.skip(field)?,
+            }
+        }
+        if self.kept.len() < MAX_DETAILS {
+            self.kept.push((type_url, value));
+        } else {
+            self.over_limit = true;
+        }
+        Ok(())
+    }
+
+    /// The details; `None` if they are more than [`MAX_DETAILS`].
+    fn finish(self) -> Option<Vec<StatusDetail>> {
+        if self.over_limit {
+            return None;
+        }
+        // Errors live long and are small beside the buffer they came in, so their
+        // values are copied: all into one allocation.
+        let bytes = self.kept.iter().map(|(_, value)| value.len()).sum();
+        let mut values = BytesMut::with_capacity(bytes);
+        let detail = |(type_url, value): (&str, &[u8])| StatusDetail {
+            type_url: type_url.to_owned(),
+            value: match value {
+                [] => Bytes::new(),
+                value => {
+                    values.extend_from_slice(value);
+                    values.split().freeze()
+                }
+            },
+        };
+        Some(self.kept.into_iter().map(detail).collect())
+    }
+}
+
 /// Metadata as far as it has been read: the map entries of the wire, in order,
 /// each as its key and then its values.
 ///
 /// Borrowed, so that what a later entry replaces was never copied and the list
 /// made in the end has exactly the size it needs.
 #[derive(Default)]
-struct Entries<'a>(Vec<Item<'a>>);
+struct Entries<'a> {
+    /// At most a key and a value for each of [`MAX_ENTRIES`].
+    items: Vec<Item<'a>>,
+    over_limit: bool,
+}
 
 enum Item<'a> {
     Key(&'a str),
+    /// A key that comes again later. It counts for nothing, nor do its values.
+    Replaced,
     Value(&'a str),
 }
 
 impl<'a> Entries<'a> {
     fn read(&mut self, mut reader: Reader<'a>) -> Result<(), DecodeError> {
-        if self.0.capacity() == 0 && !reader.is_empty() {
+        if self.items.capacity() == 0 && !reader.is_empty() {
             // Most lists fit; the others grow as they are read.
-            self.0.reserve(FEW_ENTRIES);
+            self.items.reserve(FEW_ENTRIES);
         }
         while let Some(field) = reader.field()? {
             match field.number {
@@ -313,11 +365,16 @@ impl<'a> Entries<'a> {
 
     fn read_entry(&mut self, mut reader: Reader<'a>) -> Result<(), DecodeError> {
         // The key comes first by custom, not by rule.
-        let place = self.0.len();
-        self.0.push(Item::Key(""));
+        let place = self.items.len();
+        self.push(Item::Key(""));
         while let Some(field) = reader.field()? {
             match field.number {
-                1 => self.0[place] = Item::Key(reader.text(field)?),
+                1 => {
+                    let key = reader.text(field)?;
+                    if let Some(item) = self.items.get_mut(place) {
+                        *item = Item::Key(key);
+                    }
+                }
                 2 => self.read_values(reader.delimited(field)?)?,
                 _ => reader.skip(field)?,
             }
@@ -328,56 +385,76 @@ impl<'a> Entries<'a> {
     fn read_values(&mut self, mut reader: Reader<'a>) -> Result<(), DecodeError> {
         while let Some(field) = reader.field()? {
             match field.number {
-                1 => self.0.push(Item::Value(reader.text(field)?)),
+                1 => self.push(Item::Value(reader.text(field)?)),
                 _ => reader.skip(field)?,
             }
         }
         Ok(())
     }
 
+    /// Beyond the limit nothing is kept, but all is still read: a list that is
+    /// too long ends its stream, one that is broken ends the tunnel.
+    #[inline]
+    fn push(&mut self, item: Item<'a>) {
+        if self.items.len() < 2 * MAX_ENTRIES {
+            self.items.push(item);
+        } else {
+            self.over_limit = true;
+        }
+    }
+
     /// The list. Of entries with equal keys only the last counts.
     fn finish(mut self) -> Metadata {
-        let replaced = self.replaced();
-        if !replaced.is_empty() {
-            self.remove(replaced);
+        if self.over_limit {
+            return Metadata::over_limit();
         }
+        if self.items.is_empty() {
+            return Metadata::new();
+        }
+        self.mark_replaced();
 
         let mut entries = 0;
         let mut bytes = 0;
         // A key without values is no entry of the list.
-        let mut key_bytes = 0;
-        for item in &self.0 {
+        let mut key = None;
+        for item in &self.items {
             match item {
-                Item::Key(key) => key_bytes = key.len(),
+                Item::Key(text) => key = Some(text.len()),
+                Item::Replaced => key = None,
                 Item::Value(value) => {
-                    entries += 1;
-                    bytes += value.len() + std::mem::take(&mut key_bytes);
+                    if let Some(len) = &mut key {
+                        entries += 1;
+                        bytes += value.len() + std::mem::take(len);
+                    }
                 }
             }
         }
         let mut md = Metadata::with_capacity(entries, bytes);
-        let mut new_key = None;
-        for item in self.0 {
-            match item {
-                Item::Key(key) => new_key = Some(key),
-                Item::Value(value) => match new_key.take() {
-                    Some(key) => md.push(key, value),
-                    None => md.push_again(value),
-                },
+        let mut of = Of::Replaced;
+        for item in self.items {
+            match (item, of) {
+                (Item::Key(key), _) => of = Of::New(key),
+                (Item::Replaced, _) => of = Of::Replaced,
+                (Item::Value(value), Of::New(key)) => {
+                    md.push(key, value);
+                    of = Of::Same;
+                }
+                (Item::Value(value), Of::Same) => md.push_again(value),
+                (Item::Value(_), Of::Replaced) => {}
             }
         }
         md
     }
 
-    /// Where the keys stand that come again later, in order.
-    fn replaced(&self) -> Vec<usize> {
+    /// Marks the keys that come again later.
+    fn mark_replaced(&mut self) {
         let mut keys = self
-            .0
+            .items
             .iter()
             .enumerate()
             .filter_map(|(place, item)| match item {
                 Item::Key(key) => Some((*key, place)),
-                Item::Value(_) => None,
+                _ => None,
             });
         let mut few = [("", 0); FEW_ENTRIES];
         let mut count = 0;
@@ -389,31 +466,62 @@ impl<'a> Entries<'a> {
 
         let mut rest = keys.peekable();
         if rest.peek().is_none() {
-            let comes_again =
-                |(n, (key, _)): &(usize, &(&str, usize))| few[n + 1..].iter().any(|k| k.0 == *key);
-            let replaced = few.iter().enumerate().filter(comes_again);
-            return replaced.map(|(_, &(_, place))| place).collect();
-        }
-        let mut last = HashMap::new();
-        let all = few.iter().copied().chain(rest);
-        let mut replaced: Vec<usize> = all
-            .filter_map(|(key, place)| last.insert(key, place))
-            .collect();
-        replaced.sort_unstable();
-        replaced
-    }
-
-    /// Removes the entries whose keys stand in these places, which are in order.
-    fn remove(&mut self, places: Vec<usize>) {
-        let mut places = places.into_iter().peekable();
-        let mut place = 0;
-        let mut keep = true;
-        self.0.retain(|item| {
-            if matches!(item, Item::Key(_)) {
-                keep = places.next_if_eq(&place).is_none();
+            for (n, (key, place)) in few.iter().enumerate() {
+                if few[n + 1..].iter().any(|(later, _)| later == key) {
+                    self.items[*place] = Item::Replaced;
+                }
             }
-            place += 1;
-            keep
+            return;
+        }
+        let mut all = Vec::new();
+        let mut replaced = Vec::new();
+        let mut before = None;
+        for (key, place) in few.iter().copied().chain(rest) {
+            if let Some((same, earlier)) = before.replace((key, place))
+                && same == key
+            {
+                replaced.push(earlier);
+                all.pop();
+            }
+            all.push((beginning(key), place));
+        }
+        // Sorted and not hashed: nobody can choose keys that make this slow.
+        let key = |place: usize| match self.items[place] {
+            Item::Key(key) => key,
+            Item::Replaced | Item::Value(_) => "",
+        };
+        all.sort_unstable_by(|(a, place), (b, other)| {
+            let whole = || (key(*place), place).cmp(&(key(*other), other));
+            a.cmp(b).then_with(whole)
         });
+        for pair in all.windows(2) {
+            let [(a, place), (b, later)] = [pair[0], pair[1]];
+            if a == b && key(place) == key(later) {
+                replaced.push(place);
+            }
+        }
+        for place in replaced {
+            self.items[place] = Item::Replaced;
+        }
     }
+}
+
+/// The first bytes of a key as a number, which tells most keys apart sooner.
+fn beginning(key: &str) -> u64 {
+    let mut bytes = [0; 8];
+    for (to, from) in bytes.iter_mut().zip(key.as_bytes()) {
+        *to = *from;
+    }
+    u64::from_be_bytes(bytes)
+}
+
+/// Whose value comes next.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    /// A key that is not in the list yet.
+    New(&'a str),
+    /// The key of the value before.
+    Same,
+    /// A key that does not count.
+    Replaced,
 }

@@ -8,8 +8,8 @@ use retry_policies::{Jitter, RetryDecision, RetryPolicy};
 /// No wait is longer than this, whatever is set.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a [`ReverseTunnelServer`](crate::ReverseTunnelServer) waits between its attempts to
-/// open a tunnel.
+/// How long a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
+/// [`ForwardChannel`](crate::ForwardChannel) waits between its attempts to open a tunnel.
 ///
 /// The waits double from [`initial`](Self::initial) to [`cap`](Self::cap), each with full
 /// jitter: the time waited is drawn evenly from zero to the step, so that devices which lost
@@ -19,6 +19,12 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Refusals that will not change by themselves (UNAUTHENTICATED, PERMISSION_DENIED,
 /// INVALID_ARGUMENT, UNIMPLEMENTED) do not step: they are retried after
 /// [`refused_cap`](Self::refused_cap), of which the jitter takes half at most.
+///
+/// The first attempt after a tunnel that was drained by its gateway is made at once, unless the
+/// tunnel before it lived no longer than `healthy_after` either. While calls wait for a forward
+/// tunnel, no wait but that after a refusal is longer than the first step. A refusal with
+/// `grpc-retry-pushback-ms` is not retried before that; where the value is negative or no number,
+/// not before the slow wait.
 ///
 /// No wait is longer than a day.
 ///
@@ -121,6 +127,26 @@ impl Steps {
         // The last number is the policy's limit.
         self.failures = self.failures.saturating_add(1).min(u32::MAX - 1);
         wait(&self.steps, step)
+    }
+
+    /// How long to wait after a tunnel that its gateway drained: not at all, unless the tunnels
+    /// before it were not healthy either.
+    pub(crate) fn after_drain(&mut self, healthy: bool) -> Duration {
+        if self.failures > 0 {
+            return self.after_failure();
+        }
+        self.failures = u32::from(!healthy);
+        Duration::ZERO
+    }
+
+    /// How long to wait at least where somebody waits for the tunnel.
+    pub(crate) fn first(&self) -> Duration {
+        wait(&self.steps, 0)
+    }
+
+    /// A wait that somebody else asks for, as long as waits get.
+    pub(crate) fn bounded(&self, time: Duration) -> Duration {
+        time.min(LONGEST)
     }
 
     /// How long to wait after a refusal that will not change by itself.

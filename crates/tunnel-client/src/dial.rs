@@ -69,7 +69,7 @@ impl Opening {
         let response = channel.call(request).await.map_err(failed_call)?;
         let (head, body) = response.into_parts();
         match refusal(&head) {
-            Some(status) => Err(TunnelError::Refused(status)),
+            Some(error) => Err(error),
             None => Ok(Answer {
                 offer: common_offer(&self.config, &head.headers),
                 inbound: Body::new(body),
@@ -124,9 +124,15 @@ pub(crate) fn unusable_channel(error: impl Into<BoxError>) -> TunnelError {
     TunnelError::Channel(Status::from_error(error.into()))
 }
 
-/// An error of the channel itself; one that carries a status of its own was refused by it.
+/// An error of the channel itself; one with a status of an interceptor or a layer was refused by
+/// it. Errors of HTTP/2 have a gRPC code too, which nobody has sent.
 fn failed_call(error: impl Into<BoxError>) -> TunnelError {
     let status = Status::from_error(error.into());
+    let first = std::error::Error::source(&status);
+    let mut sources = std::iter::successors(first, |error| error.source());
+    if sources.any(|error| error.is::<h2::Error>()) {
+        return TunnelError::Channel(status);
+    }
     match status.code() {
         Code::Unknown | Code::Unavailable | Code::Cancelled | Code::Internal => {
             TunnelError::Channel(status)

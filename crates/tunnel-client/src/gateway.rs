@@ -1,8 +1,9 @@
-//! Where a reverse tunnel goes.
+//! Where tunnels that are kept up go.
 
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -35,10 +36,17 @@ impl Service<http::Request<Body>> for AnyChannel {
     }
 }
 
+/// Has connecting take half of the time at most, so that the rest is left for the tunnel.
+fn within_half_of(endpoint: Endpoint, time: Duration) -> Endpoint {
+    let longest = time / 2;
+    let own = endpoint.get_connect_timeout();
+    endpoint.connect_timeout(own.map_or(longest, |own| own.min(longest)))
+}
+
 type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + Send + Sync;
 
-/// Where the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer) go, and how to get
-/// there.
+/// Where the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
+/// [`ForwardChannel`](crate::ForwardChannel) go, and how to get there.
 ///
 /// Best made of an [`Endpoint`]: then each tunnel has a connection of its own, so that one that
 /// is dead or draining is never used again and a load balancer can choose anew, and
@@ -63,7 +71,12 @@ pub struct Gateway {
 
 #[derive(Clone)]
 enum Way {
-    Endpoint(Box<Endpoint>, Keepalive),
+    Endpoint {
+        endpoint: Box<Endpoint>,
+        keepalive: Keepalive,
+        #[cfg(feature = "proxy")]
+        proxied: bool,
+    },
     /// Each attempt takes a clone.
     Channel(AnyChannel),
     Connect(Arc<ConnectFn>),
@@ -74,7 +87,12 @@ impl From<Endpoint> for Gateway {
     fn from(endpoint: Endpoint) -> Self {
         Self {
             name: name_of(endpoint.uri()),
-            way: Way::Endpoint(Box::new(endpoint), Keepalive::default()),
+            way: Way::Endpoint {
+                endpoint: Box::new(endpoint),
+                keepalive: Keepalive::default(),
+                #[cfg(feature = "proxy")]
+                proxied: false,
+            },
         }
     }
 }
@@ -182,10 +200,21 @@ impl Gateway {
     /// others this does nothing. Default: [`Keepalive::default`], within 15 s.
     ///
     /// When the gateway turns out not to allow so many pings they are slowed down to those of
-    /// [`Keepalive::patient`], for as long as the server lives.
+    /// [`Keepalive::patient`], for a day; where that is a guess, for half an hour.
     pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        if let Way::Endpoint(_, own) = &mut self.way {
+        if let Way::Endpoint { keepalive: own, .. } = &mut self.way {
             *own = keepalive;
+        }
+        self
+    }
+
+    /// Connects through the HTTP CONNECT proxy that the environment names, if it does, where the
+    /// gateway is made of an [`Endpoint`]; for others this does nothing. See
+    /// [`ProxyConnector`](crate::ProxyConnector) for the variables.
+    #[cfg(feature = "proxy")]
+    pub fn proxy_from_env(mut self) -> Self {
+        if let Way::Endpoint { proxied, .. } = &mut self.way {
+            *proxied = true;
         }
         self
     }
@@ -200,22 +229,36 @@ impl Gateway {
     /// How its connections are kept alive, where that is up to this crate.
     pub(crate) fn own_keepalive(&self) -> Option<Keepalive> {
         match &self.way {
-            Way::Endpoint(_, keepalive) => Some(*keepalive),
+            Way::Endpoint { keepalive, .. } => Some(*keepalive),
             Way::Channel(_) | Way::Connect(_) => None,
         }
     }
 
-    /// A channel for one tunnel; with `slow`, one that pings no more than anybody would mind.
-    pub(crate) async fn channel(&self, slow: bool) -> Result<AnyChannel, TunnelError> {
+    /// A channel for one tunnel, which has so long to open; with `slow`, one that pings no more
+    /// often than any server allows.
+    pub(crate) async fn channel(
+        &self,
+        slow: bool,
+        open_timeout: Duration,
+    ) -> Result<AnyChannel, TunnelError> {
         match &self.way {
-            Way::Endpoint(endpoint, keepalive) => {
+            Way::Endpoint {
+                endpoint,
+                keepalive,
+                #[cfg(feature = "proxy")]
+                proxied,
+            } => {
                 let keepalive = if slow { keepalive.slowed() } else { *keepalive };
                 let endpoint = endpoint_for_tunnels_with((**endpoint).clone(), keepalive);
-                endpoint
-                    .connect()
-                    .await
-                    .map(erase)
-                    .map_err(unusable_channel)
+                let endpoint = within_half_of(endpoint, open_timeout);
+                #[cfg(feature = "proxy")]
+                if *proxied {
+                    let connector = crate::ProxyConnector::from_env(&endpoint);
+                    let channel = endpoint.connect_with_connector(connector).await;
+                    return channel.map(erase).map_err(unusable_channel);
+                }
+                let channel = endpoint.connect().await;
+                channel.map(erase).map_err(unusable_channel)
             }
             Way::Channel(channel) => Ok(channel.clone()),
             Way::Connect(connect) => connect().await.map_err(unusable_channel),
@@ -233,7 +276,7 @@ impl fmt::Display for Gateway {
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let way = match &self.way {
-            Way::Endpoint(..) => "endpoint",
+            Way::Endpoint { .. } => "endpoint",
             Way::Channel(_) => "channel",
             Way::Connect(_) => "connector",
         };

@@ -14,7 +14,11 @@ pub enum TunnelError {
     /// does not speak HTTP/2.
     #[error("the channel for the tunnel failed: {}", root_message(.0))]
     Channel(Status),
-    /// The far end refused it, or is no gRPC server.
+    /// What answered is no gRPC server, or a proxy on the way to one: the HTTP status of a response
+    /// without a gRPC status.
+    #[error("the answer is not one of a gRPC server: HTTP status {0}")]
+    NotGrpc(http::StatusCode),
+    /// The far end refused it, with a gRPC status.
     #[error("the far end refused the tunnel ({:?}): {}", .0.code(), .0.message())]
     Refused(Status),
     /// The far end did not answer in time.
@@ -51,6 +55,11 @@ impl From<TunnelError> for Status {
     fn from(error: TunnelError) -> Self {
         match &error {
             TunnelError::Refused(status) | TunnelError::Credentials(status) => status.clone(),
+            // As gRPC has it for a call with such a response.
+            TunnelError::NotGrpc(status) => {
+                let code = crate::status::from_http_status(*status).code;
+                Status::new(crate::status::code_from_wire(code), error.to_string())
+            }
             TunnelError::Timeout(_) => Status::deadline_exceeded(error.to_string()),
             TunnelError::Channel(_) | TunnelError::Ended(_) => {
                 Status::unavailable(error.to_string())

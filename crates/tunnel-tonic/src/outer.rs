@@ -3,8 +3,13 @@
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tunnel_core::{Config, DRAIN_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, Offer, Revisions};
 
+use crate::TunnelError;
+
 /// The name of the service that tunnels are opened at.
 pub const SERVICE_NAME: &str = "grpctunnel.v1.TunnelService";
+
+/// The metadata with which a refusal says when to try again.
+pub const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// The path that opens a forward tunnel.
 pub const OPEN_TUNNEL_PATH: &str = "/grpctunnel.v1.TunnelService/OpenTunnel";
@@ -36,25 +41,27 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     }
 }
 
-/// The status of an outer response that opens no tunnel: one that is nothing but a status, or
-/// none of a gRPC server.
-pub fn refusal(head: &http::response::Parts) -> Option<tonic::Status> {
-    let wire = match crate::status::from_headers(&head.headers) {
-        Some(status) => status,
-        None if head.status != http::StatusCode::OK => crate::status::from_http_status(head.status),
-        None => {
-            let kind = head.headers.get(CONTENT_TYPE)?;
-            if kind.as_bytes().starts_with(b"application/grpc") {
-                return None;
-            }
-            let message = format!("not a gRPC response: its content type is {kind:?}");
-            tunnel_core::Status::new(tunnel_core::Code::Unknown, message)
+/// Why an outer response opens no tunnel: it is nothing but a gRPC status, or none of a gRPC
+/// server. When a refusal may be tried again stays in its metadata (`grpc-retry-pushback-ms`).
+pub fn refusal(head: &http::response::Parts) -> Option<TunnelError> {
+    if let Some(status) = crate::status::from_headers(&head.headers) {
+        let mut status = crate::status::from_close(tunnel_core::CloseStream {
+            trailers: tunnel_core::Metadata::new(),
+            status,
+        });
+        if let Some(pushback) = head.headers.get(RETRY_PUSHBACK)
+            && let Ok(pushback) = pushback.as_bytes().try_into()
+        {
+            status.metadata_mut().insert(RETRY_PUSHBACK, pushback);
         }
-    };
-    Some(crate::status::from_close(tunnel_core::CloseStream {
-        trailers: tunnel_core::Metadata::new(),
-        status: wire,
-    }))
+        return Some(TunnelError::Refused(status));
+    }
+    let kind = head.headers.get(CONTENT_TYPE);
+    let other_kind = kind.is_some_and(|kind| !kind.as_bytes().starts_with(b"application/grpc"));
+    if head.status != http::StatusCode::OK || other_kind {
+        return Some(TunnelError::NotGrpc(head.status));
+    }
+    None
 }
 
 #[cfg(test)]
@@ -78,15 +85,19 @@ mod tests {
                 response = response.header(CONTENT_TYPE, content_type);
             }
             let (head, ()) = response.body(()).expect("legal").into_parts();
-            refusal(&head).map(|status| status.code())
+            refusal(&head).map(|error| error.to_string())
         };
         assert_eq!(refused(200, Some("application/grpc")), None);
         assert_eq!(refused(200, Some("application/grpc+proto")), None);
         assert_eq!(refused(200, None), None);
-        let html = Some("text/html");
-        assert_eq!(refused(200, html), Some(tonic::Code::Unknown));
-        assert_eq!(refused(404, html), Some(tonic::Code::Unimplemented));
-        assert_eq!(refused(503, None), Some(tonic::Code::Unavailable));
+        for (status, kind) in [
+            (200, Some("text/html")),
+            (404, Some("text/html")),
+            (503, None),
+        ] {
+            let error = refused(status, kind).expect("a refusal");
+            assert!(error.contains(&format!("HTTP status {status}")), "{error}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
-use tunnel_client::{Backoff, ReverseTunnelHandle, ReverseTunnelServer};
+use tunnel_client::{Backoff, LinksHandle, ReverseTunnelServer};
 
 use crate::books::Books;
 use crate::machine::Machine;
@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Device {
     machine: Machine,
-    handle: ReverseTunnelHandle,
+    handle: LinksHandle,
 }
 
 impl Device {

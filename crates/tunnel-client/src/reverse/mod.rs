@@ -1,32 +1,16 @@
 //! Reverse tunnels: this side dials, and serves the calls.
 
 mod builder;
-mod credentials;
-mod handle;
-mod heard;
-mod link;
-mod place;
-mod plan;
-mod registry;
-mod shared;
-mod status;
 
 use std::sync::Arc;
 
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use tunnel_core::EndReason;
 use tunnel_tonic::{CallService, Tunnel, TunnelError};
 
 pub use builder::ReverseTunnelServerBuilder;
-pub use credentials::Attempt;
-pub use handle::ReverseTunnelHandle;
-pub use status::{LinkError, LinkState, LinkStatus, StandIn, StopReason};
 
 use crate::Gateway;
-use link::Link;
-use place::Place;
-use shared::{Settings, Shared};
+use crate::links::{Attempt, LinksHandle, Purpose, Settings, Shared, StopReason};
 
 /// Serves calls that come through tunnels which this side opens: a device behind NAT or a
 /// firewall, reached from its gateways with ordinary clients.
@@ -81,19 +65,20 @@ use shared::{Settings, Shared};
 /// - *Connected* means that the gateway has accepted the tunnel. Calls can come from then on.
 /// - Between attempts the link waits as [`Backoff`](crate::Backoff) says. Refusals that will not
 ///   change by themselves (UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNIMPLEMENTED)
-///   are retried at its slow cap, shown as `refused` in [`LinkState::BackingOff`], and logged as
+///   are retried at its slow cap, shown as `refused` in [`LinkState::BackingOff`](crate::LinkState::BackingOff), and logged as
 ///   warnings. It makes no difference whether the gateway refused the tunnel or ended it later
 ///   with such a status.
 /// - When the gateway tells the tunnel to drain, calls in flight go on in it and the link opens
 ///   its replacement. Where there are other gateways, the next of them that is not known to be
-///   away gets a *stand-in* at once ([`LinkStatus::stand_in`]), and the own gateway is dialled
+///   away gets a *stand-in* at once ([`LinkStatus::stand_in`](crate::LinkStatus::stand_in)), and the own gateway is dialled
 ///   with backoff; when it has accepted, the stand-in is drained. Where there is but one gateway
-///   it is dialled at once: behind a load balancer that leads to another instance.
+///   it is dialled at once: behind a load balancer that leads to another instance. A gateway that
+///   drains one young tunnel after the other is dialled with backoff.
 /// - A connection that the gateway ended because of too many pings slows the gateway's keepalive
-///   down for as long as this server lives, where the gateway is made of an
-///   [`Endpoint`](tonic::transport::Endpoint). Such a server's last word is often lost with the
-///   connection; the second time in a row that a tunnel breaks just when such servers break
-///   them, three to five pings after they were last heard, is taken for it.
+///   down for a day, where the gateway is made of an [`Endpoint`](tonic::transport::Endpoint).
+///   Such a server's reason is often lost with the connection. So the second time in a row that
+///   a tunnel breaks just when such servers break them, three to five pings after they were last
+///   heard, is taken for it, for half an hour.
 ///
 /// # Logs
 ///
@@ -112,16 +97,14 @@ impl ReverseTunnelServer {
     }
 
     fn new(settings: Settings, gateways: Vec<Gateway>, calls: CallService) -> Self {
-        let places = gateways.into_iter().enumerate();
-        let places = places.map(|(n, gateway)| Place::new(gateway, n)).collect();
         Self {
-            shared: Shared::new(settings, places, calls),
+            shared: Shared::new(settings, gateways, Purpose::Serve(calls)),
         }
     }
 
     /// Watches and stops the server from outside.
-    pub fn handle(&self) -> ReverseTunnelHandle {
-        ReverseTunnelHandle::new(self.shared.clone())
+    pub fn handle(&self) -> LinksHandle {
+        LinksHandle::new(self.shared.clone())
     }
 
     /// Opens one tunnel, to the first gateway, and serves its calls until it has ended. Returns
@@ -134,7 +117,7 @@ impl ReverseTunnelServer {
     /// [`TunnelError`]: the tunnel could not be opened.
     pub async fn serve(&self) -> Result<EndReason, TunnelError> {
         let attempt = Attempt {
-            gateway: self.shared.places[0].name.clone(),
+            gateway: self.shared.gateways[0].name.clone(),
             number: 1,
             last_error: None,
         };
@@ -151,22 +134,7 @@ impl ReverseTunnelServer {
     /// Everything but the tunnels' own tasks runs within this future; dropping it closes all
     /// tunnels.
     pub async fn run(self) -> StopReason {
-        let links = self.links();
-        let statuses = links.iter().map(Link::status).collect();
-        self.shared.board.send_replace(statuses);
-        let mut running: FuturesUnordered<_> = links.into_iter().map(Link::run).collect();
-        while running.next().await.is_some() {}
-        self.shared.registry.stopped().await
-    }
-
-    fn links(&self) -> Vec<Link> {
-        let count = self.shared.settings.tunnels_per_gateway;
-        let homes =
-            (0..self.shared.places.len()).flat_map(|home| (0..count).map(move |n| (home, n)));
-        let links = homes.enumerate();
-        let links = links
-            .map(|(number, (home, index))| Link::new(self.shared.clone(), number, home, index));
-        links.collect()
+        self.shared.run(self.shared.links()).await
     }
 }
 

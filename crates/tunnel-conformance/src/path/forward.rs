@@ -3,7 +3,7 @@
 use futures::future::{BoxFuture, FutureExt};
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tunnel_client::{Config, ForwardTunnel, Revisions, endpoint_for_tunnels};
+use tunnel_client::{Config, ForwardChannel, ForwardTunnel, Revisions, endpoint_for_tunnels};
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
 use super::settings::config;
@@ -15,6 +15,7 @@ use super::{Host, Offer, Path, TcpServer, TestChannel};
 pub struct ForwardPath {
     revisions: Revisions,
     inline: bool,
+    kept_up: bool,
 }
 
 impl ForwardPath {
@@ -22,6 +23,7 @@ impl ForwardPath {
     pub const REVISION_ONE: Self = Self {
         revisions: Revisions::OnlyOne,
         inline: false,
+        kept_up: false,
     };
 
     /// Tunnels of revision one whose own task polls each call first.
@@ -30,10 +32,17 @@ impl ForwardPath {
         ..Self::REVISION_ONE
     };
 
+    /// Channels that keep their tunnel up.
+    pub const KEPT_UP: Self = Self {
+        kept_up: true,
+        ..Self::REVISION_ONE
+    };
+
     /// Tunnels of revision zero: without.
     pub const REVISION_ZERO: Self = Self {
         revisions: Revisions::OnlyZero,
         inline: false,
+        kept_up: false,
     };
 }
 
@@ -41,6 +50,7 @@ impl ForwardPath {
 struct ForwardHost {
     server: TcpServer,
     client: Config,
+    kept_up: bool,
 }
 
 impl Path for ForwardPath {
@@ -54,7 +64,11 @@ impl Path for ForwardPath {
                 .build();
             let routes = Routes::new(handler.service());
             let server = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
-            Box::new(ForwardHost { server, client }) as Box<dyn Host>
+            Box::new(ForwardHost {
+                server,
+                client,
+                kept_up: self.kept_up,
+            }) as Box<dyn Host>
         }
         .boxed()
     }
@@ -63,6 +77,11 @@ impl Path for ForwardPath {
 impl Host for ForwardHost {
     fn connect(&self) -> BoxFuture<'_, TestChannel> {
         async {
+            if self.kept_up {
+                let kept_up = ForwardChannel::builder(self.server.endpoint());
+                let kept_up = kept_up.config(self.client.clone()).connect().await;
+                return TestChannel::new(kept_up.expect("the far end accepts a tunnel"));
+            }
             let endpoint = endpoint_for_tunnels(self.server.endpoint());
             let channel = endpoint
                 .connect()

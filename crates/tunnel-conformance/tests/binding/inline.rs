@@ -16,7 +16,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Code, Status};
-use tunnel_client::{ForwardTunnel, ReverseTunnelHandle, ReverseTunnelServer, TunnelChannel};
+use tunnel_client::{ForwardTunnel, LinksHandle, ReverseTunnelServer, TunnelChannel};
 use tunnel_conformance::TcpServer;
 use tunnel_conformance::payload::pattern;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
@@ -148,7 +148,7 @@ impl Way {
 enum Far {
     Gateway(TunnelServiceHandler),
     Device {
-        handle: ReverseTunnelHandle,
+        handle: LinksHandle,
         /// Where it dialled.
         _gateway: TcpServer,
     },

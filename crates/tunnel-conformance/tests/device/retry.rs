@@ -14,7 +14,7 @@ use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Status};
 use tower::Service;
-use tunnel_client::{Backoff, EndReason, LinkError, LinkState, TunnelError};
+use tunnel_client::{Backoff, EndReason, LinkError, LinkState, LinkStatus, TunnelError};
 use tunnel_conformance::{FaultProxy, TcpServer};
 use tunnel_server::server_for_tunnels;
 
@@ -184,6 +184,75 @@ async fn a_device_that_is_kicked_comes_back_as_slowly_as_the_reason_says() {
         }
     })
     .await;
+}
+
+/// What a proxy says while its gateway is away, and a gateway that says when to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_grpc_status_is_a_lasting_refusal_and_it_may_name_a_time() {
+    guarded(async {
+        for status in [404, 403, 401, 503] {
+            let html = Answers(vec![("content-type", "text/html")], status);
+            let error = error_of_first_attempt(html).await;
+            assert!(!error.is_refusal(), "{error}");
+            let LinkError::Open(TunnelError::NotGrpc(code)) = error else {
+                panic!("{error}");
+            };
+            assert_eq!(code, status);
+        }
+        let grpc = ("content-type", "application/grpc");
+        let denied = Answers(vec![grpc, ("grpc-status", "7")], 200);
+        assert!(error_of_first_attempt(denied).await.is_refusal());
+
+        let pushback = ("grpc-retry-pushback-ms", "3600000");
+        let busy = Answers(vec![grpc, ("grpc-status", "14"), pushback], 200);
+        let server = TcpServer::start(server_for_tunnels(Server::builder()), Routes::new(busy));
+        let server = server.await;
+        let device = Running::start(device(server.endpoint()).0.build());
+        let backing_off = |status: &LinkStatus| {
+            matches!(status.state(), LinkState::BackingOff { refused: false, until, .. }
+                if *until > Instant::now() + Duration::from_secs(1800))
+        };
+        device.until(0, backing_off).await;
+    })
+    .await;
+}
+
+/// What a device fails with first at a server that answers so.
+async fn error_of_first_attempt(answers: Answers) -> LinkError {
+    let server = TcpServer::start(server_for_tunnels(Server::builder()), Routes::new(answers));
+    let server = server.await;
+    let device = Running::start(device(server.endpoint()).0.build());
+    let status = device
+        .until(0, |status| status.last_error().is_some())
+        .await;
+    status.last_error().expect("there is one").clone()
+}
+
+/// A server that answers every opening with these headers and this status, and nothing else.
+#[derive(Clone)]
+struct Answers(Vec<(&'static str, &'static str)>, u16);
+
+impl NamedService for Answers {
+    const NAME: &'static str = "grpctunnel.v1.TunnelService";
+}
+
+impl Service<http::Request<Body>> for Answers {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        let response = http::Response::builder().status(self.1);
+        let response = self
+            .0
+            .iter()
+            .fold(response, |r, (key, value)| r.header(*key, *value));
+        ready(Ok(response.body(Body::empty()).expect("legal")))
+    }
 }
 
 /// A connection that broke is never used again: each attempt makes its own.

@@ -129,7 +129,7 @@ async fn a_guest_s_calls_have_a_deadline_when_home_is_back() {
         let (builder, probe) = device(address.endpoint());
         let builder = builder
             .gateway(other.endpoint())
-            .stand_in_deadline(Duration::from_millis(10));
+            .drain_deadline(Duration::from_millis(10));
         let device = Running::start(builder.build());
         home.has(1).await;
         let own_of_other = other.has(1).await.remove(0);

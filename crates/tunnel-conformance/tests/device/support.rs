@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
 use tunnel_client::{
-    Backoff, Gateway, LinkState, LinkStatus, ReverseTunnelHandle, ReverseTunnelServer,
+    Backoff, Gateway, LinkState, LinkStatus, LinksHandle, ReverseTunnelServer,
     ReverseTunnelServerBuilder, StopReason,
 };
 use tunnel_conformance::client::run;
@@ -124,7 +124,7 @@ pub(crate) fn device(gateway: impl Into<Gateway>) -> (ReverseTunnelServerBuilder
 
 /// A device that runs.
 pub(crate) struct Running {
-    pub(crate) handle: ReverseTunnelHandle,
+    pub(crate) handle: LinksHandle,
     pub(crate) task: JoinHandle<StopReason>,
 }
 

@@ -80,6 +80,29 @@ async fn calls_on_one_tunnel_wait_for_room() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_tunnels_are_full_calls_wait_for_room_and_all_are_answered() {
+    guarded(async {
+        let handler = with_room(2);
+        let mut devices = Vec::new();
+        for _ in 0..2 {
+            devices.push(local_device(&handler, "device-7").await);
+        }
+        let channel = handler.key_as_channel("device-7");
+        let calls = (0..100).map(|_| {
+            let channel = channel.clone();
+            tokio::spawn(async move { a_call(&channel, "one of many").await })
+        });
+        for outcome in join_all(calls.collect::<Vec<_>>()).await {
+            outcome.expect("no panic").expect_success();
+        }
+        for device in &devices {
+            assert!(device.probe.record("one of many").started > 0);
+        }
+    })
+    .await;
+}
+
 /// Also where calls wait for a tunnel: there are some, and all are busy.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_which_key() {
@@ -90,7 +113,7 @@ async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_whic
             let device = local_device(&handler, "device-7").await;
             stays.push(occupy(&handler, &device).await);
         }
-        let own = handler.key_as_channel("device-7");
+        let own = handler.key_as_channel("device-7").queue_calls(false);
         for waits in [false, true] {
             let own = own.clone().wait_for_ready_calls(waits);
             for kind in Kind::ALL {
@@ -105,7 +128,8 @@ async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_whic
                 assert!(is_movable(status), "nobody has processed it");
             }
         }
-        let outcome = a_call(&handler.as_channel(), "refused").await;
+        let any = handler.as_channel().queue_calls(false);
+        let outcome = a_call(&any, "refused").await;
         let message = outcome.expect_failure(Code::ResourceExhausted).message();
         assert!(
             message.contains("the reverse tunnels are full"),
@@ -151,6 +175,7 @@ async fn a_full_tunnel_is_the_reason_whichever_tunnel_was_tried_last() {
             let handler = with_room(1);
             let channel = handler
                 .key_as_channel("device-7")
+                .queue_calls(false)
                 .wait_for_ready_calls(true);
             let mut draining = by_hand::device(handler.service(), "device-7").await;
             callable(&handler, 1).await;
@@ -188,7 +213,7 @@ async fn many_calls_fill_all_tunnels_and_none_beyond_its_room() {
         for _ in 0..4 {
             devices.push(local_device(&handler, "device-7").await);
         }
-        let channel = handler.key_as_channel("device-7");
+        let channel = handler.key_as_channel("device-7").queue_calls(false);
         let calls = (0..30).map(|n: u64| {
             let channel = channel.clone();
             tokio::spawn(async move {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use tunnel_client::{Backoff, LinkState, ReverseTunnelHandle};
+use tunnel_client::{Backoff, LinkState, LinksHandle};
 use tunnel_conformance::{FaultProxy, Probe};
 
 use crate::support::{Gateway, assert_usable, device, guarded};
@@ -14,7 +14,7 @@ const DEVICES: usize = 100;
 const STEP: Duration = Duration::from_secs(2);
 
 /// When a device that has lost its gateway means to dial again: how long after it noticed.
-async fn planned(handle: &ReverseTunnelHandle) -> Duration {
+async fn planned(handle: &LinksHandle) -> Duration {
     let mut links = handle.watch();
     let backing_off =
         links.wait_for(|links| matches!(links[0].state(), LinkState::BackingOff { .. }));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
-use tunnel_client::ReverseTunnelHandle;
+use tunnel_client::LinksHandle;
 use tunnel_conformance::client::run;
 use tunnel_conformance::payload::{assert_pattern, request};
 use tunnel_conformance::proto::Script;
@@ -63,7 +63,7 @@ impl Balancer {
 }
 
 /// Waits until every device is connected to every gateway.
-async fn all_connected(devices: &[ReverseTunnelHandle]) {
+async fn all_connected(devices: &[LinksHandle]) {
     for device in devices {
         device.wait_all_connected().await.expect("it runs");
     }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
-use tunnel_tonic::pool::{Balance, CallOptions, PooledCall, Tunnels, explained};
+use tunnel_tonic::pool::{Balance, CallOptions, PooledCall, Tunnels, WhenNoTunnel, explained};
 use tunnel_tonic::{AffinityKey, ResponseBody, TunnelChannel, TunnelId};
 
 use super::Pool;
@@ -46,8 +46,9 @@ pub type ReverseResponseFuture = PooledCall<ReverseChannel>;
 /// # Errors
 ///
 /// Without a tunnel a call fails with UNAVAILABLE and a message that names the key, or waits where
-/// [`wait_for_ready`](Self::wait_for_ready_calls) was chosen. When all tunnels are full it fails
-/// with RESOURCE_EXHAUSTED.
+/// [`wait_for_ready`](Self::wait_for_ready_calls) was chosen. When all tunnels are full it waits
+/// for room, or fails with RESOURCE_EXHAUSTED where
+/// [`queue_calls(false)`](Self::queue_calls) was chosen.
 #[derive(Clone)]
 pub struct ReverseChannel {
     registry: Arc<Registry>,
@@ -79,7 +80,19 @@ impl ReverseChannel {
     /// end. Default: false. [`WaitForReady`](crate::WaitForReady) sets it for one call.
     #[must_use = "the setting is for the channel returned"]
     pub fn wait_for_ready_calls(mut self, wait: bool) -> Self {
-        self.options.waits = wait;
+        self.options.when_no_tunnel = match wait {
+            true => WhenNoTunnel::Wait,
+            false => WhenNoTunnel::Fail,
+        };
+        self
+    }
+
+    /// Whether calls of this clone, and of its clones, wait for room where all tunnels have as
+    /// many calls in flight as they may, until their deadline if they have one. If not they fail
+    /// at once with RESOURCE_EXHAUSTED. Default: true.
+    #[must_use = "the setting is for the channel returned"]
+    pub fn queue_calls(mut self, queue: bool) -> Self {
+        self.options.queue = queue;
         self
     }
 

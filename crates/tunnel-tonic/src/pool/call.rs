@@ -69,6 +69,17 @@ pub trait Tunnels {
     /// Changes when a call that waits for a tunnel should look again.
     fn subscribe(&self) -> watch::Receiver<()>;
 
+    /// How many attempts to open a tunnel were begun so far, where that is known here.
+    fn mark(&self) -> u64 {
+        0
+    }
+
+    /// Whether an attempt to open a tunnel has failed that was begun after the mark, or no call
+    /// need wait for one.
+    fn has_failed_since(&self, _mark: u64) -> bool {
+        true
+    }
+
     /// Whether there will be no more tunnels.
     fn is_closing(&self) -> bool;
 
@@ -82,21 +93,38 @@ pub trait Tunnels {
     fn all_full(&self, full: Status) -> Status;
 }
 
-/// How a call goes about it.
+/// What a call does when no tunnel takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenNoTunnel {
+    /// It fails at once.
+    #[default]
+    Fail,
+    /// It waits until there is a tunnel, or until an attempt to open one has failed that was begun
+    /// after the call; then it fails. Where nothing opens tunnels from here, the same as
+    /// [`Fail`](Self::Fail).
+    WaitForAttempt,
+    /// It waits until there is a tunnel, up to its deadline; without one, without end.
+    Wait,
+}
+
+/// How a call picks its tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallOptions {
-    /// Whether the call waits where there is no tunnel; [`WaitForReady`] in its request goes
-    /// first.
-    pub waits: bool,
+    /// What the call does where there is no tunnel; [`WaitForReady`] in its request goes first.
+    pub when_no_tunnel: WhenNoTunnel,
+    /// Whether the call waits for room where all tunnels are full.
+    pub queue: bool,
     /// How much of the request is kept, in bytes, so that the call can move.
     pub keep: usize,
 }
 
-/// What grpc-go keeps for a retry: 256 KiB. No waiting.
+/// Waits for room but not for a tunnel, and keeps 256 KiB, as grpc-go does for a retry.
 impl Default for CallOptions {
     fn default() -> Self {
         Self {
-            waits: false,
+            when_no_tunnel: WhenNoTunnel::Fail,
+            queue: true,
             keep: 256 << 10,
         }
     }
@@ -108,13 +136,18 @@ struct Call<T> {
     head: CallHead,
     replay: Replay,
     deadline: Option<Instant>,
-    waits: bool,
+    when_no_tunnel: WhenNoTunnel,
+    queue: bool,
+    /// When the call began, as its tunnels count.
+    mark: u64,
     /// The tunnels that have not taken the call.
     tried: HashSet<TunnelId>,
     /// How many of them were not just full.
     refused: usize,
-    /// Why a tunnel has not, if it was full.
-    full: Option<Status>,
+    /// Those that were full, and may have room again.
+    full: HashSet<TunnelId>,
+    /// Why one of them has not taken the call.
+    full_status: Option<Status>,
     /// Why the last one has not that was not.
     failed: Option<Status>,
 }
@@ -126,9 +159,10 @@ fn now() -> Instant {
 
 impl<T: Tunnels> Call<T> {
     fn new(tunnels: T, request: http::Request<Body>, options: CallOptions) -> Self {
-        let waits = match request.extensions().get() {
-            Some(&WaitForReady(waits)) => waits,
-            None => options.waits,
+        let when_no_tunnel = match request.extensions().get() {
+            Some(&WaitForReady(true)) => WhenNoTunnel::Wait,
+            Some(&WaitForReady(false)) => WhenNoTunnel::Fail,
+            None => options.when_no_tunnel,
         };
         let (head, body) = CallHead::split(request);
         Self {
@@ -136,10 +170,13 @@ impl<T: Tunnels> Call<T> {
             head,
             replay: Replay::new(body, options.keep),
             deadline: None,
-            waits,
+            when_no_tunnel,
+            queue: options.queue,
+            mark: 0,
             tried: HashSet::new(),
             refused: 0,
-            full: None,
+            full: HashSet::new(),
+            full_status: None,
             failed: None,
         }
     }
@@ -148,10 +185,11 @@ impl<T: Tunnels> Call<T> {
     fn begin(&mut self) {
         let timeout = self.head.timeout();
         self.deadline = timeout.and_then(|timeout| now().checked_add(timeout));
+        self.mark = self.tunnels.mark();
     }
 
     /// Begins the call on a tunnel, with what is left of its time.
-    fn start_on(&mut self, tunnel: &TunnelChannel) -> Result<Stage, Status> {
+    fn start_on(&mut self, tunnel: &TunnelChannel, queue: bool) -> Result<Stage, Status> {
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
@@ -161,8 +199,7 @@ impl<T: Tunnels> Call<T> {
             }
             self.head.set_timeout(left);
         }
-        // A call tries all tunnels before it fails where they are full.
-        let tunnel = tunnel.clone().queue_calls(false);
+        let tunnel = tunnel.clone().queue_calls(queue);
         let response = tunnel.begin(self.head.clone(), self.replay.body());
         Ok(Stage::Given(tunnel.info().clone(), response))
     }
@@ -180,7 +217,8 @@ impl<T: Tunnels> Call<T> {
         tracing::debug!(%tunnel, %status, "a call moves to another tunnel");
         self.tried.insert(tunnel);
         if status.code() == tonic::Code::ResourceExhausted {
-            self.full = Some(status);
+            self.full.insert(tunnel);
+            self.full_status = Some(status);
         } else {
             self.refused += 1;
             self.failed = Some(status);
@@ -188,11 +226,31 @@ impl<T: Tunnels> Call<T> {
         Ok(())
     }
 
+    /// One of the tunnels that were full, if the call waits for room.
+    fn pick_full(&mut self) -> Option<TunnelChannel> {
+        if !self.queue || self.full.is_empty() {
+            return None;
+        }
+        let tunnel = self.tunnels.pick(&(&self.tried - &self.full))?;
+        self.full.remove(&tunnel.id());
+        self.full_status = None;
+        Some(tunnel)
+    }
+
+    fn waits(&self) -> bool {
+        let waits = match self.when_no_tunnel {
+            WhenNoTunnel::Fail => false,
+            WhenNoTunnel::WaitForAttempt => !self.tunnels.has_failed_since(self.mark),
+            WhenNoTunnel::Wait => true,
+        };
+        waits && !self.tunnels.is_closing()
+    }
+
     /// No tunnel is left to try. How the call fails, unless it waits.
     fn without_tunnel(&mut self) -> Result<(), Status> {
-        match (self.full.take(), self.failed.take()) {
+        match (self.full_status.take(), self.failed.take()) {
             (Some(full), _) => Err(self.tunnels.all_full(full)),
-            (None, _) if self.waits && !self.tunnels.is_closing() => Ok(()),
+            (None, _) if self.waits() => Ok(()),
             (None, failed) => Err(self.tunnels.no_tunnel(failed)),
         }
     }
@@ -271,14 +329,18 @@ impl<T: Tunnels> PooledCall<T> {
 
 /// Picks a tunnel, or finds out how to go on without.
 fn pick<T: Tunnels>(call: &mut Call<T>) -> Result<Stage, Status> {
+    // A call tries all tunnels before it waits for room on one.
     if let Some(tunnel) = call.tunnels.pick(&call.tried) {
-        return call.start_on(&tunnel);
+        return call.start_on(&tunnel, false);
+    }
+    if let Some(tunnel) = call.pick_full() {
+        return call.start_on(&tunnel, true);
     }
     let joined = call.tunnels.subscribe();
     call.without_tunnel()?;
     // One that joined before the subscription is not told of.
     match call.tunnels.pick(&call.tried) {
-        Some(tunnel) => call.start_on(&tunnel),
+        Some(tunnel) => call.start_on(&tunnel, false),
         None => Ok(call.wait(joined)),
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::{TunnelChannel, TunnelId};
 
-pub use call::{CallOptions, PooledCall, ServedBy, Tunnels, WaitForReady, explained};
+pub use call::{CallOptions, PooledCall, ServedBy, Tunnels, WaitForReady, WhenNoTunnel, explained};
 
 /// How a call picks one of several tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,23 +1,40 @@
-//! A tunnel that stays open, used now and then.
+//! A channel that keeps its tunnel up, used now and then.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
+use example_support::address::Address;
 use example_support::caller::Caller;
 use example_support::signal::Shutdown;
+use example_support::test::echo_service_client::EchoServiceClient;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::info;
-use tunnel_client::TunnelChannel;
+use tonic::transport::Endpoint;
+use tracing::{info, warn};
+use tunnel_client::{ForwardChannel, LinkState, LinksHandle, TunnelError, WhenNoTunnel};
+
+/// How long calls in flight have at the end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A channel whose tunnel is opened again whenever it is lost. Calls wait for it meanwhile, each
+/// until its deadline.
+pub(crate) async fn connect(address: &Address) -> Result<ForwardChannel> {
+    let endpoint = Endpoint::from_shared(address.url())?;
+    let channel = ForwardChannel::builder(endpoint)
+        .when_no_tunnel(WhenNoTunnel::Wait)
+        .connect()
+        .await;
+    channel.map_err(|error| match error {
+        TunnelError::Channel(_) => anyhow!("cannot connect to {address}: {error}"),
+        _ => anyhow!("cannot open a tunnel to {address}: {error}"),
+    })
+}
 
 /// Makes a call every `every` seconds, until Ctrl-C or until `duration` seconds
-/// have passed. Notices at once when the tunnel ends, calls or not.
-pub(crate) async fn run(
-    caller: &Caller<TunnelChannel>,
-    tunnel: &TunnelChannel,
-    every: u64,
-    duration: Option<u64>,
-) -> Result<()> {
+/// have passed. Tells when the tunnel is lost, and when there is another one.
+pub(crate) async fn run(channel: ForwardChannel, every: u64, duration: Option<u64>) -> Result<()> {
     let mut stop = Shutdown::watch().context("signals cannot be watched")?;
+    let handle = channel.handle();
+    let caller = Caller::new(EchoServiceClient::new(channel));
     let until = duration.map_or("Ctrl-C".into(), |seconds| {
         format!("{seconds} s have passed")
     });
@@ -26,19 +43,50 @@ pub(crate) async fn run(
     let mut calls = 0;
     let end = tokio::select! {
         biased;
-        reason = tunnel.closed() => bail!("the tunnel has ended: {reason}"),
-        failed = call_again_and_again(caller, every, &mut calls) => return failed,
+        failed = call_again_and_again(&caller, every, &mut calls) => return failed,
+        () = tell(&handle) => "The channel was closed",
         () = stop.requested() => "Ctrl-C",
         () = pass(duration) => "Time is up",
     };
     let seconds = start.elapsed().as_secs_f64();
     info!("{end}: {calls} calls in {seconds:.1} s, all of them answered");
+    info!("✓ All calls completed successfully!");
+    info!("Closing tunnel...");
+    handle.drain(DRAIN).await;
+    info!("✓ Tunnel closed");
     Ok(())
+}
+
+/// Tells of tunnels that come and go.
+async fn tell(handle: &LinksHandle) {
+    let mut links = handle.watch();
+    let mut current = None;
+    loop {
+        if let Some(link) = links.borrow_and_update().first() {
+            let tunnel = match link.state() {
+                LinkState::Connected(tunnel) => Some(tunnel.id()),
+                _ => None,
+            };
+            match (current, tunnel) {
+                (Some(_), None) => match link.last_error() {
+                    Some(error) => warn!("Lost the tunnel: {error}"),
+                    None => warn!("Lost the tunnel"),
+                },
+                (None, Some(id)) => info!("Tunnel {id} is up"),
+                (Some(old), Some(id)) if old != id => info!("Tunnel {id} replaces tunnel {old}"),
+                _ => {}
+            }
+            current = tunnel;
+        }
+        if links.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Ends only with an error.
 async fn call_again_and_again(
-    caller: &Caller<TunnelChannel>,
+    caller: &Caller<ForwardChannel>,
     every: u64,
     calls: &mut usize,
 ) -> Result<()> {

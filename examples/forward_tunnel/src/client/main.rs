@@ -25,10 +25,6 @@ use tunnel_client::{ForwardTunnel, endpoint_for_tunnels};
 /// How long the server may take to accept the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a connection without traffic is probed, so that neither a firewall
-/// forgets it nor a server that is gone stays unnoticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
 /// Calls an echo service through a forward tunnel.
 #[derive(Parser)]
 #[command(name = "forward-tunnel-client")]
@@ -41,7 +37,7 @@ struct Args {
     #[arg(long, value_name = "N", conflicts_with = "keep_open")]
     calls: Option<NonZeroUsize>,
 
-    /// Keep the tunnel open until Ctrl-C, with a call now and then.
+    /// Keep a tunnel up until Ctrl-C, with a call now and then.
     #[arg(long)]
     keep_open: bool,
 
@@ -69,6 +65,11 @@ async fn main() -> ExitCode {
 
 async fn run(args: &Args) -> Result<()> {
     info!("Connecting to server at {}...", args.address);
+    if args.keep_open {
+        let channel = keep_open::connect(&args.address).await?;
+        info!("✓ Forward tunnel established");
+        return keep_open::run(channel, args.interval, args.duration).await;
+    }
     let channel = connect(&args.address).await?;
 
     info!("Creating forward tunnel...");
@@ -82,8 +83,6 @@ async fn run(args: &Args) -> Result<()> {
     let caller = Caller::new(EchoServiceClient::new(tunnel.clone()));
     if let Some(calls) = args.calls {
         many_calls::run(&caller, calls.get()).await?;
-    } else if args.keep_open {
-        keep_open::run(&caller, &tunnel, args.interval, args.duration).await?;
     } else {
         demo::run(&caller).await?;
     }
@@ -98,8 +97,6 @@ async fn run(args: &Args) -> Result<()> {
 async fn connect(address: &Address) -> Result<Channel> {
     endpoint_for_tunnels(Endpoint::from_shared(address.url())?)
         .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
         .connect()
         .await
         .map_err(|error| anyhow!("cannot connect to {address}: {}", exit::root_cause(&error)))

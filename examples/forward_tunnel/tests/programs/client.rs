@@ -3,9 +3,7 @@
 use std::net::TcpListener;
 
 use crate::support::{Server, client};
-use example_support::testing::{
-    expect_in_order, message_of_failure, messages, messages_of_success,
-};
+use example_support::testing::{expect_in_order, message_of_failure, messages_of_success};
 use tokio::net::TcpSocket;
 
 #[test]
@@ -135,18 +133,20 @@ fn a_tunnel_kept_open_and_unused_is_still_there() {
 }
 
 #[test]
-fn the_end_of_the_server_is_noticed_between_calls() {
+fn a_tunnel_kept_open_survives_a_restart_of_the_server() {
     let server = Server::start();
-    let mut client = server.client(&["--keep-open", "--interval=3600"]);
-    client.wait_for("Received: Echo: Still here #1");
+    let address = server.address.clone();
+    let mut client = server.client(&["--keep-open"]);
+    client.wait_for("Received: Echo: Still here #2");
     server.stop();
-    let client = client.finish().expect_code(1);
-    let errors = messages("ERROR", &client.stderr());
-    assert_eq!(errors.len(), 1, "{errors:#?}");
-    assert!(
-        errors[0].starts_with("the tunnel has ended: "),
-        "{errors:#?}"
-    );
+    client.wait_for("Lost the tunnel: ");
+    let server = Server::start_at(&address);
+    for _ in 0..2 {
+        client.wait_for("Received: Echo: Still here #");
+    }
+    client.interrupt();
+    client.finish().expect_code(0);
+    server.stop();
 }
 
 #[test]

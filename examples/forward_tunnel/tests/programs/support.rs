@@ -13,7 +13,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let mut program = server(&["--address", "127.0.0.1:0"]);
+        Self::start_at("127.0.0.1:0")
+    }
+
+    /// The same where another one was.
+    pub(crate) fn start_at(address: &str) -> Self {
+        let mut program = server(&["--address", address]);
         let port = program.wait_for("✓ Server listening on port ");
         let address = format!("127.0.0.1:{port}");
         program.wait_for("Waiting for clients to connect...");

@@ -20,7 +20,7 @@ use example_support::test::echo_service_server::EchoServiceServer;
 use example_support::{exit, log};
 use tonic::transport::Endpoint;
 use tracing::{info, warn};
-use tunnel_client::{Gateway, Keepalive, ReverseTunnelHandle, ReverseTunnelServer};
+use tunnel_client::{Gateway, Keepalive, LinksHandle, ReverseTunnelServer};
 
 use crate::service::SayingEcho;
 use crate::teller::Teller;
@@ -91,7 +91,7 @@ fn gateway(args: &Args) -> Result<Gateway> {
 }
 
 /// Lets calls in flight finish. Asked a second time, nobody wants to wait.
-async fn shut_down(handle: &ReverseTunnelHandle, stop: &mut Shutdown) {
+async fn shut_down(handle: &LinksHandle, stop: &mut Shutdown) {
     info!("Shutting down: draining tunnel...");
     tokio::select! {
         () = handle.drain(GRACE) => info!("✓ Tunnel drained"),

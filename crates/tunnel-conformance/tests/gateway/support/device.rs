@@ -116,7 +116,7 @@ impl Dial {
         let response = channel.call(request).await.map_err(failed)?;
         let (head, body) = response.into_parts();
         if let Some(status) = refusal(&head) {
-            return Err(status);
+            return Err(status.into());
         }
         let mut offer = common_offer(&self.config, &head.headers);
         offer.drain &= !self.deaf;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tunnel_core::EndReason;
 
-use super::status::LinkError;
+use super::status::{LinkError, Pushback};
 use crate::backoff::Steps;
 
 /// How a link goes about its next tunnel.
@@ -12,6 +12,8 @@ use crate::backoff::Steps;
 pub(crate) struct Plan {
     /// How long to wait before the next attempt.
     pub(crate) wait: Duration,
+    /// How much of the wait no call that waits can shorten.
+    pub(crate) least: Duration,
     /// Whether the wait is for a refusal that will not change by itself.
     pub(crate) refused: bool,
     /// Whether another gateway is to stand in meanwhile.
@@ -24,12 +26,18 @@ impl Plan {
     /// After an attempt that failed.
     pub(crate) fn after_attempt(error: &LinkError, steps: &mut Steps) -> Self {
         let refused = error.is_refusal();
+        let wait = match refused {
+            true => steps.after_refusal(),
+            false => steps.after_failure(),
+        };
+        let least = match error.pushback() {
+            None => Duration::ZERO,
+            Some(Pushback::AtLeast(time)) => steps.bounded(time),
+            Some(Pushback::NotSoon) => steps.after_refusal(),
+        };
         Self {
-            wait: if refused {
-                steps.after_refusal()
-            } else {
-                steps.after_failure()
-            },
+            wait: wait.max(least),
+            least,
             refused,
             ..Self::default()
         }
@@ -45,19 +53,17 @@ impl Plan {
     ) -> Self {
         let healthy = steps.was_open(open);
         match reason {
-            // An end in order: a gateway that drains a tunnel without calls, or speaks for one that
-            // knows no drain, has nothing else to say.
+            // Also a gateway that drains a tunnel without calls, or does not speak drain, only
+            // closes it.
             None | Some(EndReason::PeerDrained | EndReason::PeerClosed) => Self {
-                // Alone, the gateway's address may lead to a sibling that is not draining: worth
-                // a look at once, but not one after the other.
-                wait: if healthy && !others {
-                    Duration::ZERO
-                } else {
-                    steps.after_failure()
+                // The only gateway's address may lead to another instance, which does not drain.
+                wait: match others {
+                    true => steps.after_failure(),
+                    false => steps.after_drain(healthy),
                 },
                 stand_in: others,
-                draining: reason.is_none() && healthy,
-                refused: false,
+                draining: reason.is_none(),
+                ..Self::default()
             },
             Some(reason) => Self::after_attempt(&LinkError::Ended(reason.clone()), steps),
         }
@@ -111,14 +117,36 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_drains_every_tunnel_at_once_is_stepped_back_from() {
+    fn a_gateway_that_drains_a_young_tunnel_is_left_at_once_and_one_that_drains_them_all_is_not() {
         let mut steps = steps();
-        let mut longest = Duration::ZERO;
-        for _ in 0..200 {
-            let plan = Plan::after_tunnel(None, Duration::ZERO, false, &mut steps);
-            longest = longest.max(plan.wait);
+        let plans = (0..200).map(|_| Plan::after_tunnel(None, Duration::ZERO, false, &mut steps));
+        let waits: Vec<_> = plans.map(|plan| plan.wait).collect();
+        assert_eq!(waits[0], Duration::ZERO);
+        assert!(waits[1..].iter().max() > Some(&INITIAL));
+    }
+
+    fn pushed_back(value: &'static str) -> Plan {
+        let mut refusal = Status::unavailable("later");
+        let value = value.parse().expect("legal");
+        refusal
+            .metadata_mut()
+            .insert("grpc-retry-pushback-ms", value);
+        let error = LinkError::Open(TunnelError::Refused(refusal));
+        Plan::after_attempt(&error, &mut steps())
+    }
+
+    #[test]
+    fn a_refusal_that_names_a_time_is_not_retried_before() {
+        let plan = pushed_back("7000");
+        assert_eq!(plan.wait, Duration::from_secs(7));
+        assert_eq!(plan.least, plan.wait);
+        assert!(pushed_back("0").wait <= INITIAL);
+        for never in ["-1", "soon", "1e3"] {
+            let plan = pushed_back(never);
+            assert!(plan.wait >= Duration::from_secs(59), "{never}: {plan:?}");
+            assert!(!plan.refused, "it is no lasting refusal");
         }
-        assert!(longest > INITIAL);
+        assert!(pushed_back("99999999999999").wait <= Duration::from_secs(24 * 3600));
     }
 
     #[test]

@@ -1,13 +1,14 @@
-//! How the links of a [`ReverseTunnelServer`](crate::ReverseTunnelServer) stand.
+//! How links stand.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 use tunnel_core::{ConnectionError, EndReason};
+use tunnel_tonic::outer::RETRY_PUSHBACK;
 use tunnel_tonic::{TunnelError, TunnelInfo};
 
-/// One of the tunnels that a server keeps up: its place, whether or not there is a tunnel in it.
+/// One of the tunnels that are kept up: its place, whether or not there is a tunnel in it.
 #[derive(Clone, Debug)]
 pub struct LinkStatus {
     pub(crate) gateway: Arc<str>,
@@ -87,41 +88,42 @@ impl StandIn {
 }
 
 /// How a link to a gateway stands; [`ReverseTunnelServer`](crate::ReverseTunnelServer) shows
-/// what follows what.
+/// which state follows which.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LinkState {
     /// A tunnel is being opened.
     Connecting,
-    /// The gateway has accepted a tunnel, which takes calls.
+    /// The gateway has accepted a tunnel, which takes calls. Another tunnel id than before means
+    /// that, behind a load balancer, another backend may have accepted it.
     Connected(TunnelInfo),
     /// There is no tunnel; the next attempt comes later.
     BackingOff {
-        /// When it comes.
+        /// When it comes, at the latest: calls that wait for a forward tunnel bring it forward.
         until: Instant,
         /// Whether the gateway refused with a code that will not change by itself, so that
         /// somebody may have to do something.
         refused: bool,
     },
     /// The tunnel takes no new calls, and those in flight go on: its gateway drains it, and its
-    /// replacement is being opened; or the server itself was told to drain.
+    /// replacement is being opened; or this end was told to drain.
     Draining,
     /// There will be no more tunnels.
     Stopped(StopReason),
 }
 
-/// Why a server stopped.
+/// Why links were stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// It was told to, by [`drain`](crate::ReverseTunnelHandle::drain).
-    #[error("the server was drained")]
+    /// It was told to, by [`drain`](crate::LinksHandle::drain).
+    #[error("the tunnels were drained")]
     Drained,
-    /// It was told to, by [`close`](crate::ReverseTunnelHandle::close).
-    #[error("the server was closed")]
+    /// It was told to, by [`close`](crate::LinksHandle::close).
+    #[error("the tunnels were closed")]
     Closed,
-    /// It was dropped, or the future that it ran in.
-    #[error("the server was dropped")]
+    /// The server was dropped, or the future that it ran in; or the last clone of the channel.
+    #[error("the server or channel was dropped")]
     Dropped,
 }
 
@@ -139,8 +141,9 @@ pub enum LinkError {
 
 impl LinkError {
     /// Whether this is a refusal that will not change by itself: UNAUTHENTICATED,
-    /// PERMISSION_DENIED, INVALID_ARGUMENT or UNIMPLEMENTED, from the gateway when the tunnel was
-    /// opened or later, or from the hook for credentials.
+    /// PERMISSION_DENIED, INVALID_ARGUMENT or UNIMPLEMENTED, as a gRPC status of the gateway when
+    /// the tunnel was opened or later, or from the function for credentials. What something else
+    /// than a gRPC server answers, such as a proxy's 404, is none.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Open(TunnelError::Refused(status) | TunnelError::Credentials(status)) => {
@@ -149,6 +152,29 @@ impl LinkError {
             Self::Open(TunnelError::Ended(reason)) | Self::Ended(reason) => kicked_out(reason),
             Self::Open(_) => false,
         }
+    }
+}
+
+/// What a refusal says of when to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushback {
+    /// Not before this has passed.
+    AtLeast(Duration),
+    /// Not soon.
+    NotSoon,
+}
+
+impl LinkError {
+    /// What the refusal says of when to try again, if anything.
+    pub(crate) fn pushback(&self) -> Option<Pushback> {
+        let Self::Open(TunnelError::Refused(status)) = self else {
+            return None;
+        };
+        let value = status.metadata().get(RETRY_PUSHBACK)?;
+        let millis = value.to_str().ok().and_then(|text| text.parse().ok());
+        Some(millis.map_or(Pushback::NotSoon, |millis| {
+            Pushback::AtLeast(Duration::from_millis(millis))
+        }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Watching and stopping a server from outside.
+//! Watching and stopping links from outside.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,30 +10,30 @@ use tunnel_tonic::{TunnelId, TunnelInfo};
 use super::shared::Shared;
 use super::status::{LinkStatus, StopReason};
 
-/// Watches and stops a [`ReverseTunnelServer`](crate::ReverseTunnelServer); from
-/// [`ReverseTunnelServer::handle`](crate::ReverseTunnelServer::handle). Cheap to clone, and keeps
-/// nothing running.
+/// Watches and stops the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer)
+/// ([`handle`](crate::ReverseTunnelServer::handle)) or a [`ForwardChannel`](crate::ForwardChannel)
+/// ([`handle`](crate::ForwardChannel::handle)). Cheap to clone, and keeps nothing running.
 #[derive(Clone, Debug)]
-pub struct ReverseTunnelHandle {
+pub struct LinksHandle {
     shared: Arc<Shared>,
 }
 
-impl ReverseTunnelHandle {
+impl LinksHandle {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
 
-    /// How the links stand, those of the first gateway first. None before the server
+    /// How the links stand, those of the first gateway first. None before a server
     /// [runs](crate::ReverseTunnelServer::run).
     pub fn links(&self) -> Vec<LinkStatus> {
-        self.shared.board.borrow().clone()
+        self.shared.status_tx.borrow().clone()
     }
 
     /// The same as something to be watched. A change that is followed by another before anybody
     /// looks is not seen; what is seen last is how things stand.
     ///
     /// ```no_run
-    /// # async fn example(handle: tunnel_client::ReverseTunnelHandle) {
+    /// # async fn example(handle: tunnel_client::LinksHandle) {
     /// let mut links = handle.watch();
     /// while links.changed().await.is_ok() {
     ///     for link in links.borrow_and_update().iter() {
@@ -43,14 +43,14 @@ impl ReverseTunnelHandle {
     /// # }
     /// ```
     pub fn watch(&self) -> watch::Receiver<Vec<LinkStatus>> {
-        self.shared.board.subscribe()
+        self.shared.status_tx.subscribe()
     }
 
     /// Waits until a tunnel takes calls, to any of the gateways.
     ///
     /// # Errors
     ///
-    /// Why the server stopped, before that or long ago.
+    /// Why the links were stopped, before that or long ago.
     pub async fn wait_connected(&self) -> Result<(), StopReason> {
         self.wait(|links| links.iter().any(LinkStatus::is_connected))
             .await
@@ -78,7 +78,7 @@ impl ReverseTunnelHandle {
         }
     }
 
-    /// Waits until the server was told to stop, or dropped.
+    /// Waits until the links were told to stop, or dropped.
     pub async fn stopped(&self) -> StopReason {
         self.shared.registry.stopped().await
     }
@@ -93,10 +93,10 @@ impl ReverseTunnelHandle {
         self.shared.registry.stats()
     }
 
-    /// Ends the server in order: from now on no tunnel is opened and new calls are refused with
+    /// Ends all tunnels gracefully: from now on none is opened and new calls are refused with
     /// UNAVAILABLE; calls in flight may go on for `within`, then they are ended. Gateways that
     /// understand are told. Returns when the last tunnel has gone; so does
-    /// [`run`](crate::ReverseTunnelServer::run).
+    /// [`ReverseTunnelServer::run`](crate::ReverseTunnelServer::run).
     ///
     /// The drain goes on when this future is dropped. A second drain can bring the deadline
     /// forward.
@@ -105,7 +105,7 @@ impl ReverseTunnelHandle {
         self.shared.registry.none_left().await;
     }
 
-    /// Ends the server now: calls in flight are cancelled. Returns when the last tunnel has gone,
+    /// Ends all tunnels now: calls in flight are cancelled. Returns when the last tunnel has gone,
     /// which takes five seconds where a gateway does not answer.
     pub async fn close(&self) {
         self.shared.close(StopReason::Closed);

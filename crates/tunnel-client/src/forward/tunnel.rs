@@ -1,4 +1,4 @@
-//! Forward tunnels: this side dials, and makes the calls.
+//! One forward tunnel.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The list of a server's open tunnels, and the word that there shall be no more.
+//! The open tunnels of a server or channel, and whether there shall be no more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,9 +7,10 @@ use tokio::sync::watch;
 use tunnel_core::Stats;
 use tunnel_tonic::{Tunnel, TunnelId, TunnelInfo};
 
+use super::printable;
 use super::status::StopReason;
 
-/// The open tunnels of one server.
+/// The open tunnels of one server or channel.
 #[derive(Debug)]
 pub(crate) struct Registry {
     tunnels: Mutex<HashMap<TunnelId, Listed>>,
@@ -41,7 +42,8 @@ impl Drop for Entry {
         }) = removed
             && let Some(reason) = tunnel.end_reason()
         {
-            tracing::info!(tunnel = %self.id, %gateway, %reason, "reverse tunnel ended");
+            let reason = printable(&reason);
+            tracing::info!(tunnel = %self.id, %gateway, %reason, "tunnel ended");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! A gateway, and what a server has learned about it.
+//! A gateway, and what its links have learned about it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tunnel_core::{ConnectionError, EndReason};
 use tunnel_tonic::TunnelError;
 
@@ -13,9 +14,17 @@ use crate::{Gateway, Keepalive};
 /// chance.
 const SUSPICIONS: u32 = 2;
 
-/// A gateway of a server. What is learned stays for as long as the server lives.
+/// For how long pings are slowed down for a gateway that said `too_many_pings`: such a policy is
+/// a setting of the server, and those seldom change.
+const SAID: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// For how long they are where that is a guess. A gateway that crashed twice at the wrong moment
+/// looks the same.
+const GUESSED: Duration = Duration::from_secs(30 * 60);
+
+/// A gateway, and what was learned about it.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct GatewayState {
     pub(crate) name: Arc<str>,
     pub(crate) gateway: Gateway,
     memory: Mutex<Memory>,
@@ -34,11 +43,12 @@ pub(crate) enum Standing {
 #[derive(Debug, Default)]
 struct Memory {
     standing: Standing,
-    slow: bool,
+    /// Until when tunnels are dialled with slow pings.
+    slow_until: Option<Instant>,
     suspicions: u32,
 }
 
-impl Place {
+impl GatewayState {
     pub(crate) fn new(gateway: Gateway, place: usize) -> Self {
         Self {
             name: gateway.name_in_place(place),
@@ -59,9 +69,9 @@ impl Place {
         self.memory().standing = standing;
     }
 
-    /// Whether the gateway does not want to be pinged often.
+    /// Whether the gateway does not want to be pinged often, as far as is known.
     pub(crate) fn is_slow(&self) -> bool {
-        self.memory().slow
+        self.memory().is_slow()
     }
 
     /// A tunnel to the gateway has ended, after the gateway was silent for so long; `slow` is
@@ -81,7 +91,7 @@ impl Place {
         if let Some(keepalive) = self.gateway.own_keepalive()
             && says_too_many_pings(&error.to_string())
         {
-            let news = self.memory().slow_down(keepalive);
+            let news = self.memory().slow_down(keepalive, SAID);
             self.warn(news);
         }
     }
@@ -102,14 +112,23 @@ impl Memory {
     fn slows_down(&mut self, keepalive: Keepalive, reason: &EndReason, silence: Duration) -> bool {
         let suspicious = is_broken(reason) && keepalive.is_suspicious(silence);
         self.suspicions = if suspicious { self.suspicions + 1 } else { 0 };
-        let slows = too_many_pings(reason) || self.suspicions >= SUSPICIONS;
-        slows && self.slow_down(keepalive)
+        match (too_many_pings(reason), self.suspicions >= SUSPICIONS) {
+            (true, _) => self.slow_down(keepalive, SAID),
+            (false, true) => self.slow_down(keepalive, GUESSED),
+            (false, false) => false,
+        }
     }
 
-    /// Keepalive slows down from now on; `true` if that is news.
-    fn slow_down(&mut self, keepalive: Keepalive) -> bool {
-        let known = std::mem::replace(&mut self.slow, true);
+    /// Keepalive slows down for some time; `true` if that is news.
+    fn slow_down(&mut self, keepalive: Keepalive, time: Duration) -> bool {
+        let known = self.is_slow();
+        self.suspicions = 0;
+        self.slow_until = self.slow_until.max(Some(Instant::now() + time));
         !known && keepalive.slowed() != keepalive
+    }
+
+    fn is_slow(&self) -> bool {
+        self.slow_until.is_some_and(|until| Instant::now() < until)
     }
 }
 
@@ -150,6 +169,27 @@ mod tests {
     fn two_suspicious_ends_in_a_row_slow_down() {
         let end = || (lost("broken pipe"), 41);
         assert_eq!(ends(&[end(), end(), end()]), [false, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guess_is_forgotten_and_a_word_remembered_longer() {
+        let forgotten_after = async |ends: &[EndReason]| {
+            let mut memory = Memory::default();
+            for end in ends {
+                let silence = Duration::from_secs(41);
+                memory.slows_down(Keepalive::default(), end, silence);
+            }
+            let start = Instant::now();
+            while memory.is_slow() {
+                tokio::time::advance(Duration::from_secs(60)).await;
+            }
+            start.elapsed()
+        };
+        let broken = || lost("broken pipe");
+        assert_eq!(forgotten_after(&[broken(), broken()]).await, GUESSED);
+        assert_eq!(forgotten_after(&[lost("too_many_pings")]).await, SAID);
+        let word_and_guess = [lost("too_many_pings"), broken(), broken()];
+        assert_eq!(forgotten_after(&word_and_guess).await, SAID);
     }
 
     #[test]

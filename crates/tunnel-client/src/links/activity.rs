@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 /// When the far end of a tunnel was last heard, to the millisecond.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Activity {
     since: Instant,
     last: Arc<AtomicU64>,
 }
 
-impl Heard {
+impl Activity {
     /// It was heard just now: by its response headers.
     pub(crate) fn now() -> Self {
         Self {
@@ -32,9 +32,9 @@ impl Heard {
     }
 
     /// The same body, which notes when something comes.
-    pub(crate) fn listen<B>(&self, body: B) -> Listened<B> {
-        let heard = self.clone();
-        Listened { body, heard }
+    pub(crate) fn listen<B>(&self, body: B) -> Watched<B> {
+        let activity = self.clone();
+        Watched { body, activity }
     }
 
     fn note(&self) {
@@ -46,12 +46,12 @@ impl Heard {
 
 /// A body whose pieces are noted.
 #[derive(Debug)]
-pub(crate) struct Listened<B> {
+pub(crate) struct Watched<B> {
     body: B,
-    heard: Heard,
+    activity: Activity,
 }
 
-impl<B: Body + Unpin> Body for Listened<B> {
+impl<B: Body + Unpin> Body for Watched<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -63,7 +63,7 @@ impl<B: Body + Unpin> Body for Listened<B> {
         let piece = ready!(Pin::new(&mut this.body).poll_frame(cx));
         // The end is what the silence before it is asked for.
         if matches!(piece, Some(Ok(_))) {
-            this.heard.note();
+            this.activity.note();
         }
         Poll::Ready(piece)
     }
@@ -95,19 +95,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_lasts_from_the_last_piece_and_not_from_the_end() {
-        let heard = Heard::now();
+        let activity = Activity::now();
         let piece = Ok(Frame::data(Bytes::from_static(b"x")));
-        let mut body = heard.listen(Pieces([piece, Err("broken")].into()));
+        let mut body = activity.listen(Pieces([piece, Err("broken")].into()));
         let mut next = async || {
             tokio::time::advance(Duration::from_secs(3)).await;
             std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
         };
-        assert_eq!(heard.silence(), Duration::ZERO);
+        assert_eq!(activity.silence(), Duration::ZERO);
         assert!(next().await.expect("a piece").is_ok());
-        assert_eq!(heard.silence(), Duration::ZERO);
+        assert_eq!(activity.silence(), Duration::ZERO);
         assert!(next().await.expect("an error").is_err());
-        assert_eq!(heard.silence(), Duration::from_secs(3));
+        assert_eq!(activity.silence(), Duration::from_secs(3));
         assert!(next().await.is_none());
-        assert_eq!(heard.silence(), Duration::from_secs(6));
+        assert_eq!(activity.silence(), Duration::from_secs(6));
     }
 }

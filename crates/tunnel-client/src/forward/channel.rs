@@ -1,0 +1,284 @@
+//! A channel over forward tunnels that are kept up.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower_service::Service;
+use tunnel_core::OpenError;
+use tunnel_tonic::pool::{
+    Balance, CallOptions, Pool, PooledCall, Tunnels, WhenNoTunnel, explained,
+};
+use tunnel_tonic::{ResponseBody, TunnelChannel, TunnelError, TunnelId};
+
+use crate::Gateway;
+use crate::links::{LinkError, LinksHandle, Purpose, Settings, Shared, link_settings};
+
+/// The response of a call through a [`ForwardChannel`]: a future of its headers and body.
+///
+/// The call begins when this is first polled. Dropping it cancels the call.
+pub type ForwardResponseFuture = PooledCall<ForwardChannel>;
+
+/// A channel over a forward tunnel that is kept up, for clients that live long.
+///
+/// Clones are cheap and share the tunnel. Any generated client takes one, with and without an
+/// interceptor. When the last clone is dropped the tunnel is drained: calls in flight go on.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tonic::transport::Endpoint;
+/// use tunnel_client::ForwardChannel;
+///
+/// let channel = ForwardChannel::builder(Endpoint::from_static("http://127.0.0.1:50051"))
+///     .max_age(Duration::from_secs(3600))
+///     .connect()
+///     .await?;
+/// // Any generated client takes a clone: EchoServiceClient::new(channel.clone())
+/// # let _ = channel;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What is kept up
+///
+/// A tunnel that is lost is opened again, each time over a fresh connection, with the waits of
+/// [`Backoff`](crate::Backoff) between attempts that fail. One that its backend drains is replaced
+/// at once; one that is as old as [`max_age`](ForwardChannelBuilder::max_age) is replaced before
+/// it is drained. Calls in flight finish in the tunnel that they began in. With
+/// [`tunnels_per_gateway`](ForwardChannelBuilder::tunnels_per_gateway), or several gateways, there
+/// are several tunnels, and each call goes to the one of two, chosen at random, with fewer calls in
+/// flight. [`handle`](Self::handle) watches it all.
+///
+/// # When a tunnel is lost
+///
+/// Calls that were sent and not answered fail with UNAVAILABLE, and may have been processed. A call
+/// that certainly was not processed is made again on the next tunnel, if no more of its request
+/// was read than is kept
+/// ([`retry_buffer_limit`](ForwardChannelBuilder::retry_buffer_limit)).
+///
+/// A call without a tunnel waits for one as long as [`WhenNoTunnel`] says, with its deadline
+/// and its cancellation working. By default it behaves as a call through tonic's own channel,
+/// which connects again when it is called: it waits until an attempt that began after the call has
+/// failed, and then fails with UNAVAILABLE or the status of a refusal. While calls wait, attempts
+/// follow each other by [`Backoff::initial`](crate::Backoff::initial) at most.
+///
+/// # Which backend
+///
+/// All calls of one tunnel reach one backend. Behind a load balancer the next tunnel may reach
+/// another one: whoever keeps state there has to know. A tunnel's [id](crate::TunnelInfo::id) tells
+/// them apart: [`ServedBy`](crate::ServedBy) in the extensions of a response names the call's
+/// tunnel, [`LinkState::Connected`](crate::LinkState::Connected) the one that is up. Calls that
+/// must not reach another backend are made through one of [`tunnels`](Self::tunnels), and fail when
+/// it has ended.
+#[derive(Clone)]
+pub struct ForwardChannel {
+    owner: Arc<Owner>,
+    balance: Balance,
+    options: CallOptions,
+}
+
+/// What the clones of a channel share.
+struct Owner {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.abandon();
+    }
+}
+
+/// Collects what a channel is made of; from [`ForwardChannel::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it connects"]
+pub struct ForwardChannelBuilder {
+    gateways: Vec<Gateway>,
+    settings: Settings,
+    options: CallOptions,
+}
+
+impl ForwardChannelBuilder {
+    link_settings!();
+
+    /// What a call does when no tunnel takes it. [`WaitForReady`](crate::WaitForReady) in the
+    /// extensions of a request decides for one call. Default: [`WhenNoTunnel::WaitForAttempt`].
+    pub fn when_no_tunnel(mut self, then: WhenNoTunnel) -> Self {
+        self.options.when_no_tunnel = then;
+        self
+    }
+
+    /// How much of a request is kept, in bytes, so that its call can be made again on another
+    /// tunnel; a piece that begins below the limit is kept whole. Zero: nothing. Default: 256 KiB.
+    pub fn retry_buffer_limit(mut self, bytes: usize) -> Self {
+        self.options.keep = bytes;
+        self
+    }
+
+    /// A channel whose first tunnel is open.
+    ///
+    /// # Errors
+    ///
+    /// Why the first attempt failed. No further one is made; see
+    /// [`connect_lazy`](Self::connect_lazy).
+    pub async fn connect(self) -> Result<ForwardChannel, TunnelError> {
+        let channel = self.connect_lazy();
+        let mut links = channel.handle().watch();
+        let decided = |link: &crate::LinkStatus| link.is_connected() || link.last_error().is_some();
+        // Fails only when the sender is gone, which the channel keeps.
+        let links = links.wait_for(|links| links.iter().any(decided)).await;
+        let links = links.map(|links| links.clone()).unwrap_or_default();
+        if links.iter().any(crate::LinkStatus::is_connected) {
+            return Ok(channel);
+        }
+        match links.into_iter().find_map(|link| link.last_error) {
+            Some(LinkError::Open(error)) => Err(error),
+            Some(LinkError::Ended(reason)) => Err(TunnelError::Ended(reason)),
+            None => Ok(channel),
+        }
+    }
+
+    /// A channel whose first tunnel is being opened, and kept being opened until it is.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, as tonic's `Endpoint::connect_lazy` does.
+    #[must_use = "dropping the channel ends its tunnels"]
+    pub fn connect_lazy(self) -> ForwardChannel {
+        let pool = Arc::new(Pool::default());
+        let shared = Shared::new(self.settings, self.gateways, Purpose::Call(pool.clone()));
+        let links = shared.links();
+        let balance = match links.len() {
+            1 => Balance::RoundRobin,
+            _ => Balance::FewestCalls,
+        };
+        let running = shared.clone();
+        tokio::spawn(async move { running.run(links).await });
+        ForwardChannel {
+            owner: Arc::new(Owner { shared, pool }),
+            balance,
+            options: self.options,
+        }
+    }
+}
+
+impl ForwardChannel {
+    /// Begins a channel to a gateway: an [`Endpoint`](tonic::transport::Endpoint), or a
+    /// [`Gateway`] of another kind.
+    pub fn builder(gateway: impl Into<Gateway>) -> ForwardChannelBuilder {
+        ForwardChannelBuilder {
+            gateways: vec![gateway.into()],
+            settings: Settings::default(),
+            options: CallOptions {
+                when_no_tunnel: WhenNoTunnel::WaitForAttempt,
+                ..CallOptions::default()
+            },
+        }
+    }
+
+    /// Watches and stops the tunnels. It does not keep them open.
+    pub fn handle(&self) -> LinksHandle {
+        LinksHandle::new(self.owner.shared.clone())
+    }
+
+    /// The tunnels that take calls now, each a channel to its one backend, which ends when the
+    /// tunnel does.
+    pub fn tunnels(&self) -> Vec<TunnelChannel> {
+        self.owner.pool.tunnels()
+    }
+}
+
+const MISSING: &str = "no forward tunnel is open";
+
+impl Tunnels for ForwardChannel {
+    fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
+        self.owner.pool.pick(self.balance, tried)
+    }
+
+    fn subscribe(&self) -> watch::Receiver<()> {
+        let joined = self.owner.pool.subscribe();
+        self.owner.shared.want();
+        joined
+    }
+
+    fn is_closing(&self) -> bool {
+        self.owner.shared.registry.stop_reason().is_some()
+    }
+
+    fn mark(&self) -> u64 {
+        self.owner.shared.attempts_begun()
+    }
+
+    fn has_failed_since(&self, mark: u64) -> bool {
+        self.owner.shared.has_failed_since(mark) || self.owner.shared.all_refused()
+    }
+
+    fn no_tunnel(&self, failed: Option<Status>) -> Status {
+        if let Some(reason) = self.owner.shared.registry.stop_reason() {
+            return not_sent(Code::Unavailable, format!("{MISSING}: {reason}"));
+        }
+        if let Some(failed) = failed {
+            let message = format!(
+                "{MISSING} but one that did not take the call: {}",
+                failed.message()
+            );
+            return explained(message, failed);
+        }
+        match self.owner.shared.last_error() {
+            Some(error) => {
+                let code = match &error {
+                    LinkError::Open(open) => Status::from(open.clone()).code(),
+                    LinkError::Ended(_) => Code::Unavailable,
+                };
+                not_sent(code, format!("{MISSING}: {error}"))
+            }
+            None => not_sent(Code::Unavailable, MISSING.to_owned()),
+        }
+    }
+
+    fn no_tunnel_in_time(&self) -> Status {
+        let message = format!("{MISSING}, and the call's deadline has passed");
+        Status::deadline_exceeded(message)
+    }
+
+    fn all_full(&self, full: Status) -> Status {
+        let message = format!("the forward tunnels are full: {}", full.message());
+        explained(message, full)
+    }
+}
+
+/// The failure of a call that was given to no tunnel, which its source says.
+fn not_sent(code: Code, message: String) -> Status {
+    let mut status = Status::new(code, message);
+    status.set_source(Arc::new(OpenError::NotReady));
+    status
+}
+
+impl Service<http::Request<Body>> for ForwardChannel {
+    type Response = http::Response<ResponseBody>;
+    type Error = Status;
+    type Future = ForwardResponseFuture;
+
+    /// Always ready: a failure is a call's own error.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> ForwardResponseFuture {
+        PooledCall::new(self.clone(), request, self.options)
+    }
+}
+
+impl fmt::Debug for ForwardChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForwardChannel")
+            .field("tunnels", &self.tunnels())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,297 @@
+//! One link: the loop that keeps one tunnel up.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep, sleep_until};
+use tunnel_core::EndReason;
+use tunnel_tonic::TunnelError;
+
+use super::credentials::Attempt;
+use super::gateway_state::Standing;
+use super::printable;
+use super::reconnect::Plan;
+use super::shared::{Live, Shared};
+use super::status::{LinkError, LinkState, LinkStatus, StandIn, StopReason};
+use crate::backoff::Steps;
+
+/// Of its maximum age a tunnel gets at least this part.
+const LEAST_AGE: f64 = 0.8;
+
+/// Keeps one tunnel to one gateway up.
+#[derive(Debug)]
+pub(crate) struct Link {
+    shared: Arc<Shared>,
+    /// Its number among all links of the server or channel.
+    number: usize,
+    /// The gateway it belongs to.
+    primary: usize,
+    /// Its number among the links of that gateway.
+    index: usize,
+}
+
+impl Link {
+    pub(crate) fn new(shared: Arc<Shared>, number: usize, primary: usize, index: usize) -> Self {
+        Self {
+            shared,
+            number,
+            primary,
+            index,
+        }
+    }
+
+    /// Its status before it runs.
+    pub(crate) fn status(&self) -> LinkStatus {
+        LinkStatus::new(self.shared.gateways[self.primary].name.clone(), self.index)
+    }
+
+    /// Keeps the tunnel up until all links are stopped, and then waits for the end of the tunnel.
+    pub(crate) async fn run(self) {
+        let registry = &self.shared.registry;
+        let reason = tokio::select! {
+            biased;
+            reason = registry.stopped() => reason,
+            never = self.keep_up() => match never {},
+        };
+        if reason == StopReason::Drained && registry.has_any_of(self.number) {
+            self.set_state(LinkState::Draining);
+        }
+        registry.none_of(self.number).await;
+        self.set_state(LinkState::Stopped(reason));
+    }
+
+    async fn keep_up(&self) -> Infallible {
+        let mut steps = Steps::new(&self.shared.settings.backoff);
+        let mut plan = Plan::default();
+        loop {
+            let mut live = self.connect(plan, &mut steps).await;
+            plan = loop {
+                tokio::select! {
+                    biased;
+                    reason = self.over(&live) => break self.after(&live, reason, &mut steps),
+                    younger = self.replacement() => {
+                        let old = std::mem::replace(&mut live, younger);
+                        tracing::info!(tunnel = %old.tunnel.info().id(), "tunnel replaced for its age");
+                        self.shared.retire(&old);
+                    }
+                }
+            };
+        }
+    }
+
+    /// Opens a tunnel to the own gateway, with another one standing in if that is the plan.
+    async fn connect(&self, plan: Plan, steps: &mut Steps) -> Live {
+        if !plan.stand_in {
+            return self.reach_primary(plan, steps).await;
+        }
+        tokio::select! {
+            biased;
+            live = self.reach_primary(plan, steps) => live,
+            never = self.keep_stand_in() => match never {},
+        }
+    }
+
+    /// Dials the own gateway until it accepts.
+    async fn reach_primary(&self, mut plan: Plan, steps: &mut Steps) -> Live {
+        loop {
+            // A tunnel that drains and was not replaced yet is shown.
+            if plan.draining {
+                self.set_state(LinkState::Draining);
+                self.wait(plan, steps).await;
+            } else {
+                self.back_off(plan, steps).await;
+                self.set_state(LinkState::Connecting);
+            }
+            match self.attempt(self.primary).await {
+                Ok(live) => {
+                    self.set_connected(&live);
+                    return live;
+                }
+                Err(error) => {
+                    let error = LinkError::Open(error);
+                    plan = Plan::after_attempt(&error, steps);
+                    self.report(&error, plan);
+                    self.shared.wake_calls();
+                }
+            }
+        }
+    }
+
+    async fn back_off(&self, plan: Plan, steps: &Steps) {
+        if plan.wait.is_zero() {
+            return;
+        }
+        self.set_state(LinkState::BackingOff {
+            until: (Instant::now() + plan.wait).into_std(),
+            refused: plan.refused,
+        });
+        // Calls are told of a refusal at once.
+        self.shared.wake_calls();
+        self.wait(plan, steps).await;
+    }
+
+    /// Waits as planned; where calls wait for a tunnel, for the first step at most.
+    async fn wait(&self, plan: Plan, steps: &Steps) {
+        let now = Instant::now();
+        let until = now + plan.wait;
+        let soon = now + steps.first().max(plan.least);
+        tokio::select! {
+            biased;
+            () = sleep_until(until) => {}
+            () = self.shared.wanted(self.number), if soon < until && !plan.refused => {
+                sleep_until(soon).await;
+            }
+        }
+    }
+
+    /// Waits until the tunnel is as old as it gets, and opens the next one.
+    async fn replacement(&self) -> Live {
+        let Some(age) = self.shared.settings.max_age else {
+            return std::future::pending().await;
+        };
+        let part = LEAST_AGE + (1.0 - LEAST_AGE) * fastrand::f64();
+        sleep(age.mul_f64(part)).await;
+        let mut steps = Steps::new(&self.shared.settings.backoff);
+        loop {
+            match self.attempt(self.primary).await {
+                Ok(live) => {
+                    self.set_connected(&live);
+                    return live;
+                }
+                Err(error) => {
+                    let error = LinkError::Open(error);
+                    let plan = Plan::after_attempt(&error, &mut steps);
+                    self.report(&error, plan);
+                    sleep(plan.wait).await;
+                }
+            }
+        }
+    }
+
+    /// Notes how a tunnel ended, or that it drains. Says how to go on.
+    fn after(&self, live: &Live, reason: Option<EndReason>, steps: &mut Steps) -> Plan {
+        let others = self.shared.gateways.len() > 1;
+        let plan = Plan::after_tunnel(reason.as_ref(), live.open_for(), others, steps);
+        match reason {
+            Some(reason) => self.report(&LinkError::Ended(reason), plan),
+            None => self.note(LinkError::Ended(EndReason::PeerDrained)),
+        }
+        plan
+    }
+
+    /// Waits until a tunnel takes no more calls, and learns from it.
+    async fn over(&self, live: &Live) -> Option<EndReason> {
+        let reason = live.over().await;
+        self.shared.learn(live, reason.as_ref());
+        if reason.is_none() {
+            let tunnel = live.tunnel.info().id();
+            let gateway = &self.shared.gateways[live.gateway].name;
+            tracing::info!(%tunnel, %gateway, "the gateway drains the tunnel");
+        }
+        reason
+    }
+
+    /// Keeps a tunnel to another gateway, as far as one accepts it.
+    async fn keep_stand_in(&self) -> Infallible {
+        let mut steps = Steps::new(&self.shared.settings.backoff);
+        loop {
+            if let Some(fallback) = self.find_fallback().await {
+                self.over(&fallback.live).await;
+                steps.was_open(fallback.live.open_for());
+            }
+            sleep(steps.after_failure()).await;
+        }
+    }
+
+    /// Opens a tunnel to the first other gateway that accepts one, of those that are not known
+    /// to be away.
+    async fn find_fallback(&self) -> Option<Fallback<'_>> {
+        let count = self.shared.gateways.len();
+        for gateway in (1..count).map(|step| (self.primary + step) % count) {
+            if self.shared.gateways[gateway].standing() == Standing::Away {
+                continue;
+            }
+            match self.attempt(gateway).await {
+                Ok(live) => return Some(Fallback::new(self, live)),
+                Err(error) => self.note(LinkError::Open(error)),
+            }
+        }
+        None
+    }
+
+    async fn attempt(&self, gateway: usize) -> Result<Live, TunnelError> {
+        let mut attempt = None;
+        self.update(|status| {
+            status.attempts += 1;
+            attempt = Some((status.attempts, status.last_error.clone()));
+        });
+        let (number, last_error) = attempt.unwrap_or_default();
+        let attempt = Attempt {
+            gateway: self.shared.gateways[gateway].name.clone(),
+            number,
+            last_error,
+        };
+        self.shared.open(gateway, Some(self.number), attempt).await
+    }
+
+    /// Says what went wrong, and what follows.
+    fn report(&self, error: &LinkError, plan: Plan) {
+        let gateway = &self.shared.gateways[self.primary].name;
+        let wait = plan.wait;
+        let text = printable(error);
+        if plan.refused {
+            tracing::warn!(
+                %gateway, error = %text, ?wait,
+                "the gateway refuses the tunnel, which will not change by itself"
+            );
+        } else {
+            tracing::info!(%gateway, error = %text, ?wait, "no tunnel");
+        }
+        self.note(error.clone());
+    }
+
+    fn note(&self, error: LinkError) {
+        self.update(|status| status.last_error = Some(error));
+    }
+
+    fn set_connected(&self, live: &Live) {
+        self.set_state(LinkState::Connected(live.tunnel.info().clone()));
+    }
+
+    fn set_state(&self, state: LinkState) {
+        self.update(|status| status.state = state);
+    }
+
+    fn update(&self, change: impl FnOnce(&mut LinkStatus)) {
+        self.shared.status_tx.send_modify(|links| {
+            if let Some(status) = links.get_mut(self.number) {
+                change(status);
+            }
+        });
+    }
+}
+
+/// A tunnel to another gateway that stands in, and is drained when it is not needed any more.
+struct Fallback<'a> {
+    link: &'a Link,
+    live: Live,
+}
+
+impl<'a> Fallback<'a> {
+    fn new(link: &'a Link, live: Live) -> Self {
+        link.update(|status| {
+            status.stand_in = Some(StandIn {
+                gateway: link.shared.gateways[live.gateway].name.clone(),
+                tunnel: live.tunnel.info().clone(),
+            });
+        });
+        Self { link, live }
+    }
+}
+
+impl Drop for Fallback<'_> {
+    fn drop(&mut self) {
+        self.link.update(|status| status.stand_in = None);
+        self.link.shared.retire(&self.live);
+    }
+}

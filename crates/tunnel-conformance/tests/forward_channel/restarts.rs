@@ -1,0 +1,99 @@
+//! Two backends behind one address that are restarted one after the other, with calls all the
+//! while.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tunnel_conformance::{FaultProxy, Probe};
+
+use crate::support::{Backend, LongCall, assert_usable, channel, client, eventually, guarded};
+
+const CALLERS: usize = 4;
+const ROUNDS: usize = 6;
+
+/// Longer than any test lasts.
+const DRAIN: Duration = Duration::from_secs(600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_of_two_backends_behind_one_address_fails_no_call() {
+    guarded(async {
+        let probe = Probe::default();
+        let mut serving = Backend::start(&probe).await;
+        let link = FaultProxy::to(serving.server.address()).await;
+        let kept = channel(link.endpoint()).connect().await.expect("it opens");
+        let client = client(&kept);
+
+        let (done, made) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let mut callers = JoinSet::new();
+        for _ in 0..CALLERS {
+            let (client, done, made) = (client.clone(), done.clone(), made.clone());
+            callers.spawn(async move {
+                while !done.load(Ordering::SeqCst) {
+                    assert_usable(&client).await;
+                    made.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for round in 0..ROUNDS {
+            let in_flight = LongCall::begin(&client, &probe, &format!("caught {round}")).await;
+            let next = Backend::start(&probe).await;
+            // The balancer leads to the other one; the connections there are stay where they are.
+            link.set_target(Some(next.server.address()));
+            let draining = tokio::spawn({
+                let handler = serving.handler.clone();
+                async move { handler.drain(DRAIN).await }
+            });
+            next.has(1).await;
+            let before = made.load(Ordering::SeqCst);
+            eventually(|| made.load(Ordering::SeqCst) > before + 2 * CALLERS).await;
+            in_flight.finish().await.expect_success();
+            draining.await.expect("it does not panic");
+            serving.server.kill();
+            serving = next;
+        }
+        done.store(true, Ordering::SeqCst);
+        while let Some(caller) = callers.join_next().await {
+            caller.expect("no call failed");
+        }
+    })
+    .await;
+}
+
+/// The balancer is late: it leads to the backend that drains, which refuses, until it notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_wait_while_the_address_still_leads_to_the_backend_that_drains() {
+    guarded(async {
+        let probe = Probe::default();
+        let first = Backend::start(&probe).await;
+        let link = FaultProxy::to(first.server.address()).await;
+        let kept = channel(link.endpoint())
+            .when_no_tunnel(tunnel_client::WhenNoTunnel::Wait)
+            .connect()
+            .await
+            .expect("it opens");
+        let handle = kept.handle();
+        let in_flight = LongCall::begin(&client(&kept), &probe, "caught").await;
+        let draining = tokio::spawn({
+            let handler = first.handler.clone();
+            async move { handler.drain(DRAIN).await }
+        });
+        let mut links = handle.watch();
+        let refused = links.wait_for(|links| links[0].attempts() > 3).await;
+        drop(refused.expect("it runs"));
+        let waiting = tokio::spawn({
+            let client = client(&kept);
+            async move { assert_usable(&client).await }
+        });
+        let second = Backend::start(&probe).await;
+        link.set_target(Some(second.server.address()));
+        waiting.await.expect("the call succeeds");
+        in_flight.finish().await.expect_success();
+        draining.await.expect("it does not panic");
+    })
+    .await;
+}

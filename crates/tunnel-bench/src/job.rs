@@ -4,6 +4,8 @@
 //! units stay as they are: sizes in bytes, times asked for in milliseconds, times measured in
 //! seconds.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One thing to do, by the client process of a pair.
@@ -32,6 +34,10 @@ pub(crate) enum Job {
     },
     /// What arrives in each bucket of time.
     Steady(Steady),
+    /// Unary calls at a fixed rate, each timed from when it was due.
+    OpenLoop(OpenLoop),
+    /// Callers whose calls all time out, because the handler is slow.
+    Brownout(Brownout),
 }
 
 /// A load that lasts for a time.
@@ -54,6 +60,34 @@ pub(crate) struct Steady {
     pub(crate) bucket_millis: u64,
 }
 
+/// The job of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OpenLoop {
+    pub(crate) size: u32,
+    pub(crate) per_second: u32,
+    pub(crate) millis: u64,
+}
+
+/// The job of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Brownout {
+    /// Each makes one call after another.
+    pub(crate) callers: usize,
+    pub(crate) timeout_millis: u64,
+    pub(crate) ends: Ends,
+    pub(crate) millis: u64,
+}
+
+/// What ends a call of [`Job::Brownout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ends {
+    /// The caller drops the call's future.
+    Drop,
+    /// The call's deadline.
+    Deadline,
+}
+
 /// What [`Job::Steady`] does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -67,7 +101,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Measured {
-    /// Calls, messages, or streams.
+    /// Calls, messages, streams, or timeouts.
     pub(crate) count: u64,
     /// How long all of it took.
     pub(crate) seconds: f64,
@@ -83,6 +117,9 @@ pub(crate) struct Measured {
     /// Of [`Job::Steady`]: bytes of streams, or calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) buckets: Option<Vec<u64>>,
+    /// Of [`Job::Brownout`]: what happened to calls that did not time out, and to how many.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) failures: BTreeMap<String, u64>,
 }
 
 /// The line that answers a job.

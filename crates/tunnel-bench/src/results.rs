@@ -82,7 +82,7 @@ pub(crate) struct Cell {
     pub(crate) variant: String,
     /// For each round what was measured, in the metric's unit; none where it came to no end.
     pub(crate) rounds: Vec<Option<f64>>,
-    /// Why there is no value, such as "hangs".
+    /// Why there is no value, such as "hangs"; of [`Metric::OtherFailures`] what they are.
     pub(crate) note: Option<String>,
 }
 
@@ -98,6 +98,10 @@ pub(crate) enum Metric {
     ByteRate,
     /// Streams opened, 1/s.
     OpenRate,
+    /// Calls that timed out as they were meant to, 1/s.
+    TimeoutRate,
+    /// Calls that ended otherwise than by their timeout.
+    OtherFailures,
     /// Half of the calls are faster; s.
     P50,
     /// s.
@@ -119,7 +123,11 @@ impl Metric {
     pub(crate) fn more_is_better(self) -> bool {
         matches!(
             self,
-            Self::CallRate | Self::MessageRate | Self::ByteRate | Self::OpenRate
+            Self::CallRate
+                | Self::MessageRate
+                | Self::ByteRate
+                | Self::OpenRate
+                | Self::TimeoutRate
         )
     }
 }

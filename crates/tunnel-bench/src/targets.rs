@@ -1,8 +1,10 @@
 //! What this repository wants to reach, as data, and how far a run has.
 //!
 //! Invariants: forward and reverse tunnels have the same targets. The median decides; the spread is
-//! shown beside it. Handlers that are polled inline have a verdict only where a target names them, and
+//! shown beside it. What a run left out is not held against what it measured. Handlers that are polled inline have a verdict only where a target names them, and
 //! are shown everywhere.
+
+use std::cmp::Ordering::Equal;
 
 use crate::report::baseline::{self, TUNNELS, WITH_GO};
 use crate::report::stats::{self, Summary};
@@ -10,7 +12,7 @@ use crate::report::units;
 use crate::report::view::distinct;
 use crate::results::{Cell, Metric, Row, Run};
 
-use Against::{Baseline, Elsewhere, Workload};
+use Against::{Baseline, Elsewhere, Nothing, Workload};
 use Bound::{AtLeast, AtMost};
 use Measure::{Of, Rate};
 
@@ -39,6 +41,8 @@ enum Against {
     Baseline,
     /// The same variant in another workload.
     Workload(&'static str),
+    /// Nothing: there must be none of it, in no round.
+    Nothing,
     /// Nothing that this program measures; this says what does.
     Elsewhere(&'static str),
 }
@@ -77,6 +81,7 @@ pub(crate) struct Judged<'a> {
 
 pub(crate) struct JudgedVariant {
     pub(crate) variant: &'static str,
+    /// The ratio, or the value where there is nothing to divide it by.
     pub(crate) ratio: Option<Summary>,
     pub(crate) verdict: Verdict,
 }
@@ -87,6 +92,37 @@ const CONCURRENT: &[&str] = &[
     "unary 16 B x 64",
     "unary 16 B x 256",
     "unary 16 B x 1024",
+];
+
+/// Calls at a fixed rate that is high, and nothing else to do.
+const OPEN_LOOP_FAST: &[&str] = &[
+    "open loop 2000/s of 16 B, quiet",
+    "open loop 10000/s of 16 B, quiet",
+];
+
+/// Calls at a fixed rate otherwise.
+const OPEN_LOOP: &[&str] = &[
+    "open loop 200/s of 16 B, quiet",
+    "open loop 1000/s of 64 KiB, quiet",
+    "open loop 200/s of 16 B, other tasks use 40 %",
+    "open loop 2000/s of 16 B, other tasks use 40 %",
+    "open loop 10000/s of 16 B, other tasks use 40 %",
+    "open loop 1000/s of 64 KiB, other tasks use 40 %",
+    "open loop 200/s of 16 B, other tasks use 80 %",
+    "open loop 2000/s of 16 B, other tasks use 80 %",
+    "open loop 1000/s of 64 KiB, other tasks use 80 %",
+    "open loop 200/s of 16 B, handlers compute 200 µs",
+    "open loop 2000/s of 16 B, handlers compute 200 µs",
+    "open loop 1000/s of 64 KiB, handlers compute 200 µs",
+];
+
+const BROWNOUTS: &[&str] = &[
+    "brownout, 100 callers, dropped after 50 ms",
+    "brownout, 300 callers, dropped after 200 ms",
+    "brownout, 1000 callers, dropped after 100 ms",
+    "brownout, 100 callers, deadline 50 ms",
+    "brownout, 300 callers, deadline 200 ms",
+    "brownout, 1000 callers, deadline 100 ms",
 ];
 
 const TARGETS: &[Target] = &[
@@ -117,6 +153,12 @@ const TARGETS: &[Target] = &[
         Rate,
         AtLeast(1.2),
     ),
+    target(OPEN_LOOP_FAST, Of(Metric::P50), AtMost(1.0)),
+    target(OPEN_LOOP_FAST, Of(Metric::P99), AtMost(0.7)),
+    target(OPEN_LOOP, Of(Metric::P50), AtMost(1.0)),
+    target(OPEN_LOOP, Of(Metric::P99), AtMost(1.0)),
+    target(BROWNOUTS, Rate, AtLeast(0.95)),
+    target(BROWNOUTS, Of(Metric::OtherFailures), AtMost(0.0)).against(Nothing),
     target(
         &[
             "50 ms each way: download 1 MiB x 1",
@@ -187,7 +229,11 @@ impl Target {
                 true => self.inline,
                 false => Some(self.spawned),
             };
-            judge(variant, bound, self.cells(run, workload, variant))
+            let compared = self.cells(run, workload, variant);
+            match (self.against, bound) {
+                (Nothing, Some(_)) => judge_none(variant, compared.cell),
+                _ => judge(variant, bound, compared),
+            }
         });
         Judged {
             workload,
@@ -195,10 +241,12 @@ impl Target {
             against: match self.against {
                 Baseline => baseline::root(workload).to_owned(),
                 Workload(other) => format!("itself in “{other}”"),
+                Nothing => "every round".to_owned(),
                 Elsewhere(by) => format!("measured {by}"),
             },
             wanted: match (self.against, self.inline) {
                 (Elsewhere(_), _) => String::new(),
+                (Nothing, _) => "= 0".to_owned(),
                 (_, Some(inline)) if inline != self.spawned => {
                     format!("{}, inline {}", self.spawned.text(), inline.text())
                 }
@@ -218,7 +266,7 @@ impl Target {
                 let other = self.measure.row(run, other);
                 other.and_then(|row| row.cell(variant))
             }
-            Elsewhere(_) => None,
+            Nothing | Elsewhere(_) => None,
         };
         Compared { cell, base }
     }
@@ -284,6 +332,30 @@ fn judge(variant: &'static str, bound: Option<Bound>, compared: Compared<'_>) ->
     }
 }
 
+/// Where there must be none of what a cell counts.
+fn judge_none(variant: &'static str, cell: Option<&Cell>) -> JudgedVariant {
+    let ratio = cell.and_then(stats::value);
+    let what = cell.and_then(|cell| cell.note.clone());
+    JudgedVariant {
+        variant,
+        ratio,
+        verdict: match (what, ratio) {
+            (Some(what), _) => Verdict::Failed(what),
+            (None, Some(_)) => Verdict::Reached,
+            (None, None) => Verdict::NotMeasured,
+        },
+    }
+}
+
+/// The workloads of all targets that this program measures.
+#[cfg(test)]
+pub(crate) fn measured_here() -> impl Iterator<Item = &'static str> {
+    let here = TARGETS
+        .iter()
+        .filter(|t| !matches!(t.against, Elsewhere(_)));
+    here.flat_map(|target| target.workloads.iter().copied())
+}
+
 /// Judges a run by every target.
 pub(crate) fn judge_all(run: &Run) -> Vec<Judged<'_>> {
     let ours = TARGETS.iter().flat_map(|target| {
@@ -336,15 +408,19 @@ fn judge_with_go<'a>(row: Option<&Row>, workload: &'a str) -> Judged<'a> {
 }
 
 impl Judged<'_> {
-    /// The worst of its variants: what was missed before what was not measured.
+    /// The worst of the variants that were measured.
     pub(crate) fn verdict(&self) -> Verdict {
-        let mut worst = Verdict::Reached;
-        for variant in &self.variants {
-            if variant.verdict.rank() > worst.rank() {
-                worst = variant.verdict.clone();
-            }
-        }
-        worst
+        let measured = self.variants.iter().map(|variant| &variant.verdict);
+        let measured = measured.filter(|v| !matches!(v, Verdict::NotMeasured | Verdict::Shown));
+        let worst = measured.max_by(|a, b| a.rank().partial_cmp(&b.rank()).unwrap_or(Equal));
+        worst.cloned().unwrap_or(Verdict::NotMeasured)
+    }
+
+    /// The variants that have this target, and that the run left out.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = &'static str> {
+        let variants = self.variants.iter();
+        let left_out = variants.filter(|v| v.verdict == Verdict::NotMeasured);
+        left_out.map(|v| v.variant)
     }
 
     /// Whether the run says anything of it.
@@ -357,10 +433,9 @@ impl Judged<'_> {
 impl Verdict {
     fn rank(&self) -> (u8, f64) {
         match self {
-            Self::Reached | Self::Shown => (0, 0.0),
-            Self::NotMeasured => (1, 0.0),
-            Self::Missed(by) => (2, *by),
-            Self::Failed(_) => (3, 0.0),
+            Self::Reached | Self::NotMeasured | Self::Shown => (0, 0.0),
+            Self::Missed(by) => (1, *by),
+            Self::Failed(_) => (2, 0.0),
         }
     }
 
@@ -425,11 +500,35 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_reached_only_in_both_directions() {
-        let cells = vec![cell("plain tonic", &[1.0]), cell("forward tunnel", &[9.0])];
-        let run = run(vec![rate("download 1 MiB x 8", cells)]);
-        let judged = verdict(&run, "download 1 MiB x 8", "rate");
-        assert_eq!(judged.verdict(), Verdict::NotMeasured);
+    fn variants_that_were_left_out_do_not_hide_the_verdict_on_the_others() {
+        let of = |forward, reverse| {
+            let cells = vec![
+                cell("plain tonic", &[1.0]),
+                cell("forward tunnel", &[forward]),
+                cell("reverse tunnel", &[reverse]),
+            ];
+            let run = run(vec![rate("unary 16 B x 64", cells)]);
+            verdict(&run, "unary 16 B x 64", "rate")
+        };
+        assert_eq!(of(9.0, 9.0).verdict(), Verdict::Reached);
+        let left_out: Vec<_> = of(9.0, 9.0).left_out().collect();
+        assert_eq!(left_out, ["forward inline", "reverse inline"]);
+        assert_eq!(of(9.0, 0.9).verdict().text(), "missed by 50 %");
+    }
+
+    #[test]
+    fn one_failure_that_is_no_timeout_is_enough_to_miss() {
+        let name = "brownout, 100 callers, dropped after 50 ms";
+        let of = |note: Option<&str>| {
+            let mut forward = cell("forward tunnel", &[0.0, 0.0, 0.0]);
+            forward.note = note.map(str::to_owned);
+            let cells = vec![forward, cell("reverse tunnel", &[0.0; 3])];
+            let run = run(vec![row(name, Metric::OtherFailures, cells)]);
+            verdict(&run, name, "other failures").verdict().text()
+        };
+        assert_eq!(of(None), "reached");
+        let ended = "1 × Unavailable: the tunnel has ended";
+        assert_eq!(of(Some(ended)), format!("missed: {ended}"));
     }
 
     #[test]

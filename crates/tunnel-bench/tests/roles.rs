@@ -53,11 +53,44 @@ fn a_client_answers_each_job_and_both_processes_end_with_their_input() {
         let answer = ask(&format!(r#"{{"job":"{job}",{load}}}"#));
         assert!(answer["ok"]["count"].as_u64().unwrap() > 0, "{answer}");
     }
+    let open = ask(r#"{"job":"open_loop","size":16,"per_second":1000,"millis":20}"#);
+    assert_eq!(open["ok"]["count"], 20, "{open}");
+    // The handler is not slow: that its answers are no timeouts must show.
+    let brownout =
+        r#"{"job":"brownout","callers":2,"timeout_millis":60000,"ends":"drop","millis":1}"#;
+    let failures = &ask(brownout)["ok"]["failures"];
+    assert!(
+        failures["an answer before the timeout"].as_u64() > Some(0),
+        "{failures}"
+    );
     assert_eq!(ask(r#"{"job":"hold_idle","streams":7}"#)["ok"]["count"], 7);
     let unread = ask(r#"{"job":"hold_unread","streams":2,"size":1000}"#);
     assert_eq!(unread["ok"]["count"], 2);
     assert_eq!(ask(r#"{"job":"release"}"#)["ok"]["count"], 9);
     assert!(ask("tea").get("error").is_some());
+    drop(input);
+    assert!(client.wait().unwrap().success());
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn calls_to_a_slow_handler_time_out_and_do_not_fail_otherwise() {
+    let slow = ["--wait-millis", "60000", "--busy-percent", "10"];
+    let (mut server, mut said) =
+        start(&[&["server", "--variant", "forward tunnel"], &slow[..]].concat());
+    let port = said()["port"].to_string();
+    let (mut client, mut said) =
+        start(&["client", "--variant", "forward tunnel", "--connect", &port]);
+    assert_eq!(said()["ready"], true);
+    let mut input = client.stdin.take().unwrap();
+    for ends in ["drop", "deadline"] {
+        let job = r#""job":"brownout","callers":3,"timeout_millis":10,"millis":30"#;
+        writeln!(input, r#"{{{job},"ends":"{ends}"}}"#).unwrap();
+        let answer = said();
+        assert!(answer["ok"]["count"].as_u64() >= Some(3), "{answer}");
+        assert!(answer["ok"].get("failures").is_none(), "{answer}");
+    }
     drop(input);
     assert!(client.wait().unwrap().success());
     drop(server.stdin.take());

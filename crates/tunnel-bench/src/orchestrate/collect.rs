@@ -30,7 +30,10 @@ impl Sample<'_> {
         let bytes = count * f64::from(row.size);
         let cpu = self.cpu.map(|cpu| cpu.as_secs_f64());
         let value = match metric {
-            Metric::CallRate | Metric::MessageRate | Metric::OpenRate => count / measured.seconds,
+            Metric::CallRate | Metric::MessageRate | Metric::OpenRate | Metric::TimeoutRate => {
+                count / measured.seconds
+            }
+            Metric::OtherFailures => measured.failures.values().sum::<u64>() as f64,
             Metric::ByteRate => match (&measured.buckets, measured.beside_bytes) {
                 (Some(buckets), _) => self.bytes_of(buckets).steady()?,
                 (None, Some(beside)) => beside as f64 / measured.seconds,
@@ -133,6 +136,13 @@ impl Collector {
             if let Some(cell) = self.cell(row, *metric, variant) {
                 cell.rounds[round] = value;
             }
+        }
+    }
+
+    /// Notes what failed where nothing was to fail, in whatever round.
+    pub(super) fn note_failures(&mut self, row: &RowOf, variant: &Variant, what: String) {
+        if let Some(cell) = self.cell(row, Metric::OtherFailures, variant) {
+            cell.note.get_or_insert(what);
         }
     }
 

@@ -95,7 +95,7 @@ fn scale(args: &RunArgs) -> Scale {
     Scale {
         millis: settings(args).millis,
         streams: if args.quick { 10_000 } else { 100_000 },
-        link_millis: if args.quick { 2000 } else { 4000 },
+        long_millis: if args.quick { 2000 } else { 4000 },
     }
 }
 

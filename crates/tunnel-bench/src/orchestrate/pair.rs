@@ -48,6 +48,12 @@ pub(super) struct Setup {
     pub(super) each_way: Option<Duration>,
     /// Whether each measurement has processes of its own.
     pub(super) fresh: bool,
+    /// What share of a core other tasks use at each end, in percent.
+    pub(super) busy_percent: u32,
+    /// For how long handlers of unary calls compute.
+    pub(super) computes: Duration,
+    /// How long they then wait.
+    pub(super) waits: Duration,
 }
 
 /// Why there is nothing to tell of a job.
@@ -145,7 +151,7 @@ impl Starting<'_> {
     }
 
     /// What the program in Go has no options for: its library has no such limit, and it takes no part
-    /// where there are many tunnels.
+    /// where there are many tunnels or other work.
     fn options(&self) -> Vec<String> {
         let mut options = Vec::new();
         if self.variant.spreads != Spreads::No && self.setup.tunnels > 1 {
@@ -153,6 +159,14 @@ impl Starting<'_> {
         }
         if let Some(max) = self.setup.max_streams {
             options.extend(["--max-streams".to_owned(), max.to_string()]);
+        }
+        let work = [
+            ("--busy-percent", u128::from(self.setup.busy_percent)),
+            ("--compute-micros", self.setup.computes.as_micros()),
+            ("--wait-millis", self.setup.waits.as_millis()),
+        ];
+        for (option, value) in work.into_iter().filter(|(_, value)| *value > 0) {
+            options.extend([option.to_owned(), value.to_string()]);
         }
         options
     }

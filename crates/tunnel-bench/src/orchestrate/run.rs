@@ -105,13 +105,18 @@ impl Runner<'_> {
             Ok(pair) => pair,
             Err(error) => return self.fail(steps, variant, &Failure::NotStarted(error)),
         };
+        let mut sound = true;
         for (n, step) in steps.iter().enumerate() {
-            if let Err(failure) = self.step(&mut pair, round, step, variant).await {
-                pair.end().await;
-                return self.fail(&steps[n..], variant, &failure);
+            match self.step(&mut pair, round, step, variant).await {
+                Ok(without_failures) => sound &= without_failures,
+                Err(failure) => {
+                    pair.end().await;
+                    return self.fail(&steps[n..], variant, &failure);
+                }
             }
         }
-        match workload.setup.fresh {
+        // What failed may go on failing, and is not the next workload's fault.
+        match workload.setup.fresh || !sound {
             true => pair.end().await,
             false => {
                 self.pairs.insert(variant.name, pair);
@@ -143,13 +148,14 @@ impl Runner<'_> {
         }
     }
 
+    /// Has one job done; whether no call failed.
     async fn step(
         &mut self,
         pair: &mut Pair,
         round: Option<usize>,
         step: &Step,
         variant: &Variant,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let (cpu, resident) = (pair.cpu(), pair.resident());
         let measured = pair.job(&step.job, step.limit).await?;
         let grown = pair.resident().zip(resident);
@@ -167,7 +173,21 @@ impl Runner<'_> {
                 self.collector.add(round, row, variant, &sample);
             }
         }
-        Ok(())
+        let failures = &sample.measured.failures;
+        if failures.is_empty() {
+            return Ok(true);
+        }
+        let what: Vec<_> = failures
+            .iter()
+            .map(|(what, n)| format!("{n} × {what}"))
+            .collect();
+        let what = what.join(", ");
+        for row in &step.rows {
+            self.progress
+                .note(&format!("{} in \"{}\": {what}", variant.name, row.name));
+            self.collector.note_failures(row, variant, what.clone());
+        }
+        Ok(false)
     }
 
     /// Notes that these steps have no result, and why. What may hang again is not tried again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::pair::Setup;
 use super::workload::{RowOf, Step, Workload};
-use crate::job::{Job, Kind, Load, Steady};
+use crate::job::{Brownout, Ends, Job, Kind, Load, OpenLoop, Steady};
 use crate::results::Metric;
 use crate::variant::{Spreads, Variant, Way};
 
@@ -49,6 +49,7 @@ const BESIDE: &[Metric] = &[Metric::ByteRate];
 const OPENING: &[Metric] = &[Metric::OpenRate, Metric::MemoryPerStream];
 const RATE: &[Metric] = &[Metric::CallRate, Metric::P99];
 const STEADY: &[Metric] = &[Metric::ByteRate, Metric::Ramp];
+const TIMEOUTS: &[Metric] = &[Metric::TimeoutRate, Metric::OtherFailures];
 
 /// How long and how much.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +57,9 @@ pub(super) struct Scale {
     pub(super) millis: u64,
     /// The most streams that are opened.
     pub(super) streams: usize,
-    /// How long one measurement on a slow link takes.
-    pub(super) link_millis: u64,
+    /// How long one measurement takes where less would say little: on a slow link, at a fixed
+    /// rate, in a brownout.
+    pub(super) long_millis: u64,
 }
 
 fn everyone(variant: &Variant) -> bool {
@@ -73,6 +75,11 @@ fn many(variant: &Variant) -> bool {
     variant.spreads != Spreads::No || variant.name == "plain tonic"
 }
 
+/// Tunnels as they come, and what they are compared with.
+fn main_ones(variant: &Variant) -> bool {
+    ["plain tonic", "forward tunnel", "reverse tunnel"].contains(&variant.name)
+}
+
 fn many_reverse(variant: &Variant) -> bool {
     many(variant) && !matches!(variant.way, Way::Forward { .. })
 }
@@ -84,6 +91,8 @@ pub(super) fn all(scale: Scale) -> Vec<Workload> {
     all.extend(streams(scale));
     all.push(beside_stream(scale));
     all.push(unread(scale));
+    all.extend(open_loops(scale));
+    all.extend(brownouts(scale));
     all.extend(slow_link(scale));
     all.extend([10_000, 100_000].map(|n| open(scale, n)));
     all.push(growth(scale));
@@ -264,6 +273,87 @@ fn unread(scale: Scale) -> Workload {
     }
 }
 
+/// What else goes on while calls come at a fixed rate: its name, and what processes are told.
+///
+/// Workloads of one condition stand together, and so share their pairs.
+fn conditions() -> [(&'static str, Setup); 4] {
+    let busy = |busy_percent| Setup {
+        busy_percent,
+        ..shared()
+    };
+    let computing = Setup {
+        computes: Duration::from_micros(200),
+        ..shared()
+    };
+    [
+        ("quiet", shared()),
+        ("other tasks use 40 %", busy(40)),
+        ("other tasks use 80 %", busy(80)),
+        ("handlers compute 200 µs", computing),
+    ]
+}
+
+fn open_loops(scale: Scale) -> Vec<Workload> {
+    let rates = [
+        (200, "16 B", 16),
+        (2000, "16 B", 16),
+        (10_000, "16 B", 16),
+        (1000, "64 KiB", 64 * KIB),
+    ];
+    let mut all = Vec::new();
+    for (condition, setup) in conditions() {
+        for (per_second, unit, size) in rates {
+            // Both processes together would need two cores for anything but the calls, or nearly.
+            let too_much = setup.busy_percent == 80 || !setup.computes.is_zero();
+            if per_second == 10_000 && too_much {
+                continue;
+            }
+            let millis = scale.long_millis;
+            let job = Job::OpenLoop(OpenLoop {
+                size,
+                per_second,
+                millis,
+            });
+            let name = format!("open loop {per_second}/s of {unit}, {condition}");
+            all.push(Workload {
+                group: "open loop",
+                setup,
+                steps: vec![timed(name, LATENCIES, size, millis, job)],
+                who: main_ones,
+            });
+        }
+    }
+    all
+}
+
+/// Callers whose timeouts a slow handler never meets.
+fn brownouts(scale: Scale) -> Vec<Workload> {
+    let setup = Setup {
+        waits: Duration::from_secs(10),
+        ..shared()
+    };
+    let mut all = Vec::new();
+    for (ends, how) in [(Ends::Drop, "dropped after"), (Ends::Deadline, "deadline")] {
+        for (callers, timeout_millis) in [(100, 50), (300, 200), (1000, 100)] {
+            let millis = scale.long_millis;
+            let job = Job::Brownout(Brownout {
+                callers,
+                timeout_millis,
+                ends,
+                millis,
+            });
+            let name = format!("brownout, {callers} callers, {how} {timeout_millis} ms");
+            all.push(Workload {
+                group: "brownout",
+                setup,
+                steps: vec![timed(name, TIMEOUTS, 16, millis, job)],
+                who: main_ones,
+            });
+        }
+    }
+    all
+}
+
 fn slow_link(scale: Scale) -> Vec<Workload> {
     let each = [
         ("download 1 MiB x 1", Kind::Download, MIB, 1),
@@ -271,7 +361,7 @@ fn slow_link(scale: Scale) -> Vec<Workload> {
         ("unary 64 KiB x 16", Kind::Unary, 64 * KIB, 16),
     ];
     let each = each.map(|(name, kind, size, at_once)| {
-        let millis = scale.link_millis;
+        let millis = scale.long_millis;
         let job = Job::Steady(Steady {
             kind,
             size,
@@ -380,7 +470,7 @@ mod tests {
     const SCALE: Scale = Scale {
         millis: 300,
         streams: 100_000,
-        link_millis: 2000,
+        long_millis: 2000,
     };
 
     fn names(workload: &Workload) -> Vec<&str> {
@@ -401,6 +491,15 @@ mod tests {
             let count = names.len();
             names.dedup();
             assert_eq!(names.len(), count);
+        }
+    }
+
+    #[test]
+    fn every_target_is_of_a_workload_that_there_is() {
+        let all = all(SCALE);
+        let names: Vec<_> = all.iter().flat_map(names).collect();
+        for workload in crate::targets::measured_here() {
+            assert!(names.contains(&workload), "{workload}");
         }
     }
 

@@ -28,10 +28,15 @@ pub(super) async fn sum_up(
     callers: Vec<JoinHandle<Result<Times>>>,
 ) -> Result<Measured> {
     let times = try_join_all(callers.into_iter().map(|c| async { c.await? })).await?;
+    summary(start, times.into_iter().flatten())
+}
+
+/// What all calls together came to.
+pub(super) fn summary(start: Instant, times: impl IntoIterator<Item = u64>) -> Result<Measured> {
     let seconds = start.elapsed().as_secs_f64();
     let mut histogram = Histogram::<u64>::new(3)?;
-    for time in times.iter().flatten() {
-        histogram.record(*time)?;
+    for time in times {
+        histogram.record(time)?;
     }
     let at = |quantile| Some(histogram.value_at_quantile(quantile) as f64 / 1e9);
     Ok(Measured {

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::channel::{Channel, Clients};
 use super::held::Held;
-use super::{Options, calls, connect, input, say, steady, streams};
+use super::{Options, brownout, calls, connect, input, open_loop, say, steady, streams, work};
 use crate::carrier;
 use crate::job::{Greeting, Job, Measured, Reply};
 use crate::variant::Way;
@@ -15,6 +15,7 @@ type Lines = mpsc::UnboundedReceiver<String>;
 /// Does jobs until the input ends.
 pub(crate) async fn run(options: Options, port: Option<u16>) -> Result<()> {
     let jobs = input();
+    work::start_other_tasks(options.busy_percent);
     let port = || port.context("the client needs a port to connect to");
     match options.variant {
         Way::Plain | Way::Tuned => {
@@ -69,6 +70,8 @@ impl<C: Channel> Worker<C> {
                 millis,
             } => calls::beside_stream(clients, callers, size, millis).await,
             Job::Steady(steady) => steady::run(clients, steady).await,
+            Job::OpenLoop(job) => open_loop::run(clients, job).await,
+            Job::Brownout(job) => brownout::run(clients, job).await,
         }
     }
 }

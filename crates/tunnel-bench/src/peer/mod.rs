@@ -3,17 +3,21 @@
 //! Invariant: either ends when its standard input does, whatever it is busy with, so that none
 //! outlives the orchestrator.
 
+mod brownout;
 mod calls;
 mod channel;
 mod client;
 mod connect;
 mod held;
+mod open_loop;
 mod server;
 mod service;
 mod steady;
 mod streams;
+mod work;
 
 use std::io::{BufRead, Write};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -22,6 +26,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use client::run as client;
 pub(crate) use server::run as server;
+use service::Service;
 
 /// What both roles are told when they start.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -37,9 +42,28 @@ pub(crate) struct Options {
     /// How many tunnels or connections there are.
     #[arg(long, default_value_t = 1)]
     pub(crate) tunnels: usize,
+
+    /// What share of a core other tasks use at each end, in percent.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) busy_percent: u32,
+
+    /// For how long the handler of a unary call computes, in microseconds.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) compute_micros: u64,
+
+    /// How long it then waits, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) wait_millis: u64,
 }
 
 impl Options {
+    fn service(&self) -> Service {
+        Service {
+            computes: Duration::from_micros(self.compute_micros),
+            waits: Duration::from_millis(self.wait_millis),
+        }
+    }
+
     fn config(&self) -> Result<tunnel_client::Config> {
         let mut config = tunnel_client::Config::builder();
         if let Some(max) = self.max_streams {

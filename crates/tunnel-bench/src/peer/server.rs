@@ -8,8 +8,7 @@ use tonic::transport::{Endpoint, Server};
 use tunnel_client::ReverseTunnelServer;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
-use super::service::Service;
-use super::{Options, input, listen, say};
+use super::{Options, input, listen, say, work};
 use crate::carrier;
 use crate::job::Greeting;
 use crate::proto::bench_server::BenchServer;
@@ -22,6 +21,7 @@ pub(super) const FRAME: u32 = 1 << 20;
 /// Serves until the input ends.
 pub(crate) async fn run(options: Options, dial: Option<u16>) -> Result<()> {
     let _input = input();
+    work::start_other_tasks(options.busy_percent);
     if let Way::Reverse { inline } = options.variant {
         let gateway = dial.context("a server of reverse tunnels needs a port to dial")?;
         return dial_out(&options, gateway, inline).await;
@@ -29,13 +29,13 @@ pub(crate) async fn run(options: Options, dial: Option<u16>) -> Result<()> {
     let (listener, port) = listen().await?;
     say(&Greeting::Port(port))?;
     match options.variant {
-        Way::Plain => serve(Server::builder(), routes(), listener).await,
-        Way::Tuned => serve(tuned(), routes(), listener).await,
-        Way::Yamux => carrier::yamux::serve(listener, routes()).await,
-        Way::Http2 => carrier::http2::serve(listener, routes()).await,
+        Way::Plain => serve(Server::builder(), routes(&options), listener).await,
+        Way::Tuned => serve(tuned(), routes(&options), listener).await,
+        Way::Yamux => carrier::yamux::serve(listener, routes(&options)).await,
+        Way::Http2 => carrier::http2::serve(listener, routes(&options)).await,
         Way::Forward { inline } => {
             let handler = TunnelServiceHandler::builder()
-                .add_service(BenchServer::new(Service))
+                .add_service(BenchServer::new(options.service()))
                 .config(options.config()?)
                 .poll_handlers_inline(inline)
                 .build();
@@ -46,8 +46,8 @@ pub(crate) async fn run(options: Options, dial: Option<u16>) -> Result<()> {
     }
 }
 
-fn routes() -> Routes {
-    Routes::new(BenchServer::new(Service))
+fn routes(options: &Options) -> Routes {
+    Routes::new(BenchServer::new(options.service()))
 }
 
 fn tuned() -> Server {
@@ -68,7 +68,7 @@ async fn dial_out(options: &Options, gateway: u16, inline: bool) -> Result<()> {
     let gateway = Endpoint::from_shared(format!("http://127.0.0.1:{gateway}"))?;
     let stopped = ReverseTunnelServer::builder(gateway)
         .tunnels_per_gateway(options.tunnels)
-        .add_service(BenchServer::new(Service))
+        .add_service(BenchServer::new(options.service()))
         .config(options.config()?)
         .poll_handlers_inline(inline)
         .run()

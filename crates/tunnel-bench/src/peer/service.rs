@@ -1,13 +1,21 @@
-//! The service that is called: it does as little as it can.
+//! The service that is called: it does as little as it can, or as little as it is told to.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::work::compute;
 use crate::proto::bench_server::Bench;
 use crate::proto::{Blob, DownloadRequest, Total};
 
-pub(super) struct Service;
+/// Its unary calls compute and wait, if they are told to.
+#[derive(Clone, Copy)]
+pub(super) struct Service {
+    pub(super) computes: Duration,
+    pub(super) waits: Duration,
+}
 
 #[tonic::async_trait]
 impl Bench for Service {
@@ -16,6 +24,12 @@ impl Bench for Service {
     type PingPongStream = Streaming<Blob>;
 
     async fn unary(&self, request: Request<Blob>) -> Result<Response<Blob>, Status> {
+        if !self.computes.is_zero() {
+            compute(self.computes);
+        }
+        if !self.waits.is_zero() {
+            tokio::time::sleep(self.waits).await;
+        }
         Ok(Response::new(request.into_inner()))
     }
 

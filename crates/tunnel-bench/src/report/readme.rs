@@ -39,6 +39,21 @@ const MAIN: &[(&str, &str, Option<Metric>)] = &[
         "unary 16 B x 64",
         Some(Metric::P99),
     ),
+    (
+        "p99 at 2,000 calls of 16 B a second *",
+        "open loop 2000/s of 16 B, quiet",
+        Some(Metric::P99),
+    ),
+    (
+        "… at 10,000 *",
+        "open loop 10000/s of 16 B, quiet",
+        Some(Metric::P99),
+    ),
+    (
+        "timeouts of 1,000 callers of a slow service",
+        "brownout, 1000 callers, deadline 100 ms",
+        None,
+    ),
     ("calls of 64 KiB, 16 at a time", "unary 64 KiB x 16", None),
     ("one download of 1 KiB messages", "download 1 KiB x 1", None),
     ("one download of 1 MiB messages", "download 1 MiB x 1", None),

@@ -10,6 +10,8 @@ pub(crate) fn label(metric: Metric) -> &'static str {
         Metric::MessageRate => "messages",
         Metric::ByteRate => "payload",
         Metric::OpenRate => "opened",
+        Metric::TimeoutRate => "timeouts",
+        Metric::OtherFailures => "other failures",
         Metric::P50 => "p50",
         Metric::P99 => "p99",
         Metric::P999 => "p99.9",
@@ -23,7 +25,8 @@ pub(crate) fn label(metric: Metric) -> &'static str {
 /// A value in a metric's unit.
 pub(crate) fn value(metric: Metric, value: f64) -> String {
     let unit = match metric {
-        Metric::CallRate | Metric::MessageRate | Metric::OpenRate => "/s",
+        Metric::CallRate | Metric::MessageRate | Metric::OpenRate | Metric::TimeoutRate => "/s",
+        Metric::OtherFailures => "",
         Metric::ByteRate => "B/s",
         Metric::MemoryPerStream => "B",
         Metric::P50
@@ -34,12 +37,14 @@ pub(crate) fn value(metric: Metric, value: f64) -> String {
         | Metric::Ramp => "s",
     };
     let (number, prefix) = scaled(value);
-    format!("{} {prefix}{unit}", digits(number))
+    let text = format!("{} {prefix}{unit}", digits(number));
+    text.trim_end().to_owned()
 }
 
 /// A ratio, such as "2.05".
 pub(crate) fn ratio(value: f64) -> String {
     match value {
+        0.0 => "0".to_owned(),
         v if v.abs() >= 100.0 => format!("{v:.0}"),
         v if v.abs() >= 10.0 => format!("{v:.1}"),
         v if v.abs() >= 0.095 => format!("{v:.2}"),
@@ -120,6 +125,7 @@ mod tests {
         assert_eq!(value(Metric::CpuPerByte, 3.2e-10), "0.32 ns");
         assert_eq!(value(Metric::MemoryPerStream, 20_700.0), "20.7 kB");
         assert_eq!(value(Metric::Ramp, 0.0), "0 s");
+        assert_eq!(value(Metric::OtherFailures, 0.0), "0");
     }
 
     #[test]

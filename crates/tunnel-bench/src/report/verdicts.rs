@@ -73,11 +73,13 @@ fn row(judged: &Judged<'_>) -> Vec<Text> {
         true => judged.against.clone(),
         false => format!("of {}", judged.against),
     });
-    let mut row = vec![
-        Text::new(judged.workload),
-        Text::new(verdict.text()).tone(tone),
-        target,
-    ];
+    let left_out: Vec<_> = judged.left_out().collect();
+    let verdict = match verdict {
+        Verdict::NotMeasured => Text::new(verdict.text()),
+        _ if left_out.is_empty() => Text::new(verdict.text()),
+        _ => Text::new(verdict.text()).small(format!("without {}", left_out.join(", "))),
+    };
+    let mut row = vec![Text::new(judged.workload), verdict.tone(tone), target];
     row.extend(judged.variants.iter().map(variant));
     row
 }
@@ -99,6 +101,19 @@ mod tests {
     use super::*;
     use crate::report::sample::{cell, row, run};
     use crate::results::Metric;
+
+    #[test]
+    fn a_verdict_names_the_variants_that_were_left_out() {
+        let cells = ["plain tonic", "forward tunnel"].map(|variant| cell(variant, &[1.0]));
+        let run = run(vec![row(
+            "download 1 MiB x 1",
+            Metric::ByteRate,
+            cells.into(),
+        )]);
+        let grid = &of_measured(&run).grids[0];
+        let line = "| download 1 MiB x 1 | reached (without reverse tunnel) |";
+        assert!(grid.markdown().contains(line), "{}", grid.markdown());
+    }
 
     #[test]
     fn every_target_has_a_line_and_go_has_a_table_of_its_own() {

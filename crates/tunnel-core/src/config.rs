@@ -13,6 +13,7 @@
 //!     received payload        max_buffered_bytes
 //!   + what it keeps alive     5 × max_buffered_bytes
 //!   + room for small payload  S × 16 KiB
+//!   + room of readers         S × max_message_size
 //!   + message boundaries      2 × (max_buffered_bytes + S × max_unread_empty_messages)
 //!   + metadata                S × 3 × max_metadata_size (headers, trailers, status)
 //!   + refusals not yet read   max_pending_refusals × 128 bytes
@@ -23,9 +24,13 @@
 //! `S × (send_buffer + its largest single write + max_metadata_size)`. On top come the
 //! transport's own buffers: one partial frame of at most
 //! [`max_frame_size`](ConfigBuilder::max_frame_size), one batch of `transmit`; while a frame is
-//! decoded, at most fifty times its size ([`codec`](crate::frame::codec) says when). A reader that
-//! reserves room for a message when it begins does so for at most `max_message_size`, out of its
-//! own memory.
+//! decoded, at most fifty times its size ([`codec`](crate::frame::codec) says when).
+//!
+//! The room of readers is what a reader such as tonic's reserves for a whole message when it
+//! begins: 1,024 uploads that stall inside messages of 4 MiB cost 4 GiB. A largest single write is
+//! as large as the largest message that a handler sends, and waits whole for a peer that does
+//! not read. Both count in [`Connection::memory`](crate::Connection::memory), so that a runtime can
+//! limit them for many tunnels together ([`shed`](crate::Connection::shed)).
 //!
 //! Payload keeps memory alive beyond itself. A piece of 4 KiB or more is a slice of the buffer it
 //! came in: with this crate's [`Deframer`](crate::frame::framing::Deframer) it pins at most six
@@ -169,6 +174,7 @@ pub(crate) struct Values {
     pub(crate) unread_high_messages: usize,
     pub(crate) unread_stall_timeout: Duration,
     pub(crate) settings_timeout: Duration,
+    pub(crate) drain_grace: Duration,
 }
 
 impl Default for Values {
@@ -195,6 +201,7 @@ impl Default for Values {
             unread_high_messages: 65_536,
             unread_stall_timeout: Duration::from_secs(30),
             settings_timeout: Duration::from_secs(10),
+            drain_grace: Duration::from_secs(1),
         }
     }
 }
@@ -339,6 +346,11 @@ impl ConfigBuilder {
         /// How long a caller waits for the handler's settings before it gives up on the tunnel.
         /// Default 10 s.
         settings_timeout: Duration;
+
+        /// How long a handler's drained tunnel stays open after its last call when its caller does
+        /// not understand drain notices (other implementations do not). Meanwhile new calls
+        /// are refused with UNAVAILABLE; without it, those under way would be cut. Default 1 s.
+        drain_grace: Duration;
     }
 
     /// Checks that the parts agree.

@@ -17,14 +17,17 @@ pub(crate) enum Timer {
     UnreadStall = 2,
     /// When the peer has not read its refusals for too long.
     RefusalStall = 3,
+    /// When a drained tunnel stops refusing the calls of a peer that was not told of the drain.
+    Linger = 4,
 }
 
 impl Timer {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Settings,
         Self::Drain,
         Self::UnreadStall,
         Self::RefusalStall,
+        Self::Linger,
     ];
 }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::Status;
 use tonic::body::Body;
@@ -10,8 +11,9 @@ use tonic::service::Routes;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 use tunnel_core::{Config, EndReason};
-use tunnel_tonic::{AffinityKey, CallService, TunnelInfo};
+use tunnel_tonic::{AffinityKey, CallService, Services, TunnelInfo};
 
+use crate::age::MaxAge;
 use crate::policy::{Policy, WhenKeyIsFull};
 use crate::service::TunnelServiceHandler;
 use crate::{Opening, TunnelHandle};
@@ -22,7 +24,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct TunnelServiceHandlerBuilder<L = Identity> {
-    routes: Routes,
+    services: Services,
     layer: L,
     config: Config,
     inline: bool,
@@ -32,7 +34,7 @@ pub struct TunnelServiceHandlerBuilder<L = Identity> {
 impl TunnelServiceHandlerBuilder {
     pub(crate) fn new() -> Self {
         Self {
-            routes: Routes::default(),
+            services: Services::default(),
             layer: Identity::new(),
             config: Config::default(),
             inline: false,
@@ -59,15 +61,31 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        self.routes = self.routes.add_service(service);
+        self.services.add_service(service);
         self
     }
 
-    /// Adds services that were put together elsewhere. Where both have a service of one name,
-    /// the one in `routes` is reached.
+    /// Adds services that were put together elsewhere, with the fallback they have. Where both have
+    /// a service of one name, the one in `routes` is reached.
     pub fn add_routes(mut self, routes: Routes) -> Self {
-        let before = self.routes.into_axum_router();
-        self.routes = routes.into_axum_router().fallback_service(before).into();
+        self.services.add_routes(routes);
+        self
+    }
+
+    /// Sets the service that gets the calls to all services that were not added, a proxy for
+    /// example. Default: the fallback of the latest routes added, or an answer of UNIMPLEMENTED.
+    pub fn fallback<S, B>(mut self, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.services.set_fallback(service);
         self
     }
 
@@ -76,7 +94,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     /// first layer added is the outermost, as in tonic's server.
     pub fn layer<New>(self, layer: New) -> TunnelServiceHandlerBuilder<Stack<New, L>> {
         TunnelServiceHandlerBuilder {
-            routes: self.routes,
+            services: self.services,
             layer: Stack::new(layer, self.layer),
             config: self.config,
             inline: self.inline,
@@ -156,16 +174,71 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     }
 
     /// How many tunnels of both directions may be open at once; more are refused with
-    /// RESOURCE_EXHAUSTED. Default: no limit but that of the server's connections.
+    /// RESOURCE_EXHAUSTED. Default: no limit. What the tunnels hold has one of its own.
     pub fn max_tunnels(mut self, max: usize) -> Self {
         self.policy.max_tunnels = max;
         self
     }
 
     /// How many tunnels of one key may be open at once; see
-    /// [`when_key_is_full`](Self::when_key_is_full) for what becomes of more. Default: no limit.
+    /// [`when_key_is_full`](Self::when_key_is_full) for what becomes of more. Default: 10,000, for
+    /// keys that stand for groups of devices; where a key is one device, a handful will do.
     pub fn max_tunnels_per_key(mut self, max: usize) -> Self {
         self.policy.max_per_key = max;
+        self
+    }
+
+    /// How many tunnels one connection may have open at once; more are refused with
+    /// RESOURCE_EXHAUSTED. Default: 1,024.
+    ///
+    /// A device has one or a few. A proxy that puts the tunnels of many devices on one connection
+    /// may need more, or a limit of its own at which it takes another connection: HAProxy has one
+    /// of 100 streams, Envoy goes by what [`Server::max_concurrent_streams`] announces.
+    ///
+    /// [`Server::max_concurrent_streams`]: tonic::transport::Server::max_concurrent_streams
+    pub fn max_tunnels_per_connection(mut self, max: usize) -> Self {
+        self.policy.max_per_connection = max;
+        self
+    }
+
+    /// How many tunnels *without a key* one IP address (of IPv6: one network of 64 bits) may have
+    /// open at once; more are refused with RESOURCE_EXHAUSTED. Tunnels with a key are counted by
+    /// [it](Self::max_tunnels_per_key). Default: 10,000.
+    ///
+    /// Behind a load balancer, or a NAT, all devices share an address: give them keys, or raise
+    /// this beyond their number.
+    pub fn max_tunnels_per_address(mut self, max: usize) -> Self {
+        self.policy.max_per_address = max;
+        self
+    }
+
+    /// How much all tunnels of the handler, of both directions, may hold together, in bytes: unread
+    /// payload, what waits to be sent, message boundaries, and the room that tonic reserves for a
+    /// message when it begins to arrive. Default: 1 GiB.
+    ///
+    /// Each tunnel has limits of its own ([`Config`]); this is for their sum. Beyond it, the calls
+    /// that hold most on the tunnels that hold most end with RESOURCE_EXHAUSTED until a sixteenth
+    /// is free. Set it to what the process can spare: payload can keep several times its size
+    /// alive (`tunnel_core::config` says when), and what the handlers themselves hold comes on top.
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.policy.memory_budget = bytes;
+        self
+    }
+
+    /// Has each tunnel end when it is as old as `age`, more or less by up to a tenth so that
+    /// tunnels opened together do not end together. Calls in flight may then go on for `grace`.
+    /// Default: no limit. Spreads tunnels over servers that were added, and renews certificates.
+    ///
+    /// The far end gets a drain notice and opens another tunnel. A reverse tunnel takes calls
+    /// until that one does, for at most ten seconds; then it is [drained](TunnelHandle::drain), so
+    /// no call fails. The Go and Python libraries do not understand the notice: their tunnels
+    /// are drained at once.
+    ///
+    /// Prefer this to tonic's
+    /// [`max_connection_age`](tonic::transport::Server::max_connection_age), which cuts tunnels
+    /// together with their calls when its grace is over.
+    pub fn max_tunnel_age(mut self, age: Duration, grace: Duration) -> Self {
+        self.policy.max_age = Some(MaxAge { age, grace });
         self
     }
 
@@ -190,7 +263,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let service = CallService::new(self.layer.layer(self.routes.prepare()));
+        let service = CallService::new(self.layer.layer(self.services.into_routes().prepare()));
         let service = service.poll_inline(self.inline);
         TunnelServiceHandler::new(service, self.config, self.policy)
     }

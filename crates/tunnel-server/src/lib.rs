@@ -103,13 +103,16 @@
 //! [`Server`](tonic::transport::Server) up with windows that do not hold it back, and with keepalive
 //! that notices frozen and vanished clients.
 
+mod age;
 mod builder;
 mod events;
 mod handle;
 mod opening;
+mod origin;
 mod policy;
 mod pool;
 mod registry;
+mod serve;
 mod server;
 mod service;
 
@@ -119,7 +122,8 @@ pub use handle::TunnelHandle;
 pub use opening::Opening;
 pub use policy::WhenKeyIsFull;
 pub use pool::{ReverseChannel, ReverseResponseFuture};
-pub use server::{server_for_tunnels, server_for_tunnels_within};
+pub use serve::Shutdown;
+pub use server::{server_for_tunnels, server_for_tunnels_and_calls, server_for_tunnels_within};
 pub use service::{TunnelService, TunnelServiceHandler};
 pub use tunnel_core::{
     Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Revisions, Stats,

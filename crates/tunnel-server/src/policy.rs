@@ -9,7 +9,19 @@ use tonic::Status;
 use tunnel_core::EndReason;
 use tunnel_tonic::{AffinityKey, TunnelInfo};
 
+use crate::age::MaxAge;
 use crate::{Opening, TunnelHandle};
+
+/// How many tunnels one connection may have, unless set otherwise. A device has one or a few; a
+/// proxy that puts many devices on one connection has its own limit for streams, 100 for HAProxy.
+const MAX_PER_CONNECTION: usize = 1024;
+
+/// How many tunnels one key, or one address, may have, unless set otherwise. All devices behind a
+/// load balancer or a NAT share an address.
+const MAX_PER_PEER: usize = 10_000;
+
+/// What all tunnels together may hold, unless set otherwise, in bytes.
+const MEMORY_BUDGET: usize = 1 << 30;
 
 type KeyOf = dyn Fn(&Opening) -> Option<AffinityKey> + Send + Sync;
 type Admit = dyn Fn(Opening) -> BoxFuture<'static, Result<(), Status>> + Send + Sync;
@@ -35,6 +47,10 @@ pub(crate) struct Policy {
     pub(crate) reverse: bool,
     pub(crate) max_tunnels: usize,
     pub(crate) max_per_key: usize,
+    pub(crate) max_per_connection: usize,
+    pub(crate) max_per_address: usize,
+    pub(crate) max_age: Option<MaxAge>,
+    pub(crate) memory_budget: usize,
     pub(crate) when_key_is_full: WhenKeyIsFull,
     pub(crate) key_of: Option<Arc<KeyOf>>,
     pub(crate) admit: Option<Arc<Admit>>,
@@ -47,7 +63,11 @@ impl Default for Policy {
         Self {
             reverse: true,
             max_tunnels: usize::MAX,
-            max_per_key: usize::MAX,
+            max_per_key: MAX_PER_PEER,
+            max_per_connection: MAX_PER_CONNECTION,
+            max_per_address: MAX_PER_PEER,
+            max_age: None,
+            memory_budget: MEMORY_BUDGET,
             when_key_is_full: WhenKeyIsFull::default(),
             key_of: None,
             admit: None,
@@ -63,6 +83,10 @@ impl fmt::Debug for Policy {
             .field("reverse", &self.reverse)
             .field("max_tunnels", &self.max_tunnels)
             .field("max_per_key", &self.max_per_key)
+            .field("max_per_connection", &self.max_per_connection)
+            .field("max_per_address", &self.max_per_address)
+            .field("max_age", &self.max_age)
+            .field("memory_budget", &self.memory_budget)
             .field("when_key_is_full", &self.when_key_is_full)
             .finish_non_exhaustive()
     }

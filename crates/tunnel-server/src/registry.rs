@@ -14,10 +14,12 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{Either, select};
 use tokio::sync::{broadcast, watch};
-use tonic::Status;
-use tunnel_core::EndReason;
-use tunnel_tonic::{AffinityKey, Direction, TunnelId, TunnelInfo};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+use tunnel_core::{EndReason, NOT_PROCESSED_KEY};
+use tunnel_tonic::{AffinityKey, Direction, MemoryBudget, TunnelId, TunnelInfo};
 
+use crate::origin::{Origin, Origins};
 use crate::policy::{Policy, WhenKeyIsFull};
 use crate::pool::Pool;
 use crate::{Opening, TunnelEvent, TunnelHandle};
@@ -29,12 +31,24 @@ const EVENTS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) policy: Policy,
+    /// What the tunnels may hold together.
+    pub(crate) memory: MemoryBudget,
     /// All reverse tunnels that take calls.
     pub(crate) all: Arc<Pool>,
     pub(crate) events: broadcast::Sender<TunnelEvent>,
     state: Mutex<State>,
-    /// Whether the tunnels are being drained, and new ones refused.
-    drains: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
+}
+
+/// How far a handler is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// New tunnels are taken.
+    Open,
+    /// New tunnels are refused, the others go on.
+    Refusing,
+    /// The tunnels are being drained.
+    Draining,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +58,8 @@ struct State {
     displaced: usize,
     /// The tunnels of each key that count against its limit, oldest first.
     keys: HashMap<AffinityKey, Vec<TunnelId>>,
+    /// Where the tunnels come from.
+    origins: Origins,
     /// The pools of keys, as long as a channel or a tunnel needs one.
     pools: HashMap<AffinityKey, Weak<Pool>>,
 }
@@ -51,6 +67,7 @@ struct State {
 #[derive(Debug)]
 struct Listed {
     handle: TunnelHandle,
+    origin: Origin,
     /// Whether the world was told that it has opened.
     announced: bool,
     /// Whether it was closed for a newer one.
@@ -92,11 +109,12 @@ impl Drop for Entry {
 impl Registry {
     pub(crate) fn new(policy: Policy) -> Arc<Self> {
         Arc::new(Self {
+            memory: MemoryBudget::new(policy.memory_budget),
             policy,
             all: Pool::new(None, Weak::new()),
             events: broadcast::Sender::new(EVENTS),
             state: Mutex::default(),
-            drains: watch::Sender::new(false),
+            phase: watch::Sender::new(Phase::Open),
         })
     }
 
@@ -107,9 +125,9 @@ impl Registry {
     /// Asks the hooks about a tunnel, for no longer than tunnels are taken at all: an opening that
     /// they never decide on would keep its server from shutting down.
     pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Status> {
-        let drains = pin!(self.drains());
+        let refusing = pin!(self.refuses_openings());
         let asked = AssertUnwindSafe(self.policy.consider(opening)).catch_unwind();
-        match select(drains, pin!(asked)).await {
+        match select(refusing, pin!(asked)).await {
             Either::Left(_) => Err(draining()),
             Either::Right((Ok(admitted), _)) => admitted,
             Either::Right((Err(_), _)) => {
@@ -120,14 +138,18 @@ impl Registry {
     }
 
     /// Lists a tunnel, if the limits allow it.
-    pub(crate) fn insert(self: &Arc<Self>, handle: &TunnelHandle) -> Result<Entry, Status> {
+    pub(crate) fn insert(
+        self: &Arc<Self>,
+        handle: &TunnelHandle,
+        origin: Origin,
+    ) -> Result<Entry, Status> {
         let id = handle.id();
         let displaced = {
             let mut state = self.lock();
-            if self.is_draining() {
+            if *self.phase.borrow() != Phase::Open {
                 return Err(draining());
             }
-            state.list(&self.policy, handle)?
+            state.list(&self.policy, handle, origin)?
         };
         let entry = Entry {
             registry: self.clone(),
@@ -261,14 +283,42 @@ impl Registry {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        *self.drains.borrow()
+        *self.phase.borrow() == Phase::Draining
     }
 
-    /// Waits until the tunnels are being drained.
-    async fn drains(&self) {
-        let mut drains = self.drains.subscribe();
+    /// Waits until new tunnels are refused.
+    async fn refuses_openings(&self) {
+        let mut phase = self.phase.subscribe();
         // Fails only when the sender is gone, which is borrowed here.
-        let _ = drains.wait_for(|&drains| drains).await;
+        let _ = phase.wait_for(|&phase| phase > Phase::Open).await;
+    }
+
+    /// Refuses new tunnels from now on.
+    pub(crate) fn refuse_openings(&self) {
+        self.enter(Phase::Refusing);
+    }
+
+    /// Moves on, never back.
+    fn enter(&self, next: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let forward = next > *phase;
+            *phase = next.max(*phase);
+            forward
+        });
+    }
+
+    /// Waits until another reverse tunnel of the same key, or without a key any, takes calls that
+    /// was opened later.
+    pub(crate) async fn replaced(self: &Arc<Self>, tunnel: &TunnelHandle) {
+        let pool = match tunnel.key() {
+            Some(key) => self.key_pool(key),
+            None => self.all.clone(),
+        };
+        let mut joined = pool.subscribe();
+        while !pool.tunnels().iter().any(|t| t.id() > tunnel.id()) {
+            // Cannot fail: the sender is borrowed here.
+            let _ = joined.changed().await;
+        }
     }
 
     /// The tunnels, oldest first.
@@ -292,16 +342,16 @@ impl Registry {
         ids.iter().filter_map(handle).collect()
     }
 
-    /// How many keys something is kept for.
+    /// How many keys, connections and addresses something is kept for.
     pub(crate) fn kept_keys(&self) -> usize {
         let state = self.lock();
-        state.keys.len() + state.pools.len()
+        state.keys.len() + state.pools.len() + state.origins.kept()
     }
 
     /// Drains all tunnels and refuses new ones; returns when all have gone, and that was told.
     pub(crate) async fn drain(&self, within: Duration) {
         // First: what is listed later is refused, what was listed before is found below.
-        self.drains.send_replace(true);
+        self.enter(Phase::Draining);
         let tunnels = self.tunnels();
         for tunnel in &tunnels {
             tunnel.begin_drain(within);
@@ -322,8 +372,15 @@ impl Registry {
     }
 }
 
+/// The refusal of a tunnel by a server that is about to stop: it was not opened, and may be at
+/// once, elsewhere.
 fn draining() -> Status {
-    Status::unavailable("the server is draining its tunnels")
+    let pushback = fastrand::u64(50..=150).into();
+    let mut metadata = MetadataMap::new();
+    metadata.insert("grpc-retry-pushback-ms", pushback);
+    metadata.insert(NOT_PROCESSED_KEY, MetadataValue::from_static("1"));
+    let message = "the server is draining its tunnels";
+    Status::with_metadata(Code::Unavailable, message, metadata)
 }
 
 impl State {
@@ -332,7 +389,13 @@ impl State {
         &mut self,
         policy: &Policy,
         handle: &TunnelHandle,
+        origin: Origin,
     ) -> Result<Option<TunnelHandle>, Status> {
+        let origin = match handle.key() {
+            Some(_) => origin.without_address(),
+            None => origin,
+        };
+        self.origins.check(policy, &origin)?;
         let displaced = match handle.key() {
             Some(key) if self.count_of(key) >= policy.max_per_key => {
                 Some(self.displace(policy, key)?)
@@ -347,8 +410,10 @@ impl State {
         if let Some(key) = handle.key() {
             self.keys.entry(key.clone()).or_default().push(handle.id());
         }
+        self.origins.add(&origin);
         let listed = Listed {
             handle: handle.clone(),
+            origin,
             announced: false,
             displaced: false,
             pooled: None,
@@ -382,6 +447,7 @@ impl State {
     fn unlist(&mut self, id: TunnelId) -> Option<Listed> {
         let listed = self.tunnels.remove(&id)?;
         self.displaced -= usize::from(listed.displaced);
+        self.origins.remove(&listed.origin);
         if let Some(key) = listed.handle.key() {
             self.give_place(key, id);
         }

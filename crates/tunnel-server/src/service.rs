@@ -19,6 +19,7 @@ use tunnel_tonic::{
 };
 
 use crate::builder::TunnelServiceHandlerBuilder;
+use crate::origin::Origin;
 use crate::policy::Policy;
 use crate::registry::Registry;
 use crate::{Opening, ReverseChannel, TunnelEvents, TunnelHandle};
@@ -144,27 +145,15 @@ impl TunnelServiceHandler {
     /// Reverse tunnels leave their pools at once, and those who serve through them are told; calls
     /// that wait for a tunnel fail.
     ///
-    /// Give a tonic server a signal that fires after this, for it waits for open tunnels
-    /// without end:
-    ///
-    /// ```no_run
-    /// # use std::time::Duration;
-    /// # async fn example(
-    /// #     handler: tunnel_server::TunnelServiceHandler,
-    /// #     addr: std::net::SocketAddr,
-    /// #     ctrl_c: impl Future<Output = ()>,
-    /// # ) -> Result<(), tonic::transport::Error> {
-    /// tonic::transport::Server::builder()
-    ///     .add_service(handler.service())
-    ///     .serve_with_shutdown(addr, async {
-    ///         ctrl_c.await;
-    ///         handler.drain(Duration::from_secs(10)).await;
-    ///     })
-    ///     .await
-    /// # }
-    /// ```
+    /// To stop a server, [`serve`](Self::serve) drains its tunnels and then ends whatever its
+    /// clients still hold open.
     pub async fn drain(&self, deadline: Duration) {
         self.registry.drain(deadline).await;
+    }
+
+    /// Refuses new tunnels from now on; the others go on as before.
+    pub(crate) fn refuse_openings(&self) {
+        self.registry.refuse_openings();
     }
 
     async fn open(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
@@ -185,16 +174,21 @@ impl TunnelServiceHandler {
         let mut opening = Opening::new(direction, request);
         self.registry.consider(&mut opening).await?;
 
+        let origin = Origin::of(opening.request());
         let info = opening.to_info();
         let service = match direction {
             Direction::Forward => Some((self.calls.clone(), opening.into_extensions())),
             Direction::Reverse => None,
         };
         let tunnel = Tunnel::new(NetworkRole::Server, self.config.clone(), info);
+        tunnel.share_memory(&self.registry.memory);
         let outbound = tunnel.outbound();
         let handle = TunnelHandle::new(tunnel.clone());
-        let entry = self.registry.insert(&handle)?;
+        let entry = self.registry.insert(&handle, origin)?;
         tunnel.start(offer, inbound, service, entry);
+        if let Some(max_age) = self.registry.policy.max_age {
+            tokio::spawn(max_age.watch(self.registry.clone(), handle));
+        }
         let mut response = http::Response::new(Body::new(outbound));
         put_offer(&self.config, response.headers_mut());
         Ok(response)

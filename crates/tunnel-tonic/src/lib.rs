@@ -23,6 +23,7 @@
 //! The repository's `docs/PERFORMANCE.md` says what a call costs beside one without a tunnel, which
 //! decisions that rests on, and how to measure it again.
 
+mod budget;
 mod caller;
 mod driver;
 mod error;
@@ -35,15 +36,20 @@ mod message;
 mod outbound;
 pub mod outer;
 pub mod pool;
+#[cfg(feature = "router")]
+mod services;
 mod shared;
 mod status;
 mod tunnel;
 mod waiting;
 
+pub use budget::MemoryBudget;
 pub use caller::{CallHead, ResponseBody, ResponseFuture, TunnelChannel};
 pub use error::TunnelError;
 pub use handler::CallService;
 pub use info::{AffinityKey, Direction, TunnelId, TunnelInfo};
 pub use outbound::{NetworkRole, Outbound};
+#[cfg(feature = "router")]
+pub use services::Services;
 pub use status::is_movable;
 pub use tunnel::Tunnel;

@@ -24,6 +24,8 @@ use tunnel_core::{
     StreamError, StreamId, StreamIdHash,
 };
 
+use crate::MemoryBudget;
+use crate::budget::Member;
 use crate::info::TunnelInfo;
 pub(crate) use crate::life::Life;
 use crate::waiting::{Turn, WaitQueue};
@@ -114,6 +116,8 @@ pub(crate) struct Actions {
     wake_driver: Option<Waker>,
     replaced: Wakers,
     life: Option<Life>,
+    /// Whether the tunnels of a budget hold more than it allows.
+    over_budget: bool,
 }
 
 /// What is called after the tunnel's life has changed.
@@ -124,6 +128,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     life: watch::Sender<Life>,
     observer: OnceLock<Observer>,
+    /// Its part of a budget that tunnels share.
+    budget: OnceLock<Member>,
     pub(crate) info: TunnelInfo,
 }
 
@@ -157,6 +163,7 @@ impl Shared {
             }),
             life: watch::Sender::new(Life::Opening),
             observer: OnceLock::new(),
+            budget: OnceLock::new(),
             info,
         })
     }
@@ -174,6 +181,7 @@ impl Shared {
             let mut state = self.lock();
             let result = operation(&mut state);
             state.settle(&mut actions);
+            self.report_memory(&state, &mut actions);
             result
         };
         self.act(&mut actions);
@@ -191,6 +199,7 @@ impl Shared {
             state.reading = true;
             let result = operation(&mut state);
             state.settle(&mut actions);
+            self.report_memory(&state, &mut actions);
             state.reading = false;
             (result, std::mem::take(&mut state.opened))
         };
@@ -225,7 +234,23 @@ impl Shared {
         if let Some(waker) = actions.wake_driver.take() {
             waker.wake();
         }
+        if actions.over_budget
+            && let Some(member) = self.budget.get()
+        {
+            member.shed();
+        }
         // `replaced` is dropped with the actions.
+    }
+
+    /// Counts what this tunnel holds against a budget. Only the first one given counts.
+    pub(crate) fn join_budget(self: &Arc<Self>, budget: &MemoryBudget) {
+        self.budget.get_or_init(|| budget.join(self));
+    }
+
+    fn report_memory(&self, state: &State, actions: &mut Actions) {
+        if let Some(member) = self.budget.get() {
+            actions.over_budget = member.report(state.conn.memory());
+        }
     }
 
     /// Moves on, never back, and has the observer look.

@@ -13,7 +13,7 @@ use crate::handler::{CallService, Server};
 use crate::info::TunnelInfo;
 use crate::outbound::{NetworkRole, Outbound};
 use crate::shared::{Life, Shared, now};
-use crate::{Direction, TunnelChannel};
+use crate::{Direction, MemoryBudget, TunnelChannel};
 
 /// One tunnel whose outer call is being opened, or is open.
 ///
@@ -85,6 +85,12 @@ impl Tunnel {
         ));
     }
 
+    /// Counts what the tunnel holds against a budget that it shares with others. Only the first
+    /// budget given counts.
+    pub fn share_memory(&self, budget: &MemoryBudget) {
+        self.shared.join_budget(budget);
+    }
+
     /// Has a function called after each change of what the tunnel can do: it becomes ready, one
     /// of its ends begins to drain it, it ends. No lock is held meanwhile; the function looks for
     /// itself, with [`takes_calls`](Self::takes_calls). Only the first function given counts, and
@@ -138,6 +144,12 @@ impl Tunnel {
     /// [`Connection::drain`](tunnel_core::Connection::drain).
     pub fn drain(&self, deadline: Option<Instant>) {
         self.shared.with(|state| state.conn.drain(now(), deadline));
+    }
+
+    /// Asks the far end for another tunnel in place of this one; see
+    /// [`Connection::retire`](tunnel_core::Connection::retire).
+    pub fn retire(&self) -> bool {
+        self.shared.with(|state| state.conn.retire(now()))
     }
 
     /// Ends the tunnel now.

@@ -15,6 +15,7 @@ use example_support::listen::Listener;
 use example_support::signal::Shutdown;
 use example_support::test::echo_service_server::EchoServiceServer;
 use example_support::{exit, log, serve};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::info;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
@@ -52,5 +53,13 @@ async fn run(args: &Args) -> Result<()> {
     let listener = Listener::bind(&args.address).await?;
     info!("✓ Server listening on port {}", listener.port());
     info!("Waiting for clients to connect...");
-    serve::until_stopped(server, listener, stop, handler.drain(GRACE)).await
+    serve::until_stopped(
+        &handler,
+        server,
+        listener,
+        stop,
+        CancellationToken::new(),
+        GRACE,
+    )
+    .await
 }

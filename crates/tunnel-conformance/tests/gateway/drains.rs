@@ -1,32 +1,31 @@
-//! A gateway that ends its reverse tunnels in order, and the server under it.
+//! A gateway that ends its reverse tunnels in order.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::{FutureExt, join_all, pending, poll_immediate};
-use tokio::net::TcpListener;
+use futures::future::{FutureExt, join_all, poll_immediate};
 use tokio::task::JoinHandle;
 use tonic::Code;
-use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
-use tunnel_conformance::client::{open, run};
+use tunnel_conformance::client::run;
 use tunnel_conformance::payload::assert_sent;
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::{Kind, Outcome, Probe};
 use tunnel_core::EndReason;
-use tunnel_server::{Opening, ReverseChannel, TunnelServiceHandler, server_for_tunnels};
+use tunnel_server::{ReverseChannel, TunnelServiceHandler};
 
 use crate::support::by_hand;
 use crate::support::by_hand::peer::Heard;
 use crate::support::device::{Device, Dial};
 use crate::support::{
     Gateway, NEVER, a_call, assert_no_tunnel, assert_usable, client, eventually, guarded, handler,
-    local_device, no_tunnels, one, one_request, ready,
+    local_device, no_tunnels, one_request, ready,
 };
 
 /// A call of each kind that waits at a device, and then answers.
-async fn calls_in_flight(channel: &ReverseChannel, device: &Device) -> Vec<JoinHandle<Outcome>> {
+pub(crate) async fn calls_in_flight(
+    channel: &ReverseChannel,
+    device: &Device,
+) -> Vec<JoinHandle<Outcome>> {
     let calls = Kind::ALL.map(|kind| {
         let client = client(channel);
         tokio::spawn(async move {
@@ -40,14 +39,14 @@ async fn calls_in_flight(channel: &ReverseChannel, device: &Device) -> Vec<JoinH
     calls.into()
 }
 
-async fn assert_all_finish(calls: Vec<JoinHandle<Outcome>>) {
+pub(crate) async fn assert_all_finish(calls: Vec<JoinHandle<Outcome>>) {
     for outcome in join_all(calls).await {
         assert_sent(outcome.expect("no panic").expect_success(), 1, 100_000, 1);
     }
 }
 
 /// The tunnels' ends, as the gateway's drain is seen from the other end.
-fn in_order(reason: &EndReason) -> bool {
+pub(crate) fn in_order(reason: &EndReason) -> bool {
     matches!(reason, EndReason::PeerDrained | EndReason::PeerClosed)
 }
 
@@ -271,131 +270,6 @@ async fn a_device_drains_and_both_ends_are_over_when_its_last_call_is() {
         assert_eq!(device.gone().await, EndReason::Drained);
         assert!(in_order(&tunnel.gone().await));
         no_tunnels(&handler).await;
-    })
-    .await;
-}
-
-/// A server that ends when the handler has drained, as the documentation has it.
-struct Graceful {
-    handler: TunnelServiceHandler,
-    endpoint: Endpoint,
-    stop: Arc<tokio::sync::Notify>,
-    server: JoinHandle<Result<(), tonic::transport::Error>>,
-}
-
-impl Graceful {
-    async fn start(handler: TunnelServiceHandler, deadline: Duration) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await;
-        let listener = listener.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let stop = Arc::new(tokio::sync::Notify::new());
-        let (stopped, draining) = (stop.clone(), handler.clone());
-        let server = server_for_tunnels(Server::builder())
-            .add_routes(Routes::new(handler.service()))
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener), async move {
-                stopped.notified().await;
-                draining.drain(deadline).await;
-            });
-        Self {
-            handler,
-            endpoint: Endpoint::from_shared(format!("http://{address}")).expect("valid"),
-            stop,
-            server: tokio::spawn(server),
-        }
-    }
-
-    async fn connect(&self) -> Channel {
-        let connected = self.endpoint.connect().await;
-        connected.expect("the server accepts a connection")
-    }
-
-    async fn device(&self, name: &str) -> Device {
-        let dial = Dial::new(&Probe::default()).named(name);
-        let device = dial.dial(self.connect().await).await.expect("accepted");
-        ready(&self.handler, &device).await;
-        device
-    }
-
-    /// Shuts down, and waits until that is done.
-    async fn ended(self) {
-        self.stop.notify_one();
-        let ended = self.server.await.expect("the server does not panic");
-        ended.expect("the server ends in order");
-    }
-}
-
-/// Trap 17.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_shuts_down_when_its_calls_have_finished() {
-    guarded(async {
-        let server = Graceful::start(handler(|builder| builder), NEVER).await;
-        let device = server.device("device-7").await;
-        let idle = server.device("idle").await;
-        let channel = server.handler.key_as_channel("device-7");
-        let calls = calls_in_flight(&channel, &device).await;
-        let (probe, tunnel) = (device.probe.clone(), device.tunnel.clone());
-        let opens = tokio::spawn(async move {
-            tunnel.draining().await;
-            probe.open("go on");
-        });
-        server.ended().await;
-        opens.await.expect("no panic");
-        assert_all_finish(calls).await;
-        for device in [device, idle] {
-            assert!(in_order(&device.gone().await));
-        }
-    })
-    .await;
-}
-
-/// Whatever its devices do, or do not.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_shuts_down_by_the_deadline_whatever_its_devices_do() {
-    guarded(async {
-        let undecided = |opening: Opening| async move {
-            match opening.key() {
-                Some(key) if key.as_str() == "undecided" => pending().await,
-                _ => Ok(()),
-            }
-        };
-        let handler = handler(|builder| builder.admit(undecided));
-        let server = Graceful::start(handler.clone(), Duration::from_millis(10)).await;
-        // One that works and does not finish.
-        let busy = server.device("busy").await;
-        let calls = calls_in_flight(&handler.key_as_channel("busy"), &busy).await;
-        // One that never says its settings, and one that says them and nothing more.
-        let mute = by_hand::knock(server.connect().await, "mute").await;
-        let lazy = by_hand::device(server.connect().await, "lazy").await;
-        let channel = handler.key_as_channel("lazy");
-        channel.wait_for_ready(NEVER).await.expect("ready");
-        let script = Script::named("lazy");
-        let lost = tokio::spawn({
-            let client = client(&channel);
-            async move { run(&client, Kind::Unary, &script, one_request()).await }
-        });
-        // One whose responses nobody reads, and one nobody has decided on.
-        let flood = server.device("flood").await;
-        let script = Script::named("flood").receive(1).send(u64::MAX, 60_000, 1);
-        let flooded = client(&handler.key_as_channel("flood"));
-        let flooded = open(&flooded, Kind::Bidi, script.request(one())).await;
-        let flooded = flooded.expect("headers come");
-        let knocking = Dial::new(&Probe::default()).named("undecided");
-        let knocking = tokio::spawn(knocking.knock(server.connect().await));
-        server.ended().await;
-        for outcome in join_all(calls).await {
-            outcome.expect("no panic").expect_failure(Code::Unavailable);
-        }
-        lost.await
-            .expect("no panic")
-            .expect_failure(Code::Unavailable);
-        flooded.outcome().await.expect_failure(Code::Unavailable);
-        let refused = knocking
-            .await
-            .expect("no panic")
-            .err()
-            .expect("not admitted");
-        assert_eq!(refused.code(), Code::Unavailable);
-        drop((mute, lazy, flood));
     })
     .await;
 }

@@ -1,8 +1,9 @@
 //! How many tunnels there may be, in all and of one key.
 
 use futures::future::join_all;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
-use tunnel_client::ForwardTunnel;
+use tunnel_client::{ForwardTunnel, TunnelChannel, TunnelError};
 use tunnel_conformance::Probe;
 use tunnel_core::{Code as WireCode, ConnectionError, EndReason};
 use tunnel_server::{TunnelServiceHandler, WhenKeyIsFull};
@@ -205,6 +206,41 @@ async fn a_key_that_may_have_no_tunnel_has_none_to_replace() {
             let device = Dial::new(&Probe::default()).dial(handler.service()).await;
             ready(&handler, &device.expect("no key")).await;
         }
+    })
+    .await;
+}
+
+/// Those of one connection, and those of one address without a key.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_and_one_address_have_as_many_tunnels_as_they_may() {
+    guarded(async {
+        let gateway = Gateway::start_with(|builder| {
+            let builder = builder.max_tunnels_per_connection(3);
+            builder.max_tunnels_per_address(5)
+        });
+        let gateway = gateway.await;
+        let refused = |limit: &'static str, opened: Result<TunnelChannel, TunnelError>| {
+            let status = Status::from(opened.expect_err("one too many"));
+            assert_eq!(status.code(), Code::ResourceExhausted);
+            assert!(status.message().contains(limit), "{status}");
+        };
+        let open = async |channel: &Channel| ForwardTunnel::new(channel.clone()).open().await;
+        let (one, other) = (gateway.connect().await, gateway.connect().await);
+        let mut tunnels = Vec::new();
+        for channel in [&one, &one, &one, &other, &other] {
+            tunnels.push(open(channel).await.expect("there is room"));
+        }
+        refused("max_tunnels_per_connection allows", open(&one).await);
+        refused("max_tunnels_per_address allows", open(&other).await);
+        // Keys have a limit of their own.
+        let _device = gateway.device("device-7").await;
+        tunnels.remove(0).close().await;
+        eventually(|| gateway.handler.tunnels().len() == 5).await;
+        tunnels.push(open(&one).await.expect("there is room again"));
+
+        drop((tunnels, one, other));
+        gateway.server.kill();
+        eventually(|| gateway.handler.kept_keys() == 0).await;
     })
     .await;
 }

@@ -8,6 +8,7 @@
 //! Tests wait for events and never for time; [`support::guarded`] fails one that hangs.
 
 mod admission;
+mod ages;
 mod channels;
 mod drains;
 mod events;
@@ -20,5 +21,7 @@ mod picks;
 mod pools;
 mod races;
 mod stays;
+mod stops;
 mod support;
 mod waiting;
+mod windows;

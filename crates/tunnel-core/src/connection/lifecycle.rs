@@ -28,6 +28,7 @@ impl Connection {
                 Timer::Drain => self.cut_drain(now),
                 Timer::UnreadStall => self.end_fullest(now),
                 Timer::RefusalStall => self.end_refusal_stall(),
+                Timer::Linger => self.end(EndReason::Drained),
             }
         }
         self.after_change();
@@ -102,9 +103,25 @@ impl Connection {
         self.finish_drain_if_done();
     }
 
-    /// Schedules the word of the drain for a peer that understands it.
+    /// Asks the peer to replace this tunnel by another one, and says whether it was asked. A
+    /// handler [drains](Self::drain) the tunnel. A caller only sends the drain notice, if the peer
+    /// understands it: calls can be made as before, until the caller drains the tunnel.
+    pub fn retire(&mut self, now: Instant) -> bool {
+        self.advance(now);
+        if self.store.side == Side::Handler {
+            self.drain(now, None);
+        } else {
+            self.retiring = true;
+            self.announce_drain();
+        }
+        self.peer_knows_drain
+    }
+
+    /// Schedules the drain notice, once, for a peer that understands it.
     pub(super) fn announce_drain(&mut self) {
-        if self.draining && self.phase == Phase::Ready && self.peer_knows_drain {
+        let is_due = (self.draining || self.retiring) && !self.drain_announced;
+        if is_due && self.phase == Phase::Ready && self.peer_knows_drain {
+            self.drain_announced = true;
             self.store.schedule.going_away = Some(self.highest_seen);
         }
     }
@@ -120,6 +137,7 @@ impl Connection {
             && self.phase == Phase::Ready
             && (self.store.counts.streams == 0 || self.drain_cut)
             && self.store.schedule.is_empty()
+            && !self.lingers()
         {
             self.end(if self.draining {
                 EndReason::Drained
@@ -127,6 +145,20 @@ impl Connection {
                 EndReason::PeerDrained
             });
         }
+    }
+
+    /// Whether a drained tunnel stays open to refuse the calls of a peer that was not told.
+    fn lingers(&mut self) -> bool {
+        let grace = self.store.config.v.drain_grace;
+        if self.store.side == Side::Caller || self.peer_knows_drain || grace.is_zero() {
+            return false;
+        }
+        if !self.store.timers.is_set(Timer::Linger)
+            && let Some(at) = self.now.and_then(|now| now.checked_add(grace))
+        {
+            self.store.timers.set(Timer::Linger, at);
+        }
+        self.store.timers.is_set(Timer::Linger)
     }
 
     /// Ends the tunnel now; calls in flight end with UNAVAILABLE.

@@ -115,6 +115,10 @@ pub struct Connection {
     highest_seen: i64,
     /// The local side takes no new calls.
     draining: bool,
+    /// The peer was asked to replace the tunnel.
+    retiring: bool,
+    /// The drain notice was scheduled.
+    drain_announced: bool,
     /// The drain's deadline has passed.
     drain_cut: bool,
     /// The peer takes no new calls.
@@ -153,6 +157,8 @@ impl Connection {
             highest_sent: -1,
             highest_seen: -1,
             draining: false,
+            retiring: false,
+            drain_announced: false,
             drain_cut: false,
             peer_draining: false,
             refusals_pause: false,
@@ -213,6 +219,20 @@ impl Connection {
     /// The counters.
     pub fn stats(&self) -> Stats {
         self.store.stats()
+    }
+
+    /// What the streams hold, in bytes: unread payload and what keeps its messages apart, room that
+    /// readers have reserved for messages they have begun to read, and what waits to be sent.
+    pub fn memory(&self) -> usize {
+        self.store.counts.memory()
+    }
+
+    /// Ends the stream that holds most memory with RESOURCE_EXHAUSTED: for a runtime whose tunnels
+    /// share a budget. `false` if none holds anything.
+    pub fn shed(&mut self) -> bool {
+        let shed = self.store.shed();
+        self.after_change();
+        shed
     }
 
     /// Opens a stream: a call begins.

@@ -59,6 +59,8 @@ pub(crate) struct Counts {
     pub(crate) unwindowed_messages: usize,
     pub(crate) spare_used: usize,
     pub(crate) queued: usize,
+    /// What receiving takes beyond the unread payload: see `RecvHalf::overhead`.
+    pub(crate) overhead: usize,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     /// Bytes that may be under way for streams that have ended.
@@ -82,6 +84,7 @@ impl Counts {
             unwindowed_messages: 0,
             spare_used: 0,
             queued: 0,
+            overhead: 0,
             bytes_sent: 0,
             bytes_received: 0,
             late_bytes: 0,
@@ -109,6 +112,11 @@ impl Counts {
     pub(crate) fn dec_streams(&mut self) {
         debug_assert!(self.streams > 0, "a stream is counted until it is removed");
         self.streams -= 1;
+    }
+
+    /// What the streams hold, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.unread + self.queued + self.overhead
     }
 
     /// What of the spare memory is left, in bytes.
@@ -169,8 +177,9 @@ impl Counts {
             self.unwindowed_messages,
             self.spare_used,
             self.queued,
+            self.overhead,
         ];
-        left == [0; 6]
+        left == [0; 7]
     }
 }
 

@@ -107,6 +107,8 @@ pub(crate) struct RecvHalf {
     /// Unread bytes of a large message for which credit was returned before it could be
     /// handed on. They count against the tunnel's spare memory.
     pub(crate) held: usize,
+    /// What of [`overhead`](Self::overhead) the tunnel has counted.
+    pub(crate) counted_overhead: u32,
     /// Whether the reader was told that there is something to read.
     pub(crate) reader_told: bool,
     /// Whether the reader read everything there was and waits.
@@ -128,6 +130,7 @@ impl RecvHalf {
             front: None,
             arriving: 0,
             held: 0,
+            counted_overhead: 0,
             reader_told: false,
             reader_waits: false,
         }
@@ -136,6 +139,17 @@ impl RecvHalf {
     /// Unread payload, in bytes.
     pub(crate) fn unread(&self) -> usize {
         self.unread
+    }
+
+    /// Memory beyond the unread payload, in bytes: the message boundaries, and the room that a
+    /// reader reserves for the whole of a message when it begins.
+    pub(crate) fn overhead(&self) -> u32 {
+        let reserved = match self.front {
+            Some(front) if front.begun => front.size,
+            _ => 0,
+        };
+        let sizes = u32::try_from(self.sizes.memory()).unwrap_or(u32::MAX);
+        reserved.saturating_add(sizes)
     }
 
     /// Messages of which something is unread.

@@ -37,6 +37,11 @@ impl Sizes {
         bytes.push_back(left as u8);
     }
 
+    /// The memory that they take, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| rest.capacity())
+    }
+
     pub(super) fn pop(&mut self) -> Option<u32> {
         self.count = self.count.checked_sub(1)?;
         let size = self.first;

@@ -80,6 +80,11 @@ impl Stream {
                 .is_some_and(|w| w.is_due(self.recv.arriving()))
     }
 
+    /// What it holds, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.recv.unread() + self.recv.overhead() as usize + self.send.queued()
+    }
+
     /// How large a message may be to be handed on from its first byte.
     pub(crate) fn large(&self, config: &Config) -> usize {
         match &self.recv.window {
@@ -342,6 +347,18 @@ impl Store {
         self.fail(id, error, Reply::Needed);
     }
 
+    /// Ends the stream that holds most, of what is received or to be sent. `false` if none holds
+    /// anything.
+    pub(crate) fn shed(&mut self) -> bool {
+        let holders = self.streams.values().filter(|s| s.memory() > 0);
+        let fullest = holders.max_by_key(|s| (s.memory(), s.id)).map(|s| s.id);
+        if let Some(id) = fullest {
+            let message = "the tunnels together hold too much memory, and this call held most";
+            self.evict(id, message);
+        }
+        fullest.is_some()
+    }
+
     /// Overcommitted memory: ends the fullest streams until the sum fits the cap.
     pub(crate) fn enforce_buffer_cap(&mut self) {
         if !self.config.v.overcommit {
@@ -448,6 +465,13 @@ impl Rest<'_> {
             // Only what is whole: nothing but further input makes the others so.
             self.counts.unwindowed_messages += usize::from(stream.recv.arriving() == 0);
         }
+        self.count_overhead(stream);
+    }
+
+    fn count_overhead(&mut self, stream: &mut Stream) {
+        let overhead = stream.recv.overhead();
+        let counted = std::mem::replace(&mut stream.recv.counted_overhead, overhead);
+        self.counts.overhead = self.counts.overhead - counted as usize + overhead as usize;
     }
 
     /// Counts payload that the application took, and messages it took to their end.
@@ -464,6 +488,7 @@ impl Rest<'_> {
                 self.counts.unwindowed_messages -= messages;
             }
         }
+        self.count_overhead(stream);
     }
 
     /// Returns credit for a large message that is held back, so that the rest of it can
@@ -509,6 +534,7 @@ impl Rest<'_> {
         let (bytes, messages) = (stream.recv.unread(), stream.recv.whole_messages());
         self.taken(stream, bytes, messages);
         stream.recv.clear();
+        self.count_overhead(stream);
     }
 
     /// The end has come in order; unread data before it stays readable.

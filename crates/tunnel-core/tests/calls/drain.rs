@@ -169,8 +169,62 @@ fn a_call_that_comes_while_its_handler_drains_is_refused_as_not_processed() {
         assert_eq!(close.trailers.get(NOT_PROCESSED_KEY), Some("1"));
         p.pump();
         finish(&mut p, old);
+        p.pass(SECOND);
         assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::Drained));
     }
+}
+
+/// A call of a peer that was not told may be under way at any moment.
+#[test]
+fn a_drained_tunnel_whose_caller_was_not_told_refuses_calls_for_a_moment_longer() {
+    let mut p = pair_without_the_word();
+    let id = p.call();
+    p.handler.conn.drain(p.now, None);
+    finish(&mut p, id);
+    p.pass(SECOND / 2);
+    let late = p.open();
+    p.pump();
+    let (_, end) = read_all(&mut p.caller.conn, late);
+    let Read::Closed(close) = end else {
+        panic!("it is refused, and not cut: {end:?}");
+    };
+    assert_eq!(close.status.code, Code::Unavailable);
+    assert_eq!(p.handler.conn.end_reason(), None);
+    p.pass(SECOND / 2);
+    assert_eq!(p.handler.events().last(), Some(&DRAINED));
+
+    let at_once = Config::builder().drain_grace(Duration::ZERO).build();
+    let callers = Offer {
+        drain: false,
+        ..Offer::ours()
+    };
+    let at_once = at_once.expect("valid");
+    let mut p = Pair::with_offers(Config::default(), at_once, callers, Offer::ours());
+    p.handler.conn.drain(p.now, None);
+    assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::Drained));
+}
+
+#[test]
+fn a_caller_that_asks_for_another_tunnel_calls_through_this_one_until_it_drains_it() {
+    let mut p = pair();
+    assert!(p.caller.conn.retire(p.now), "the handler understands");
+    p.pump();
+    assert_eq!(p.handler.events(), [Event::GoingAway { last: -1 }]);
+    assert_eq!(letters(&p.caller.take_log()), "E");
+    let id = p.call();
+    finish(&mut p, id);
+    assert_eq!(p.caller.conn.end_reason(), None);
+    p.caller.take_log();
+    p.caller.conn.drain(p.now, None);
+    p.pump();
+    assert_eq!(letters(&p.caller.log), "", "the notice is sent once");
+    assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
+    let deaf = Offer {
+        drain: false,
+        ..Offer::ours()
+    };
+    let mut p = Pair::with_offers(Config::default(), Config::default(), Offer::ours(), deaf);
+    assert!(!p.caller.conn.retire(p.now), "there is no way to ask");
 }
 
 #[test]
@@ -208,6 +262,7 @@ fn the_word_of_a_drain_goes_only_to_who_understands_it() {
     assert_eq!(letters(&p.handler.log), "");
     assert!(!p.caller.conn.is_draining());
     finish(&mut p, id);
+    p.pass(SECOND);
     assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::Drained));
     assert_eq!(p.caller.conn.end_reason(), None);
 }
@@ -235,6 +290,8 @@ fn a_drain_asked_for_before_a_tunnel_without_negotiation_ends_it_as_it_opens() {
         let now = p.now;
         p.end(side).conn.drain(now, None);
         p.start(Offer::default(), Offer::default());
+        // A handler's waits for the calls that may be under way.
+        p.pass(SECOND);
         assert_eq!(p.end(side).events(), [Event::Ready, DRAINED]);
     }
 }

@@ -50,12 +50,8 @@ async fn run(args: &Args) -> Result<()> {
     info!("✓ Server listening on port {}", listener.port());
 
     let stopping = CancellationToken::new();
-    let drain = async {
-        stopping.cancel();
-        handler.drain(GRACE).await;
-    };
     let serving = async {
-        serve::until_stopped(server, listener, stop, drain).await?;
+        serve::until_stopped(&handler, server, listener, stop, stopping.clone(), GRACE).await?;
         // What is in flight by now, nobody wants to wait for.
         handler.drain(Duration::ZERO).await;
         Ok(())

@@ -106,7 +106,6 @@ fn it_says_in_order_what_it_does() {
             "✓ Tunnel closed: the tunnel was drained",
             "Waiting for client to connect with reverse tunnel...",
             "Shutting down: draining tunnels...",
-            "✓ Tunnels drained",
             "✓ Server stopped",
         ]
     );

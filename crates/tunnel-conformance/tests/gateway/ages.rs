@@ -1,0 +1,80 @@
+//! Tunnels that have reached their maximum age.
+
+use std::time::Duration;
+
+use futures::future::{FutureExt as _, select_all};
+use tunnel_conformance::Probe;
+use tunnel_server::TunnelServiceHandler;
+
+use crate::drains::{assert_all_finish, calls_in_flight, in_order};
+use crate::support::device::{Device, Dial};
+use crate::support::{NEVER, eventually, handler, local_device, no_tunnels, ready, served};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+fn aging() -> TunnelServiceHandler {
+    handler(|builder| builder.max_tunnel_age(HOUR, NEVER))
+}
+
+/// Calls go to the old one until then.
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_that_is_old_ends_when_another_one_has_taken_its_place() {
+    let handler = aging();
+    let old = local_device(&handler, "device-7").await;
+    let channel = handler.key_as_channel("device-7");
+    let calls = calls_in_flight(&channel, &old).await;
+    old.tunnel.draining().await;
+    assert!(old.is(served(&channel, "meanwhile").await.tunnel()));
+    assert!(channel.ready());
+
+    let new = local_device(&handler, "device-7").await;
+    eventually(|| channel.tunnels().len() == 1).await;
+    assert!(new.is(served(&channel, "afterwards").await.tunnel()));
+    old.probe.open("go on");
+    assert_all_finish(calls).await;
+    assert!(in_order(&old.gone().await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_that_is_old_ends_also_when_nothing_takes_its_place() {
+    let handler = aging();
+    let device = local_device(&handler, "device-7").await;
+    assert!(in_order(&device.gone().await));
+    no_tunnels(&handler).await;
+}
+
+/// A device that does not understand the notice would wait for nothing.
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_that_cannot_be_told_of_its_age_is_drained_at_once() {
+    let handler = aging();
+    let dial = Dial::new(&Probe::default()).named("deaf").deaf();
+    let device = dial.dial(handler.service()).await.expect("accepted");
+    ready(&handler, &device).await;
+    let channel = handler.key_as_channel("deaf");
+    let calls = calls_in_flight(&channel, &device).await;
+    // Nothing tells of it at this end.
+    tokio::time::sleep(2 * HOUR).await;
+    assert!(!channel.ready());
+    device.probe.open("go on");
+    assert_all_finish(calls).await;
+    device.gone().await;
+}
+
+/// Those opened at the same moment do not come back at the same moment.
+#[tokio::test(start_paused = true)]
+async fn tunnels_of_one_age_do_not_end_together() {
+    let handler = aging();
+    let mut devices = Vec::new();
+    for number in 0..20 {
+        devices.push(local_device(&handler, &format!("device-{number}")).await);
+    }
+    let drain = |device: &Device| {
+        let tunnel = device.tunnel.clone();
+        async move { tunnel.draining().await }.boxed()
+    };
+    select_all(devices.iter().map(drain)).await;
+    let drained = devices
+        .iter()
+        .filter(|&d| drain(d).now_or_never().is_some());
+    assert!(drained.count() < 10);
+}

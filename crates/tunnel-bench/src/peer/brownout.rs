@@ -23,7 +23,7 @@ struct Tally {
     failures: BTreeMap<String, u64>,
 }
 
-/// Each caller makes one call after another until the time is up.
+/// Each caller makes one call after another until the time is up, and at least one.
 pub(super) async fn run<C: Channel>(clients: &Clients<C>, job: Brownout) -> Result<Measured> {
     let start = Instant::now();
     let until = start + Duration::from_millis(job.millis);
@@ -42,7 +42,7 @@ pub(super) async fn run<C: Channel>(clients: &Clients<C>, job: Brownout) -> Resu
 async fn caller<C: Channel>(mut client: BenchClient<C>, job: Brownout, until: Instant) -> Tally {
     let limit = Duration::from_millis(job.timeout_millis);
     let mut tally = Tally::default();
-    while Instant::now() < until {
+    loop {
         let failed = match job.ends {
             Ends::Drop => dropped(&mut client, limit).await,
             Ends::Deadline => expired(&mut client, limit).await,
@@ -55,8 +55,10 @@ async fn caller<C: Channel>(mut client: BenchClient<C>, job: Brownout, until: In
                 sleep(limit.min(PAUSE)).await;
             }
         }
+        if Instant::now() >= until {
+            return tally;
+        }
     }
-    tally
 }
 
 /// A call whose future is dropped; what happened if it ended before.

@@ -49,7 +49,7 @@ pub(super) fn summary(start: Instant, times: impl IntoIterator<Item = u64>) -> R
     })
 }
 
-/// Each caller makes one call after another until the time is up.
+/// Each caller makes one call after another until the time is up, and at least one.
 pub(super) async fn unary<C: Channel>(clients: &Clients<C>, load: Load) -> Result<Measured> {
     let start = Instant::now();
     let until = start + Duration::from_millis(load.millis);
@@ -68,7 +68,7 @@ async fn caller<C: Channel>(
     let mut times = Times::new();
     let mut turn = 0;
     let mut before = Instant::now();
-    while before < until {
+    loop {
         let reply = clients[turn].unary(blob.clone()).await?;
         ensure!(
             reply.get_ref().data.len() == size as usize,
@@ -77,13 +77,15 @@ async fn caller<C: Channel>(
         let now = Instant::now();
         times.push(nanos(now - before));
         before = now;
+        if now >= until {
+            return Ok(times);
+        }
         turn = if turn + 1 == clients.len() {
             0
         } else {
             turn + 1
         };
     }
-    Ok(times)
 }
 
 /// The same while a stream of large messages is read, from its first message on.

@@ -92,7 +92,8 @@ fn sum(start: Instant, messages: Vec<u64>) -> Result<Measured> {
     })
 }
 
-/// Bidirectional streams with one message at a time under way, each turn timed.
+/// Bidirectional streams with one message at a time under way, each turn timed; at least one turn
+/// on each.
 pub(super) async fn ping_pong<C: Channel>(clients: &Clients<C>, load: Load) -> Result<Measured> {
     let start = Instant::now();
     let until = start + Duration::from_millis(load.millis);
@@ -113,15 +114,17 @@ async fn player<C: Channel>(
     let mut pongs = pongs.into_inner();
     let mut times = Times::new();
     let mut before = Instant::now();
-    while before < until {
+    loop {
         pings.send(blob.clone()).await?;
         let pong = pongs.message().await?.context("the echo ended")?;
         ensure!(pong.data.len() == size as usize, "a wrong echo");
         let now = Instant::now();
         times.push(nanos(now - before));
         before = now;
+        if now >= until {
+            return Ok(times);
+        }
     }
-    Ok(times)
 }
 
 #[cfg(test)]

@@ -115,7 +115,9 @@ impl Policy {
 
     /// Tells the callback of a tunnel that has gone.
     pub(crate) fn closed(&self, info: &TunnelInfo, reason: &EndReason) {
-        tracing::debug!(tunnel = ?info, %reason, "tunnel gone");
+        // What a peer has said of it is not to look like lines of the log.
+        let reason_text = reason.to_string();
+        tracing::debug!(tunnel = ?info, reason = %reason_text.escape_debug(), "tunnel gone");
         if let Some(on_close) = &self.on_close {
             unharmed("on_close", || on_close(info, reason));
         }

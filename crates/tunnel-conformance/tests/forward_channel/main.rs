@@ -7,6 +7,7 @@
 mod addresses;
 mod ages;
 mod losses;
+mod proxies;
 mod restarts;
 mod shared_connection;
 mod support;

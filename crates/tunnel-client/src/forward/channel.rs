@@ -16,7 +16,7 @@ use tunnel_tonic::pool::{
 use tunnel_tonic::{ResponseBody, TunnelChannel, TunnelError, TunnelId};
 
 use crate::Gateway;
-use crate::links::{LinkError, LinksHandle, Purpose, Settings, Shared, link_settings};
+use crate::links::{LinkError, LinkStatus, LinksHandle, Purpose, Settings, Shared, link_settings};
 
 /// The response of a call through a [`ForwardChannel`]: a future of its headers and body.
 ///
@@ -120,20 +120,23 @@ impl ForwardChannelBuilder {
         self
     }
 
-    /// A channel whose first tunnel is open.
+    /// A channel of which a tunnel is open.
     ///
     /// # Errors
     ///
-    /// Why the first attempt failed. No further one is made; see
+    /// Why the first attempt failed; of several links, those of all. No further one is made: see
     /// [`connect_lazy`](Self::connect_lazy).
     pub async fn connect(self) -> Result<ForwardChannel, TunnelError> {
         let channel = self.connect_lazy();
         let mut links = channel.handle().watch();
-        let decided = |link: &crate::LinkStatus| link.is_connected() || link.last_error().is_some();
+        let decided = |links: &Vec<LinkStatus>| {
+            let connected = links.iter().any(LinkStatus::is_connected);
+            connected || links.iter().all(|link| link.last_error().is_some())
+        };
         // Fails only when the sender is gone, which the channel keeps.
-        let links = links.wait_for(|links| links.iter().any(decided)).await;
+        let links = links.wait_for(decided).await;
         let links = links.map(|links| links.clone()).unwrap_or_default();
-        if links.iter().any(crate::LinkStatus::is_connected) {
+        if links.iter().any(LinkStatus::is_connected) {
             return Ok(channel);
         }
         match links.into_iter().find_map(|link| link.last_error) {

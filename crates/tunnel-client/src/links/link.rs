@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 use tunnel_core::EndReason;
@@ -17,6 +18,9 @@ use crate::backoff::Steps;
 
 /// Of its maximum age a tunnel gets at least this part.
 const LEAST_AGE: f64 = 0.8;
+
+/// The longest age there is.
+const OLDEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Keeps one tunnel to one gateway up.
 #[derive(Debug)]
@@ -150,7 +154,7 @@ impl Link {
             return std::future::pending().await;
         };
         let part = LEAST_AGE + (1.0 - LEAST_AGE) * fastrand::f64();
-        sleep(age.mul_f64(part)).await;
+        sleep(age.min(OLDEST).mul_f64(part)).await;
         let mut steps = Steps::new(&self.shared.settings.backoff);
         loop {
             match self.attempt(self.primary).await {

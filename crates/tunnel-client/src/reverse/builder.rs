@@ -8,7 +8,7 @@ use tonic::service::Routes;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 use tunnel_core::EndReason;
-use tunnel_tonic::{CallService, TunnelError};
+use tunnel_tonic::{CallService, Services, TunnelError};
 
 use super::ReverseTunnelServer;
 use crate::Gateway;
@@ -23,7 +23,7 @@ use crate::links::{Settings, StopReason, link_settings};
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReverseTunnelServerBuilder<L = Identity> {
     gateways: Vec<Gateway>,
-    routes: Routes,
+    services: Services,
     layer: L,
     inline: bool,
     settings: Settings,
@@ -33,7 +33,7 @@ impl ReverseTunnelServerBuilder {
     pub(crate) fn new(gateway: Gateway) -> Self {
         Self {
             gateways: vec![gateway],
-            routes: Routes::default(),
+            services: Services::default(),
             layer: Identity::new(),
             inline: false,
             settings: Settings::default(),
@@ -61,15 +61,31 @@ impl<L> ReverseTunnelServerBuilder<L> {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        self.routes = self.routes.add_service(service);
+        self.services.add_service(service);
         self
     }
 
-    /// Adds services that were put together elsewhere. Where both have a service of one name,
-    /// the one in `routes` is reached.
+    /// Adds services that were put together elsewhere, with the fallback they have. Where both have
+    /// a service of one name, the one in `routes` is reached.
     pub fn add_routes(mut self, routes: Routes) -> Self {
-        let before = self.routes.into_axum_router();
-        self.routes = routes.into_axum_router().fallback_service(before).into();
+        self.services.add_routes(routes);
+        self
+    }
+
+    /// Sets the service that gets the calls to all services that were not added, a proxy for
+    /// example. Default: the fallback of the latest routes added, or an answer of UNIMPLEMENTED.
+    pub fn fallback<S, B>(mut self, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.services.set_fallback(service);
         self
     }
 
@@ -79,7 +95,7 @@ impl<L> ReverseTunnelServerBuilder<L> {
     pub fn layer<New>(self, layer: New) -> ReverseTunnelServerBuilder<Stack<New, L>> {
         ReverseTunnelServerBuilder {
             gateways: self.gateways,
-            routes: self.routes,
+            services: self.services,
             layer: Stack::new(layer, self.layer),
             inline: self.inline,
             settings: self.settings,
@@ -111,7 +127,7 @@ where
 {
     /// The server.
     pub fn build(self) -> ReverseTunnelServer {
-        let calls = CallService::new(self.layer.layer(self.routes.prepare()));
+        let calls = CallService::new(self.layer.layer(self.services.into_routes().prepare()));
         let calls = calls.poll_inline(self.inline);
         ReverseTunnelServer::new(self.settings, self.gateways, calls)
     }

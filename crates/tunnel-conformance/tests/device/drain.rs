@@ -10,7 +10,7 @@ use tunnel_conformance::payload::request;
 use tunnel_conformance::proto::Script;
 
 use crate::support::{
-    LongCall, NEVER, Running, TestGateway, client_of, device, eventually, guarded,
+    LongCall, NEVER, Running, TestGateway, assert_usable, client_of, device, eventually, guarded,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,6 +140,27 @@ async fn a_device_that_was_stopped_before_it_ran_does_not_run() {
         assert_eq!(server.run().await, StopReason::Closed);
         assert_eq!(handle.stopped().await, StopReason::Closed);
         eventually(|| gateway.handler.tunnels().is_empty()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_replaces_an_old_tunnel_before_it_drains_it() {
+    guarded(async {
+        let gateway = TestGateway::start().await;
+        let (builder, probe) = device(gateway.endpoint());
+        let device = Running::start(builder.max_age(Duration::from_millis(300)).build());
+        let first = gateway.has(1).await.remove(0);
+        let call = LongCall::begin(&client_of(&first), &probe, "in the old one").await;
+        // There is no moment without a tunnel.
+        let channel = gateway.handler.as_channel();
+        while first.takes_calls() {
+            assert!(channel.ready());
+            tokio::task::yield_now().await;
+        }
+        assert_usable(&gateway.client()).await;
+        call.finish().await.expect_success();
+        drop(device);
     })
     .await;
 }

@@ -345,3 +345,33 @@ fn a_builder_that_is_built_twice_makes_two_servers_and_shows_no_secret() {
     let shown = format!("{one:?}{another:?}{:?}", one.handle());
     assert!(!shown.contains("s3cret"), "{shown}");
 }
+
+/// As in the server's builder, of which it has the same router.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_has_a_fallback_and_keeps_that_of_routes_it_is_given() {
+    guarded(async {
+        let answers = |name: &'static str| {
+            tower::service_fn(move |_: http::Request<tonic::body::Body>| async move {
+                let status = Status::not_found(name);
+                Ok::<_, std::convert::Infallible>(status.into_http::<tonic::body::Body>())
+            })
+        };
+        let given = tonic::service::Routes::default().into_axum_router();
+        let given: tonic::service::Routes = given.fallback_service(answers("of the routes")).into();
+        for (own, expected) in [(false, "of the routes"), (true, "of its own")] {
+            let gateway = TestGateway::start().await;
+            let builder = ReverseTunnelServer::builder(gateway.endpoint());
+            let mut builder = builder.add_routes(given.clone());
+            if own {
+                builder = builder.fallback(answers("of its own"));
+            }
+            let _device = crate::support::Running::start(builder.build());
+            gateway.has(1).await;
+            let script = Script::named("unknown").echo_all();
+            let sent = vec![request(1, 1)];
+            let outcome = run(&gateway.client(), Kind::Unary, &script, sent).await;
+            assert_eq!(outcome.expect_failure(Code::NotFound).message(), expected);
+        }
+    })
+    .await;
+}

@@ -96,6 +96,21 @@ async fn connecting_fails_as_plain_tonic_does_where_nobody_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_gateway_of_two_is_enough_to_connect() {
+    guarded(async {
+        let nobody = FaultProxy::to(([127, 0, 0, 1], 1).into()).await;
+        nobody.set_target(None);
+        let backend = Backend::start(&Probe::default()).await;
+        let kept = channel(nobody.endpoint()).gateway(backend.server.endpoint());
+        let kept = kept.connect().await.expect("one of them answers");
+        for _ in 0..10 {
+            assert_usable(&client(&kept)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lasting_refusal_fails_calls_at_once_with_its_own_code() {
     guarded(async {
         let probe = Probe::default();

@@ -356,8 +356,9 @@ async fn a_device_has_a_fallback_and_keeps_that_of_routes_it_is_given() {
                 Ok::<_, std::convert::Infallible>(status.into_http::<tonic::body::Body>())
             })
         };
-        let given = tonic::service::Routes::default().into_axum_router();
-        let given: tonic::service::Routes = given.fallback_service(answers("of the routes")).into();
+        let mut given = tunnel_tonic::Services::default();
+        given.set_fallback(answers("of the routes"));
+        let given = given.into_routes();
         for (own, expected) in [(false, "of the routes"), (true, "of its own")] {
             let gateway = TestGateway::start().await;
             let builder = ReverseTunnelServer::builder(gateway.endpoint());

@@ -14,9 +14,9 @@
 //!   + what it keeps alive     5 × max_buffered_bytes
 //!   + room for small payload  S × 16 KiB
 //!   + room of readers         S × max_message_size
-//!   + message boundaries      2 × (max_buffered_bytes + S × max_unread_empty_messages)
+//!   + message boundaries      2 × (max_buffered_bytes + max_unread_empty_messages)
 //!   + metadata                S × 3 × max_metadata_size (headers, trailers, status)
-//!   + refusals not yet read   max_pending_refusals × 128 bytes
+//!   + refusals not yet read   (max_pending_refusals + S) × 256 bytes
 //!   + the stream table        S × about 700 bytes
 //! ```
 //!
@@ -49,6 +49,9 @@ use crate::frame::MAX_CHUNK_SIZE;
 /// The largest window, in bytes: HTTP/2's own limit, so that a window fits a
 /// signed 32-bit number at every peer.
 pub const MAX_WINDOW: u32 = i32::MAX as u32;
+
+/// A shorter interval would take an ordinary delay for the loss of the peer.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
 
 /// Which protocol revisions one side is willing to speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,6 +148,11 @@ impl Config {
         self.v.settings_timeout
     }
 
+    /// After how long without sending a heartbeat is sent; `None` if none is.
+    pub fn heartbeat(&self) -> Option<Duration> {
+        self.v.heartbeat
+    }
+
     /// The revisions this side is willing to speak.
     pub fn revisions(&self) -> Revisions {
         self.v.revisions
@@ -175,6 +183,7 @@ pub(crate) struct Values {
     pub(crate) unread_stall_timeout: Duration,
     pub(crate) settings_timeout: Duration,
     pub(crate) drain_grace: Duration,
+    pub(crate) heartbeat: Option<Duration>,
 }
 
 impl Default for Values {
@@ -191,7 +200,7 @@ impl Default for Values {
             max_buffered_bytes: 160 << 20,
             overcommit: false,
             send_buffer: 128 << 10,
-            max_unread_empty_messages: 16_384,
+            max_unread_empty_messages: 16 << 20,
             max_pending_refusals: 4096,
             max_stray_frames: 16_384,
             max_empty_frames: 1024,
@@ -202,6 +211,7 @@ impl Default for Values {
             unread_stall_timeout: Duration::from_secs(30),
             settings_timeout: Duration::from_secs(10),
             drain_grace: Duration::from_secs(1),
+            heartbeat: Some(Duration::from_secs(5)),
         }
     }
 }
@@ -299,9 +309,9 @@ impl ConfigBuilder {
         /// more. Default 128 KiB. One write may overshoot it.
         send_buffer: usize;
 
-        /// How many empty messages may lie unread on one stream. Default 16,384: a little more
-        /// than fit a 64 KiB window of plain gRPC. Empty messages need no window, so they need
-        /// a limit; past it the stream is ended with RESOURCE_EXHAUSTED.
+        /// How many empty messages that cost no window may lie unread on all streams together:
+        /// those of peers that do not count messages. Default 16 Mi, which take at most 32 MiB. Past
+        /// it the stream that receives one more is ended with RESOURCE_EXHAUSTED.
         max_unread_empty_messages: usize;
 
         /// How many refusals may wait to be read by a peer that opens streams faster than it
@@ -316,7 +326,8 @@ impl ConfigBuilder {
         refusal_stall_timeout: Duration;
 
         /// How many frames for streams that have ended are ignored beyond those that may have
-        /// been under way when they ended, each frame that says something on a live stream
+        /// been under way when they ended (what was left of the window; 64 MiB and as many empty
+        /// messages where there is none), each frame that says something on a live stream
         /// making up for one. Default 16,384. One more ends the tunnel.
         max_stray_frames: usize;
 
@@ -351,6 +362,15 @@ impl ConfigBuilder {
         /// not understand drain notices (other implementations do not). Meanwhile new calls
         /// are refused with UNAVAILABLE; without it, those under way would be cut. Default 1 s.
         drain_grace: Duration;
+
+        /// After how long without sending anything this end sends a heartbeat, so that no proxy
+        /// takes the tunnel for idle. Default 5 s; `None` for none, and then no silence of the peer
+        /// ends the tunnel either.
+        ///
+        /// A peer that offers heartbeats is lost after two and a half of its own intervals in
+        /// which nothing is heard from it: with the default after 12.5 s. Heartbeats go through
+        /// proxies, which answer HTTP/2 pings themselves.
+        heartbeat: Option<Duration>;
     }
 
     /// Checks that the parts agree.
@@ -416,6 +436,9 @@ impl ConfigBuilder {
         })?;
         ensure(!v.unread_stall_timeout.is_zero(), || {
             "unread_stall_timeout is zero: no reader could ever be in time".into()
+        })?;
+        ensure(v.heartbeat.is_none_or(|h| h >= SHORTEST_HEARTBEAT), || {
+            format!("heartbeat is shorter than {SHORTEST_HEARTBEAT:?}")
         })?;
         ensure(!v.settings_timeout.is_zero(), || {
             "settings_timeout is zero: every tunnel would fail".into()

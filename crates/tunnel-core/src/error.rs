@@ -110,6 +110,9 @@ pub enum ConnectionError {
     /// Received bytes are not frames.
     #[error("undecodable frame: {0}")]
     Undecodable(String),
+    /// The peer, which sends heartbeats, was not heard for this long.
+    #[error("nothing was heard from the peer for {0:?}")]
+    PeerSilent(std::time::Duration),
     /// The transport under the tunnel broke.
     #[error("the tunnel's connection was lost: {0}")]
     TransportLost(String),
@@ -139,7 +142,9 @@ impl ConnectionError {
     pub fn code(&self) -> Code {
         match self {
             Self::Limit(_) => Code::ResourceExhausted,
-            Self::TransportLost(_) | Self::EndedByPeer(_) => Code::Unavailable,
+            Self::TransportLost(_) | Self::EndedByPeer(_) | Self::PeerSilent(_) => {
+                Code::Unavailable
+            }
             Self::SettingsTimeout => Code::DeadlineExceeded,
             Self::NoCommonRevision { .. } => Code::FailedPrecondition,
             _ => Code::Internal,

@@ -47,8 +47,9 @@ mod timer;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
 pub use connection::{
-    BodyRead, Connection, DRAIN_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY,
-    Offer, Read, RecvStream, SendStream,
+    BodyRead, Connection, DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER,
+    MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, Offer, Read,
+    RecvStream, SendStream,
 };
 pub use error::{
     ConnectionError, EndReason, Initiator, Limit, OpenError, StreamError, StreamFault, WriteError,

@@ -17,17 +17,24 @@ pub(crate) enum Timer {
     UnreadStall = 2,
     /// When the peer has not read its refusals for too long.
     RefusalStall = 3,
+    /// When to send a heartbeat, or to take the peer's silence for its loss. Left to whoever has
+    /// read all that has come: see [`Connection::handle_timeout`](crate::Connection::handle_timeout).
+    Liveness = 4,
+    /// When the next cancel may be sent to a peer that limits them.
+    Cancels = 5,
     /// When a drained tunnel stops refusing the calls of a peer that was not told of the drain.
-    Linger = 4,
+    Linger = 6,
 }
 
 impl Timer {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::Settings,
         Self::Drain,
         Self::UnreadStall,
         Self::RefusalStall,
         Self::Linger,
+        Self::Liveness,
+        Self::Cancels,
     ];
 }
 
@@ -76,13 +83,15 @@ impl Timers {
         self.slots.iter().copied().flatten().chain(deadline).min()
     }
 
-    /// Takes one tunnel timer that is due.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
-        let due = Timer::ALL
-            .into_iter()
-            .find(|&t| self.slots[t as usize].is_some_and(|at| at <= now))?;
-        self.clear(due);
-        Some(due)
+    /// Takes one tunnel timer that is due, and when it was. [`Timer::Liveness`] only if asked for.
+    pub(crate) fn pop_due(&mut self, now: Instant, liveness: bool) -> Option<(Timer, Instant)> {
+        let (timer, at) = Timer::ALL.into_iter().find_map(|timer| {
+            let wanted = liveness || timer != Timer::Liveness;
+            let at = self.slots[timer as usize].filter(|&at| at <= now && wanted)?;
+            Some((timer, at))
+        })?;
+        self.clear(timer);
+        Some((timer, at))
     }
 
     /// Takes the id of one call whose deadline has passed.
@@ -208,8 +217,11 @@ mod tests {
         assert_eq!(timers.pop_expired_call(at(2)), None);
         assert_eq!(timers.pop_expired_call(at(3)), Some(8));
         assert_eq!(timers.pop_expired_call(at(9)), None);
-        assert_eq!(timers.pop_due(at(4)), None);
-        assert_eq!(timers.pop_due(at(5)), Some(Timer::Drain));
+        assert_eq!(timers.pop_due(at(4), true), None);
+        assert_eq!(timers.pop_due(at(5), true), Some((Timer::Drain, at(5))));
+        timers.set(Timer::Liveness, at(6));
+        assert_eq!(timers.pop_due(at(7), false), None);
+        assert_eq!(timers.pop_due(at(7), true), Some((Timer::Liveness, at(6))));
         assert_eq!(timers.next(), None);
     }
 }

@@ -95,6 +95,8 @@ impl Driver {
         self.backlog = more;
         let (frames, now) = (&mut self.frames, now());
         let ((paused, open), opened) = self.shared.with_opened(|state| {
+            // Also where no frame is whole yet.
+            state.conn.handle_activity(now);
             for frame in frames.drain(..) {
                 // The error is the tunnel's end, which its events tell.
                 let _ = state.conn.handle_frame(now, frame);
@@ -284,17 +286,22 @@ impl Future for Driver {
                     continue;
                 }
             }
-            if this.poll_timer(due, cx) {
-                if ended {
-                    return Poll::Ready(());
-                }
+            let fired = this.poll_timer(due, cx);
+            if fired && ended {
+                return Poll::Ready(());
+            }
+            let read = match paused {
+                true => Poll::Pending,
+                false => this.poll_inbound(cx),
+            };
+            if fired {
+                // After what has come was read: a peer is silent only then.
                 this.shared.with(|state| state.handle_timeout(now()));
-                continue;
             }
-            if paused {
-                return Poll::Pending;
-            }
-            match this.poll_inbound(cx) {
+            match read {
+                // What that has changed is to be seen.
+                Poll::Pending if fired => {}
+                Poll::Pending if paused => return Poll::Pending,
                 Poll::Pending if this.inbound.is_none() => {}
                 // What has come says nothing of an end.
                 Poll::Pending if lost && !ended => {

@@ -144,8 +144,8 @@ mod tests {
         let now = Instant::now();
         let mut caller = Connection::new(Side::Caller, Config::default());
         let mut handler = Connection::new(Side::Handler, Config::default());
-        caller.start(now, Offer::ours());
-        handler.start(now, Offer::ours());
+        caller.start(now, Offer::of(&Config::default()));
+        handler.start(now, Offer::of(&Config::default()));
         carry(&mut handler, &mut caller);
         let id = caller.open(now, "/s/m", Metadata::new()).expect("ready");
         let mut splitter = Splitter::default();

@@ -1,7 +1,11 @@
 //! The outer call: what a tunnel looks like to the connection that carries it.
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use tunnel_core::{Config, DRAIN_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, Offer, Revisions};
+use std::time::Duration;
+use tunnel_core::{
+    Config, DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
+    NEGOTIATE_HEADER, NEGOTIATE_VALUE, Offer,
+};
 
 use crate::TunnelError;
 
@@ -17,27 +21,46 @@ pub const OPEN_TUNNEL_PATH: &str = "/grpctunnel.v1.TunnelService/OpenTunnel";
 /// The path that opens a reverse tunnel.
 pub const OPEN_REVERSE_TUNNEL_PATH: &str = "/grpctunnel.v1.TunnelService/OpenReverseTunnel";
 
-/// What this end offers. One that speaks revision zero alone has nothing to negotiate.
-fn offers(config: &Config) -> bool {
-    config.revisions() != Revisions::OnlyZero
-}
-
 /// Puts this end's offer and the content type into the headers of the outer call.
 pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    if offers(config) {
-        let on = HeaderValue::from_static(NEGOTIATE_VALUE);
-        headers.insert(HeaderName::from_static(NEGOTIATE_HEADER), on.clone());
-        headers.insert(HeaderName::from_static(DRAIN_HEADER), on);
+    let ours = Offer::of(config);
+    let mut put = |name: &'static str, value| {
+        headers.insert(HeaderName::from_static(name), value);
+    };
+    for (name, offered) in [
+        (NEGOTIATE_HEADER, ours.negotiate),
+        (DRAIN_HEADER, ours.drain),
+        (MESSAGE_CREDIT_HEADER, ours.message_credit),
+    ] {
+        if offered {
+            put(name, HeaderValue::from_static(NEGOTIATE_VALUE));
+        }
+    }
+    if let Some(interval) = ours.heartbeat {
+        let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        put(HEARTBEAT_HEADER, millis.into());
+    }
+    if let Some(max) = ours.max_streams {
+        put(MAX_STREAMS_HEADER, max.into());
     }
 }
 
 /// What both ends offer, from the peer's headers of the outer call.
 pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
-    let has = |name: &str| offers(config) && peer.get(name).is_some_and(|v| v == NEGOTIATE_VALUE);
+    if !Offer::of(config).negotiate {
+        return Offer::default();
+    }
+    let has = |name: &str| peer.get(name).is_some_and(|v| v == NEGOTIATE_VALUE);
+    let number = |name: &str| peer.get(name)?.to_str().ok()?.parse::<u32>().ok();
     Offer {
         negotiate: has(NEGOTIATE_HEADER),
         drain: has(DRAIN_HEADER),
+        message_credit: has(MESSAGE_CREDIT_HEADER),
+        heartbeat: number(HEARTBEAT_HEADER)
+            .filter(|&millis| millis > 0)
+            .map(|millis| Duration::from_millis(millis.into())),
+        max_streams: number(MAX_STREAMS_HEADER).and_then(|max| usize::try_from(max).ok()),
     }
 }
 
@@ -74,7 +97,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert_eq!(common_offer(&config, &headers), Offer::default());
         put_offer(&config, &mut headers);
-        assert_eq!(common_offer(&config, &headers), Offer::ours());
+        assert_eq!(
+            common_offer(&config, &headers),
+            Offer::of(&Config::default())
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use tokio::sync::watch;
@@ -288,6 +288,12 @@ impl Shared {
     /// How the tunnel ended, if it has.
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
         self.lock().conn.end_reason().cloned()
+    }
+
+    /// For how long calls have waited without anything being heard from the peer.
+    pub(crate) fn unanswered_for(&self) -> Option<Duration> {
+        let since = self.lock().conn.unanswered_since()?;
+        Some(now().saturating_duration_since(since))
     }
 
     /// Whether a call could be opened now, but for the limits.

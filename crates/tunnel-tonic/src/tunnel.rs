@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tonic::body::Body;
 use tunnel_core::{Config, EndReason, Offer, Side};
@@ -167,6 +167,13 @@ impl Tunnel {
     /// The tunnel's counters.
     pub fn stats(&self) -> tunnel_core::Stats {
         self.shared.stats()
+    }
+
+    /// Caller: for how long calls have waited without anything being heard from the far end;
+    /// `None` if none waits so. See
+    /// [`Connection::unanswered_since`](tunnel_core::Connection::unanswered_since).
+    pub fn unanswered_for(&self) -> Option<Duration> {
+        self.shared.unanswered_for()
     }
 
     /// How many calls something is kept for. Zero when all have ended.

@@ -89,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
     pub(crate) async fn run(mut self) {
         // There is no outer call here whose headers could say what the peer
         // speaks. Both ends are this program, so that is known.
-        self.conn.start(now(), Offer::ours());
+        self.conn.start(now(), Offer::of(&Config::default()));
         let reason = loop {
             if let Some(reason) = self.act_on_events() {
                 break reason;

@@ -166,19 +166,25 @@ async fn a_call_past_the_limit_is_resource_exhausted_where_calls_do_not_wait() {
     .await;
 }
 
-/// And the far end's own limit refuses in the same way, that call alone.
+/// The far end says how many calls it serves at once: what is over waits, or fails, here.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_past_the_far_end_s_limit_is_resource_exhausted() {
+async fn the_far_end_s_limit_is_as_good_as_the_own() {
     guarded(async {
         let config = Config::builder().max_concurrent_streams(1).build();
         let far = Far::start_with(|b| b.config(config.expect("valid")).build()).await;
         let tunnel = far.tunnel().await;
         let occupying = occupy(&client(&tunnel)).await;
         let script = Script::named("refused");
-        let outcome = run(&client(&tunnel), Kind::Unary, &script, one_request()).await;
+        let failing = tunnel.clone().queue_calls(false);
+        let outcome = run(&client(&failing), Kind::Unary, &script, one_request()).await;
         outcome.expect_failure(Code::ResourceExhausted);
+        let script = Script::named("waits");
+        let waiting = client(&tunnel);
+        let mut waits = Box::pin(run(&waiting, Kind::Unary, &script, one_request()));
+        assert!(poll_immediate(waits.as_mut()).await.is_none());
         drop(occupying);
-        assert_usable(&client(&tunnel)).await;
+        waits.await.expect_success();
+        assert_eq!(far.probe.record("refused").started, 0);
     })
     .await;
 }

@@ -150,6 +150,7 @@ fn nobody_else_is_told_of_a_drain() {
     let others = Offer {
         negotiate: true,
         drain: false,
+        ..Offer::default()
     };
     let mut wire = Wire::with_offer(&Config::default(), others);
     let id = wire.open(&[]);

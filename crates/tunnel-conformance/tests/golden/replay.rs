@@ -63,6 +63,7 @@ impl Replay {
         let offer = Offer {
             negotiate: frames.iter().any(settings),
             drain: false,
+            ..Offer::default()
         };
         let now = Instant::now();
         let mut conn = Connection::new(side, Config::default());

@@ -39,7 +39,13 @@ pub(crate) struct Wire {
 impl Wire {
     /// A tunnel between two ends of ours; the first thing recorded is its settings.
     pub(crate) fn new(config: &Config) -> Self {
-        Self::with_offer(config, Offer::ours())
+        // What changes how frames are counted and timed is for two ends of this library alone.
+        let offer = Offer {
+            heartbeat: None,
+            message_credit: false,
+            ..Offer::of(&Config::default())
+        };
+        Self::with_offer(config, offer)
     }
 
     pub(crate) fn with_offer(config: &Config, offer: Offer) -> Self {

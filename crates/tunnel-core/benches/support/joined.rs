@@ -65,6 +65,7 @@ impl Joined {
     /// A tunnel with one configuration at both ends.
     pub(crate) fn with(config: Config) -> Self {
         let now = Instant::now();
+        let offer = Offer::of(&config);
         let mut joined = Self {
             now,
             to_handler: Wire::new(&config),
@@ -72,8 +73,8 @@ impl Joined {
             caller: Connection::new(Side::Caller, config.clone()),
             handler: Connection::new(Side::Handler, config),
         };
-        joined.caller.start(now, Offer::ours());
-        joined.handler.start(now, Offer::ours());
+        joined.caller.start(now, offer);
+        joined.handler.start(now, offer);
         joined.carry(Side::Handler);
         for end in [&mut joined.caller, &mut joined.handler] {
             assert_eq!(end.poll_event(), Some(Event::Ready));

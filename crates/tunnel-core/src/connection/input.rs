@@ -11,6 +11,7 @@ use super::negotiation::LAST_STREAM_KEY;
 use super::{Connection, Phase};
 use crate::event::Event;
 use crate::frame::{CONTROL_STREAM_ID, CloseStream, Frame, FrameKind, NewStream};
+use crate::streams::counts::LateFrame;
 use crate::streams::flow::Window;
 use crate::streams::recv::RecvEnd;
 use crate::streams::state::RecvState;
@@ -48,7 +49,8 @@ impl Connection {
     ///
     /// The error that ended the tunnel. Frames after the end are ignored.
     pub fn handle_frame(&mut self, now: Instant, frame: Frame) -> Result<(), ConnectionError> {
-        self.handle_timeout(now);
+        self.fire(now, false);
+        self.heard(self.now.unwrap_or(now));
         let result = match self.phase {
             Phase::Ended(_) => return Ok(()),
             Phase::Opening => Err(ConnectionError::SettingsMissing {
@@ -89,7 +91,7 @@ impl Connection {
         if id > highest {
             return Err(ConnectionError::UnknownStream { id, highest });
         }
-        let data = payload_len(&frame.kind);
+        let late = late_frame(&frame.kind);
         let is_update = matches!(frame.kind, FrameKind::WindowUpdate(_));
         let outcome = match self.store.split(id) {
             Some((stream, _)) if !self.peer_knows_drain && says_stopping(stream, &frame.kind) => {
@@ -103,7 +105,7 @@ impl Connection {
                 stream.send.late_updates -= 1;
                 return Ok(());
             }
-            _ => return self.late(data),
+            _ => return self.late(late),
         };
         self.settle_outcome(id, outcome)
     }
@@ -128,10 +130,11 @@ impl Connection {
         Ok(())
     }
 
-    fn late(&mut self, data: usize) -> Result<(), ConnectionError> {
+    fn late(&mut self, frame: LateFrame) -> Result<(), ConnectionError> {
+        let message_cost = self.store.message_cost.into();
         self.store
             .counts
-            .late_frame(data)
+            .late_frame(frame, message_cost)
             .map_err(ConnectionError::Limit)
     }
 
@@ -147,12 +150,16 @@ impl Connection {
             // Of a caller: nobody else may send it.
             return self.on_going_away(self.highest_seen);
         }
-        self.late(payload_len(&kind))
+        if matches!(kind, FrameKind::WindowUpdate(0)) {
+            // A heartbeat: that it came is all it says.
+            return Ok(());
+        }
+        self.late(late_frame(&kind))
     }
 
     fn on_going_away(&mut self, last: i64) -> Result<(), ConnectionError> {
         if self.peer_draining {
-            return self.late(0);
+            return self.late(LateFrame::Control);
         }
         self.peer_draining = true;
         // None at a handler.
@@ -190,7 +197,8 @@ impl Connection {
                     Some(Revision::Zero) => None,
                     _ => Some(u64::from(self.config().initial_window())),
                 };
-                self.store.counts.allow_late_frames(window, 0);
+                let cost = self.store.message_cost.into();
+                self.store.counts.allow_late_frames(window, 0, cost);
                 self.store.refuse(id, status, not_processed, Reply::Needed);
                 Ok(())
             }
@@ -227,7 +235,7 @@ impl Connection {
         if timeout_of(new).is_some_and(|t| t.is_zero()) {
             return Err((StreamError::deadline(Side::Handler).to_status(), false));
         }
-        if !self.store.counts.can_open(&self.store.config) {
+        if self.store.room() == 0 {
             let (status, _) = fault(StreamFault::Limit(Limit::ConcurrentStreams));
             return Err((status, true));
         }
@@ -239,7 +247,7 @@ impl Connection {
             (Some(now), Some(timeout)) => now.checked_add(timeout),
             _ => None,
         };
-        let stream = Stream::new(id, revision, credit, None, &self.store.config);
+        let stream = self.store.new_stream(id, revision, credit, None);
         let method = match new.method.strip_prefix('/') {
             Some(_) => new.method,
             None => format!("/{}", new.method),
@@ -319,10 +327,11 @@ fn timeout_of(new: &NewStream) -> Option<Duration> {
     new.headers.get("grpc-timeout").and_then(parse_grpc_timeout)
 }
 
-fn payload_len(kind: &FrameKind) -> usize {
+fn late_frame(kind: &FrameKind) -> LateFrame {
     match kind {
-        FrameKind::Message { data, .. } | FrameKind::MoreData(data) => data.len(),
-        _ => 0,
+        FrameKind::Message { data, .. } => LateFrame::Message(data.len()),
+        FrameKind::MoreData(data) if !data.is_empty() => LateFrame::More(data.len()),
+        _ => LateFrame::Control,
     }
 }
 
@@ -396,9 +405,11 @@ fn on_message(
     check_receiving(stream)?;
     let len = data.len();
     rest.grow_window(stream);
+    rest.check_empty(stream, size)?;
     stream.recv.begin(size, data, rest.config)?;
     // A peer may leave out headers before its first message.
     stream.recv.see_headers(Metadata::new());
+    rest.counts.unread_empty += usize::from(size == 0);
     rest.arrived(stream, len, now);
     rest.tell_reader(stream);
     Ok(Handled::Useful)

@@ -14,21 +14,29 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Lets everything that is due by `now` happen. To be called at
-    /// [`poll_timeout`](Self::poll_timeout); calling it at another time does no harm.
+    /// [`poll_timeout`](Self::poll_timeout), when all that the transport has was handled: the
+    /// peer's silence is judged here. Calling it at another time does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.fire(now, true);
+    }
+
+    /// Lets what is due happen: the judgement of the peer's silence only if all was read.
+    pub(super) fn fire(&mut self, now: Instant, all_read: bool) {
         let now = self.advance(now);
         // Asked for at every frame, and nearly always nothing is due.
         if self.store.timers.next().is_none_or(|due| due > now) {
             return;
         }
         self.expire_calls(now);
-        while let Some(timer) = self.store.timers.pop_due(now) {
+        while let Some((timer, due)) = self.store.timers.pop_due(now, all_read) {
             match timer {
                 Timer::Settings => self.end(ConnectionError::SettingsTimeout.into()),
                 Timer::Drain => self.cut_drain(now),
                 Timer::UnreadStall => self.end_fullest(now),
                 Timer::RefusalStall => self.end_refusal_stall(),
                 Timer::Linger => self.end(EndReason::Drained),
+                Timer::Liveness => self.on_liveness(due, now),
+                Timer::Cancels => self.store.schedule.cancels.release(),
             }
         }
         self.after_change();

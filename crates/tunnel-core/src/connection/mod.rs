@@ -2,6 +2,7 @@
 
 mod input;
 mod lifecycle;
+mod liveness;
 mod negotiation;
 mod output;
 mod pause;
@@ -9,17 +10,21 @@ mod views;
 
 use std::time::Instant;
 
+use self::liveness::Liveness;
 use crate::event::Event;
 use crate::streams::counts::Stats;
 use crate::streams::send::Opening;
-use crate::streams::store::{Reply, Store, Stream};
+use crate::streams::store::{Reply, Store};
 use crate::streams::{Revision, StreamId, flow::Window};
 use crate::{
     Code, Config, EndReason, Initiator, Metadata, OpenError, Side, Status, StreamError,
     parse_grpc_timeout,
 };
 
-pub use negotiation::{DRAIN_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, Offer};
+pub use negotiation::{
+    DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER,
+    NEGOTIATE_VALUE, NOT_PROCESSED_KEY, Offer,
+};
 pub use views::{BodyRead, Read, RecvStream, SendStream};
 
 /// The state of one tunnel at one of its ends: negotiation, streams, flow control, limits,
@@ -30,7 +35,8 @@ pub use views::{BodyRead, Read, RecvStream, SendStream};
 /// The methods are of four kinds.
 ///
 /// 1. **Input**: [`start`](Self::start) once, then [`handle_frame`](Self::handle_frame) for each
-///    frame received, in order, and [`handle_timeout`](Self::handle_timeout) when time has come;
+///    frame received, in order, [`handle_activity`](Self::handle_activity) when anything comes, and
+///    [`handle_timeout`](Self::handle_timeout) when time has come and all that has come was handled;
 ///    [`handle_end`](Self::handle_end) or [`handle_lost`](Self::handle_lost) when the transport ends.
 /// 2. **Operations** of the local user: [`open`](Self::open), [`send`](Self::send),
 ///    [`recv`](Self::recv), [`cancel`](Self::cancel), [`reset`](Self::reset),
@@ -79,8 +85,8 @@ pub use views::{BodyRead, Read, RecvStream, SendStream};
 /// let now = Instant::now();
 /// let mut caller = Connection::new(Side::Caller, Config::default());
 /// let mut handler = Connection::new(Side::Handler, Config::default());
-/// caller.start(now, Offer::ours());
-/// handler.start(now, Offer::ours());
+/// caller.start(now, Offer::of(&Config::default()));
+/// handler.start(now, Offer::of(&Config::default()));
 /// carry(&mut handler, &mut caller, now); // settings
 ///
 /// let id = caller.open(now, "/test.Echo/Say", Metadata::new())?;
@@ -101,7 +107,7 @@ pub struct Connection {
     store: Store,
     /// Whether both ends negotiate.
     negotiated: bool,
-    /// Whether the peer understands the word of a drain.
+    /// Whether the peer understands a drain notice, and so runs this library.
     peer_knows_drain: bool,
     /// Caller: the revision of new streams.
     revision: Revision,
@@ -125,6 +131,10 @@ pub struct Connection {
     peer_draining: bool,
     /// Whether reading is paused for refusals that the peer does not read.
     refusals_pause: bool,
+    /// Heartbeats, if they were negotiated.
+    liveness: Option<Liveness>,
+    /// Caller: when a call was first sent since the peer was last heard.
+    unanswered_since: Option<Instant>,
     /// The latest time seen.
     now: Option<Instant>,
 }
@@ -162,6 +172,8 @@ impl Connection {
             drain_cut: false,
             peer_draining: false,
             refusals_pause: false,
+            liveness: None,
+            unanswered_since: None,
             now: None,
         }
     }
@@ -213,7 +225,7 @@ impl Connection {
 
     /// How many more streams the limit on concurrent streams allows now.
     pub fn room(&self) -> usize {
-        self.store.counts.room(&self.store.config)
+        self.store.room()
     }
 
     /// The counters.
@@ -263,13 +275,8 @@ impl Connection {
             None => format!("/{method}"),
         };
         let opening = Box::new(Opening { method, headers });
-        let mut stream = Stream::new(
-            id,
-            self.revision,
-            self.first_credit,
-            Some(opening),
-            &self.store.config,
-        );
+        let (revision, credit) = (self.revision, self.first_credit);
+        let mut stream = self.store.new_stream(id, revision, credit, Some(opening));
         stream.in_control = true;
         self.store.schedule.control.push(id);
         self.store.insert(stream, deadline);
@@ -296,7 +303,7 @@ impl Connection {
         if size > limit {
             return Err(OpenError::MetadataSize { size, limit });
         }
-        if !self.store.counts.can_open(&self.store.config) {
+        if self.room() == 0 {
             return Err(OpenError::StreamLimit(self.store.counts.streams));
         }
         Ok(())

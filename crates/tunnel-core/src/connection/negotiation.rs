@@ -1,6 +1,6 @@
 //! How the two ends agree on what they speak.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Connection, Phase};
 use crate::config::MAX_WINDOW;
@@ -8,21 +8,41 @@ use crate::event::Event;
 use crate::frame::Settings;
 use crate::streams::{Revision, flow::Window};
 use crate::timer::Timer;
-use crate::{ConnectionError, EndReason, Side};
+use crate::{Config, ConnectionError, EndReason, Revisions, Side};
 
 /// The header by which each end of the outer call offers to negotiate.
 pub const NEGOTIATE_HEADER: &str = "grpctunnel-negotiate";
 
-/// The value of [`NEGOTIATE_HEADER`], and of [`DRAIN_HEADER`].
+/// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`] and [`MESSAGE_CREDIT_HEADER`].
 pub const NEGOTIATE_VALUE: &str = "on";
 
-/// The header by which each end says that it understands the word of a drain. Our own; other
+/// The header by which each end says that it understands a drain notice. Our own; other
 /// speakers of the protocol ignore it.
 ///
-/// The word is a frame on stream -1, which nobody else looks at: a handler closes it, with a
+/// The notice is a frame on stream -1, which nobody else looks at: a handler closes it, with a
 /// trailer that names the last stream it serves; a caller half-closes it. It goes only to a peer
 /// that has sent this header.
 pub const DRAIN_HEADER: &str = "grpctunnel-drain";
+
+/// The header by which each end offers heartbeats: its interval, in milliseconds. Our own.
+///
+/// A heartbeat is a window update of zero on stream -1. An end that offered them sends one when it
+/// has sent nothing for its interval, and is taken for lost after two and a half of them in silence.
+pub const HEARTBEAT_HEADER: &str = "grpctunnel-heartbeat";
+
+/// The header by which each end offers to count messages: where both do, each message costs five
+/// bytes of its stream's window beside its payload, as it would in HTTP/2. Our own.
+pub const MESSAGE_CREDIT_HEADER: &str = "grpctunnel-message-credit";
+
+/// The header by which an end says how many calls it serves at once. Our own. Callers of this
+/// library have further ones wait.
+pub const MAX_STREAMS_HEADER: &str = "grpctunnel-max-streams";
+
+/// What a message costs beside its payload, where both ends count messages.
+const MESSAGE_COST: u8 = 5;
+
+/// An end with smaller windows does not count messages: most of them would be taken by the count.
+const SMALLEST_COUNTED_WINDOW: u32 = 1024;
 
 /// The trailer that marks a refused call as never processed, so that it may be tried again
 /// elsewhere. Our own.
@@ -38,14 +58,26 @@ pub struct Offer {
     pub negotiate: bool,
     /// It sent [`DRAIN_HEADER`].
     pub drain: bool,
+    /// The interval in its [`HEARTBEAT_HEADER`].
+    pub heartbeat: Option<Duration>,
+    /// It sent [`MESSAGE_CREDIT_HEADER`].
+    pub message_credit: bool,
+    /// The number in its [`MAX_STREAMS_HEADER`].
+    pub max_streams: Option<usize>,
 }
 
 impl Offer {
-    /// What this library offers.
-    pub fn ours() -> Self {
+    /// What this library offers with these settings.
+    pub fn of(config: &Config) -> Self {
+        if config.revisions() == Revisions::OnlyZero {
+            return Self::default();
+        }
         Self {
             negotiate: true,
             drain: true,
+            heartbeat: config.heartbeat(),
+            message_credit: config.initial_window() >= SMALLEST_COUNTED_WINDOW,
+            max_streams: Some(config.max_concurrent_streams()),
         }
     }
 }
@@ -62,6 +94,15 @@ impl Connection {
         }
         self.negotiated = peer.negotiate;
         self.peer_knows_drain = peer.negotiate && peer.drain;
+        let ours = Offer::of(self.config());
+        if peer.message_credit && ours.message_credit {
+            self.store.message_cost = MESSAGE_COST;
+        }
+        self.store.peer_max_streams = peer.max_streams.filter(|_| self.store.side == Side::Caller);
+        if self.peer_knows_drain && peer.max_streams.is_none() {
+            self.store.schedule.cancels.pace();
+        }
+        self.start_liveness(now, &peer);
         if !peer.negotiate {
             self.settle(&[]);
             return;

@@ -8,6 +8,7 @@ use crate::frame::{CONTROL_STREAM_ID, CloseStream, FrameKindRef, FrameRef, Frame
 use crate::streams::send::Head;
 use crate::streams::state::SendState;
 use crate::streams::store::{Rest, Stream};
+use crate::timer::Timer;
 use crate::{Metadata, Side, Status};
 
 /// Counts what a sink takes against a budget.
@@ -46,7 +47,7 @@ impl Connection {
     /// About 64 KiB is a good budget: large enough to share the cost of a write among many
     /// frames, small enough that what comes up meanwhile does not wait long.
     pub fn transmit(&mut self, now: Instant, budget: usize, sink: &mut impl FrameSink) -> usize {
-        self.handle_timeout(now);
+        self.fire(now, false);
         if self.phase != Phase::Ready {
             return 0;
         }
@@ -57,10 +58,17 @@ impl Connection {
             written: 0,
             budget,
         };
+        let highest = self.highest_sent;
         self.write_tunnel_frames(&mut writer);
         self.write_control(&mut writer);
         self.write_data(&mut writer);
-        let written = writer.written;
+        let (written, now) = (writer.written, writer.now);
+        if written > 0 {
+            self.sent(now);
+        }
+        if self.highest_sent > highest {
+            self.unanswered_since.get_or_insert(now);
+        }
         self.after_change();
         written
     }
@@ -74,15 +82,20 @@ impl Connection {
             };
             w.write(CONTROL_STREAM_ID, FrameKindRef::Settings(&settings));
         }
+        if w.has_room() && std::mem::take(&mut self.store.schedule.heartbeat) {
+            w.write(CONTROL_STREAM_ID, FrameKindRef::WindowUpdate(0));
+        }
         if w.has_room()
             && let Some(last) = self.store.schedule.going_away.take()
         {
             write_going_away(w, self.store.side, last);
         }
-        while w.has_room()
-            && let Some(id) = self.store.schedule.cancels.pop_front()
-        {
-            w.write(id, FrameKindRef::Cancel);
+        while w.has_room() {
+            match self.store.schedule.cancels.pop(w.now) {
+                Ok(Some(id)) => w.write(id, FrameKindRef::Cancel),
+                Ok(None) => break,
+                Err(at) => self.store.timers.set(Timer::Cancels, at),
+            }
         }
         while w.has_room()
             && let Some(refusal) = self.store.schedule.refusals.pop()
@@ -157,7 +170,7 @@ impl Connection {
     }
 }
 
-/// The word of a drain. A handler names the last stream it serves; a caller half-closes the
+/// The drain notice. A handler names the last stream it serves; a caller half-closes the
 /// tunnel as it would a stream.
 fn write_going_away<S: FrameSink>(w: &mut Writer<'_, S>, side: Side, last: i64) {
     match side {

@@ -6,7 +6,7 @@ use super::Connection;
 use crate::config::Values;
 use crate::frame::CloseStream;
 use crate::streams::StreamId;
-use crate::streams::recv::{Chunk, RecvEnd};
+use crate::streams::recv::{Chunk, RecvEnd, Taken};
 use crate::streams::send::Head;
 use crate::streams::state::{RecvState, SendState};
 use crate::streams::store::{Rest, Stream};
@@ -286,13 +286,13 @@ impl<'a> RecvStream<'a> {
         };
         let large = stream.large(rest.config);
         let mut moved = stream.recv.next_body(large, limit, buf);
-        rest.taken(stream, moved.bytes, moved.messages);
+        rest.taken(stream, moved.taken);
         let open = stream.recv.state == RecvState::Open;
         if !moved.more && open && !rest.hold(stream) {
             // As in `read`: there is no memory for the message to wait in.
             moved = stream.recv.next_body(usize::MAX, limit, buf);
-            rest.taken(stream, moved.bytes, moved.messages);
-            moved.more |= moved.bytes > 0;
+            rest.taken(stream, moved.taken);
+            moved.more |= moved.taken.bytes > 0;
         }
         if moved.more {
             rest.enqueue(stream);
@@ -330,7 +330,7 @@ impl<'a> RecvStream<'a> {
             }
         }
         if let Some(chunk) = next {
-            rest.taken(stream, chunk.data.len(), usize::from(chunk.ends));
+            rest.taken(stream, Taken::chunk(&chunk));
             rest.enqueue(stream);
             return Read::Data(chunk);
         }

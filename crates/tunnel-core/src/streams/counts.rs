@@ -9,8 +9,13 @@ use crate::config::Values;
 use crate::{Config, Limit};
 
 /// How many late bytes of an ended revision-zero stream are taken for granted: what the
-/// transport may have had under way, for there is no window that would tell.
+/// transport may have had under way, for there is no window that would tell. Four times the
+/// transport's window in the presets of the binding.
 const UNWINDOWED_LATE_BYTES: u64 = 64 << 20;
+
+/// How many late empty messages of an ended stream are taken for granted where they cost no
+/// window: as many as those bytes hold, at some ten bytes for the frame of each.
+const UNWINDOWED_LATE_MESSAGES: u64 = UNWINDOWED_LATE_BYTES / 10;
 
 /// Late frames without data that any ended stream may have had under way: its half-close, its
 /// cancel, its headers, its close, and some for peers that are not careful.
@@ -47,6 +52,17 @@ pub struct Stats {
     pub bytes_received: u64,
 }
 
+/// A frame for a stream that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LateFrame {
+    /// The beginning of a message, with this much of its payload.
+    Message(usize),
+    /// More of a message.
+    More(usize),
+    /// Anything else.
+    Control,
+}
+
 /// All counters of a tunnel.
 #[derive(Debug)]
 pub(crate) struct Counts {
@@ -57,6 +73,8 @@ pub(crate) struct Counts {
     pub(crate) unwindowed_unread: usize,
     /// Whole messages on revision-zero streams.
     pub(crate) unwindowed_messages: usize,
+    /// Empty messages unread.
+    pub(crate) unread_empty: usize,
     pub(crate) spare_used: usize,
     pub(crate) queued: usize,
     /// What receiving takes beyond the unread payload: see `RecvHalf::overhead`.
@@ -65,6 +83,8 @@ pub(crate) struct Counts {
     pub(crate) bytes_received: u64,
     /// Bytes that may be under way for streams that have ended.
     late_bytes: u64,
+    /// Empty messages that may be under way for them and cost no window.
+    late_empty: u64,
     /// How many more frames for ended streams are ignored, beyond those bytes.
     stray_frames: u64,
     empty_frames: usize,
@@ -82,26 +102,19 @@ impl Counts {
             unread: 0,
             unwindowed_unread: 0,
             unwindowed_messages: 0,
+            unread_empty: 0,
             spare_used: 0,
             queued: 0,
             overhead: 0,
             bytes_sent: 0,
             bytes_received: 0,
             late_bytes: 0,
+            late_empty: 0,
             stray_frames: config.v.max_stray_frames as u64,
             empty_frames: 0,
             round_trip: RoundTrip::default(),
             paused: false,
         }
-    }
-
-    /// How many more streams may be opened.
-    pub(crate) fn room(&self, config: &Config) -> usize {
-        config.v.max_concurrent_streams.saturating_sub(self.streams)
-    }
-
-    pub(crate) fn can_open(&self, config: &Config) -> bool {
-        self.room(config) > 0
     }
 
     pub(crate) fn inc_streams(&mut self) {
@@ -131,10 +144,19 @@ impl Counts {
     }
 
     /// Allows for the frames that may be under way for a stream that ends now: what was left
-    /// of its window, if it has one, its window updates, and some others.
-    pub(crate) fn allow_late_frames(&mut self, window_left: Option<u64>, updates: u64) {
+    /// of its window, if it has one, its window updates, empty messages where they cost no window,
+    /// and some others.
+    pub(crate) fn allow_late_frames(
+        &mut self,
+        window_left: Option<u64>,
+        updates: u64,
+        message_cost: u32,
+    ) {
         let bytes = window_left.unwrap_or(UNWINDOWED_LATE_BYTES);
         self.late_bytes = self.late_bytes.saturating_add(bytes);
+        if message_cost == 0 || window_left.is_none() {
+            self.late_empty = self.late_empty.saturating_add(UNWINDOWED_LATE_MESSAGES);
+        }
         self.stray_frames = self
             .stray_frames
             .saturating_add(updates)
@@ -142,11 +164,19 @@ impl Counts {
     }
 
     /// Counts a frame for a stream that has ended.
-    pub(crate) fn late_frame(&mut self, data: usize) -> Result<(), Limit> {
-        if data > 0
-            && let Some(left) = self.late_bytes.checked_sub(data as u64)
-        {
-            self.late_bytes = left;
+    pub(crate) fn late_frame(&mut self, frame: LateFrame, message_cost: u32) -> Result<(), Limit> {
+        let allowed = match frame {
+            LateFrame::Message(data) => {
+                let cost = data as u64 + u64::from(message_cost);
+                match cost {
+                    0 => take(&mut self.late_empty, 1),
+                    cost => take(&mut self.late_bytes, cost),
+                }
+            }
+            LateFrame::More(data) => take(&mut self.late_bytes, data as u64),
+            LateFrame::Control => false,
+        };
+        if allowed {
             return Ok(());
         }
         self.stray_frames = self.stray_frames.checked_sub(1).ok_or(Limit::StrayFrames)?;
@@ -175,12 +205,20 @@ impl Counts {
             self.unread,
             self.unwindowed_unread,
             self.unwindowed_messages,
+            self.unread_empty,
             self.spare_used,
             self.queued,
             self.overhead,
         ];
         left == [0; 7]
     }
+}
+
+/// Takes from what is left, if there is as much.
+fn take(left: &mut u64, cost: u64) -> bool {
+    let after = left.checked_sub(cost);
+    *left = after.unwrap_or(*left);
+    after.is_some()
 }
 
 #[cfg(test)]

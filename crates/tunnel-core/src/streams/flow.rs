@@ -265,9 +265,11 @@ impl RecvWindow {
     /// read everything and waits.
     ///
     /// It is, when the sender has stopped exactly at a limit that has been raised since: it
-    /// did not know yet. Holds once for each growth. No clock is needed.
-    pub(crate) fn holds_back_sender(&self) -> bool {
-        self.superseded.front() == Some(&self.received)
+    /// did not know yet. Where a message costs something, it stops where the next one does not fit.
+    /// Holds once for each growth. No clock is needed.
+    pub(crate) fn holds_back_sender(&self, message_cost: u8) -> bool {
+        let limit = self.superseded.front();
+        limit.is_some_and(|limit| limit - self.received <= u64::from(message_cost))
     }
 
     /// Lets the window grow by at most `spare` bytes towards `max`; returns by how much it did.
@@ -390,21 +392,21 @@ mod tests {
     fn a_window_grows_only_when_the_sender_stopped_at_a_limit_since_raised() {
         let now = Instant::now();
         let mut w = RecvWindow::new(100);
-        assert!(!w.holds_back_sender());
+        assert!(!w.holds_back_sender(0));
         assert!(w.receive(100));
         w.take(100);
-        assert!(!w.holds_back_sender(), "nothing was granted yet");
+        assert!(!w.holds_back_sender(0), "nothing was granted yet");
         assert_eq!(w.grant(now), 100);
         assert!(
-            w.holds_back_sender(),
+            w.holds_back_sender(0),
             "it stopped at 100, and 200 is under way"
         );
         assert_eq!(w.grow(150, usize::MAX), 50, "not beyond the cap");
-        assert!(!w.holds_back_sender(), "once for each growth");
+        assert!(!w.holds_back_sender(0), "once for each growth");
         assert_eq!(w.grant(now), 50);
         assert!(w.receive(1));
         w.take(1);
-        assert!(!w.holds_back_sender(), "it is past the old limit");
+        assert!(!w.holds_back_sender(0), "it is past the old limit");
         assert_eq!(w.grow(1000, 0), 0, "not beyond the budget");
     }
 
@@ -418,7 +420,7 @@ mod tests {
             assert_eq!(w.grant(now), 1);
         }
         assert_eq!(w.superseded.len(), MAX_SUPERSEDED);
-        assert!(w.holds_back_sender(), "the first of them counts");
+        assert!(w.holds_back_sender(0), "the first of them counts");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod body;
+pub(crate) mod cancels;
 pub(crate) mod counts;
 pub(crate) mod flow;
 pub(crate) mod hash;

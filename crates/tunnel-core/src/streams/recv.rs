@@ -18,7 +18,7 @@ use super::sizes::Sizes;
 use super::state::RecvState;
 use crate::frame::CloseStream;
 use crate::frame::framing::{PREFIX_LEN, SMALL_FRAME};
-use crate::{Config, Limit, Metadata, StreamError, StreamFault};
+use crate::{Config, Metadata, StreamError, StreamFault};
 
 /// Payloads below this many bytes are copied together instead of being kept as slices, and pieces
 /// below it are copied together again when they are handed on as a body. One allocation and one
@@ -66,13 +66,35 @@ pub(crate) enum RecvEnd {
     Failed(Box<StreamError>),
 }
 
+/// What was taken out of a receiving half.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken {
+    /// Payload, in bytes, prefixes not counted.
+    pub(crate) bytes: usize,
+    /// Messages of which the first was taken.
+    pub(crate) begun: usize,
+    /// Messages taken to their end.
+    pub(crate) ended: usize,
+    /// Those of them that are empty.
+    pub(crate) empty: usize,
+}
+
+impl Taken {
+    /// What a piece of a message is.
+    pub(crate) fn chunk(chunk: &Chunk) -> Self {
+        Self {
+            bytes: chunk.data.len(),
+            begun: usize::from(chunk.begins.is_some()),
+            ended: usize::from(chunk.ends),
+            empty: usize::from(chunk.begins == Some(0)),
+        }
+    }
+}
+
 /// What [`RecvHalf::next_body`] moved.
 #[derive(Debug, Default)]
 pub(crate) struct Moved {
-    /// Payload, in bytes, prefixes not counted.
-    pub(crate) bytes: usize,
-    /// Messages moved to their end.
-    pub(crate) messages: usize,
+    pub(crate) taken: Taken,
     /// A large piece that comes behind what was copied.
     pub(crate) slice: Option<Bytes>,
     /// Whether there may be more to move now.
@@ -113,10 +135,12 @@ pub(crate) struct RecvHalf {
     pub(crate) reader_told: bool,
     /// Whether the reader read everything there was and waits.
     pub(crate) reader_waits: bool,
+    /// What each message costs of the window beside its payload.
+    pub(crate) message_cost: u8,
 }
 
 impl RecvHalf {
-    pub(crate) fn new(window: Option<RecvWindow>) -> Self {
+    pub(crate) fn new(window: Option<RecvWindow>, message_cost: u8) -> Self {
         Self {
             state: RecvState::Open,
             headers: None,
@@ -133,6 +157,7 @@ impl RecvHalf {
             counted_overhead: 0,
             reader_told: false,
             reader_waits: false,
+            message_cost,
         }
     }
 
@@ -157,9 +182,17 @@ impl RecvHalf {
         self.sizes.count + usize::from(self.front.is_some())
     }
 
-    /// Those of them that have arrived to their last byte.
-    pub(crate) fn whole_messages(&self) -> usize {
-        self.unread_messages() - usize::from(self.arriving > 0)
+    /// All that is unread; of messages, those that have arrived to their last byte.
+    pub(crate) fn unread_all(&self) -> Taken {
+        // The one at the front may wait for more of it, and was counted in no other list.
+        let unbegun = |front: &Front| !front.begun;
+        let empty = |front: &Front| front.size == 0;
+        Taken {
+            bytes: self.unread,
+            begun: self.sizes.count + usize::from(self.front.as_ref().is_some_and(unbegun)),
+            ended: self.unread_messages() - usize::from(self.arriving > 0),
+            empty: self.sizes.empty + usize::from(self.front.as_ref().is_some_and(empty)),
+        }
     }
 
     /// How many bytes the message now arriving still lacks.
@@ -194,8 +227,10 @@ impl RecvHalf {
         if data.len() > size as usize {
             return Err(StreamFault::ExcessData);
         }
-        if size == 0 && self.sizes.empty >= config.v.max_unread_empty_messages {
-            return Err(StreamFault::Limit(Limit::UnreadEmptyMessages));
+        if let Some(window) = &mut self.window
+            && !window.receive(self.message_cost.into())
+        {
+            return Err(StreamFault::WindowExceeded);
         }
         self.sizes.push(size);
         self.arriving = size;
@@ -319,7 +354,8 @@ impl RecvHalf {
                 moved.more = true;
                 break;
             }
-            if !front.begun {
+            let begins = !front.begun;
+            if begins {
                 self.reserve_body(buf, limit);
                 body::put_prefix(buf, front.size);
             }
@@ -332,8 +368,10 @@ impl RecvHalf {
             };
             let ends = front.read == front.size;
             self.front = (!ends).then_some(front);
-            moved.bytes += bytes;
-            moved.messages += usize::from(ends);
+            moved.taken.bytes += bytes;
+            moved.taken.begun += usize::from(begins);
+            moved.taken.ended += usize::from(ends);
+            moved.taken.empty += usize::from(front.size == 0);
             if slice.is_some() {
                 moved.slice = slice;
                 moved.more = true;
@@ -410,7 +448,7 @@ mod tests {
     use super::*;
 
     fn half(window: u32) -> RecvHalf {
-        RecvHalf::new(Some(RecvWindow::new(window)))
+        RecvHalf::new(Some(RecvWindow::new(window)), 0)
     }
 
     #[test]

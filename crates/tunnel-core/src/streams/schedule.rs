@@ -1,7 +1,7 @@
 //! What is to be sent, and in which order.
 //!
 //! Nothing here is a frame: queues hold stream ids, and frames are made when the transport
-//! asks. Order: settings, the word of a drain, cancels, refusals; then control of streams
+//! asks. Order: settings, a heartbeat, a drain notice, cancels, refusals; then control of streams
 //! (new streams in the order of their ids, response headers, window updates, ends of streams
 //! without data); then data, one chunk for each stream in turn.
 //!
@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use super::cancels::Cancels;
 use crate::Status;
 
 /// How many bytes of status a refusal has at most on average, before the peer is read no further.
@@ -117,10 +118,11 @@ impl Refusals {
 pub(crate) struct Schedule {
     /// Handler: settings are yet to be sent.
     pub(crate) settings: bool,
+    /// A heartbeat is due.
+    pub(crate) heartbeat: bool,
     /// Handler: the last stream served, to be told to the caller.
     pub(crate) going_away: Option<i64>,
-    /// Caller: cancels to send. At most as many as streams were known to the peer.
-    pub(crate) cancels: VecDeque<i64>,
+    pub(crate) cancels: Cancels,
     /// Handler: refusals to send. Above `max_pending_refusals` the peer is not read.
     pub(crate) refusals: Refusals,
     pub(crate) control: IdQueue,
@@ -132,7 +134,8 @@ impl Schedule {
     pub(crate) fn is_empty(&self) -> bool {
         !self.settings
             && self.going_away.is_none()
-            && self.cancels.is_empty()
+            && !self.heartbeat
+            && self.cancels.ready() == 0
             && self.refusals.is_empty()
             && self.control.is_empty()
             && self.data.is_empty()
@@ -142,12 +145,17 @@ impl Schedule {
     pub(crate) fn control_bytes(&self) -> usize {
         /// A call's beginning or end with a little metadata.
         const CONTROL_FRAME: usize = 96;
-        let frames = self.cancels.len() + self.refusals.len() + self.control.live();
+        let frames = self.cancels.ready() + self.refusals.len() + self.control.live();
         frames * CONTROL_FRAME
     }
 
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        self.cancels.clear();
+        let cancels = std::mem::take(&mut self.cancels);
+        *self = Self {
+            cancels,
+            ..Self::default()
+        };
     }
 }
 

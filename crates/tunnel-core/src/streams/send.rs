@@ -82,6 +82,8 @@ pub(crate) struct SendHalf {
     /// Handler: the end, until it is written.
     pub(crate) closing: Option<Box<CloseStream>>,
     pub(crate) credit: Credit,
+    /// What each message costs of the credit beside its payload.
+    message_cost: u8,
     queue: Queue<Segment>,
     queued: usize,
     /// How much of the message at the front of a run is left, when some of it was sent.
@@ -97,11 +99,11 @@ pub(crate) struct SendHalf {
     pub(crate) writer_waits: bool,
     /// How many window updates may still come when nothing more is to be sent: a careful peer
     /// sends at most one for each data frame.
-    pub(crate) late_updates: u64,
+    pub(crate) late_updates: u32,
 }
 
 impl SendHalf {
-    pub(crate) fn new(credit: Credit, opening: Option<Box<Opening>>) -> Self {
+    pub(crate) fn new(credit: Credit, opening: Option<Box<Opening>>, message_cost: u8) -> Self {
         let head = match opening {
             Some(_) => Head::Written,
             None => Head::Missing,
@@ -112,6 +114,7 @@ impl SendHalf {
             head,
             closing: None,
             credit,
+            message_cost,
             queue: Queue::default(),
             queued: 0,
             run_left: 0,
@@ -244,10 +247,24 @@ impl SendHalf {
         self.opening.is_none() && matches!(self.head, Head::Written)
     }
 
-    /// Whether the front of the queue may be sent now. An empty message needs no credit.
+    /// Whether the front of the queue may be sent now.
     pub(crate) fn can_send_data(&self) -> bool {
-        self.front()
-            .is_some_and(|(_, data)| data.is_empty() || self.credit.available(1) > 0)
+        self.front().is_some_and(|(begins, data)| {
+            self.affordable(begins.is_some(), data.len().min(1))
+                .is_some()
+        })
+    }
+
+    /// How many of `wanted` bytes may be sent now; `None` if that is nothing. An empty message needs
+    /// no credit but what messages cost.
+    fn affordable(&self, begins: bool, wanted: usize) -> Option<usize> {
+        let cost = if begins {
+            self.message_cost as usize
+        } else {
+            0
+        };
+        let left = self.credit.available(cost + wanted).checked_sub(cost)?;
+        (left > 0 || wanted == 0).then_some(left)
     }
 
     /// How many bytes the next piece would be if there were credit for it.
@@ -277,10 +294,7 @@ impl SendHalf {
     /// `None` if there is none, or no credit for it.
     pub(crate) fn next_chunk(&self, chunk: usize) -> Option<FrameKindRef<'_>> {
         let (begins, data) = self.front()?;
-        let len = self.credit.available(data.len().min(chunk));
-        if len == 0 && !data.is_empty() {
-            return None;
-        }
+        let len = self.affordable(begins.is_some(), data.len().min(chunk))?;
         let data = &data[..len];
         Some(match begins {
             Some(size) => FrameKindRef::Message { size, data },
@@ -291,8 +305,14 @@ impl SendHalf {
     /// Forgets the first `len` bytes, which were written as the last
     /// [`next_chunk`](Self::next_chunk).
     pub(crate) fn advance(&mut self, len: usize) {
-        self.credit.spend(len);
-        self.late_updates += 1;
+        let begins = self.front().is_some_and(|(begins, _)| begins.is_some());
+        let cost = if begins {
+            self.message_cost as usize
+        } else {
+            0
+        };
+        self.credit.spend(len + cost);
+        self.late_updates = self.late_updates.saturating_add(1);
         let Some(front) = self.queue.front_mut() else {
             debug_assert!(false, "only what is queued is sent");
             return;

@@ -10,14 +10,14 @@ use super::admission::Admission;
 use super::counts::{Counts, Stats};
 use super::flow::{Credit, RecvWindow, Window};
 use super::hash::StreamIdHash;
-use super::recv::{RecvEnd, RecvHalf};
+use super::recv::{RecvEnd, RecvHalf, Taken};
 use super::schedule::{Refusal, Schedule};
 use super::send::{Opening, SendHalf};
 use super::state::{RecvState, SendState};
 use super::{Revision, StreamId};
 use crate::event::Event;
 use crate::timer::Timers;
-use crate::{Code, Config, Side, Status, StreamError};
+use crate::{Code, Config, Limit, Side, Status, StreamError, StreamFault};
 
 /// One call.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ impl Stream {
         revision: Revision,
         first_credit: Window,
         opening: Option<Box<Opening>>,
+        message_cost: u8,
         config: &Config,
     ) -> Self {
         let (credit, window) = match revision {
@@ -53,8 +54,8 @@ impl Stream {
         };
         Self {
             id,
-            send: SendHalf::new(credit, opening),
-            recv: RecvHalf::new(window),
+            send: SendHalf::new(credit, opening, message_cost),
+            recv: RecvHalf::new(window, message_cost),
             deadline: None,
             late_allowed: false,
             in_control: false,
@@ -104,6 +105,11 @@ pub(crate) struct Store {
     pub(crate) schedule: Schedule,
     pub(crate) timers: Timers,
     pub(crate) events: VecDeque<Event>,
+    /// What each message costs of its stream's window beside its payload, in bytes. Zero unless
+    /// both ends count so.
+    pub(crate) message_cost: u8,
+    /// How many streams the peer serves at once, if it said so.
+    pub(crate) peer_max_streams: Option<usize>,
     admission: Admission,
 }
 
@@ -128,6 +134,8 @@ impl Store {
             schedule: Schedule::default(),
             timers: Timers::default(),
             events: VecDeque::new(),
+            message_cost: 0,
+            peer_max_streams: None,
             admission: Admission::default(),
         }
     }
@@ -150,6 +158,28 @@ impl Store {
             events: &mut self.events,
         };
         Some((stream, rest))
+    }
+
+    /// How many more streams may be opened.
+    pub(crate) fn room(&self) -> usize {
+        let own = self.config.v.max_concurrent_streams;
+        let max = self.peer_max_streams.map_or(own, |peers| own.min(peers));
+        max.saturating_sub(self.counts.streams + self.schedule.cancels.in_flight())
+    }
+
+    /// A stream that is not in the table yet.
+    pub(crate) fn new_stream(
+        &self,
+        id: i64,
+        revision: Revision,
+        first_credit: Window,
+        opening: Option<Box<Opening>>,
+    ) -> Stream {
+        let cost = match revision {
+            Revision::Zero => 0,
+            Revision::One => self.message_cost,
+        };
+        Stream::new(id, revision, first_credit, opening, cost, &self.config)
     }
 
     pub(crate) fn insert(&mut self, mut stream: Stream, deadline: Option<Instant>) {
@@ -289,7 +319,7 @@ impl Store {
             }
             stream.recv.fail(error);
             if reply != Reply::None && known_to_peer {
-                rest.schedule.cancels.push_back(id);
+                rest.schedule.cancels.push(id);
             }
         }
         rest.end_sending(stream);
@@ -391,8 +421,9 @@ impl Store {
 /// under way.
 fn allow_late_frames(stream: &mut Stream, counts: &mut Counts) {
     if !std::mem::replace(&mut stream.late_allowed, true) {
-        let window_left = stream.recv.window.as_ref().map(|w| w.remaining());
-        counts.allow_late_frames(window_left, stream.send.late_updates);
+        let left = stream.recv.window.as_ref().map(|w| w.remaining());
+        let cost = stream.recv.message_cost.into();
+        counts.allow_late_frames(left, stream.send.late_updates.into(), cost);
     }
 }
 
@@ -474,18 +505,35 @@ impl Rest<'_> {
         self.counts.overhead = self.counts.overhead - counted as usize + overhead as usize;
     }
 
-    /// Counts payload that the application took, and messages it took to their end.
-    pub(crate) fn taken(&mut self, stream: &mut Stream, bytes: usize, messages: usize) {
+    /// Checks that an empty message that costs no window finds memory.
+    pub(crate) fn check_empty(&self, stream: &Stream, size: u32) -> Result<(), StreamFault> {
+        let free = stream.recv.message_cost == 0;
+        let full = self.counts.unread_empty >= self.config.v.max_unread_empty_messages;
+        if size == 0 && free && full {
+            return Err(StreamFault::Limit(Limit::UnreadEmptyMessages));
+        }
+        Ok(())
+    }
+
+    /// Counts what the application took.
+    pub(crate) fn taken(&mut self, stream: &mut Stream, taken: Taken) {
+        let Taken {
+            bytes,
+            begun,
+            ended,
+            empty,
+        } = taken;
         self.counts.unread -= bytes;
+        self.counts.unread_empty -= empty;
         let from_held = stream.recv.held.min(bytes);
         stream.recv.held -= from_held;
         self.counts.spare_used -= from_held;
         let rest = bytes - from_held;
         match &mut stream.recv.window {
-            Some(window) => window.take(rest),
+            Some(window) => window.take(rest + begun * usize::from(stream.recv.message_cost)),
             None => {
                 self.counts.unwindowed_unread -= rest;
-                self.counts.unwindowed_messages -= messages;
+                self.counts.unwindowed_messages -= ended;
             }
         }
         self.count_overhead(stream);
@@ -519,7 +567,7 @@ impl Rest<'_> {
     pub(crate) fn grow_window(&mut self, stream: &mut Stream) {
         if let Some(window) = &mut stream.recv.window
             && stream.recv.reader_waits
-            && window.holds_back_sender()
+            && window.holds_back_sender(stream.recv.message_cost)
         {
             let most = self.counts.growth_left(self.config);
             let useful = self.counts.round_trip.useful_window();
@@ -531,8 +579,7 @@ impl Rest<'_> {
 
     /// Drops what is unread on a stream.
     pub(crate) fn discard_unread(&mut self, stream: &mut Stream) {
-        let (bytes, messages) = (stream.recv.unread(), stream.recv.whole_messages());
-        self.taken(stream, bytes, messages);
+        self.taken(stream, stream.recv.unread_all());
         stream.recv.clear();
         self.count_overhead(stream);
     }

@@ -7,6 +7,7 @@ use tunnel_core::{
     Offer, OpenError, Read, Side, Status, StreamId,
 };
 
+use crate::support::offer;
 use crate::support::pair::Pair;
 use crate::support::reader::{Reader, bytes, read_all};
 use crate::support::{letters, opened};
@@ -22,9 +23,9 @@ fn pair() -> Pair {
 fn pair_without_the_word() -> Pair {
     let callers = Offer {
         drain: false,
-        ..Offer::ours()
+        ..offer()
     };
-    Pair::with_offers(Config::default(), Config::default(), callers, Offer::ours())
+    Pair::with_offers(Config::default(), Config::default(), callers, offer())
 }
 
 /// The handler answers a call, and the caller reads the answer.
@@ -132,9 +133,10 @@ fn a_callers_word_goes_only_to_who_understands_it() {
         let handlers = Offer {
             negotiate: true,
             drain: knows,
+            ..Offer::default()
         };
         let config = Config::default;
-        let mut p = Pair::with_offers(config(), config(), Offer::ours(), handlers);
+        let mut p = Pair::with_offers(config(), config(), offer(), handlers);
         let id = p.call();
         p.pump();
         p.caller.take_log();
@@ -274,7 +276,7 @@ fn a_drain_asked_for_before_the_tunnel_is_open_takes_place_when_it_is() {
         let now = p.now;
         p.end(side).conn.drain(now, None);
         assert_eq!(p.end(side).conn.end_reason(), None);
-        p.start(Offer::ours(), Offer::ours());
+        p.start(offer(), offer());
         p.pump();
         let end = p.end(side);
         assert_eq!(end.conn.end_reason(), Some(&EndReason::Drained), "{side:?}");

@@ -5,6 +5,7 @@ use tunnel_core::{
     Status, StreamId, WriteError,
 };
 
+use crate::support::offer;
 use crate::support::pair::Pair;
 use crate::support::reader::{bytes, read_all};
 use crate::support::{letters, opened};
@@ -307,7 +308,7 @@ fn the_first_reason_for_an_end_stands_and_what_comes_after_is_ignored() {
     p.flush(Side::Handler);
     p.pass(std::time::Duration::from_secs(1000));
     p.caller.conn.drain(p.now, Some(p.now));
-    p.caller.conn.start(p.now, tunnel_core::Offer::ours());
+    p.caller.conn.start(p.now, offer());
     let ends = p
         .caller
         .events()

@@ -1,13 +1,15 @@
-//! The ordinary life of a tunnel: two ends of ours, in virtual time.
+//! The ordinary life of a tunnel: two ends of this library, in virtual time.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod chunks;
+mod credit;
 mod drain;
 mod ends;
 mod flow;
 mod growth;
+mod heartbeats;
 mod kinds;
 mod negotiation;
 mod schedule;

@@ -8,6 +8,7 @@ use tunnel_core::{
 };
 
 use crate::support::letters;
+use crate::support::offer;
 use crate::support::pair::Pair;
 
 fn speaking(revisions: Revisions) -> Config {
@@ -27,7 +28,7 @@ fn settings_are_the_first_word_and_a_caller_waits_for_them() {
     std::mem::swap(&mut p, &mut p2);
     let open = |p: &mut Pair| p.caller.conn.open(p.now, "/a/b", Metadata::new());
     assert_eq!(open(&mut p), Err(OpenError::NotReady));
-    p.start(Offer::ours(), Offer::ours());
+    p.start(offer(), offer());
     assert_eq!(open(&mut p), Err(OpenError::NotReady));
     assert_eq!(p.write(Side::Caller, usize::MAX), 0);
     assert_eq!(
@@ -82,7 +83,7 @@ fn the_highest_revision_that_both_speak_is_chosen() {
 #[test]
 fn two_ends_without_a_common_revision_do_not_get_together() {
     let mut p = Pair::unopened(speaking(Revisions::OnlyOne), speaking(Revisions::OnlyZero));
-    p.start(Offer::ours(), Offer::ours());
+    p.start(offer(), offer());
     p.write(Side::Handler, usize::MAX);
     let frame = p.handler.pipe.pop_front().expect("settings");
     let error = p
@@ -106,8 +107,9 @@ fn two_ends_without_a_common_revision_do_not_get_together() {
 
 #[test]
 fn a_caller_gives_up_waiting_for_settings() {
-    let mut p = Pair::unopened(Config::default(), Config::default());
-    p.start(Offer::ours(), Offer::ours());
+    let config = || crate::support::quiet(Config::default(), offer());
+    let mut p = Pair::unopened(config(), config());
+    p.start(offer(), offer());
     let timeout = p.caller.conn.config().settings_timeout();
     assert_eq!(p.caller.conn.poll_timeout(), Some(p.now + timeout));
     p.pass(timeout - Duration::from_nanos(1));
@@ -145,6 +147,7 @@ fn the_word_of_a_drain_is_part_of_negotiation() {
     let odd = Offer {
         negotiate: false,
         drain: true,
+        ..Offer::default()
     };
     let mut p = Pair::unopened(Config::default(), Config::default());
     p.start(odd, odd);

@@ -3,6 +3,7 @@
 use tunnel_core::{Code, Initiator, Metadata, Read, StreamFault, StreamId};
 
 use crate::support::build::{self, WINDOW};
+use crate::support::offer;
 use crate::{Tunnel, caller, own_window};
 
 /// A tunnel with a call, of which the handler has said something.
@@ -166,7 +167,7 @@ fn frames_that_say_nothing_say_nothing_here_either() {
 fn the_word_of_a_drain_from_a_peer_that_did_not_offer_it_is_ignored() {
     let offer = tunnel_core::Offer {
         drain: false,
-        ..tunnel_core::Offer::ours()
+        ..offer()
     };
     let mut lone = crate::Lone::with_offer(
         tunnel_core::Side::Caller,

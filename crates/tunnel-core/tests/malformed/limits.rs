@@ -11,6 +11,7 @@ use tunnel_core::{
 
 use crate::support::build::{self, new_stream};
 use crate::support::lone::Lone;
+use crate::support::offer;
 use crate::{Tunnel, assert_refused};
 
 fn handler(change: impl Fn(ConfigBuilder) -> ConfigBuilder) -> Tunnel {
@@ -425,10 +426,10 @@ fn expire_at_once(offer: tunnel_core::Offer) -> usize {
 
 #[test]
 fn deadlines_that_expire_at_both_ends_are_told_only_where_there_is_room() {
-    assert_eq!(expire_at_once(Offer::ours()), 5);
+    assert_eq!(expire_at_once(offer()), 5);
     let other = Offer {
         drain: false,
-        ..Offer::ours()
+        ..offer()
     };
     assert_eq!(expire_at_once(other), 100, "it waits for an answer");
 }

@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use tunnel_core::frame::NewStream;
-use tunnel_core::{Code, Config, Event, FrameKind, NOT_PROCESSED_KEY, Offer, Read, Revision, Side};
+use tunnel_core::{Code, Config, Event, FrameKind, NOT_PROCESSED_KEY, Read, Revision, Side};
 
 use crate::support::build::{self, WINDOW, new_stream};
 use crate::support::lone::Lone;
+use crate::support::offer;
 use crate::support::reader::read_all;
 use crate::{Tunnel, caller, handler};
 
@@ -99,7 +100,7 @@ fn an_expired_call_says_deadline_exceeded_and_a_cancelled_one_cancelled() {
 #[test]
 fn an_empty_list_of_revisions_means_revision_zero() {
     let mut lone = Lone::unopened(Side::Caller, Config::default());
-    lone.conn.start(lone.now, Offer::ours());
+    lone.conn.start(lone.now, offer());
     lone.feed(build::settings(&[], 0));
     assert_eq!(lone.events(), [Event::Ready]);
     assert_eq!(lone.conn.revision(), Revision::Zero);
@@ -111,7 +112,7 @@ fn an_empty_list_of_revisions_means_revision_zero() {
 #[test]
 fn settings_that_list_only_zero_mean_zero_whatever_window_they_name() {
     let mut lone = Lone::unopened(Side::Caller, Config::default());
-    lone.conn.start(lone.now, Offer::ours());
+    lone.conn.start(lone.now, offer());
     lone.feed(build::settings(&[0], 5));
     assert_eq!(lone.conn.revision(), Revision::Zero);
 }

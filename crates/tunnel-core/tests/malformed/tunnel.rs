@@ -1,11 +1,10 @@
 //! What ends the tunnel: frames after which the peer cannot be understood.
 
-use tunnel_core::{
-    Code, Config, ConnectionError, EndReason, Initiator, Offer, Read, Revisions, Side,
-};
+use tunnel_core::{Code, Config, ConnectionError, EndReason, Initiator, Read, Revisions, Side};
 
 use crate::support::build::{self, WINDOW};
 use crate::support::lone::Lone;
+use crate::support::offer;
 use crate::{Tunnel, caller, handler};
 
 /// A frame ends the tunnel with an error whose code the peer sees, and a sentence.
@@ -116,7 +115,7 @@ fn a_first_frame_that_is_not_settings_ends_the_tunnel() {
         build::unknown(-1),
     ] {
         let mut lone = Lone::unopened(Side::Caller, Config::default());
-        lone.conn.start(lone.now, Offer::ours());
+        lone.conn.start(lone.now, offer());
         let id = frame.stream_id;
         assert_eq!(
             lone.feed_fatal(frame),
@@ -140,7 +139,7 @@ fn settings_on_the_stream_of_a_call_end_the_tunnel() {
         let error = ConnectionError::UnexpectedSettings { id };
         assert_fatal(caller(), build::settings_on(id, &[0, 1], WINDOW), &error);
         let mut lone = Lone::unopened(Side::Caller, Config::default());
-        lone.conn.start(lone.now, Offer::ours());
+        lone.conn.start(lone.now, offer());
         assert_eq!(
             lone.feed_fatal(build::settings_on(id, &[0, 1], WINDOW)),
             error
@@ -190,7 +189,7 @@ fn settings_without_a_common_revision_end_the_tunnel() {
     ] {
         let config = Config::builder().revisions(ours).build().unwrap();
         let mut lone = Lone::unopened(Side::Caller, config);
-        lone.conn.start(lone.now, Offer::ours());
+        lone.conn.start(lone.now, offer());
         let error = lone.feed_fatal(build::settings(theirs, WINDOW));
         // An empty list means revision zero.
         let theirs = if theirs.is_empty() {
@@ -206,7 +205,7 @@ fn settings_without_a_common_revision_end_the_tunnel() {
 #[test]
 fn revisions_that_nobody_knows_beside_one_that_we_know_do_no_harm() {
     let mut lone = Lone::unopened(Side::Caller, Config::default());
-    lone.conn.start(lone.now, Offer::ours());
+    lone.conn.start(lone.now, offer());
     lone.feed(build::settings(&[99, -5, 1, 1, 0], WINDOW));
     assert_eq!(lone.conn.revision(), tunnel_core::Revision::One);
 }
@@ -214,7 +213,7 @@ fn revisions_that_nobody_knows_beside_one_that_we_know_do_no_harm() {
 #[test]
 fn a_window_of_settings_that_is_too_large_is_used_as_far_as_it_goes() {
     let mut lone = Lone::unopened(Side::Caller, Config::default());
-    lone.conn.start(lone.now, Offer::ours());
+    lone.conn.start(lone.now, offer());
     lone.feed(build::settings(&[1], u32::MAX));
     let id = lone.open();
     lone.conn.send(id).message("x".into()).unwrap();

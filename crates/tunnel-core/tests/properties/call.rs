@@ -76,6 +76,11 @@ impl Direction {
         self.read += usize::from(chunk.ends);
     }
 
+    /// Of how many messages the receiver has read something.
+    pub(crate) fn begun_reading(&self) -> u64 {
+        (self.read + usize::from(self.partial.is_some())) as u64
+    }
+
     /// The receiver is told that this is all.
     pub(crate) fn assert_complete(&self) {
         assert!(self.finished, "nobody has finished");

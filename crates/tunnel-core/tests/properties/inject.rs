@@ -11,6 +11,7 @@ use tunnel_core::{
 
 use crate::support::build;
 use crate::support::lone::Lone;
+use crate::support::offer;
 use crate::support::{Written, payload_len};
 
 /// What happens next at the end under test.
@@ -197,7 +198,7 @@ struct Run<'a> {
 pub(crate) fn run(side: Side, tight: &Tight, steps: &[Step]) {
     let offer = Offer {
         negotiate: tight.negotiate,
-        drain: true,
+        ..offer()
     };
     let mut run = Run {
         lone: Lone::with_offer(side, tight.config(), offer),

@@ -143,6 +143,9 @@ pub(crate) struct Setup {
     pub(crate) zero: bool,
     pub(crate) negotiate: bool,
     pub(crate) drain_offered: bool,
+    pub(crate) message_credit: bool,
+    /// How many streams the handler says it serves.
+    pub(crate) announced: Option<usize>,
     /// Whether limits may be in the way of honest calls.
     pub(crate) tight: bool,
     pub(crate) window: u32,
@@ -159,8 +162,9 @@ pub(crate) struct Setup {
 
 pub(crate) fn setup() -> impl Strategy<Value = Setup> {
     let kind = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let offers = (any::<bool>(), option::of(select(vec![1usize, 2, 50])));
     let flow = (
-        select(vec![1u32, 2, 7, 100, 65_536]),
+        select(vec![1u32, 2, 7, 100, 1024, 65_536]),
         select(vec![1u32, 2, 10]),
         select(vec![1usize, 5, 100, 16_384]),
         select(vec![1usize, 100, 5000]),
@@ -172,10 +176,12 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
         select(vec![0usize, 10, 1000]),
         select(vec![1usize, 3]),
     );
-    (kind, flow, zero, tight).prop_map(|(kind, flow, zero, limits)| Setup {
+    (kind, offers, flow, zero, tight).prop_map(|(kind, offers, flow, zero, limits)| Setup {
         zero: kind.0,
         negotiate: !kind.0 || kind.1,
         drain_offered: kind.2,
+        message_credit: offers.0,
+        announced: offers.1,
         tight: kind.3,
         window: flow.0,
         growth: flow.1,
@@ -204,6 +210,12 @@ impl Setup {
         } else {
             streams * self.window as usize
         }
+    }
+
+    /// What each message costs of its window beside its payload.
+    pub(crate) fn message_cost(&self) -> u64 {
+        let counted = self.message_credit && self.negotiate && self.window >= 1024;
+        if counted { 5 } else { 0 }
     }
 
     /// How far a window may grow.

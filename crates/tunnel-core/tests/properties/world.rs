@@ -46,6 +46,9 @@ impl World {
         let offer = Offer {
             negotiate: setup.negotiate,
             drain: setup.drain_offered,
+            message_credit: setup.message_credit,
+            heartbeat: None,
+            max_streams: setup.announced,
         };
         Self {
             setup: setup.clone(),
@@ -280,8 +283,10 @@ impl World {
                 assert!(*credit > 0);
                 let call = self.calls.iter_mut().find(|c| c.id.value() == id);
                 let call = call.expect("it was opened");
-                let read = direction(call, side.peer()).bytes_read as u64;
-                let most = read + u64::from(self.setup.max_window());
+                let direction = direction(call, side.peer());
+                let read = direction.bytes_read as u64;
+                let counted = direction.begun_reading() * self.setup.message_cost();
+                let most = read + counted + u64::from(self.setup.max_window());
                 let flow = self.flows.entry((side.peer(), id)).or_default();
                 flow.granted += u64::from(*credit);
                 assert!(
@@ -291,7 +296,9 @@ impl World {
             }
             _ => {
                 let flow = self.flows.entry((side, id)).or_default();
+                let begins = matches!(frame.kind, FrameKind::Message { .. });
                 flow.sent += payload_len(frame) as u64;
+                flow.sent += u64::from(begins) * self.setup.message_cost();
                 assert!(flow.sent <= flow.credit, "a window was exceeded: {flow:?}");
             }
         }

@@ -8,6 +8,7 @@ use tunnel_core::{
 
 use super::build::{self, WINDOW};
 use super::{Written, opened};
+use super::{offer, quiet};
 
 pub(crate) struct Lone {
     pub(crate) conn: Connection,
@@ -25,11 +26,11 @@ impl Lone {
 
     /// An end that is ready, and whose own settings were sent.
     pub(crate) fn new(side: Side, config: Config) -> Self {
-        Self::with_offer(side, config, Offer::ours())
+        Self::with_offer(side, config, offer())
     }
 
     pub(crate) fn with_offer(side: Side, config: Config, offer: Offer) -> Self {
-        let mut lone = Self::unopened(side, config);
+        let mut lone = Self::unopened(side, quiet(config, offer));
         lone.conn.start(lone.now, offer);
         if offer.negotiate && side == Side::Caller {
             lone.feed(build::settings(&[0, 1], WINDOW));

@@ -9,7 +9,28 @@ pub(crate) mod lone;
 pub(crate) mod pair;
 pub(crate) mod reader;
 
-use tunnel_core::{Event, Frame, FrameKind, FrameRef, FrameSink, StreamId};
+use tunnel_core::{Config, Event, Frame, FrameKind, FrameRef, FrameSink, Offer, StreamId};
+
+/// What an end of this library offers, without what changes how frames are counted and timed.
+pub(crate) fn offer() -> Offer {
+    Offer {
+        heartbeat: None,
+        message_credit: false,
+        ..Offer::of(&Config::default())
+    }
+}
+
+/// A configuration without heartbeats, unless the peer offers them.
+pub(crate) fn quiet(config: Config, peer: Offer) -> Config {
+    match peer.heartbeat {
+        Some(_) => config,
+        None => config
+            .to_builder()
+            .heartbeat(None)
+            .build()
+            .expect("it is valid"),
+    }
+}
 
 /// What a frame costs beyond its payload, in a budget of these tests.
 pub(crate) const FRAME_COST: usize = 10;

@@ -8,6 +8,7 @@ use tunnel_core::{Config, Connection, Event, Frame, Metadata, Offer, Read, Side,
 
 use super::reader::Reader;
 use super::{Written, opened};
+use super::{offer, quiet};
 
 /// One end, and the pipe that leads away from it.
 pub(crate) struct End {
@@ -49,7 +50,7 @@ impl Pair {
     }
 
     pub(crate) fn with(caller: Config, handler: Config) -> Self {
-        Self::with_offers(caller, handler, Offer::ours(), Offer::ours())
+        Self::with_offers(caller, handler, offer(), offer())
     }
 
     /// The offers are those of the caller and of the handler.
@@ -59,6 +60,8 @@ impl Pair {
         callers: Offer,
         handlers: Offer,
     ) -> Self {
+        let caller = quiet(caller, handlers);
+        let handler = quiet(handler, callers);
         let mut pair = Self::unopened(caller, handler);
         pair.start(callers, handlers);
         pair.pump();

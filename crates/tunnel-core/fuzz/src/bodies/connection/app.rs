@@ -25,6 +25,8 @@ pub(crate) struct Call {
     pub(crate) fed: usize,
     /// Payload that was read.
     pub(crate) read: usize,
+    /// Messages of which something was read.
+    pub(crate) begun: usize,
     /// The size of the message at hand, and what was read of it.
     partial: Option<(u32, usize)>,
     /// Whether it was told that there is something to read, since it last found nothing.
@@ -48,6 +50,7 @@ impl Call {
             sizes: VecDeque::new(),
             fed: 0,
             read: 0,
+            begun: 0,
             partial: None,
             told: false,
             half_closed: false,
@@ -139,6 +142,7 @@ impl Call {
         let (size, before) = match (chunk.begins, self.partial) {
             (Some(size), None) => {
                 assert_eq!(self.sizes.pop_front(), Some(size), "in order");
+                self.begun += 1;
                 (size, 0)
             }
             (None, Some(partial)) => partial,

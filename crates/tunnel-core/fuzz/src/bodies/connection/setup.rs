@@ -46,6 +46,9 @@ impl Setup {
             offer: Offer {
                 negotiate: choice & 2 == 0,
                 drain: choice & 4 == 0,
+                message_credit: choice & 16 != 0,
+                max_streams: (choice & 32 == 0).then_some(streams),
+                heartbeat: None,
             },
             window,
             max_window,

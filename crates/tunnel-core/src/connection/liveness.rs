@@ -1,0 +1,127 @@
+//! Whether the peer is still there, judged by what comes through the tunnel itself.
+//!
+//! An end that has sent nothing for an interval sends a heartbeat: a window update of zero for the
+//! tunnel's own stream. An end whose peer offered heartbeats takes two and a half intervals of
+//! silence for the loss of the tunnel. Heartbeats also go to peers that did not offer them, as far
+//! as those ignore them, so that no proxy takes the tunnel for idle; no silence of theirs counts.
+//!
+//! ```text
+//! interval 5 s      sent ──5 s──▶ heartbeat ──5 s──▶ heartbeat ...
+//! silence 12.5 s    heard ───────────12.5 s──────────▶ PeerSilent, unless this end was absent
+//! ```
+
+use std::time::{Duration, Instant};
+
+use super::{Connection, Phase};
+use crate::timer::Timer;
+use crate::{ConnectionError, Offer, Side};
+
+/// A timer that fires this much too late says that the process did not run meanwhile.
+const LATE: Duration = Duration::from_millis(100);
+
+/// The heartbeats of a tunnel.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    /// After how long without sending a heartbeat is sent.
+    interval: Duration,
+    /// After how long without hearing from the peer the tunnel is lost.
+    silence: Option<Duration>,
+    /// Whether heartbeats wait for the peer's first call: the Go library's caller takes a frame of
+    /// the tunnel's own stream before that for an error.
+    after_first_call: bool,
+    sent: Instant,
+    heard: Instant,
+}
+
+impl Connection {
+    /// The peer's offer is known.
+    pub(super) fn start_liveness(&mut self, now: Instant, peer: &Offer) {
+        let Some(interval) = self.config().heartbeat() else {
+            return;
+        };
+        if !peer.negotiate {
+            return;
+        }
+        self.liveness = Some(Liveness {
+            interval,
+            silence: peer.heartbeat.map(|interval| interval * 5 / 2),
+            after_first_call: peer.heartbeat.is_none() && self.store.side == Side::Handler,
+            sent: now,
+            heard: now,
+        });
+        self.arm_liveness(now);
+    }
+
+    /// Something came from the peer, be it less than a frame. To be called before its frames are
+    /// handled.
+    pub fn handle_activity(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.heard(now);
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        if let Some(liveness) = &mut self.liveness {
+            liveness.heard = now;
+        }
+        self.unanswered_since = None;
+    }
+
+    pub(super) fn sent(&mut self, now: Instant) {
+        if let Some(liveness) = &mut self.liveness {
+            liveness.sent = now;
+        }
+    }
+
+    /// Caller: since when a call has waited without anything being heard from the peer; `None` while
+    /// no call waits, or when something was heard since the first of them was sent.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.unanswered_since
+            .filter(|_| self.store.counts.streams > 0)
+    }
+
+    /// The timer is due: sends a heartbeat, or finds the peer silent for too long.
+    pub(super) fn on_liveness(&mut self, due: Instant, now: Instant) {
+        let reads = self.wants_input();
+        let Some(liveness) = &mut self.liveness else {
+            return;
+        };
+        let late = now.saturating_duration_since(due);
+        // While this end was absent or did not read, it could not hear.
+        if !reads {
+            liveness.heard = now;
+        } else if late >= LATE {
+            liveness.heard = (liveness.heard + late).min(now);
+        }
+        if let Some(silence) = liveness.silence
+            && now.saturating_duration_since(liveness.heard) >= silence
+        {
+            self.end(ConnectionError::PeerSilent(silence).into());
+            return;
+        }
+        let quiet = now.saturating_duration_since(liveness.sent) >= liveness.interval;
+        let may = !liveness.after_first_call || self.highest_seen >= 0;
+        if quiet && may {
+            self.store.schedule.heartbeat = true;
+        }
+        self.arm_liveness(now);
+    }
+
+    fn arm_liveness(&mut self, now: Instant) {
+        let Some(liveness) = &self.liveness else {
+            return;
+        };
+        if matches!(self.phase, Phase::Ended(_)) {
+            return;
+        }
+        let send = liveness.sent + liveness.interval;
+        // One that waits to be written is not scheduled again at once.
+        let send = if send > now {
+            send
+        } else {
+            now + liveness.interval
+        };
+        let lost = liveness.silence.map(|silence| liveness.heard + silence);
+        let at = lost.map_or(send, |lost| lost.min(send));
+        self.store.timers.set(Timer::Liveness, at);
+    }
+}

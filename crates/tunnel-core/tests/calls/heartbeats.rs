@@ -1,0 +1,209 @@
+//! Heartbeats: an end that is silent for too long is lost, one that is there never is.
+
+use std::time::Duration;
+
+use tunnel_core::{Config, ConnectionError, EndReason, FrameKind, Offer, Side, Status};
+
+use crate::support::lone::Lone;
+use crate::support::pair::Pair;
+use crate::support::{build, offer};
+
+const INTERVAL: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_millis(12_500);
+const MOMENT: Duration = Duration::from_millis(1);
+
+fn beats() -> Offer {
+    Offer {
+        heartbeat: Some(INTERVAL),
+        ..offer()
+    }
+}
+
+fn pair() -> Pair {
+    Pair::with_offers(Config::default(), Config::default(), beats(), beats())
+}
+
+/// How many heartbeats are among the frames, and that nothing else is.
+fn count(frames: &[tunnel_core::Frame]) -> usize {
+    for frame in frames {
+        let heartbeat = build::update(-1, 0);
+        assert_eq!(*frame, heartbeat, "only heartbeats");
+    }
+    frames.len()
+}
+
+#[test]
+fn an_idle_tunnel_says_so_in_both_directions_and_lives() {
+    let mut p = pair();
+    for _ in 0..1000 {
+        p.pass(INTERVAL);
+        p.pump();
+        assert_eq!(count(&p.caller.take_log()), 1);
+        assert_eq!(count(&p.handler.take_log()), 1);
+    }
+    assert_eq!(p.caller.conn.end_reason(), None);
+    assert_eq!(p.handler.conn.end_reason(), None);
+}
+
+#[test]
+fn what_is_sent_takes_the_place_of_heartbeats() {
+    let mut p = pair();
+    let id = p.call();
+    for _ in 0..40 {
+        p.pass(INTERVAL / 4);
+        p.caller.conn.send(id).message("x".into()).unwrap();
+        p.pump();
+        let beats = p.caller.take_log();
+        assert!(!beats.contains(&build::update(-1, 0)));
+    }
+    assert!(count(&p.handler.take_log()) >= 9, "which sends nothing");
+}
+
+#[test]
+fn one_way_silence_ends_the_tunnel_however_much_is_sent() {
+    for side in [Side::Caller, Side::Handler] {
+        let mut p = pair();
+        let steps = SILENCE.as_millis() / 10;
+        for step in 0..steps {
+            assert_eq!(p.end(side).conn.end_reason(), None, "step {step}");
+            p.pass(Duration::from_millis(10));
+            // Its peer hears it, and is not heard.
+            p.flush(side);
+            p.write(side.peer(), usize::MAX);
+            p.end(side.peer()).pipe.clear();
+        }
+        let reason = EndReason::Error(ConnectionError::PeerSilent(SILENCE));
+        assert_eq!(p.end(side).conn.end_reason(), Some(&reason));
+        assert_eq!(p.end(side.peer()).conn.end_reason(), None);
+    }
+}
+
+#[test]
+fn any_byte_is_life() {
+    let mut lone = Lone::with_offer(Side::Caller, Config::default(), beats());
+    for _ in 0..100 {
+        lone.pass(SILENCE - MOMENT);
+        let now = lone.now;
+        lone.conn.handle_activity(now);
+        lone.sent();
+    }
+    assert_eq!(lone.conn.end_reason(), None);
+}
+
+#[test]
+fn an_end_that_was_absent_does_not_take_that_for_the_peers_absence() {
+    let mut lone = Lone::with_offer(Side::Handler, Config::default(), beats());
+    // Suspended for an hour: its timers are late.
+    lone.pass(Duration::from_secs(3600));
+    assert_eq!(lone.conn.end_reason(), None);
+    // The peer is there again, or it is not.
+    let mut waited = Duration::ZERO;
+    while lone.conn.end_reason().is_none() {
+        assert!(waited < 2 * SILENCE);
+        lone.sent();
+        lone.pass(Duration::from_millis(50));
+        waited += Duration::from_millis(50);
+    }
+    assert!(waited > INTERVAL, "{waited:?}");
+}
+
+#[test]
+fn frames_that_waited_are_read_before_silence_is_judged() {
+    let mut lone = Lone::with_offer(Side::Handler, Config::default(), beats());
+    lone.now += SILENCE;
+    // Neither sending nor reading judges it.
+    lone.sent();
+    lone.feed(build::update(-1, 0));
+    let now = lone.now;
+    lone.conn.handle_timeout(now);
+    assert_eq!(lone.conn.end_reason(), None);
+}
+
+#[test]
+fn an_end_that_does_not_read_judges_nobody() {
+    let mut p = Pair::with_offers(Config::default(), Config::default(), beats(), beats());
+    let config = Config::builder().max_pending_refusals(1);
+    let config = config.refusal_stall_timeout(Duration::from_secs(3600));
+    p.handler = Pair::with_offers(
+        Config::default(),
+        config.build().expect("it is valid"),
+        beats(),
+        beats(),
+    )
+    .handler;
+    p.handler
+        .conn
+        .handle_frame(p.now, build::open(1))
+        .expect("a call");
+    let id = crate::support::opened(&p.handler.events())[0];
+    p.handler.conn.reset(id, Status::OK);
+    assert!(!p.handler.conn.wants_input());
+    for _ in 0..100 {
+        p.now += MOMENT * 1000;
+        p.handler.conn.handle_timeout(p.now);
+    }
+    assert_eq!(p.handler.conn.end_reason(), None);
+}
+
+#[test]
+fn peers_without_heartbeats_are_sent_them_for_the_proxies_and_may_be_silent() {
+    let config = Config::default;
+    let mut caller = Lone::unopened(Side::Caller, config());
+    caller.conn.start(caller.now, offer());
+    caller.feed(build::settings(&[0, 1], build::WINDOW));
+    let mut handler = Lone::unopened(Side::Handler, config());
+    handler.conn.start(handler.now, offer());
+    handler.sent();
+    for _ in 0..10 {
+        caller.pass(INTERVAL);
+        handler.pass(INTERVAL);
+        assert_eq!(count(&caller.sent()), 1);
+        assert_eq!(handler.sent(), [], "a Go caller would not bear it yet");
+    }
+    handler.feed(build::open(1));
+    handler.pass(INTERVAL);
+    assert_eq!(count(&handler.sent()), 1);
+    for _ in 0..100 {
+        caller.pass(SILENCE);
+        handler.pass(SILENCE);
+    }
+    assert_eq!(caller.conn.end_reason(), None);
+    assert_eq!(handler.conn.end_reason(), None);
+}
+
+#[test]
+fn without_heartbeats_of_its_own_an_end_sends_none_and_judges_nobody() {
+    let config = Config::builder().heartbeat(None).build();
+    let mut lone = Lone::with_offer(Side::Caller, config.expect("it is valid"), beats());
+    assert_eq!(lone.conn.poll_timeout(), None);
+    lone.pass(100 * SILENCE);
+    assert_eq!(lone.sent(), []);
+    assert_eq!(lone.conn.end_reason(), None);
+}
+
+#[test]
+fn a_call_without_any_answer_shows_since_when() {
+    let mut p = pair();
+    assert_eq!(p.caller.conn.unanswered_since(), None);
+    p.pass(MOMENT);
+    let sent = p.now;
+    let id = p.open();
+    p.flush(Side::Caller);
+    p.pass(MOMENT);
+    p.open();
+    p.flush(Side::Caller);
+    assert_eq!(p.caller.conn.unanswered_since(), Some(sent), "the first");
+    let now = p.now;
+    p.caller.conn.handle_activity(now);
+    assert_eq!(p.caller.conn.unanswered_since(), None, "it was heard");
+    p.open();
+    p.flush(Side::Caller);
+    assert!(p.caller.conn.unanswered_since().is_some());
+    p.handler.conn.reset(id, Status::OK);
+    p.pump();
+    assert_eq!(p.caller.conn.unanswered_since(), None);
+    let answered = p.caller.conn.recv(id).read();
+    assert!(matches!(answered, tunnel_core::Read::Closed(_)));
+    let beats = p.handler.take_log();
+    assert!(beats.iter().any(|f| matches!(f.kind, FrameKind::Close(_))));
+}

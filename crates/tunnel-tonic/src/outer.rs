@@ -90,6 +90,7 @@ pub fn refusal(head: &http::response::Parts) -> Option<TunnelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tunnel_core::Revisions;
 
     #[test]
     fn an_offer_is_understood_as_it_was_made() {

@@ -210,7 +210,7 @@ impl Counts {
             self.queued,
             self.overhead,
         ];
-        left == [0; 7]
+        left == [0; 8]
     }
 }
 

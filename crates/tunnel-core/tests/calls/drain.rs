@@ -198,10 +198,10 @@ fn a_drained_tunnel_whose_caller_was_not_told_refuses_calls_for_a_moment_longer(
     let at_once = Config::builder().drain_grace(Duration::ZERO).build();
     let callers = Offer {
         drain: false,
-        ..Offer::ours()
+        ..offer()
     };
     let at_once = at_once.expect("valid");
-    let mut p = Pair::with_offers(Config::default(), at_once, callers, Offer::ours());
+    let mut p = Pair::with_offers(Config::default(), at_once, callers, offer());
     p.handler.conn.drain(p.now, None);
     assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::Drained));
 }
@@ -223,9 +223,9 @@ fn a_caller_that_asks_for_another_tunnel_calls_through_this_one_until_it_drains_
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
     let deaf = Offer {
         drain: false,
-        ..Offer::ours()
+        ..offer()
     };
-    let mut p = Pair::with_offers(Config::default(), Config::default(), Offer::ours(), deaf);
+    let mut p = Pair::with_offers(Config::default(), Config::default(), offer(), deaf);
     assert!(!p.caller.conn.retire(p.now), "there is no way to ask");
 }
 

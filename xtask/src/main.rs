@@ -7,6 +7,7 @@ mod bench;
 mod codegen;
 mod core_tree;
 mod examples;
+mod field;
 mod fuzz;
 mod interop;
 mod lint;
@@ -33,6 +34,10 @@ enum Task {
     RunExample(run_example::Args),
     Test(test::Args),
     Interop(interop::Args),
+    /// Run tunnels through the real HAProxy and nginx, with peers that freeze and vanish.
+    Field(field::Args),
+    /// Call for as long as you like while links and processes fail; find lost calls and leaks.
+    Soak(field::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     /// Check format, clippy, documentation and dependency trees.
@@ -58,6 +63,8 @@ fn dispatch(task: Option<Task>) -> Result<ExitCode> {
         Some(Task::RunExample(args)) => return run_example::run(&args),
         Some(Task::Test(args)) => test::run(&args)?,
         Some(Task::Interop(args)) => return interop::run(&args),
+        Some(Task::Field(args)) => return field::run("proxies", &args),
+        Some(Task::Soak(args)) => return field::run("soak", &args),
         Some(Task::Bench(args)) => return bench::run(&args),
         Some(Task::Fuzz(args)) => fuzz::run(&args)?,
         Some(Task::Lint) => lint::run()?,

@@ -31,7 +31,7 @@ use tonic::transport::Endpoint;
 use self::books::Books;
 pub use self::books::{Traffic, Way};
 use self::connection::{Arrival, End};
-use self::gate::Gate;
+use self::gate::{Frozen, Gate};
 
 /// How long accepting rests after the operating system refused to hand over a connection, as it
 /// does while the process is out of descriptors. The connection waits in the kernel meanwhile.
@@ -160,7 +160,13 @@ impl FaultProxy {
     /// connections are accepted by the kernel, wait there (up to 1024 of them), and are served and
     /// counted after the thaw.
     pub fn freeze(&self) {
-        self.shared.gate.freeze();
+        self.shared.gate.freeze(Frozen::Everything);
+    }
+
+    /// Stops one direction, as a congested or misconfigured network does: the other goes on. Takes
+    /// the place of a freeze of everything or of the other direction; [`thaw`](Self::thaw) ends it.
+    pub fn freeze_way(&self, way: Way) {
+        self.shared.gate.freeze(Frozen::OneWay(way));
     }
 
     /// Ends a freeze: everything goes on where it stopped. Bytes whose delay has passed meanwhile
@@ -240,7 +246,7 @@ impl fmt::Debug for FaultProxy {
             .field("address", &self.address)
             .field("target", &target)
             .field("delay", &delay)
-            .field("frozen", &self.shared.gate.is_frozen())
+            .field("frozen", &self.shared.gate.frozen())
             .field("accepted", &self.accepted())
             .field("open", &self.open())
             .field("to_target", &self.traffic(Way::ToTarget))
@@ -296,7 +302,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             std::io::Result::Ok(shared.arrived(near))
         };
         tokio::select! {
-            arrival = shared.gate.pass(next) => match arrival {
+            arrival = shared.gate.pass(None, next) => match arrival {
                 Ok(arrival) => drop(connections.spawn(connection::serve(arrival, shared.clone()))),
                 Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
             },

@@ -115,9 +115,7 @@ impl Policy {
 
     /// Tells the callback of a tunnel that has gone.
     pub(crate) fn closed(&self, info: &TunnelInfo, reason: &EndReason) {
-        // What a peer has said of it is not to look like lines of the log.
-        let reason_text = reason.to_string();
-        tracing::debug!(tunnel = ?info, reason = %reason_text.escape_debug(), "tunnel gone");
+        tracing::debug!(tunnel = ?info, %reason, "tunnel gone");
         if let Some(on_close) = &self.on_close {
             unharmed("on_close", || on_close(info, reason));
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use example_support::address::Address;
+use example_support::machine::Machine;
 use tokio::time::sleep;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
@@ -12,7 +13,6 @@ use tonic::{Request, Response, Status};
 use tunnel_client::{Backoff, LinksHandle, ReverseTunnelServer};
 
 use crate::books::Books;
-use crate::machine::Machine;
 use crate::test::device_service_server::{DeviceService, DeviceServiceServer};
 use crate::test::{WorkRequest, WorkResponse};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use example_support::address::Address;
 use example_support::listen::Listener;
+use example_support::machine::Machine;
 use futures::StreamExt;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -14,7 +15,6 @@ use tracing::error;
 use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels};
 
 use crate::device::{DEVICE_ID, TUNNELS};
-use crate::machine::Machine;
 
 /// How long the devices may take to come (back).
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -14,7 +14,6 @@ mod device;
 mod dispatch;
 mod fleet;
 mod gateway;
-mod machine;
 mod phase;
 mod progress;
 mod report;

@@ -10,6 +10,7 @@ pub mod exit;
 pub mod held;
 pub mod listen;
 pub mod log;
+pub mod machine;
 pub mod serve;
 pub mod signal;
 pub mod testing;

@@ -62,7 +62,7 @@ pub(super) async fn serve(arrival: Arrival, shared: Arc<Shared>) {
 async fn reach(target: Option<SocketAddr>, shared: &Shared) -> Option<TcpStream> {
     let far = TcpStream::connect(target?).await.ok()?;
     // The kernel connects whether it is frozen or not.
-    shared.gate.thawed().await;
+    shared.gate.thawed(None).await;
     Some(far)
 }
 
@@ -83,9 +83,8 @@ async fn carry(near: &mut TcpStream, far: &mut TcpStream, shared: &Shared) -> En
     }
     let (from_near, to_near) = near.split();
     let (from_far, to_far) = far.split();
-    let meter = |way| shared.books.meter(way);
-    let mut there = Direction::new(shared, meter(Way::ToTarget), from_near, to_far);
-    let mut back = Direction::new(shared, meter(Way::FromTarget), from_far, to_near);
+    let mut there = Direction::new(shared, Way::ToTarget, from_near, to_far);
+    let mut back = Direction::new(shared, Way::FromTarget, from_far, to_near);
     while !(there.is_over() && back.is_over()) {
         let (step, opposite) = tokio::select! {
             step = there.step() => (step, &mut back),

@@ -14,7 +14,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
-use super::books::Meter;
+use super::books::Way;
 use super::line::{Cargo, Line, Parcel};
 
 /// How much is read at once, at most.
@@ -25,7 +25,7 @@ const SPACE: usize = 8 << 10;
 /// Carries what one socket says to the other.
 pub(super) struct Direction<'a> {
     shared: &'a Shared,
-    meter: &'a Meter,
+    way: Way,
     from: ReadHalf<'a>,
     to: WriteHalf<'a>,
     source: Source,
@@ -76,15 +76,10 @@ enum Delivered {
 }
 
 impl<'a> Direction<'a> {
-    pub(super) fn new(
-        shared: &'a Shared,
-        meter: &'a Meter,
-        from: ReadHalf<'a>,
-        to: WriteHalf<'a>,
-    ) -> Self {
+    pub(super) fn new(shared: &'a Shared, way: Way, from: ReadHalf<'a>, to: WriteHalf<'a>) -> Self {
         Self {
             shared,
-            meter,
+            way,
             from,
             to,
             source: Source::Open,
@@ -121,11 +116,11 @@ impl<'a> Direction<'a> {
         // Neither goes first: with much to deliver, what is read must still be stamped in time,
         // and with much to read, what is due must still leave.
         tokio::select! {
-            taken = take(self.shared, self.meter, &mut self.from, space), if reads => {
+            taken = take(self.shared, self.way, &mut self.from, space), if reads => {
                 self.taken(taken);
                 Step::Moved
             }
-            delivered = deliver(self.shared, self.meter, &mut self.to, next) => {
+            delivered = deliver(self.shared, self.way, &mut self.to, next) => {
                 self.delivered(delivered)
             }
         }
@@ -164,7 +159,7 @@ impl<'a> Direction<'a> {
 /// can change the delay without changing when this is due.
 async fn take(
     shared: &Shared,
-    meter: &Meter,
+    way: Way,
     from: &mut ReadHalf<'_>,
     mut space: Limit<&mut BytesMut>,
 ) -> Taken {
@@ -172,17 +167,17 @@ async fn take(
         let count = from.read_buf(&mut space).await;
         let due = shared.due();
         if let Ok(count) = count {
-            meter.taken(count);
+            shared.books.meter(way).taken(count);
         }
         Taken { due, count }
     };
-    shared.gate.pass(reading).await
+    shared.gate.pass(Some(way), reading).await
 }
 
 /// Waits until the next parcel is due, and writes once; without one, waits for ever.
 async fn deliver(
     shared: &Shared,
-    meter: &Meter,
+    way: Way,
     to: &mut WriteHalf<'_>,
     next: Option<&Parcel>,
 ) -> io::Result<Delivered> {
@@ -196,12 +191,12 @@ async fn deliver(
         match cargo {
             Cargo::Bytes(bytes) => {
                 let count = to.write(bytes).await?;
-                meter.delivered(count);
+                shared.books.meter(way).delivered(count);
                 Ok(Delivered::Bytes(count))
             }
             Cargo::End => to.shutdown().await.map(|()| Delivered::End),
             Cargo::Reset => Ok(Delivered::Reset),
         }
     };
-    shared.gate.pass(writing).await
+    shared.gate.pass(Some(way), writing).await
 }

@@ -38,6 +38,25 @@ async fn frozen_nothing_moves_and_after_the_thaw_nothing_is_lost() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_in_one_direction_the_other_goes_on_and_nothing_is_lost() {
+    guarded(async {
+        let link = Link::start().await;
+        let (mut client, mut server) = link.connect().await;
+        assert_passes(&mut client, &mut server).await;
+        link.proxy.freeze_way(Way::FromTarget);
+        let bytes = pattern(10_000);
+        server.write_all(&bytes).await.unwrap();
+        for _ in 0..ROUNDS {
+            assert_passes(&mut client, &mut server).await;
+        }
+        assert_eq!(link.proxy.traffic(Way::FromTarget).taken, 0);
+        link.proxy.thaw();
+        assert_eq!(receive(&mut client, 10_000).await, bytes);
+    })
+    .await;
+}
+
 /// Whatever was in full flow: what was moved is what had been when `freeze` returned.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_freeze_in_full_flow_is_exact_and_loses_nothing() {

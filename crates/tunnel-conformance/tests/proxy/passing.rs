@@ -199,7 +199,12 @@ async fn its_debug_output_says_how_it_stands() {
         link.proxy.freeze();
         let debug = format!("{:?}", link.proxy);
         let address = format!("address: {}", link.proxy.address());
-        for part in [address.as_str(), "frozen: true", "accepted: 0", "open: 0"] {
+        for part in [
+            address.as_str(),
+            "frozen: Everything",
+            "accepted: 0",
+            "open: 0",
+        ] {
             assert!(debug.contains(part), "{part} is not in {debug}");
         }
     })

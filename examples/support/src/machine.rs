@@ -12,14 +12,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A runtime of its own. Nothing that runs there survives it.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub struct Machine {
     handle: Handle,
     /// `None` when the power is off.
     runtime: Option<Runtime>,
 }
 
 impl Machine {
-    pub(crate) fn start(name: &str) -> Result<Self> {
+    /// Switches one on.
+    ///
+    /// # Errors
+    ///
+    /// Where the system has no thread for it.
+    pub fn start(name: &str) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name(name)
@@ -33,16 +38,25 @@ impl Machine {
     }
 
     /// Runs a program on the machine.
-    pub(crate) fn run<F>(&self, program: F) -> JoinHandle<F::Output>
+    pub fn run<F>(&self, program: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
         self.handle.spawn(program)
     }
 
+    /// How many tasks run on it.
+    pub fn tasks(&self) -> usize {
+        self.handle.metrics().num_alive_tasks()
+    }
+
     /// Cuts the power. No program gets to say goodbye: the operating system closes
     /// their connections, and has done so when this returns.
-    pub(crate) async fn cut(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// Where its thread does not end.
+    pub async fn cut(mut self) -> Result<()> {
         let Some(runtime) = self.runtime.take() else {
             return Ok(());
         };

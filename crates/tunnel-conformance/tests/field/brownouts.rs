@@ -1,0 +1,207 @@
+//! Slow handlers, and callers that do not wait for them.
+//!
+//! Plain tonic is the oracle where every handler has begun when its caller gives up. HTTP/2 ends a
+//! connection on which calls are reset before the server got to them, which a slow machine makes
+//! of every short wait; the outer HTTP/2 of a tunnel sees none of it, so tunnels must bear that too.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::Status;
+use tunnel_conformance::payload::request;
+use tunnel_conformance::proto::Script;
+use tunnel_conformance::{Client, Kind, client};
+
+use crate::support::{Bystander, Fate, Path, Rig, Tally, guarded, load};
+
+/// More calls than any budget of cancelled calls that the library ever had.
+const CALLS: usize = 6_000;
+
+/// How many callers there are, and how long each waits for an answer.
+const BROWNOUTS: [(usize, Duration); 3] = [
+    (100, Duration::from_millis(10)),
+    (300, Duration::from_millis(20)),
+    (1_000, Duration::from_millis(50)),
+];
+
+fn slow() -> Script {
+    Script::named("slow").pend()
+}
+
+async fn unary(client: &Client, script: &Script, timeout: Option<Duration>) -> Result<(), Status> {
+    let mut call = script.request(request(1, 20));
+    if let Some(timeout) = timeout {
+        call.set_timeout(timeout);
+    }
+    client.clone().unary(call).await.map(drop)
+}
+
+fn fate(result: Result<(), Status>) -> Fate {
+    match result {
+        Ok(()) => Fate::Answered,
+        Err(status) => Fate::Failed(status),
+    }
+}
+
+/// Puts a load on a path, beside a call that goes on all the time.
+async fn beside_a_bystander<F>(
+    rig: &Rig,
+    callers: usize,
+    call: impl Fn(Client, usize) -> F + Clone + Send + 'static,
+) -> Tally
+where
+    F: Future<Output = Fate> + Send + 'static,
+{
+    let bystander = Bystander::start(&rig.client).await;
+    let client = rig.client.clone();
+    let calls = move |number| call(client.clone(), number);
+    let tally = load(rig.path, callers, CALLS, calls).await;
+    assert!(tally.failed.is_empty(), "{:?}: {tally:?}", rig.path);
+    bystander.assert_undisturbed().await;
+    rig.assert_lives().await;
+    rig.handlers_gone("slow").await;
+    tally
+}
+
+/// Each of them gives up when the headers of its response have come.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_drop_their_responses_on_a_slow_handler_end_only_their_own_calls() {
+    guarded(async {
+        for (callers, _) in BROWNOUTS {
+            for path in Path::ALL {
+                let rig = Rig::start(path).await;
+                let tally = beside_a_bystander(&rig, callers, |client, _| async move {
+                    let script = Script::named("slow").send_headers().pend();
+                    let request = script.request(tokio_stream::once(request(1, 20)));
+                    match client::open(&client, Kind::ServerStream, request).await {
+                        Ok(_) => Fate::Dropped,
+                        Err(status) => Fate::Failed(status),
+                    }
+                })
+                .await;
+                assert_eq!(tally.dropped, CALLS, "{path:?}: {tally:?}");
+            }
+        }
+    })
+    .await;
+}
+
+/// Each of them gives up after a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_drop_their_futures_on_a_slow_handler_end_only_their_own_calls() {
+    guarded(async {
+        for (callers, patience) in BROWNOUTS {
+            for path in Path::TUNNELS {
+                let rig = Rig::start(path).await;
+                let tally = beside_a_bystander(&rig, callers, move |client, _| async move {
+                    match timeout(patience, unary(&client, &slow(), None)).await {
+                        Ok(result) => fate(result),
+                        Err(_) => Fate::Dropped,
+                    }
+                })
+                .await;
+                assert_eq!(tally.dropped, CALLS, "{path:?}: {tally:?}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_on_a_slow_handler_end_only_their_own_calls() {
+    guarded(async {
+        for (callers, deadline) in BROWNOUTS {
+            for path in Path::TUNNELS {
+                let rig = Rig::start(path).await;
+                let tally = beside_a_bystander(&rig, callers, move |client, _| async move {
+                    fate(unary(&client, &slow(), Some(deadline)).await)
+                })
+                .await;
+                assert_eq!(tally.late, CALLS, "{path:?}: {tally:?}");
+            }
+        }
+    })
+    .await;
+}
+
+/// Each call is made a second time when the first attempt does not answer soon; the attempt that
+/// loses is dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn hedged_calls_are_answered_and_their_losers_harm_nobody() {
+    guarded(async {
+        for path in Path::TUNNELS {
+            let rig = Rig::start(path).await;
+            let tally = beside_a_bystander(&rig, 100, |client, _| async move {
+                let (slow, quick) = (slow(), Script::named("quick").echo_all());
+                let second = async {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    unary(&client, &quick, None).await
+                };
+                tokio::select! {
+                    first = unary(&client, &slow, None) => fate(first),
+                    second = second => fate(second),
+                }
+            })
+            .await;
+            assert_eq!(tally.answered, CALLS, "{path:?}: {tally:?}");
+        }
+    })
+    .await;
+}
+
+/// Calls are dropped before their request left, while their handler runs, and between the
+/// messages of their response.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_dropped_at_any_moment_end_only_themselves() {
+    guarded(async {
+        for path in Path::TUNNELS {
+            let rig = Rig::start(path).await;
+            let tally = beside_a_bystander(&rig, 100, |client, number| async move {
+                let kind = Kind::ALL[number % 4];
+                let script = match number % 3 {
+                    0 => Script::named("slow").send_headers().pend(),
+                    1 => Script::named("slow").receive_all().pend(),
+                    _ => Script::named("slow").send(1, 100, 1).pend(),
+                };
+                let script = if kind.downloads() { script } else { slow() };
+                let request = script.request(tokio_stream::once(request(1, 20)));
+                let call = async {
+                    let mut call = client::open(&client, kind, request).await?;
+                    while call.next().await?.is_some() {}
+                    Ok::<_, Status>(())
+                };
+                let patience = Duration::from_micros(number as u64 % 13 * 250);
+                match timeout(patience, call).await {
+                    Ok(result) => fate(result),
+                    Err(_) => Fate::Dropped,
+                }
+            })
+            .await;
+            assert_eq!(tally.dropped, CALLS, "{path:?}: {tally:?}");
+        }
+    })
+    .await;
+}
+
+/// Calls keep coming and keep ending by their deadlines, and no word of it gets back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_direction_that_stalls_ends_only_the_calls_whose_deadlines_pass() {
+    guarded(async {
+        let deadline = Duration::from_millis(50);
+        for path in Path::TUNNELS {
+            let rig = Rig::start(path).await;
+            let client = rig.client.clone();
+            rig.link.freeze_way(path.response_way());
+            let tally = load(path, 1_000, CALLS, move |_| {
+                let client = client.clone();
+                async move { fate(unary(&client, &slow(), Some(deadline)).await) }
+            })
+            .await;
+            assert_eq!(tally.late, CALLS, "{path:?}: {tally:?}");
+            rig.link.thaw();
+            rig.assert_lives().await;
+            rig.handlers_gone("slow").await;
+        }
+    })
+    .await;
+}

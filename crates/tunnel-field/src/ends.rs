@@ -1,0 +1,222 @@
+//! The two ends of tunnels: in this process, and as processes that can be frozen.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{self, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Subcommand;
+use tokio::io::AsyncReadExt;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::transport::{Endpoint, Server};
+use tunnel_client::{
+    Backoff, ForwardTunnel, LinksHandle, ReverseTunnelServer, TunnelChannel, endpoint_for_tunnels,
+};
+use tunnel_conformance::client::{Outcome, run as call_with};
+use tunnel_conformance::payload::request;
+use tunnel_conformance::proto::Script;
+use tunnel_conformance::proto::test_service_client::TestServiceClient;
+use tunnel_conformance::service::scripted;
+use tunnel_conformance::{Client, Kind, Probe, TcpServer, TestChannel};
+use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels};
+
+/// The metadata that names a device.
+const KEY: &str = "device";
+
+/// How often something is looked at that no event tells of.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A process of this program that has one end of tunnels.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Child {
+    /// Listen for tunnels of both directions.
+    #[command(hide = true)]
+    Gateway,
+    /// Serve through a reverse tunnel.
+    #[command(hide = true)]
+    Device { address: SocketAddr, key: String },
+    /// Open a forward tunnel and hold it.
+    #[command(hide = true)]
+    Caller { address: SocketAddr },
+}
+
+/// Plays one end, until standard input ends.
+pub(crate) async fn run(child: Child) -> Result<()> {
+    let probe = Probe::default();
+    match child {
+        Child::Gateway => {
+            let gateway = Gateway::start(&probe).await;
+            println!("READY {}", gateway.address());
+            input_ends().await;
+        }
+        Child::Device { address, key } => {
+            let device = Device::start(address, &key, &probe)?;
+            device.handle.wait_connected().await?;
+            println!("READY");
+            input_ends().await;
+        }
+        Child::Caller { address } => {
+            let tunnel = open_forward(address).await?;
+            println!("READY");
+            input_ends().await;
+            drop(tunnel);
+        }
+    }
+    Ok(())
+}
+
+async fn input_ends() {
+    let mut rest = Vec::new();
+    // Broken is as good as ended.
+    let _ = tokio::io::stdin().read_to_end(&mut rest).await;
+}
+
+/// A server that accepts tunnels of both directions.
+pub(crate) struct Gateway {
+    pub(crate) handler: TunnelServiceHandler,
+    server: TcpServer,
+}
+
+impl Gateway {
+    pub(crate) async fn start(probe: &Probe) -> Self {
+        let handler = TunnelServiceHandler::builder()
+            .affinity_key(|opening: &Opening| opening.metadata_str(KEY).map(AffinityKey::from))
+            .add_service(scripted(probe))
+            .build();
+        let routes = Routes::new(handler.service());
+        let server = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
+        Self { handler, server }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// A client of one device.
+    pub(crate) fn client(&self, key: &str) -> Client {
+        TestServiceClient::new(TestChannel::new(self.handler.key_as_channel(key)))
+    }
+
+    /// Waits until a device has this many tunnels here.
+    pub(crate) async fn has(&self, key: &str, count: usize) {
+        while self.handler.tunnels_of_key(key).len() != count {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// A device that keeps one tunnel up.
+pub(crate) struct Device {
+    pub(crate) handle: LinksHandle,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Device {
+    pub(crate) fn start(address: SocketAddr, key: &str, probe: &Probe) -> Result<Self> {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(KEY, key.parse()?);
+        let server = ReverseTunnelServer::builder(Endpoint::from_shared(url(address))?)
+            .metadata(metadata)
+            .backoff(Backoff::default().initial(Duration::from_millis(100)))
+            .add_service(scripted(probe))
+            .build();
+        let handle = server.handle();
+        let running = tokio::spawn(async move {
+            server.run().await;
+        });
+        Ok(Self { handle, running })
+    }
+
+    /// Waits until its tunnel is known to be lost.
+    pub(crate) async fn lost(&self) {
+        while self.handle.links().iter().any(|link| link.is_connected()) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
+/// Opens a forward tunnel on a connection of its own.
+pub(crate) async fn open_forward(address: SocketAddr) -> Result<TunnelChannel> {
+    let endpoint = endpoint_for_tunnels(Endpoint::from_shared(url(address))?);
+    let channel = endpoint.connect().await.context("no connection")?;
+    ForwardTunnel::new(channel)
+        .open()
+        .await
+        .context("no tunnel")
+}
+
+pub(crate) fn client(tunnel: &TunnelChannel) -> Client {
+    TestServiceClient::new(TestChannel::new(tunnel.clone()))
+}
+
+/// A unary call that must be answered.
+pub(crate) async fn echo(client: &Client) -> Result<()> {
+    let script = Script::named("echo").echo_all();
+    let outcome: Outcome = call_with(client, Kind::Unary, &script, vec![request(1, 100)]).await;
+    outcome.end.map(drop).context("a call failed")
+}
+
+/// A child process with one end of tunnels. It ends with this value, or with this process.
+pub(crate) struct Process {
+    child: process::Child,
+    /// What it said when it was ready.
+    pub(crate) ready: String,
+}
+
+impl Process {
+    /// Starts it and waits until it is ready.
+    pub(crate) async fn start(args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start a child process")?;
+        let output = child.stdout.take().context("its output is piped")?;
+        let said = tokio::task::spawn_blocking(move || BufReader::new(output).lines().next());
+        let said = said.await?.context("a child process ended at once")??;
+        let Some(ready) = said.strip_prefix("READY") else {
+            bail!("a child process said {said:?}");
+        };
+        let ready = ready.trim().to_owned();
+        Ok(Self { child, ready })
+    }
+
+    /// Stops it where it stands, as a hypervisor does; its connections stay open.
+    pub(crate) fn freeze(&self) -> Result<Instant> {
+        self.signal("STOP")?;
+        Ok(Instant::now())
+    }
+
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        // `kill` is built into every shell, but not a program on every system.
+        let script = format!("kill -{name} {}", self.child.id());
+        let status = Command::new("sh").args(["-c", &script]).status()?;
+        ensure!(status.success(), "cannot send {name} to a child process");
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A frozen process can be killed too. Both fail for one that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,173 @@
+//! HAProxy and nginx as packages install them, with no more configuration than a gRPC backend
+//! takes.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+/// Where packages put the programs. Only an administrator's search path has these directories.
+const DIRECTORIES: [&str; 2] = ["/usr/local/sbin", "/usr/sbin"];
+
+/// How long a proxy may take to listen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A proxy in front of one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// With the timeouts of Debian's `haproxy.cfg`: 50 s.
+    Haproxy,
+    /// With nginx's own defaults: 60 s, bodies of up to 1 MiB.
+    Nginx,
+    /// The same with the lines that `docs/PROXIES.md` recommends.
+    NginxForTunnels,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Haproxy => "HAProxy",
+            Self::Nginx => "nginx",
+            Self::NginxForTunnels => "nginx, as advised",
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Haproxy => "haproxy",
+            Self::Nginx | Self::NginxForTunnels => "nginx",
+        }
+    }
+
+    /// Where it is installed.
+    pub(crate) fn find(self) -> Option<PathBuf> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let directories = env::split_paths(&path).chain(DIRECTORIES.map(PathBuf::from));
+        let mut programs = directories.map(|directory| directory.join(self.program()));
+        programs.find(|program| program.is_file())
+    }
+
+    fn config(self, directory: &Path, port: u16, target: SocketAddr) -> String {
+        match self {
+            Self::Haproxy => format!(
+                "global\n\
+                 \x20   # In a container HAProxy may else prepare for a billion connections.\n\
+                 \x20   maxconn 256\n\
+                 defaults\n\
+                 \x20   mode http\n\
+                 \x20   # As in the package's own configuration.\n\
+                 \x20   timeout connect 5000\n\
+                 \x20   timeout client 50000\n\
+                 \x20   timeout server 50000\n\
+                 frontend grpc\n\
+                 \x20   bind 127.0.0.1:{port} proto h2\n\
+                 \x20   default_backend servers\n\
+                 backend servers\n\
+                 \x20   server one {target} proto h2\n"
+            ),
+            Self::Nginx | Self::NginxForTunnels => {
+                let advised = match self {
+                    Self::NginxForTunnels => {
+                        "client_max_body_size 0;\n            grpc_buffer_size 64k;"
+                    }
+                    _ => "",
+                };
+                let directory = directory.display();
+                format!(
+                    "daemon off;\n\
+                     pid {directory}/nginx.pid;\n\
+                     error_log {directory}/error.log;\n\
+                     events {{}}\n\
+                     http {{\n\
+                     \x20   access_log off;\n\
+                     \x20   server {{\n\
+                     \x20       listen 127.0.0.1:{port} http2;\n\
+                     \x20       location / {{\n\
+                     \x20           grpc_pass grpc://{target};\n\
+                     \x20           {advised}\n\
+                     \x20       }}\n\
+                     \x20   }}\n\
+                     }}\n"
+                )
+            }
+        }
+    }
+}
+
+/// A proxy that runs until this is dropped.
+pub(crate) struct Proxy {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    directory: TempDir,
+}
+
+impl Proxy {
+    /// Starts one before a server, and waits until it listens.
+    pub(crate) fn start(kind: Kind, target: SocketAddr) -> Result<Self> {
+        let program = kind
+            .find()
+            .with_context(|| format!("{} is missing", kind.program()))?;
+        let directory = tempfile::Builder::new().prefix("tunnel-field-").tempdir()?;
+        // Somebody could take the port before the proxy does; nobody else looks for one here.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
+        let file = directory.path().join("proxy.conf");
+        fs::write(&file, kind.config(directory.path(), port, target))?;
+        let log = File::create(directory.path().join("output.log"))?;
+        let mut command = Command::new(program);
+        match kind {
+            Kind::Haproxy => command.arg("-db").arg("-f").arg(&file),
+            _ => command.arg("-p").arg(directory.path()).arg("-c").arg(&file),
+        };
+        command.stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", kind.name()))?;
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        let proxy = Self {
+            child,
+            address,
+            directory,
+        };
+        proxy.wait_until_it_listens(kind)?;
+        Ok(proxy)
+    }
+
+    fn wait_until_it_listens(&self, kind: Kind) -> Result<()> {
+        let start = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if start.elapsed() > PATIENCE {
+                let log = fs::read_to_string(self.directory.path().join("output.log"));
+                bail!(
+                    "{} does not listen: {}",
+                    kind.name(),
+                    log.unwrap_or_default()
+                );
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // nginx has a master and workers; the master ends them when it is told to end.
+        let script = format!("kill -TERM {}", self.child.id());
+        let _ = Command::new("sh").args(["-c", &script]).status();
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if start.elapsed() > PATIENCE {
+                let _ = self.child.kill();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

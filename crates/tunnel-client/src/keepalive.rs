@@ -1,9 +1,9 @@
-//! Whether the peer is still there: HTTP/2 pings, and servers that do not want them.
+//! Whether the peer is still there: HTTP/2 pings, servers that do not want them, and heartbeats.
 
 use std::time::Duration;
 
 use tonic::transport::Endpoint;
-use tunnel_core::{ConnectionError, EndReason};
+use tunnel_core::{Config, ConnectionError, EndReason};
 
 /// Servers of other makes allow a ping each five minutes, unless they were told otherwise; this
 /// stays clear of that.
@@ -18,6 +18,9 @@ const DEFAULT_WITHIN: Duration = Duration::from_secs(15);
 /// No ping is sent more often than this, nor waited for less long.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// Heartbeats do not come more often than this.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
+
 /// What servers write when they end a connection that was pinged too often.
 const TOO_MANY_PINGS: &str = "too_many_pings";
 
@@ -26,6 +29,19 @@ const TOO_MANY_PINGS: &str = "too_many_pings";
 ///
 /// A ping is sent when nothing was heard for an interval, calls or no calls, and the connection
 /// is given up when the answer takes longer than a timeout.
+///
+/// # Pings and heartbeats
+///
+/// A proxy answers HTTP/2 pings itself: behind one they only tell that the proxy is there. So
+/// tunnels between two ends of this library have heartbeats too, which go through proxies: each
+/// end sends one after [`Config::heartbeat`] without sending anything else, 5 s by default, and a
+/// tunnel is lost after two and a half of the other end's intervals in which nothing was heard.
+/// Each end's interval so decides how soon the *other* end notices that it has vanished.
+///
+/// The keepalive of a [`Gateway`](crate::Gateway) covers both: pings on its connections, and
+/// heartbeats at least three times within the time of the keepalive, so that the gateway notices
+/// as soon. Where the gateway's own heartbeats are slower, this end notices later behind a proxy.
+/// Heartbeats are never slowed: a server of another make has none.
 ///
 /// # Servers that are not ours
 ///
@@ -88,7 +104,8 @@ impl Keepalive {
         Self { pings: None }
     }
 
-    /// How long it takes at most until a peer that vanished is noticed; `None` if it never is.
+    /// How long it takes at most until a peer that vanished is noticed by the pings; `None` if it
+    /// never is.
     pub fn noticed_within(&self) -> Option<Duration> {
         let pings = self.pings?;
         Some(pings.interval.saturating_add(pings.timeout))
@@ -101,6 +118,19 @@ impl Keepalive {
             Some(pings) if pings.interval < PATIENT_INTERVAL => Self::patient(),
             _ => self,
         }
+    }
+
+    /// The settings of a tunnel with heartbeats that come often enough for this.
+    pub(crate) fn heartbeats(self, config: &Config) -> Config {
+        let needed = self
+            .noticed_within()
+            .map(|within| (within / 3).max(SHORTEST_HEARTBEAT));
+        let (Some(needed), Some(own)) = (needed, config.heartbeat()) else {
+            return config.clone();
+        };
+        let sooner = config.to_builder().heartbeat(Some(needed.min(own))).build();
+        // Not reached: no setting of it contradicts another.
+        sooner.unwrap_or_else(|_| config.clone())
     }
 
     pub(crate) fn apply(self, endpoint: Endpoint) -> Endpoint {
@@ -186,6 +216,25 @@ mod tests {
         // Nor does one overflow.
         assert!(Keepalive::within(Duration::MAX).noticed_within().is_some());
         assert!(!Keepalive::within(Duration::MAX).is_suspicious(SECOND));
+    }
+
+    #[test]
+    fn heartbeats_come_three_times_within_the_time_or_more_often_if_so_set() {
+        let heartbeat = |keepalive: Keepalive| keepalive.heartbeats(&Config::default()).heartbeat();
+        assert_eq!(heartbeat(Keepalive::default()), Some(5 * SECOND));
+        assert_eq!(heartbeat(Keepalive::within(3 * SECOND)), Some(SECOND));
+        assert_eq!(
+            heartbeat(Keepalive::within(Duration::ZERO)),
+            Some(SHORTEST_HEARTBEAT)
+        );
+        for other in [Keepalive::patient(), Keepalive::off()] {
+            assert_eq!(heartbeat(other), Some(5 * SECOND));
+        }
+        let none = Config::builder().heartbeat(None).build().expect("valid");
+        assert_eq!(
+            Keepalive::within(SECOND).heartbeats(&none).heartbeat(),
+            None
+        );
     }
 
     #[test]

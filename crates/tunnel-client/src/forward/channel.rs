@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -11,7 +12,7 @@ use tonic::{Code, Status};
 use tower_service::Service;
 use tunnel_core::OpenError;
 use tunnel_tonic::pool::{
-    Balance, CallOptions, Pool, PooledCall, Tunnels, WhenNoTunnel, explained,
+    Balance, CallOptions, Pool, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
 };
 use tunnel_tonic::{ResponseBody, TunnelChannel, TunnelError, TunnelId};
 
@@ -79,6 +80,7 @@ pub type ForwardResponseFuture = PooledCall<ForwardChannel>;
 pub struct ForwardChannel {
     owner: Arc<Owner>,
     balance: Balance,
+    suspect_after: Duration,
     options: CallOptions,
 }
 
@@ -100,6 +102,7 @@ impl Drop for Owner {
 pub struct ForwardChannelBuilder {
     gateways: Vec<Gateway>,
     settings: Settings,
+    suspect_after: Duration,
     options: CallOptions,
 }
 
@@ -110,6 +113,13 @@ impl ForwardChannelBuilder {
     /// extensions of a request decides for one call. Default: [`WhenNoTunnel::WaitForAttempt`].
     pub fn when_no_tunnel(mut self, then: WhenNoTunnel) -> Self {
         self.options.when_no_tunnel = then;
+        self
+    }
+
+    /// Of several tunnels, after how much silence of its backend, with calls waiting, one is chosen
+    /// last until it is heard again: the backend may have vanished. Default: 1 s.
+    pub fn suspect_after(mut self, silence: Duration) -> Self {
+        self.suspect_after = silence;
         self
     }
 
@@ -165,6 +175,7 @@ impl ForwardChannelBuilder {
         ForwardChannel {
             owner: Arc::new(Owner { shared, pool }),
             balance,
+            suspect_after: self.suspect_after,
             options: self.options,
         }
     }
@@ -177,6 +188,7 @@ impl ForwardChannel {
         ForwardChannelBuilder {
             gateways: vec![gateway.into()],
             settings: Settings::default(),
+            suspect_after: SUSPECT_AFTER,
             options: CallOptions {
                 when_no_tunnel: WhenNoTunnel::WaitForAttempt,
                 ..CallOptions::default()
@@ -200,7 +212,9 @@ const MISSING: &str = "no forward tunnel is open";
 
 impl Tunnels for ForwardChannel {
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
-        self.owner.pool.pick(self.balance, tried)
+        self.owner
+            .pool
+            .pick(self.balance, self.suspect_after, tried)
     }
 
     fn subscribe(&self) -> watch::Receiver<()> {

@@ -165,7 +165,11 @@ impl Shared {
             Purpose::Serve(_) => Direction::Reverse,
             Purpose::Call(_) => Direction::Forward,
         };
-        let opening = Opening::new(direction, metadata, config.clone());
+        let config = match state.gateway.own_keepalive() {
+            Some(keepalive) => keepalive.heartbeats(config),
+            None => config.clone(),
+        };
+        let opening = Opening::new(direction, metadata, config);
         within(*open_timeout, self.dial(state, gateway, link, opening)).await
     }
 

@@ -1,8 +1,12 @@
 //! Several tunnels to one gateway, and tunnels to several gateways.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use crate::support::{Running, TestGateway, assert_usable, client_of, device, guarded};
+use tunnel_conformance::proto::test_service_client::TestServiceClient;
+use tunnel_conformance::{FaultProxy, TestChannel};
+
+use crate::support::{Running, TestGateway, assert_usable, client_of, device, eventually, guarded};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_tunnels_to_one_gateway_are_kept_up_each_for_itself() {
@@ -74,6 +78,36 @@ async fn there_is_at_least_one_tunnel_to_a_gateway() {
         let device = Running::start(builder.build());
         gateway.has(1).await;
         assert_eq!(device.handle.links().len(), 1);
+    })
+    .await;
+}
+
+/// Calls take turns, but not where the device has vanished.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_silent_with_calls_waiting_is_avoided() {
+    guarded(async {
+        let gateway = TestGateway::start().await;
+        let link = FaultProxy::to(gateway.server.address()).await;
+        let _frozen = Running::start(device(link.endpoint()).0.build());
+        let frozen = gateway.has(1).await.remove(0).channel();
+        let frozen = frozen.expect("a reverse tunnel");
+        let _other = Running::start(device(gateway.endpoint()).0.build());
+        gateway.has(2).await;
+        link.freeze();
+        let channel = gateway.handler.as_channel().suspect_after(Duration::ZERO);
+        let client = TestServiceClient::new(TestChannel::new(channel));
+        // One call finds out.
+        let mut under_way = None;
+        while frozen.unanswered_for().is_none() {
+            let client = client.clone();
+            let call = tokio::spawn(async move { assert_usable(&client).await });
+            eventually(|| call.is_finished() || frozen.unanswered_for().is_some()).await;
+            under_way = Some(call);
+        }
+        for _ in 0..20 {
+            assert_usable(&client).await;
+        }
+        under_way.expect("one call waits").abort();
     })
     .await;
 }

@@ -11,7 +11,9 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
-use tunnel_tonic::pool::{Balance, CallOptions, PooledCall, Tunnels, WhenNoTunnel, explained};
+use tunnel_tonic::pool::{
+    Balance, CallOptions, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
+};
 use tunnel_tonic::{AffinityKey, ResponseBody, TunnelChannel, TunnelId};
 
 use super::Pool;
@@ -54,6 +56,7 @@ pub struct ReverseChannel {
     registry: Arc<Registry>,
     pool: Arc<Pool>,
     balance: Balance,
+    suspect_after: Duration,
     options: CallOptions,
 }
 
@@ -63,6 +66,7 @@ impl ReverseChannel {
             registry,
             pool,
             balance: Balance::default(),
+            suspect_after: SUSPECT_AFTER,
             options: CallOptions::default(),
         }
     }
@@ -72,6 +76,15 @@ impl ReverseChannel {
     #[must_use = "the setting is for the channel returned"]
     pub fn balance(mut self, balance: Balance) -> Self {
         self.balance = balance;
+        self
+    }
+
+    /// After how much silence of its device, with calls waiting, a tunnel is chosen last by calls
+    /// of this clone, and of its clones, until it is heard again: it may have vanished. Default:
+    /// 1 s.
+    #[must_use = "the setting is for the channel returned"]
+    pub fn suspect_after(mut self, silence: Duration) -> Self {
+        self.suspect_after = silence;
         self
     }
 
@@ -157,7 +170,7 @@ impl ReverseChannel {
 
 impl Tunnels for ReverseChannel {
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
-        self.pool.pick(self.balance, tried)
+        self.pool.pick(self.balance, self.suspect_after, tried)
     }
 
     fn subscribe(&self) -> watch::Receiver<()> {

@@ -12,6 +12,7 @@ mod replay;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -31,6 +32,9 @@ pub enum Balance {
     /// speed.
     FewestCalls,
 }
+
+/// After how much silence with calls waiting a tunnel is chosen last, unless set otherwise: 1 s.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
 /// Tunnels that take calls.
 #[derive(Debug)]
@@ -99,12 +103,35 @@ impl Pool {
         self.lock().list.clone()
     }
 
-    /// A tunnel for a call that has tried some already.
-    pub fn pick(&self, balance: Balance, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
+    /// A tunnel for a call that has tried some already. One whose far end has been silent for
+    /// `suspect_after` while calls wait is chosen only if there is no other.
+    pub fn pick(
+        &self,
+        balance: Balance,
+        suspect_after: Duration,
+        tried: &HashSet<TunnelId>,
+    ) -> Option<TunnelChannel> {
+        let untried = |tunnel: &TunnelChannel| !tried.contains(&tunnel.id());
+        let trusted = |tunnel: &TunnelChannel| {
+            let silence = tunnel.unanswered_for();
+            untried(tunnel) && silence.is_none_or(|silence| silence < suspect_after)
+        };
+        let several = self.lock().list.len() > 1;
+        several
+            .then(|| self.pick_of(balance, trusted))
+            .flatten()
+            .or_else(|| self.pick_of(balance, untried))
+    }
+
+    fn pick_of(
+        &self,
+        balance: Balance,
+        wanted: impl Fn(&TunnelChannel) -> bool,
+    ) -> Option<TunnelChannel> {
         match balance {
-            Balance::RoundRobin => self.lock().in_turn(tried),
+            Balance::RoundRobin => self.lock().in_turn(wanted),
             Balance::FewestCalls => {
-                let (one, other) = self.lock().two_at_random(tried)?;
+                let (one, other) = self.lock().two_at_random(wanted)?;
                 let calls = |tunnel: &TunnelChannel| tunnel.stats().streams;
                 match other {
                     Some(other) if calls(&other) < calls(&one) => Some(other),
@@ -125,34 +152,34 @@ impl Members {
         Some(removed)
     }
 
-    fn in_turn(&mut self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
-        let place = self.untried_from(self.next, tried)?;
+    fn in_turn(&mut self, wanted: impl Fn(&TunnelChannel) -> bool) -> Option<TunnelChannel> {
+        let place = self.first_from(self.next, &wanted)?;
         self.next = (place + 1) % self.list.len();
         Some(self.list[place].clone())
     }
 
     fn two_at_random(
         &self,
-        tried: &HashSet<TunnelId>,
+        wanted: impl Fn(&TunnelChannel) -> bool,
     ) -> Option<(TunnelChannel, Option<TunnelChannel>)> {
         let count = self.list.len();
         if count == 0 {
             return None;
         }
-        let one = self.untried_from(fastrand::usize(..count), tried)?;
+        let one = self.first_from(fastrand::usize(..count), &wanted)?;
         // From anywhere but there, so that all others are as likely when none was tried.
         let start = (one + fastrand::usize(1..count.max(2))) % count;
-        let other = self.untried_from(start, tried).filter(|&at| at != one);
+        let other = self.first_from(start, &wanted).filter(|&at| at != one);
         let tunnel = |at: usize| self.list[at].clone();
         Some((tunnel(one), other.map(tunnel)))
     }
 
-    /// The first place from this one on, once around, whose tunnel was not tried.
-    fn untried_from(&self, start: usize, tried: &HashSet<TunnelId>) -> Option<usize> {
+    /// The first place from this one on, once around, whose tunnel is wanted.
+    fn first_from(&self, start: usize, wanted: &impl Fn(&TunnelChannel) -> bool) -> Option<usize> {
         let count = self.list.len();
         (start..start + count)
             .map(|at| at % count)
-            .find(|&at| !tried.contains(&self.list[at].id()))
+            .find(|&at| wanted(&self.list[at]))
     }
 }
 

@@ -24,7 +24,7 @@ fn picks(pool: &Pool, balance: Balance, calls: usize) -> HashMap<TunnelId, usize
     let mut picks = HashMap::new();
     for _ in 0..calls {
         let channel = pool
-            .pick(balance, &HashSet::new())
+            .pick(balance, SUSPECT_AFTER, &HashSet::new())
             .expect("there are tunnels");
         *picks.entry(channel.id()).or_default() += 1;
     }
@@ -56,7 +56,7 @@ fn an_idle_pool_spreads_calls_by_chance_where_the_fewest_calls_decide() {
 fn an_empty_pool_has_nothing_to_pick() {
     let (pool, _) = pool_of(0);
     for balance in [Balance::RoundRobin, Balance::FewestCalls] {
-        assert!(pool.pick(balance, &HashSet::new()).is_none());
+        assert!(pool.pick(balance, SUSPECT_AFTER, &HashSet::new()).is_none());
     }
 }
 
@@ -66,10 +66,12 @@ fn a_tunnel_that_was_tried_is_not_picked_again() {
     let ids: Vec<_> = tunnels.iter().map(|tunnel| tunnel.id()).collect();
     for balance in [Balance::RoundRobin, Balance::FewestCalls] {
         for _ in 0..10 {
-            let left = pool.pick(balance, &tried(&ids[..2])).expect("one is left");
+            let left = pool
+                .pick(balance, SUSPECT_AFTER, &tried(&ids[..2]))
+                .expect("one is left");
             assert_eq!(left.id(), ids[2]);
         }
-        assert!(pool.pick(balance, &tried(&ids)).is_none());
+        assert!(pool.pick(balance, SUSPECT_AFTER, &tried(&ids)).is_none());
     }
 }
 
@@ -80,7 +82,7 @@ fn a_call_that_moves_finds_any_of_the_others() {
     let full = tried(&[tunnels[0].id()]);
     for balance in [Balance::RoundRobin, Balance::FewestCalls] {
         let found: HashSet<_> = (0..1000)
-            .filter_map(|_| Some(pool.pick(balance, &full)?.id()))
+            .filter_map(|_| Some(pool.pick(balance, SUSPECT_AFTER, &full)?.id()))
             .collect();
         assert_eq!(found.len(), 4, "{balance:?}");
         assert!(found.is_disjoint(&full));

@@ -7,5 +7,6 @@
 mod brownouts;
 mod bursts;
 mod limits;
+mod long_links;
 mod standing_still;
 mod support;

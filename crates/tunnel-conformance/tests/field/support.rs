@@ -57,6 +57,13 @@ impl Path {
             Self::Reverse => Way::ToTarget,
         }
     }
+
+    pub(crate) fn request_way(self) -> Way {
+        match self.response_way() {
+            Way::FromTarget => Way::ToTarget,
+            Way::ToTarget => Way::FromTarget,
+        }
+    }
 }
 
 /// The scripted service at the far end of one connection.

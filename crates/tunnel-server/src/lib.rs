@@ -97,11 +97,18 @@
 //! Layers, timeouts and limits of the outer server see the opening alone, one call that lasts as
 //! long as its tunnel.
 //!
+//! # Stopping
+//!
+//! [`TunnelServiceHandler::serve`] serves until a signal, drains the tunnels, and closes by a deadline
+//! whatever clients still hold open; [`Shutdown`] says in which order. With tonic's own
+//! `serve_with_shutdown` a client that has frozen keeps the server from ending.
+//!
 //! # The connection underneath
 //!
 //! All calls of a tunnel share one HTTP/2 stream. [`server_for_tunnels`] sets a
 //! [`Server`](tonic::transport::Server) up with windows that do not hold it back, and with keepalive
-//! that notices frozen and vanished clients.
+//! that notices frozen and vanished clients. Where ordinary clients call services at the same
+//! listener, use [`server_for_tunnels_and_calls`].
 
 mod age;
 mod builder;

@@ -11,11 +11,13 @@ use super::negotiation::LAST_STREAM_KEY;
 use super::{Connection, Phase};
 use crate::event::Event;
 use crate::frame::{CONTROL_STREAM_ID, CloseStream, Frame, FrameKind, NewStream};
+use crate::streams::context::Context;
 use crate::streams::counts::LateFrame;
 use crate::streams::flow::Window;
 use crate::streams::recv::RecvEnd;
 use crate::streams::state::RecvState;
-use crate::streams::store::{Reply, Rest, Stream};
+use crate::streams::store::Reply;
+use crate::streams::stream::Stream;
 use crate::streams::{Revision, StreamId};
 use crate::{
     Code, ConnectionError, EndReason, Initiator, Limit, Metadata, Side, Status, StreamError,
@@ -326,7 +328,7 @@ fn is_over(stream: &Stream, half: Half) -> bool {
 
 fn on_stream_frame(
     stream: &mut Stream,
-    rest: Rest<'_>,
+    rest: Context<'_>,
     kind: FrameKind,
     now: Option<Instant>,
 ) -> Outcome {
@@ -351,7 +353,7 @@ fn check_receiving(stream: &Stream) -> Result<(), StreamFault> {
 
 fn on_message(
     stream: &mut Stream,
-    mut rest: Rest<'_>,
+    mut rest: Context<'_>,
     size: u32,
     data: Bytes,
     now: Option<Instant>,
@@ -369,7 +371,12 @@ fn on_message(
     Ok(Handled::Useful)
 }
 
-fn on_more(stream: &mut Stream, mut rest: Rest<'_>, data: Bytes, now: Option<Instant>) -> Outcome {
+fn on_more(
+    stream: &mut Stream,
+    mut rest: Context<'_>,
+    data: Bytes,
+    now: Option<Instant>,
+) -> Outcome {
     check_receiving(stream)?;
     let len = data.len();
     if len == 0 {
@@ -382,7 +389,7 @@ fn on_more(stream: &mut Stream, mut rest: Rest<'_>, data: Bytes, now: Option<Ins
     Ok(Handled::Useful)
 }
 
-fn on_half_close(stream: &mut Stream, mut rest: Rest<'_>) -> Outcome {
+fn on_half_close(stream: &mut Stream, mut rest: Context<'_>) -> Outcome {
     if stream.recv.state == RecvState::Ended {
         return Ok(Handled::Empty);
     }
@@ -393,7 +400,7 @@ fn on_half_close(stream: &mut Stream, mut rest: Rest<'_>) -> Outcome {
     Ok(Handled::Useful)
 }
 
-fn on_headers(stream: &mut Stream, mut rest: Rest<'_>, headers: Metadata) -> Outcome {
+fn on_headers(stream: &mut Stream, mut rest: Context<'_>, headers: Metadata) -> Outcome {
     if headers.size() > rest.config.v.max_metadata_size {
         return Err(StreamFault::Limit(Limit::MetadataSize));
     }
@@ -404,7 +411,7 @@ fn on_headers(stream: &mut Stream, mut rest: Rest<'_>, headers: Metadata) -> Out
     Ok(Handled::Useful)
 }
 
-fn on_close(stream: &mut Stream, mut rest: Rest<'_>, close: CloseStream) -> Outcome {
+fn on_close(stream: &mut Stream, mut rest: Context<'_>, close: CloseStream) -> Outcome {
     let limit = rest.config.v.max_metadata_size;
     if close.trailers.size() > limit || close.status.size() > limit {
         let fault = StreamFault::Limit(Limit::MetadataSize);
@@ -419,7 +426,7 @@ fn on_close(stream: &mut Stream, mut rest: Rest<'_>, close: CloseStream) -> Outc
     Ok(Handled::Useful)
 }
 
-fn on_window_update(stream: &mut Stream, mut rest: Rest<'_>, credit: u32) -> Outcome {
+fn on_window_update(stream: &mut Stream, mut rest: Context<'_>, credit: u32) -> Outcome {
     if credit == 0 || stream.recv.window.is_none() {
         return Ok(Handled::Empty);
     }

@@ -5,9 +5,10 @@ use std::time::Instant;
 use super::negotiation::{LAST_STREAM_KEY, NOT_PROCESSED_KEY};
 use super::{Connection, Phase};
 use crate::frame::{CONTROL_STREAM_ID, CloseStream, FrameKindRef, FrameRef, FrameSink, Settings};
+use crate::streams::context::Context;
 use crate::streams::send::Head;
 use crate::streams::state::SendState;
-use crate::streams::store::{Rest, Stream};
+use crate::streams::stream::Stream;
 use crate::timer::Timer;
 use crate::{Metadata, Side, Status};
 
@@ -190,7 +191,7 @@ fn write_going_away<S: FrameSink>(w: &mut Writer<'_, S>, side: Side, last: i64) 
 /// stands before it.
 fn write_stream_control<S: FrameSink>(
     stream: &mut Stream,
-    rest: &mut Rest<'_>,
+    rest: &mut Context<'_>,
     w: &mut Writer<'_, S>,
     side: Side,
     highest_sent: &mut i64,
@@ -251,7 +252,7 @@ const FRAME_COST: usize = 32;
 /// together saves looking each of them up.
 fn write_turn<S: FrameSink>(
     stream: &mut Stream,
-    rest: &mut Rest<'_>,
+    rest: &mut Context<'_>,
     w: &mut Writer<'_, S>,
     side: Side,
 ) -> Turn {

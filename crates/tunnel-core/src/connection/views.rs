@@ -6,10 +6,11 @@ use super::Connection;
 use crate::config::Values;
 use crate::frame::CloseStream;
 use crate::streams::StreamId;
+use crate::streams::context::Context;
 use crate::streams::recv::{Chunk, RecvEnd, Taken};
 use crate::streams::send::Head;
 use crate::streams::state::{RecvState, SendState};
-use crate::streams::store::{Rest, Stream};
+use crate::streams::stream::Stream;
 use crate::{Metadata, Side, Status, StreamError, WriteError};
 
 /// The sending half of one stream; from [`Connection::send`].
@@ -27,7 +28,7 @@ impl<'a> SendStream<'a> {
     /// Does something to the stream and then puts it where its frames will be seen.
     fn with<T>(
         &mut self,
-        op: impl FnOnce(&mut Stream, &mut Rest<'_>, Side) -> Result<T, WriteError>,
+        op: impl FnOnce(&mut Stream, &mut Context<'_>, Side) -> Result<T, WriteError>,
     ) -> Result<T, WriteError> {
         let side = self.conn.store.side;
         let (stream, mut rest) = self.conn.store.split(self.id).ok_or(WriteError::Gone)?;

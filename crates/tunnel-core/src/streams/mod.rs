@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod body;
 pub(crate) mod cancels;
+pub(crate) mod context;
 pub(crate) mod counts;
 pub(crate) mod flow;
 pub(crate) mod hash;
@@ -13,6 +14,7 @@ pub(crate) mod send;
 mod sizes;
 pub(crate) mod state;
 pub(crate) mod store;
+pub(crate) mod stream;
 
 use std::fmt;
 

@@ -7,93 +7,18 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::admission::Admission;
+use super::context::{Context, allow_late_frames};
 use super::counts::{Counts, Stats};
-use super::flow::{Credit, RecvWindow, Window};
+use super::flow::Window;
 use super::hash::StreamIdHash;
-use super::recv::{RecvEnd, RecvHalf, Taken};
 use super::schedule::{Refusal, Schedule};
-use super::send::{Opening, SendHalf};
-use super::state::{RecvState, SendState};
+use super::send::Opening;
+use super::state::RecvState;
+use super::stream::Stream;
 use super::{Revision, StreamId};
 use crate::event::Event;
 use crate::timer::Timers;
-use crate::{Code, Config, Limit, Side, Status, StreamError, StreamFault};
-
-/// One call.
-#[derive(Debug)]
-pub(crate) struct Stream {
-    pub(crate) id: i64,
-    pub(crate) send: SendHalf,
-    pub(crate) recv: RecvHalf,
-    pub(crate) deadline: Option<Instant>,
-    /// Whether its late frames were allowed for.
-    late_allowed: bool,
-    /// Whether it stands in the schedule's control queue.
-    pub(crate) in_control: bool,
-    /// Whether it stands in the schedule's data queue.
-    pub(crate) in_data: bool,
-    /// Handler: whether its application was told of it.
-    announced: bool,
-}
-
-impl Stream {
-    pub(crate) fn new(
-        id: i64,
-        revision: Revision,
-        first_credit: Window,
-        opening: Option<Box<Opening>>,
-        message_cost: u8,
-        config: &Config,
-    ) -> Self {
-        let (credit, window) = match revision {
-            Revision::Zero => (Credit::Unlimited, None),
-            Revision::One => (
-                Credit::Limited(first_credit),
-                Some(RecvWindow::new(config.v.initial_window)),
-            ),
-        };
-        Self {
-            id,
-            send: SendHalf::new(credit, opening, message_cost),
-            recv: RecvHalf::new(window, message_cost),
-            deadline: None,
-            late_allowed: false,
-            in_control: false,
-            in_data: false,
-            announced: true,
-        }
-    }
-
-    /// Whether a frame other than data waits to be sent.
-    pub(crate) fn has_control(&self) -> bool {
-        self.send.opening.is_some()
-            || matches!(self.send.head, super::send::Head::Pending(_))
-            || (self.send.state == SendState::Finishing && !self.send.has_data())
-            || self.update_is_due()
-    }
-
-    pub(crate) fn update_is_due(&self) -> bool {
-        self.recv.state == RecvState::Open
-            && self
-                .recv
-                .window
-                .as_ref()
-                .is_some_and(|w| w.is_due(self.recv.arriving()))
-    }
-
-    /// What it holds, in bytes.
-    pub(crate) fn memory(&self) -> usize {
-        self.recv.unread() + self.recv.overhead() as usize + self.send.queued()
-    }
-
-    /// How large a message may be to be handed on from its first byte.
-    pub(crate) fn large(&self, config: &Config) -> usize {
-        match &self.recv.window {
-            Some(w) => w.size() as usize,
-            None => config.v.initial_window as usize,
-        }
-    }
-}
+use crate::{Code, Config, Side, Status, StreamError};
 
 /// All streams, with everything that must change along with them.
 #[derive(Debug)]
@@ -149,9 +74,9 @@ impl Store {
     }
 
     /// A stream together with the rest of the store.
-    pub(crate) fn split(&mut self, id: i64) -> Option<(&mut Stream, Rest<'_>)> {
+    pub(crate) fn split(&mut self, id: i64) -> Option<(&mut Stream, Context<'_>)> {
         let stream = self.streams.get_mut(&id)?;
-        let rest = Rest {
+        let rest = Context {
             config: &self.config,
             counts: &mut self.counts,
             schedule: &mut self.schedule,
@@ -276,7 +201,7 @@ impl Store {
     }
 
     fn discard_unread(&mut self, stream: &mut Stream) {
-        Rest {
+        Context {
             config: &self.config,
             counts: &mut self.counts,
             schedule: &mut self.schedule,
@@ -414,195 +339,5 @@ impl Store {
             bytes_sent: self.counts.bytes_sent,
             bytes_received: self.counts.bytes_received,
         }
-    }
-}
-
-/// From now on the peer's frames for a stream are ignored: allows, once, for those that may be
-/// under way.
-fn allow_late_frames(stream: &mut Stream, counts: &mut Counts) {
-    if !std::mem::replace(&mut stream.late_allowed, true) {
-        let left = stream.recv.window.as_ref().map(|w| w.remaining());
-        let cost = stream.recv.message_cost.into();
-        counts.allow_late_frames(left, stream.send.late_updates.into(), cost);
-    }
-}
-
-/// The store without its table: what can change while a stream is borrowed from it.
-#[derive(Debug)]
-pub(crate) struct Rest<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) counts: &'a mut Counts,
-    pub(crate) schedule: &'a mut Schedule,
-    pub(crate) events: &'a mut VecDeque<Event>,
-}
-
-impl Rest<'_> {
-    pub(crate) fn tell_reader(&mut self, stream: &mut Stream) {
-        stream.recv.reader_waits = false;
-        if !stream.recv.reader_told {
-            stream.recv.reader_told = true;
-            if stream.announced {
-                self.events.push_back(Event::Readable(StreamId(stream.id)));
-            }
-        }
-    }
-
-    /// Tells a waiting writer when the queue has drained to half of its watermark.
-    pub(crate) fn tell_writer(&mut self, stream: &mut Stream) {
-        if stream.send.writer_waits && stream.send.queued() <= self.config.v.send_buffer / 2 {
-            stream.send.writer_waits = false;
-            self.events.push_back(Event::Writable(StreamId(stream.id)));
-        }
-    }
-
-    /// Puts a stream where its pending frames will be seen.
-    pub(crate) fn enqueue(&mut self, stream: &mut Stream) {
-        if !stream.in_control && stream.has_control() {
-            stream.in_control = true;
-            self.schedule.control.push(stream.id);
-        }
-        self.enqueue_data(stream);
-    }
-
-    /// Puts a stream in the data queue if it may send data: it has some, has credit, and its
-    /// beginning was written.
-    pub(crate) fn enqueue_data(&mut self, stream: &mut Stream) {
-        if !stream.in_data && stream.send.has_begun() && stream.send.can_send_data() {
-            stream.in_data = true;
-            self.schedule.data.push(stream.id);
-        }
-    }
-
-    /// Nothing more is sent on a stream; whoever writes to it is told.
-    pub(crate) fn end_sending(&mut self, stream: &mut Stream) {
-        if stream.send.state != SendState::Done {
-            self.counts.queued -= stream.send.abort();
-            stream.send.writer_waits = false;
-            self.events.push_back(Event::Writable(StreamId(stream.id)));
-        }
-    }
-
-    /// Counts payload that has arrived, and what it says of the way it came.
-    pub(crate) fn arrived(&mut self, stream: &mut Stream, bytes: usize, now: Option<Instant>) {
-        self.counts.unread += bytes;
-        self.counts.bytes_received += bytes as u64;
-        if let (Some(window), Some(now)) = (&mut stream.recv.window, now)
-            && let Some(sample) = window.round_trip(now)
-        {
-            self.counts.round_trip.sample(sample);
-        }
-        if stream.recv.window.is_none() {
-            self.counts.unwindowed_unread += bytes;
-            // Only what is whole: nothing but further input makes the others so.
-            self.counts.unwindowed_messages += usize::from(stream.recv.arriving() == 0);
-        }
-        self.count_overhead(stream);
-    }
-
-    fn count_overhead(&mut self, stream: &mut Stream) {
-        let overhead = stream.recv.overhead();
-        let counted = std::mem::replace(&mut stream.recv.counted_overhead, overhead);
-        self.counts.overhead = self.counts.overhead - counted as usize + overhead as usize;
-    }
-
-    /// Checks that an empty message that costs no window finds memory.
-    pub(crate) fn check_empty(&self, stream: &Stream, size: u32) -> Result<(), StreamFault> {
-        let free = stream.recv.message_cost == 0;
-        let full = self.counts.unread_empty >= self.config.v.max_unread_empty_messages;
-        if size == 0 && free && full {
-            return Err(StreamFault::Limit(Limit::UnreadEmptyMessages));
-        }
-        Ok(())
-    }
-
-    /// Counts what the application took.
-    pub(crate) fn taken(&mut self, stream: &mut Stream, taken: Taken) {
-        let Taken {
-            bytes,
-            begun,
-            ended,
-            empty,
-        } = taken;
-        self.counts.unread -= bytes;
-        self.counts.unread_empty -= empty;
-        let from_held = stream.recv.held.min(bytes);
-        stream.recv.held -= from_held;
-        self.counts.spare_used -= from_held;
-        let rest = bytes - from_held;
-        match &mut stream.recv.window {
-            Some(window) => window.take(rest + begun * usize::from(stream.recv.message_cost)),
-            None => {
-                self.counts.unwindowed_unread -= rest;
-                self.counts.unwindowed_messages -= ended;
-            }
-        }
-        self.count_overhead(stream);
-    }
-
-    /// Returns credit for a large message that is held back, so that the rest of it can
-    /// come; what is held counts against the spare memory. `false` if there is none left and
-    /// the rest cannot come without.
-    pub(crate) fn hold(&mut self, stream: &mut Stream) -> bool {
-        let more = stream.recv.unread() - stream.recv.held;
-        if more == 0 {
-            return true;
-        }
-        let more = more.min(self.counts.spare_left(self.config));
-        stream.recv.held += more;
-        self.counts.spare_used += more;
-        match &mut stream.recv.window {
-            Some(window) => {
-                window.take(more);
-                !window.is_exhausted()
-            }
-            None => {
-                self.counts.unwindowed_unread -= more;
-                stream.recv.unread() == stream.recv.held || !self.counts.paused
-            }
-        }
-    }
-
-    /// Lets the window grow if it is what holds the sender back. To be asked while the reader
-    /// has read all and waits.
-    pub(crate) fn grow_window(&mut self, stream: &mut Stream) {
-        if let Some(window) = &mut stream.recv.window
-            && stream.recv.reader_waits
-            && window.holds_back_sender(stream.recv.message_cost)
-        {
-            let most = self.counts.growth_left(self.config);
-            let useful = self.counts.round_trip.useful_window();
-            let growth = window.grow(self.config.v.max_window.min(useful), most);
-            self.counts.spare_used += growth as usize;
-            self.enqueue(stream);
-        }
-    }
-
-    /// Drops what is unread on a stream.
-    pub(crate) fn discard_unread(&mut self, stream: &mut Stream) {
-        self.taken(stream, stream.recv.unread_all());
-        stream.recv.clear();
-        self.count_overhead(stream);
-    }
-
-    /// The end has come in order; unread data before it stays readable.
-    pub(crate) fn end_receiving(&mut self, stream: &mut Stream, end: RecvEnd) {
-        if matches!(end, RecvEnd::Closed(_)) {
-            allow_late_frames(stream, self.counts);
-        }
-        stream.recv.state = RecvState::Ended;
-        stream.recv.end = Some(end);
-        self.tell_reader(stream);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_costs_what_the_memory_formula_says() {
-        // The rest of the 700 bytes: its entry in the table, its deadline, its places in queues.
-        let size = std::mem::size_of::<Stream>();
-        assert!(size <= 550, "{size}");
     }
 }

@@ -1,10 +1,9 @@
-//! The one task of a tunnel: it reads frames, and lets timers fire.
+//! The reader of a tunnel: it handles frames, and lets timers fire.
 //!
 //! It never waits for anything but the next frame and the next timer: not for a handler, not
-//! for the writer. Whoever could make it wait could make both ends wait for each other.
+//! for the writer. Anything else could make both ends wait for each other.
 
 use std::any::Any;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,25 +15,38 @@ use tonic::body::Body;
 use tunnel_core::frame::framing::{Deframer, FrameError};
 use tunnel_core::{ConnectionError, Frame, Side};
 
+use crate::carrier::poll_once;
 use crate::error::root_message;
-use crate::handler::Server;
+use crate::handler::{ServeCall, Server};
 use crate::outbound::NetworkRole;
 use crate::shared::{Opened, Shared, now, outbound_dropped};
 
-/// How many pieces of the body are read before other tasks get a turn.
-const PIECES_PER_TURN: usize = 32;
+/// How many frames are handled before other tasks get a turn.
+const FRAMES_PER_TURN: usize = 1024;
 
-/// How many frames are handled under one lock. A piece of a megabyte may hold a hundred
-/// thousand.
+/// How many bytes are read before other tasks get a turn.
+const BYTES_PER_TURN: usize = 1 << 20;
+
+/// What a piece of the body counts beyond its bytes.
+const PIECE_OVERHEAD: usize = 1 << 10;
+
+/// After how long other tasks get a turn, by the system's clock: it bounds what frames cost that
+/// take longer than others.
+const TIME_PER_TURN: Duration = Duration::from_millis(1);
+
+/// How many frames are handled under one lock, and between two looks at the clock.
 const FRAMES_PER_LOCK: usize = 192;
+
+/// How many bytes of frames are, about.
+const BYTES_PER_LOCK: usize = 256 << 10;
 
 /// How many calls may be open for further ones to be served inline. With 16 and 64 callers at once
 /// that takes 0.8 to 0.9 of the CPU time of a task for each call; with 256 it takes 1.2 to 1.4,
 /// because one task then does what the workers would share.
 const INLINE_UP_TO: usize = 128;
 
-/// How many calls are served inline, about, before other tasks get a turn: whoever they wake can
-/// run only then.
+/// How many calls are served inline, about, before other tasks get a turn: what they wake can run
+/// only then.
 const INLINE_PER_TURN: usize = 64;
 
 /// How long the far end has to end its half of the outer call after this one has.
@@ -48,6 +60,9 @@ pub(crate) struct Driver {
     inbound: Option<Body>,
     deframer: Deframer,
     frames: Vec<Frame>,
+    turn: Turn,
+    /// A call that came alone.
+    alone: Option<ServeCall>,
     /// Whether frames may be left in what was read.
     backlog: bool,
     /// Whether reading stands still until unread data was read.
@@ -79,6 +94,8 @@ impl Driver {
             inbound: Some(inbound),
             deframer: Deframer::new(max_frame_size),
             frames: Vec::new(),
+            turn: Turn::default(),
+            alone: None,
             backlog: false,
             paused: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -89,12 +106,20 @@ impl Driver {
         }
     }
 
-    /// Handles frames that are there: those of one lock. Says how many calls were served inline.
-    fn handle_some(&mut self) -> usize {
+    /// Whether calls come, and go to tasks.
+    pub(crate) fn serves(&self) -> bool {
+        self.server
+            .as_ref()
+            .is_some_and(|server| !server.is_inline())
+    }
+
+    /// Handles frames that are there: those of one lock.
+    fn handle_some(&mut self) {
         let (more, failed) = self.decode();
         self.backlog = more;
+        self.turn.frames += self.frames.len();
         let (frames, now) = (&mut self.frames, now());
-        let ((paused, open), opened) = self.shared.with_opened(|state| {
+        let read = self.shared.with_read(|state| {
             // Also where no frame is whole yet.
             state.conn.handle_activity(now);
             for frame in frames.drain(..) {
@@ -106,14 +131,29 @@ impl Driver {
             }
             (!state.conn.wants_input(), state.conn.active_streams())
         });
+        let (paused, open) = read.result;
         self.paused = paused;
-        self.serve(opened, open)
+        self.serve(read.opened, open, read.woke);
+    }
+
+    /// The call that came alone in the last poll, which woke nothing else.
+    pub(crate) fn take_alone(&mut self) -> Option<ServeCall> {
+        self.alone.take()
+    }
+
+    /// A call that came alone is not alone any more.
+    fn spawn_alone(&mut self) {
+        if let Some(call) = self.alone.take() {
+            tokio::spawn(call);
+        }
     }
 
     /// Decodes some of the frames that are there; says whether there may be more, or why there
     /// are none.
     fn decode(&mut self) -> (bool, Option<FrameError>) {
-        while self.frames.len() < FRAMES_PER_LOCK {
+        let buffered = self.deframer.buffered();
+        let taken = |deframer: &Deframer| buffered.saturating_sub(deframer.buffered());
+        while self.frames.len() < FRAMES_PER_LOCK && taken(&self.deframer) < BYTES_PER_LOCK {
             match self.deframer.decode_next(self.peer) {
                 Ok(Some(frame)) => self.frames.push(frame),
                 Ok(None) => return (false, None),
@@ -123,21 +163,40 @@ impl Driver {
         (true, None)
     }
 
-    /// Serves calls, of which `open` are open in all; says how many of them in this very task.
-    fn serve(&self, opened: Vec<Opened>, open: usize) -> usize {
+    /// Serves calls that came under one lock, which may have woken other tasks. `open` are open in
+    /// all.
+    fn serve(&mut self, opened: Vec<Opened>, open: usize, woke: bool) {
+        if woke {
+            self.turn.woke = true;
+            self.spawn_alone();
+        }
+        if opened.is_empty() {
+            return;
+        }
+        self.spawn_alone();
         let Some(server) = &self.server else {
-            debug_assert!(opened.is_empty(), "only a handler is told of calls");
-            return 0;
+            debug_assert!(false, "only a handler is told of calls");
+            return;
         };
         let inline = server.is_inline() && open <= INLINE_UP_TO;
         // The first answer would have the writer run beside the handlers of the others, and send
         // each answer by itself.
         let _cork = (inline && opened.len() > 1).then(|| self.shared.cork());
-        let calls = opened.len();
-        for call in opened {
-            server.serve(&self.shared, call, inline);
+        if inline {
+            self.turn.inline += opened.len();
         }
-        if inline { calls } else { 0 }
+        let alone = !server.is_inline() && !self.turn.woke && opened.len() == 1;
+        self.turn.woke = true;
+        let calls = opened.into_iter();
+        for call in calls.filter_map(|call| server.begin(&self.shared, call)) {
+            if inline {
+                poll_once(call);
+            } else if alone {
+                self.alone = Some(call);
+            } else {
+                tokio::spawn(call);
+            }
+        }
     }
 
     /// The body has ended without trailers: a server cannot know why, a client should.
@@ -163,11 +222,10 @@ impl Driver {
 
     /// Reads until there is nothing more now. `Ready` when the turn is used up.
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut turn = Turn::default();
         self.paused = false;
-        while !turn.is_over() {
+        while !self.turn.is_over() {
             if self.backlog {
-                turn.inline += self.handle_some();
+                self.handle_some();
                 continue;
             }
             let Some(inbound) = &mut self.inbound else {
@@ -176,7 +234,6 @@ impl Driver {
             if self.paused {
                 break;
             }
-            turn.pieces += 1;
             match Pin::new(inbound).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => self.on_bare_end(),
@@ -185,6 +242,7 @@ impl Driver {
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
+                        self.turn.bytes += PIECE_OVERHEAD + data.len();
                         self.deframer.push(data);
                         self.backlog = true;
                     }
@@ -220,13 +278,26 @@ impl Driver {
 /// What one turn of the driver has done.
 #[derive(Default)]
 struct Turn {
-    pieces: usize,
+    frames: usize,
+    bytes: usize,
+    /// How many calls were served inline.
     inline: usize,
+    /// Whether another task has become ready.
+    woke: bool,
+    /// When the first frames were handled.
+    since: Option<Instant>,
 }
 
 impl Turn {
-    fn is_over(&self) -> bool {
-        self.pieces >= PIECES_PER_TURN || self.inline >= INLINE_PER_TURN
+    fn is_over(&mut self) -> bool {
+        self.frames >= FRAMES_PER_TURN
+            || self.bytes >= BYTES_PER_TURN
+            || self.inline >= INLINE_PER_TURN
+            || self.is_long()
+    }
+
+    fn is_long(&mut self) -> bool {
+        self.frames > 0 && self.since.get_or_insert_with(Instant::now).elapsed() >= TIME_PER_TURN
     }
 }
 
@@ -255,14 +326,14 @@ fn describe(status: &tonic::Status) -> String {
     }
 }
 
-impl Future for Driver {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
+impl Driver {
+    /// Handles what has come and what is due. `Ready` when the tunnel has gone.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self;
+        this.turn = Turn::default();
         loop {
             let grace = this.grace;
-            let ((ended, lost, paused, due, open), opened) = this.shared.with_opened(|state| {
+            let read = this.shared.with_read(|state| {
                 let ended = state.conn.end_reason().is_some();
                 let lost = state.outbound_is_lost();
                 let paused = !state.conn.wants_input() && !lost;
@@ -276,7 +347,8 @@ impl Future for Driver {
                 (ended, lost, paused, grace.or(due), open)
             });
             // Those that had to wait for the handlers of others to be gone.
-            this.serve(opened, open);
+            let (ended, lost, paused, due, open) = read.result;
+            this.serve(read.opened, open, read.woke);
             if ended {
                 if this.inbound.is_none() || this.role == NetworkRole::Server {
                     return Poll::Ready(());
@@ -296,6 +368,8 @@ impl Future for Driver {
             };
             if fired {
                 // After what has come was read: a peer is silent only then.
+                this.turn.woke = true;
+                this.spawn_alone();
                 this.shared.with(|state| state.handle_timeout(now()));
             }
             match read {
@@ -310,6 +384,7 @@ impl Future for Driver {
                 }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(()) => {
+                    this.spawn_alone();
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

@@ -7,16 +7,16 @@
 //!
 //! # How a call travels
 //!
-//! There is one lock for each tunnel, and one task, which reads. A call is a future and two
+//! There is one lock for each tunnel, and one task that reads, or two in turn. A call is a future and two
 //! bodies that work on the tunnel's state machine directly: no channel between tasks, no task
 //! on the caller's side unless its request goes on after the first look at it. What is to be
 //! sent is written when the transport pulls, everything that is ready in one piece: the open,
 //! the message and the half-close of a unary call leave together.
 //!
-//! A handler runs in a task of its own. If it panics its call ends with INTERNAL; when its
+//! A handler runs in a task of its own, or for a start in one of the two that read, while the other
+//! is free to read on. If it panics its call ends with INTERNAL; when its
 //! call is cancelled, by its caller, a deadline or the end of the tunnel, it is dropped. Services
-//! that answer at once may be polled by the tunnel's own task first
-//! ([`CallService::poll_inline`]).
+//! that answer at once may be polled while the tunnel is read ([`CallService::poll_inline`]).
 //!
 //! # What it costs
 //!
@@ -25,6 +25,7 @@
 
 mod budget;
 mod caller;
+mod carrier;
 mod driver;
 mod error;
 mod handler;

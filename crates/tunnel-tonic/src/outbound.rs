@@ -23,6 +23,9 @@ const BATCH: usize = 64 << 10;
 /// By how much a batch may exceed that: its last frame is written whole.
 const OVERSHOOT: usize = MAX_CHUNK_SIZE + 64;
 
+/// A batch that would be smaller than this waits once for the tasks that are about to add to it.
+const SMALL_BATCH: usize = 4 << 10;
+
 /// Which end of the outer call this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkRole {
@@ -44,6 +47,8 @@ pub struct Outbound {
     role: NetworkRole,
     side: Side,
     done: bool,
+    /// Whether the batch at hand has waited.
+    waited: bool,
 }
 
 impl Outbound {
@@ -53,6 +58,7 @@ impl Outbound {
             role,
             side,
             done: false,
+            waited: false,
         }
     }
 
@@ -84,6 +90,8 @@ fn error_status(error: &ConnectionError) -> Status {
 /// What a poll comes to.
 enum Next {
     Batch,
+    /// There is little, and more is about to come.
+    Wait,
     Nothing,
     End(EndReason),
 }
@@ -104,9 +112,14 @@ impl Body for Outbound {
         // for the batch at hand need not be copied while it grows.
         let mut buf = BytesMut::new();
         let side = this.side;
+        let waited = std::mem::take(&mut this.waited);
         let next = this.shared.with(|state| {
             if state.conn.wants_transmit() {
-                buf.reserve(state.conn.transmit_hint().min(BATCH + OVERSHOOT));
+                let hint = state.conn.transmit_hint();
+                if !waited && hint < SMALL_BATCH && state.is_more_coming() {
+                    return Next::Wait;
+                }
+                buf.reserve(hint.min(BATCH + OVERSHOOT));
             }
             let mut writer = FrameWriter::new(side, &mut buf);
             let written = state.conn.transmit(now(), BATCH, &mut writer);
@@ -121,6 +134,12 @@ impl Body for Outbound {
         });
         match next {
             Next::Batch => Poll::Ready(Some(Ok(Frame::data(buf.freeze())))),
+            Next::Wait => {
+                this.waited = true;
+                // Behind those who are ready.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             Next::Nothing => Poll::Pending,
             Next::End(reason) => {
                 this.done = true;

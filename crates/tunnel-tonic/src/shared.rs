@@ -48,6 +48,38 @@ pub(crate) struct Slot {
     /// Handler: nobody serves the call any more, so nothing comes that was not there yet.
     pub(crate) unserved: bool,
     holders: u8,
+    /// The last turn of [`Awake`] in which this call's task became ready.
+    turn: u32,
+}
+
+/// How many of the tasks that the driver has made ready are still at work. The transport's writer
+/// waits for them once.
+#[derive(Debug, Default)]
+struct Awake {
+    turn: u32,
+    count: usize,
+}
+
+impl Awake {
+    /// The driver reads: those who became ready before do not count any more.
+    fn begin(&mut self) {
+        self.turn = self.turn.wrapping_add(1).max(1);
+        self.count = 0;
+    }
+
+    /// A call's task became ready.
+    fn add(&mut self, slot: &mut Slot) {
+        if std::mem::replace(&mut slot.turn, self.turn) != self.turn {
+            self.count += 1;
+        }
+    }
+
+    /// A call's task waits, or is done.
+    fn remove(&mut self, slot: &mut Slot) {
+        if std::mem::take(&mut slot.turn) == self.turn {
+            self.count = self.count.saturating_sub(1);
+        }
+    }
 }
 
 /// How a call failed at this end.
@@ -87,6 +119,7 @@ pub(crate) struct State {
     opened: Vec<Opened>,
     /// Whether the driver is at work, and takes them without being woken.
     reading: bool,
+    awake: Awake,
     outbound: Option<Waker>,
     /// Whether the transport's writer is left asleep for the moment.
     corked: bool,
@@ -120,6 +153,15 @@ pub(crate) struct Actions {
     over_budget: bool,
 }
 
+/// What came of reading.
+pub(crate) struct ReadResult<T> {
+    pub(crate) result: T,
+    /// The calls that have come.
+    pub(crate) opened: Vec<Opened>,
+    /// Whether another task was woken.
+    pub(crate) woke: bool,
+}
+
 /// What is called after the tunnel's life has changed.
 type Observer = Box<dyn Fn() + Send + Sync>;
 
@@ -151,6 +193,7 @@ impl Shared {
                 queue: WaitQueue::default(),
                 opened: Vec::new(),
                 reading: false,
+                awake: Awake::default(),
                 outbound: None,
                 corked: false,
                 outbound_lost: false,
@@ -188,14 +231,13 @@ impl Shared {
         result
     }
 
-    /// The same for the driver: also returns the calls that have come, without waking it for them.
-    pub(crate) fn with_opened<T>(
-        &self,
-        operation: impl FnOnce(&mut State) -> T,
-    ) -> (T, Vec<Opened>) {
+    /// The same for the driver, which has read something: also returns the calls that have come,
+    /// without waking it for them.
+    pub(crate) fn with_read<T>(&self, operation: impl FnOnce(&mut State) -> T) -> ReadResult<T> {
         let mut actions = Actions::default();
         let (result, opened) = {
             let mut state = self.lock();
+            state.awake.begin();
             state.reading = true;
             let result = operation(&mut state);
             state.settle(&mut actions);
@@ -203,8 +245,13 @@ impl Shared {
             state.reading = false;
             (result, std::mem::take(&mut state.opened))
         };
+        let woke = !actions.wake.is_empty() || actions.wake_outbound.is_some();
         self.act(&mut actions);
-        (result, opened)
+        ReadResult {
+            result,
+            opened,
+            woke,
+        }
     }
 
     /// Leaves the transport's writer asleep until the cork is dropped, so that what comes up
@@ -449,6 +496,9 @@ impl State {
             } => {
                 // Held from now on by the task that serves it and by its request body.
                 self.hold(id, 2);
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    self.awake.add(slot);
+                }
                 self.opened.push(Opened {
                     id,
                     method,
@@ -466,7 +516,9 @@ impl State {
         // Cancelled before its handler was made: there is nothing to be told or to wait for.
         if let Some(at) = self.opened.iter().rposition(|opened| opened.id == id) {
             self.opened.remove(at);
-            self.slots.remove(&id);
+            if let Some(mut slot) = self.slots.remove(&id) {
+                self.awake.remove(&mut slot);
+            }
             self.conn.handler_done(id);
         } else if let Some(slot) = self.slots.get_mut(&id) {
             slot.failed = Some(Box::new(Failure::Stream(error)));
@@ -488,7 +540,12 @@ impl State {
         };
         let holders = slot.get().holders.saturating_sub(1);
         slot.get_mut().holders = holders;
-        (holders == 0).then(|| slot.remove())
+        if holders > 0 {
+            return None;
+        }
+        let mut slot = slot.remove();
+        self.awake.remove(&mut slot);
+        Some(slot)
     }
 
     /// Handler: a call's handler is gone, and lets go of the call. Tells the call's request body,
@@ -497,6 +554,7 @@ impl State {
     pub(crate) fn leave(&mut self, id: StreamId) -> Option<Slot> {
         let slot = self.slots.get_mut(&id)?;
         slot.unserved = true;
+        self.awake.remove(slot);
         owe(slot.reader.take(), &mut self.owed);
         self.conn.handler_done(id);
         self.release(id)
@@ -513,14 +571,18 @@ impl State {
 
     /// Has the reader of a stream look again.
     pub(crate) fn wake_reader(&mut self, id: StreamId) {
-        if let Some(slot) = self.slots.get_mut(&id) {
-            owe(slot.reader.take(), &mut self.owed);
+        if let Some(slot) = self.slots.get_mut(&id)
+            && let Some(reader) = slot.reader.take()
+        {
+            self.owed.push(reader);
+            self.awake.add(slot);
         }
     }
 
     /// Registers who is to be woken when a stream can be read.
     pub(crate) fn wait_read(&mut self, id: StreamId, waker: &Waker) {
         if let Some(slot) = self.slots.get_mut(&id) {
+            self.awake.remove(slot);
             register(&mut slot.reader, waker, &mut self.replaced);
         }
     }
@@ -530,6 +592,11 @@ impl State {
         if let Some(slot) = self.slots.get_mut(&id) {
             register(&mut slot.writer, waker, &mut self.replaced);
         }
+    }
+
+    /// Whether tasks that the driver has made ready are still at work.
+    pub(crate) fn is_more_coming(&self) -> bool {
+        self.awake.count > 0
     }
 
     /// Registers the transport's writer.

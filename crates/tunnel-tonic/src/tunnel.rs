@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tonic::body::Body;
 use tunnel_core::{Config, EndReason, Offer, Side};
 
+use crate::carrier;
 use crate::driver::Driver;
 use crate::handler::{CallService, Server};
 use crate::info::TunnelInfo;
@@ -74,7 +75,7 @@ impl Tunnel {
             extensions.insert(self.shared.info.clone());
             Server::new(service, extensions)
         });
-        tokio::spawn(Driver::new(
+        carrier::start(Driver::new(
             self.shared.clone(),
             self.role,
             self.side,

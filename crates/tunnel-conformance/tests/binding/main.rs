@@ -23,6 +23,8 @@ mod seen;
 mod serving;
 mod support;
 mod tls;
+mod together;
 mod traps;
 mod traps_outer;
+mod turns;
 mod wakeups;

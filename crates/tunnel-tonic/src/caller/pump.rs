@@ -26,6 +26,9 @@ use crate::shared::{Shared, State};
 /// How many pieces of a body are moved before other tasks get a turn.
 const PIECES_PER_TURN: usize = 32;
 
+/// How many bytes of a body are moved before other tasks get a turn, about.
+const BYTES_PER_TURN: usize = 1 << 20;
+
 /// Moves a request body into its stream.
 pub(crate) struct RequestPump {
     shared: Arc<Shared>,
@@ -155,7 +158,11 @@ impl Future for RequestPump {
         let this = self.get_mut();
         let id = this.id;
         let mut writable = this.shared.with(|state| writable(state, id, cx));
+        let mut bytes = 0;
         for _ in 0..PIECES_PER_TURN {
+            if bytes >= BYTES_PER_TURN {
+                break;
+            }
             match writable {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
@@ -169,6 +176,7 @@ impl Future for RequestPump {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => this.shared.with(|state| {
+                        bytes += data.len();
                         splitter.feed(data, &mut state.conn.send(id))?;
                         writable = self::writable(state, id, cx);
                         Ok(())

@@ -7,10 +7,7 @@ mod body;
 mod serve;
 
 use std::fmt;
-use std::future::Future as _;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -23,7 +20,7 @@ use tunnel_core::{Code, Metadata, Status as WireStatus};
 
 use crate::shared::{Opened, Shared};
 use body::RequestBody;
-use serve::ServeCall;
+pub(crate) use serve::ServeCall;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -125,8 +122,8 @@ impl Server {
         self.service.inline
     }
 
-    /// Serves a call: in a task of its own, or `inline` where its first poll is all it needs.
-    pub(crate) fn serve(&self, shared: &Arc<Shared>, opened: Opened, inline: bool) {
+    /// What serves a call, to be polled; `None` if there is no such method.
+    pub(crate) fn begin(&self, shared: &Arc<Shared>, opened: Opened) -> Option<ServeCall> {
         let Opened {
             id,
             method,
@@ -142,24 +139,14 @@ impl Server {
                     state.conn.reset(id, status);
                     state.release(id)
                 });
-                return;
+                return None;
             }
         };
         let request = self.request(path, &headers, body);
         // The service may do anything when it is cloned or called, and what is in the extensions
         // when it is cloned: that runs, and panics, when the future is polled.
         let handler = (self.service.call)(request, self.extensions.clone());
-        let mut call = ServeCall::new(shared.clone(), id, handler);
-        if inline {
-            // Whatever would wake it before it is spawned is not lost: a new task is polled. The
-            // tunnel's own share of tokio's budget goes on counting, so that handlers which are
-            // always ready cannot hold the tunnel's task for ever.
-            let mut cx = Context::from_waker(Waker::noop());
-            if Pin::new(&mut call).poll(&mut cx).is_ready() {
-                return;
-            }
-        }
-        tokio::spawn(call);
+        Some(ServeCall::new(shared.clone(), id, handler))
     }
 
     /// The call as tonic knows requests.

@@ -1,0 +1,222 @@
+//! The tasks that poll a tunnel's driver.
+//!
+//! There are two where calls are served, and one of them at a time has the driver. A task that has read a call and
+//! nothing else puts the driver back and serves the call itself, which saves a task and a wake-up
+//! for each call. It does so only while the other task is idle: that one is woken for whatever comes
+//! meanwhile, however long the handler takes.
+
+use std::future::Future;
+use std::mem::take;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use smallvec::SmallVec;
+
+use crate::driver::Driver;
+use crate::handler::ServeCall;
+
+/// How many tasks there are where calls are served.
+const CARRIERS: usize = 2;
+
+/// How many calls get a task of their own after one that did not answer at its first poll.
+const REST: u8 = 32;
+
+/// Where the driver is while no task polls it.
+struct Seat(Mutex<Place>);
+
+#[derive(Default)]
+struct Place {
+    driver: Option<Box<Driver>>,
+    /// Whether the driver is to be polled: by a task that was told, or again by the one that has it.
+    woken: bool,
+    /// The tasks that have nothing to do.
+    idle: SmallVec<[Waker; CARRIERS]>,
+    /// How many calls are not to be served by these tasks.
+    rest: u8,
+    over: bool,
+}
+
+impl Seat {
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        // Nothing that can panic runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Seat {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut place = self.lock();
+        let told = std::mem::replace(&mut place.woken, true);
+        let idle = match told || place.driver.is_none() {
+            true => None,
+            false => place.idle.pop(),
+        };
+        drop(place);
+        if let Some(idle) = idle {
+            idle.wake();
+        }
+    }
+}
+
+/// Starts the tasks of a tunnel.
+pub(crate) fn start(driver: Driver) {
+    let carriers = match driver.serves() {
+        true => CARRIERS,
+        false => 1,
+    };
+    let place = Place {
+        driver: Some(Box::new(driver)),
+        ..Place::default()
+    };
+    let seat = Arc::new(Seat(Mutex::new(place)));
+    for _ in 0..carriers {
+        tokio::spawn(Carrier {
+            seat: seat.clone(),
+            waker: Waker::from(seat.clone()),
+        });
+    }
+}
+
+/// One of the tasks.
+struct Carrier {
+    seat: Arc<Seat>,
+    /// Wakes whichever task is idle.
+    waker: Waker,
+}
+
+impl Carrier {
+    /// Takes the driver, or waits for a turn; `None` when there will be none.
+    fn take(&self, own: &Waker) -> Option<Poll<Box<Driver>>> {
+        let mut place = self.seat.lock();
+        if place.over {
+            return None;
+        }
+        // It may have been woken by something else.
+        place.idle.retain(|idle| !idle.will_wake(own));
+        let Some(driver) = place.driver.take() else {
+            place.idle.push(own.clone());
+            return Some(Poll::Pending);
+        };
+        place.woken = false;
+        Some(Poll::Ready(driver))
+    }
+
+    /// Puts the driver back. With `call`, says whether this task may serve it; otherwise this task
+    /// is idle from now on.
+    fn put_back(&self, driver: Box<Driver>, call: bool, own: &Waker) -> Back {
+        let mut place = self.seat.lock();
+        if place.over {
+            return Back::Over(driver);
+        }
+        place.driver = Some(driver);
+        let serve = call && !place.idle.is_empty() && place.rest == 0;
+        if call && !serve {
+            place.rest = place.rest.saturating_sub(1);
+        }
+        let wake = match (place.woken, serve) {
+            (false, true) => None,
+            (true, true) => place.idle.pop(),
+            // This task comes again: others get a turn first.
+            (true, false) => Some(own.clone()),
+            (false, false) => {
+                place.idle.push(own.clone());
+                None
+            }
+        };
+        drop(place);
+        if let Some(waker) = wake {
+            waker.wake();
+        }
+        match serve {
+            true => Back::Serve,
+            false => Back::Idle,
+        }
+    }
+
+    /// A call was served, or has got a task of its own.
+    fn served(&self, answered: bool, own: &Waker) -> Poll<()> {
+        let mut place = self.seat.lock();
+        if !answered {
+            place.rest = REST;
+        }
+        if place.over {
+            return Poll::Ready(());
+        }
+        place.idle.push(own.clone());
+        Poll::Pending
+    }
+}
+
+/// What a task does when it has put the driver back.
+enum Back {
+    Serve,
+    Idle,
+    Over(Box<Driver>),
+}
+
+impl Future for Carrier {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut driver = match self.take(cx.waker()) {
+            None => return Poll::Ready(()),
+            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Ready(driver)) => driver,
+        };
+        let ended = driver
+            .poll(&mut Context::from_waker(&self.waker))
+            .is_ready();
+        let call = driver.take_alone();
+        if ended {
+            spawn(call);
+            return Poll::Ready(());
+        }
+        match (self.put_back(driver, call.is_some(), cx.waker()), call) {
+            (Back::Serve, Some(call)) => self.served(poll_once(call), cx.waker()),
+            (Back::Over(driver), _) => {
+                drop(driver);
+                Poll::Ready(())
+            }
+            (_, call) => {
+                spawn(call);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+fn spawn(call: Option<ServeCall>) {
+    if let Some(call) = call {
+        tokio::spawn(call);
+    }
+}
+
+/// Polls a call once; one that has not ended then gets a task. Says whether it has.
+///
+/// What would wake it before it is spawned is not lost: a new task is polled.
+pub(crate) fn poll_once(mut call: ServeCall) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    let answered = Pin::new(&mut call).poll(&mut cx).is_ready();
+    if !answered {
+        tokio::spawn(call);
+    }
+    answered
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        // The driver has ended, or has panicked, or the runtime shuts down: it is over for all.
+        let (driver, idle) = {
+            let mut place = self.seat.lock();
+            place.over = true;
+            (place.driver.take(), take(&mut place.idle))
+        };
+        idle.into_iter().for_each(Waker::wake);
+        drop(driver);
+    }
+}

@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Haproxy,
     /// With nginx's own defaults: 60 s, bodies of up to 1 MiB.
     Nginx,
-    /// The same with the lines that `docs/PROXIES.md` recommends.
+    /// The same with the line that `docs/PROXIES.md` recommends.
     NginxForTunnels,
 }
 
@@ -72,9 +72,7 @@ impl Kind {
             ),
             Self::Nginx | Self::NginxForTunnels => {
                 let advised = match self {
-                    Self::NginxForTunnels => {
-                        "client_max_body_size 0;\n            grpc_buffer_size 64k;"
-                    }
+                    Self::NginxForTunnels => "client_max_body_size 0;",
                     _ => "",
                 };
                 let directory = directory.display();

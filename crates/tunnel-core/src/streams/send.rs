@@ -88,8 +88,8 @@ pub(crate) struct SendHalf {
     queued: usize,
     /// How much of the message at the front of a run is left, when some of it was sent.
     run_left: u32,
-    /// A message whose size was given but none of whose bytes were.
-    begun: Option<u32>,
+    /// Whether the size of a message was given but none of its bytes were.
+    begun: bool,
     /// How many bytes of the last message the application has yet to give.
     unwritten: u32,
     /// The prefix of the next message of a body, of which `prefix_len` bytes were given.
@@ -118,7 +118,7 @@ impl SendHalf {
             queue: Queue::default(),
             queued: 0,
             run_left: 0,
-            begun: None,
+            begun: false,
             unwritten: 0,
             prefix: [0; PREFIX_LEN],
             prefix_len: 0,
@@ -148,7 +148,7 @@ impl SendHalf {
         if size == 0 {
             self.push(Piece::Begins(0), Bytes::new());
         } else {
-            self.begun = Some(size);
+            self.begun = true;
             self.unwritten = size;
         }
         Ok(())
@@ -161,12 +161,13 @@ impl SendHalf {
             return Ok(());
         }
         let len = u32::try_from(data.len()).map_err(|_| WriteError::ExcessData)?;
-        self.unwritten = self
-            .unwritten
-            .checked_sub(len)
-            .ok_or(WriteError::ExcessData)?;
-        let begun = self.begun.take();
-        self.push(begun.map_or(Piece::Continues, Piece::Begins), data);
+        let size = self.unwritten;
+        self.unwritten = size.checked_sub(len).ok_or(WriteError::ExcessData)?;
+        let piece = match std::mem::take(&mut self.begun) {
+            true => Piece::Begins(size),
+            false => Piece::Continues,
+        };
+        self.push(piece, data);
         Ok(())
     }
 
@@ -353,7 +354,7 @@ impl SendHalf {
         self.prefix_len = 0;
         self.opening = None;
         self.closing = None;
-        self.begun = None;
+        self.begun = false;
         self.unwritten = 0;
         std::mem::take(&mut self.queued)
     }

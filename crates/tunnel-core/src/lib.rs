@@ -48,8 +48,8 @@ mod timer;
 pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
 pub use connection::{
     BodyRead, Connection, DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER,
-    MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, Offer, Read,
-    RecvStream, SendStream,
+    MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY,
+    OPAQUE_TEXT_HEADER, Offer, Read, RecvStream, SendStream,
 };
 pub use error::{
     ConnectionError, EndReason, Initiator, Limit, OpenError, StreamError, StreamFault, WriteError,
@@ -62,5 +62,6 @@ pub use status::{Code, Status, StatusDetail};
 pub use streams::counts::Stats;
 pub use streams::hash::{StreamIdHash, StreamIdHasher};
 pub use streams::recv::Chunk;
+pub use streams::released::Released;
 pub use streams::{Revision, StreamId};
 pub use timer::{format_grpc_timeout, parse_grpc_timeout};

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crate::Metadata;
+
 /// The timers of the tunnel itself, one of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
@@ -143,6 +145,13 @@ pub fn parse_grpc_timeout(value: &str) -> Option<Duration> {
     Some(if negative { Duration::ZERO } else { timeout })
 }
 
+/// The timeout that a call's metadata carries, whatever the case of its key.
+pub(crate) fn timeout_of(headers: &Metadata) -> Option<Duration> {
+    let mut entries = headers.iter();
+    let (_, value) = entries.find(|(key, _)| key.eq_ignore_ascii_case("grpc-timeout"))?;
+    parse_grpc_timeout(value)
+}
+
 /// Writes a duration as the value of `grpc-timeout`: at most eight digits and a unit, as
 /// precise as they allow, rounded down. More than 99,999,999 seconds become so many.
 pub fn format_grpc_timeout(left: Duration) -> String {
@@ -200,6 +209,14 @@ mod tests {
         for (text, nanos) in cases {
             let parsed = parse_grpc_timeout(text).map(|d| d.as_nanos());
             assert_eq!(parsed, nanos, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_found_whatever_the_case_of_its_key() {
+        for key in ["grpc-timeout", "Grpc-Timeout", "GRPC-TIMEOUT"] {
+            let md: Metadata = [("other", "1H"), (key, "4m")].into_iter().collect();
+            assert_eq!(timeout_of(&md), Some(Duration::from_millis(4)));
         }
     }
 

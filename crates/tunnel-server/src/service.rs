@@ -12,7 +12,7 @@ use tonic::server::NamedService;
 use tower_service::Service;
 use tunnel_core::{Config, Stats};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, put_offer,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, is_grpc, put_offer,
 };
 use tunnel_tonic::{
     AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelId,
@@ -196,7 +196,7 @@ impl TunnelServiceHandler {
 }
 
 /// `grpctunnel.v1.TunnelService`, for a tonic server; from
-/// [`TunnelServiceHandler::service`].
+/// [`TunnelServiceHandler::service`]. Answers 415 to requests that are not gRPC.
 #[derive(Clone, Debug)]
 pub struct TunnelService {
     handler: TunnelServiceHandler,
@@ -220,6 +220,11 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        if !is_grpc(request.headers()) {
+            let mut response = http::Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Box::pin(std::future::ready(Ok(response)));
+        }
         let opened = self.handler.clone().open(request.map(Body::new));
         Box::pin(async { Ok(opened.await.unwrap_or_else(Status::into_http)) })
     }

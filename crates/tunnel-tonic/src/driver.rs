@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http_body::Body as _;
 use tokio::time::Sleep;
 use tonic::body::Body;
@@ -63,6 +64,9 @@ pub(crate) struct Driver {
     turn: Turn,
     /// A call that came alone.
     alone: Option<ServeCall>,
+    /// What was read last, as long as frames may be left in it: what the state machine drops of
+    /// its buffer under the lock is then never the last of it.
+    piece: Bytes,
     /// Whether frames may be left in what was read.
     backlog: bool,
     /// Whether reading stands still until unread data was read.
@@ -96,6 +100,7 @@ impl Driver {
             frames: Vec::new(),
             turn: Turn::default(),
             alone: None,
+            piece: Bytes::new(),
             backlog: false,
             paused: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -132,6 +137,9 @@ impl Driver {
             (!state.conn.wants_input(), state.conn.active_streams())
         });
         let (paused, open) = read.result;
+        if !more {
+            self.piece = Bytes::new();
+        }
         self.paused = paused;
         self.serve(read.opened, open, read.woke);
     }
@@ -243,6 +251,7 @@ impl Driver {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         self.turn.bytes += PIECE_OVERHEAD + data.len();
+                        self.piece = data.clone();
                         self.deframer.push(data);
                         self.backlog = true;
                     }

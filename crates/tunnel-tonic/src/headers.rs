@@ -3,7 +3,8 @@
 //! Values on the wire are strings. For a `-bin` key each byte travels as the code point of
 //! the same number (Latin-1), so every byte survives, and ASCII looks the same to every peer.
 //! On receipt a value whose code points are all below 256 becomes those bytes; any other is
-//! taken as its UTF-8 bytes, as the Go library would have meant it.
+//! taken as its UTF-8 bytes, as the Go library would have meant it. Text values that are not UTF-8
+//! travel in the same way behind a mark, where both ends offer it; others never see one.
 //!
 //! Reserved keys never cross, in either direction: what they say belongs to the connection
 //! they came on, and a status is rebuilt from the frame that carries it.
@@ -35,11 +36,13 @@ const MAX_ENTRIES: usize = 8192;
 /// Whether a key belongs to the connection and not to the call. Keys come lower-cased.
 fn is_reserved(key: &str) -> bool {
     match key {
-        "grpc-timeout" => false,
-        "te" | "content-type" | "connection" | "host" => true,
+        "te" | "content-type" | "host" => true,
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => true,
+        "grpc-status" | "grpc-message" | "grpc-status-details-bin" => true,
+        "grpc-encoding" | "grpc-accept-encoding" | "grpc-message-type" => true,
         // Said by the tunnel alone: a handler that said it would have its call made again.
         NOT_PROCESSED_KEY => true,
-        _ => key.starts_with("grpc-") || key.starts_with(':'),
+        _ => key.starts_with(':'),
     }
 }
 
@@ -71,11 +74,36 @@ pub(crate) fn to_wire_and<'a>(
         } else {
             match std::str::from_utf8(value.as_bytes()) {
                 Ok(text) => md.push(key, text),
-                Err(_) => tracing::debug!(key, "metadata value is not UTF-8: not sent"),
+                Err(_) => md.push(key, &opaque(value.as_bytes())),
             }
         }
     }
     md.unwrap_or_default()
+}
+
+/// Marks a text value that is not UTF-8. No header value begins with it, so no other text does.
+const OPAQUE_MARK: char = '\u{1}';
+
+/// A text value that is not UTF-8, as it travels between two ends that both offer it.
+fn opaque(value: &[u8]) -> String {
+    let bytes = value.iter().copied().map(char::from);
+    std::iter::once(OPAQUE_MARK).chain(bytes).collect()
+}
+
+/// Metadata for a peer that does not take text values that are not UTF-8: these are left out.
+pub(crate) fn without_opaque(md: Metadata) -> Metadata {
+    let is_opaque = |value: &str| value.starts_with(OPAQUE_MARK);
+    if !md.iter().any(|(_, value)| is_opaque(value)) {
+        return md;
+    }
+    let taken = md.iter().filter(|(key, value)| {
+        let opaque = is_opaque(value);
+        if opaque {
+            tracing::debug!(key, "metadata value is not UTF-8: not sent to this peer");
+        }
+        !opaque
+    });
+    taken.collect()
 }
 
 /// One header of a `-bin` key may hold several values, separated by commas.
@@ -112,6 +140,8 @@ pub(crate) fn from_wire(md: &Metadata, headers: &mut HeaderMap, more: usize) {
         }
         let value = if name.as_str().ends_with(BINARY_SUFFIX) {
             HeaderValue::try_from(BASE64.encode(to_bytes(value)))
+        } else if let Some(opaque) = value.strip_prefix(OPAQUE_MARK) {
+            HeaderValue::from_bytes(&to_bytes(opaque))
         } else {
             HeaderValue::from_bytes(value.as_bytes())
         };
@@ -189,6 +219,7 @@ mod tests {
             "te",
             "content-type",
             "connection",
+            "transfer-encoding",
             "host",
             "grpc-status",
             "grpc-status-details-bin",
@@ -210,6 +241,24 @@ mod tests {
         assert!(to_wire(&headers).is_empty());
         headers.insert("grpc-timeout", HeaderValue::from_static("1S"));
         assert_eq!(to_wire(&headers).get("grpc-timeout"), Some("1S"));
+    }
+
+    #[test]
+    fn text_values_that_are_not_utf8_survive_in_their_order() {
+        let mut headers = HeaderMap::new();
+        let values: [&[u8]; 4] = [b"plain", b"\xff\xfe", "grün".as_bytes(), b"\xe9t\xe9"];
+        for value in values {
+            headers.append("x", HeaderValue::from_bytes(value).expect("legal"));
+        }
+        let md = to_wire(&headers);
+        let mut back = HeaderMap::new();
+        from_wire(&md, &mut back, 0);
+        assert_eq!(back, headers);
+        let others: Vec<_> = without_opaque(md)
+            .iter()
+            .map(|(_, v)| v.to_owned())
+            .collect();
+        assert_eq!(others, ["plain", "grün"]);
     }
 
     #[test]
@@ -236,7 +285,6 @@ mod tests {
         assert_eq!(headers.len(), 1);
         assert_eq!(headers["b"], "ok");
         let mut headers = HeaderMap::new();
-        headers.insert("a", HeaderValue::from_bytes(b"\xff\xfe").expect("opaque"));
         headers.insert("x-bin", HeaderValue::from_static("!!!"));
         assert!(to_wire(&headers).is_empty());
     }

@@ -46,15 +46,12 @@ impl Default for Splitter {
 }
 
 impl Splitter {
-    /// Puts one data frame of a body on a stream.
+    /// Puts one data frame of a body, which is not empty, on a stream.
     pub(crate) fn feed(
         &mut self,
         data: Bytes,
         stream: &mut SendStream<'_>,
     ) -> Result<(), SplitError> {
-        if data.is_empty() {
-            return Ok(());
-        }
         stream.body(data)?;
         self.whole = stream.is_whole();
         Ok(())

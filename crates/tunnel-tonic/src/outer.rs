@@ -4,7 +4,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 use tunnel_core::{
     Config, DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
-    NEGOTIATE_HEADER, NEGOTIATE_VALUE, Offer,
+    NEGOTIATE_HEADER, NEGOTIATE_VALUE, OPAQUE_TEXT_HEADER, Offer,
 };
 
 use crate::TunnelError;
@@ -32,6 +32,7 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
         (NEGOTIATE_HEADER, ours.negotiate),
         (DRAIN_HEADER, ours.drain),
         (MESSAGE_CREDIT_HEADER, ours.message_credit),
+        (OPAQUE_TEXT_HEADER, ours.opaque_text),
     ] {
         if offered {
             put(name, HeaderValue::from_static(NEGOTIATE_VALUE));
@@ -48,10 +49,14 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
 
 /// What both ends offer, from the peer's headers of the outer call.
 pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
-    if !Offer::of(config).negotiate {
-        return Offer::default();
-    }
     let has = |name: &str| peer.get(name).is_some_and(|v| v == NEGOTIATE_VALUE);
+    let opaque_text = has(OPAQUE_TEXT_HEADER);
+    if !Offer::of(config).negotiate {
+        return Offer {
+            opaque_text,
+            ..Offer::default()
+        };
+    }
     let number = |name: &str| peer.get(name)?.to_str().ok()?.parse::<u32>().ok();
     Offer {
         negotiate: has(NEGOTIATE_HEADER),
@@ -61,13 +66,26 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
             .filter(|&millis| millis > 0)
             .map(|millis| Duration::from_millis(millis.into())),
         max_streams: number(MAX_STREAMS_HEADER).and_then(|max| usize::try_from(max).ok()),
+        opaque_text,
     }
 }
 
+/// Whether headers are those of a gRPC request or response: of gRPC proper, and not gRPC-Web.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    matches!(rest, Some([] | [b'+' | b';', ..]))
+}
+
 /// Why an outer response opens no tunnel: it is nothing but a gRPC status, or none of a gRPC
-/// server. When a refusal may be tried again stays in its metadata (`grpc-retry-pushback-ms`).
+/// server. A refusal is never OK. When it may be tried again stays in its metadata
+/// (`grpc-retry-pushback-ms`).
 pub fn refusal(head: &http::response::Parts) -> Option<TunnelError> {
-    if let Some(status) = crate::status::from_headers(&head.headers) {
+    if let Some(mut status) = crate::status::from_headers(&head.headers) {
+        if status.code == tunnel_core::Code::Ok {
+            status.code = tunnel_core::Code::Unknown;
+            status.message = "the far end answered without opening a tunnel".to_owned();
+        }
         let mut status = crate::status::from_close(tunnel_core::CloseStream {
             trailers: tunnel_core::Metadata::new(),
             status,
@@ -79,8 +97,7 @@ pub fn refusal(head: &http::response::Parts) -> Option<TunnelError> {
         }
         return Some(TunnelError::Refused(status));
     }
-    let kind = head.headers.get(CONTENT_TYPE);
-    let other_kind = kind.is_some_and(|kind| !kind.as_bytes().starts_with(b"application/grpc"));
+    let other_kind = head.headers.contains_key(CONTENT_TYPE) && !is_grpc(&head.headers);
     if head.status != http::StatusCode::OK || other_kind {
         return Some(TunnelError::NotGrpc(head.status));
     }
@@ -125,18 +142,34 @@ mod tests {
             let error = refused(status, kind).expect("a refusal");
             assert!(error.contains(&format!("HTTP status {status}")), "{error}");
         }
+        assert_eq!(refused(200, Some("application/grpc;charset=x")), None);
+        assert!(refused(200, Some("application/grpc-web+proto")).is_some());
     }
 
     #[test]
-    fn an_end_that_speaks_revision_zero_alone_offers_nothing() {
+    fn a_response_that_is_nothing_but_ok_is_a_refusal_and_not_ok() {
+        let response = http::Response::builder().header("grpc-status", "0");
+        let (head, ()) = response.body(()).expect("legal").into_parts();
+        let Some(TunnelError::Refused(status)) = refusal(&head) else {
+            panic!("no tunnel");
+        };
+        assert_eq!(status.code(), tonic::Code::Unknown);
+    }
+
+    #[test]
+    fn an_end_that_speaks_revision_zero_alone_negotiates_nothing() {
         let zero = Config::builder()
             .revisions(Revisions::OnlyZero)
             .build()
             .expect("valid");
+        let nothing = Offer {
+            opaque_text: true,
+            ..Offer::default()
+        };
         let mut headers = HeaderMap::new();
         put_offer(&zero, &mut headers);
-        assert_eq!(common_offer(&Config::default(), &headers), Offer::default());
+        assert_eq!(common_offer(&Config::default(), &headers), nothing);
         put_offer(&Config::default(), &mut headers);
-        assert_eq!(common_offer(&zero, &headers), Offer::default());
+        assert_eq!(common_offer(&zero, &headers), nothing);
     }
 }

@@ -18,10 +18,11 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tunnel_core::{
-    Config, Connection, ConnectionError, EndReason, Event, Metadata, RecvStream, Side, Stats,
-    StreamError, StreamId, StreamIdHash,
+    Config, Connection, ConnectionError, EndReason, Event, Metadata, Offer, RecvStream, Released,
+    Side, Stats, StreamError, StreamId, StreamIdHash,
 };
 
 use crate::MemoryBudget;
@@ -106,6 +107,7 @@ pub(crate) struct Opened {
     pub(crate) id: StreamId,
     pub(crate) method: String,
     pub(crate) headers: Metadata,
+    pub(crate) has_deadline: bool,
 }
 
 /// What is behind the lock.
@@ -113,6 +115,8 @@ pub(crate) struct Opened {
 pub(crate) struct State {
     pub(crate) conn: Connection,
     slots: HashMap<StreamId, Slot, StreamIdHash>,
+    /// Whether the peer takes text values that are not UTF-8.
+    takes_opaque_text: bool,
     /// Caller: calls that wait for room.
     queue: WaitQueue,
     /// Calls that have come, for the driver to serve.
@@ -148,6 +152,8 @@ pub(crate) struct Actions {
     wake_outbound: Option<Waker>,
     wake_driver: Option<Waker>,
     replaced: Wakers,
+    /// Buffers of the applications, to be dropped.
+    released: Released,
     life: Option<Life>,
     /// Whether the tunnels of a budget hold more than it allows.
     over_budget: bool,
@@ -172,6 +178,8 @@ pub(crate) struct Shared {
     observer: OnceLock<Observer>,
     /// Its part of a budget that tunnels share.
     budget: OnceLock<Member>,
+    /// Where the tunnel's task runs. Calls may be made from anywhere.
+    runtime: OnceLock<Handle>,
     pub(crate) info: TunnelInfo,
 }
 
@@ -186,10 +194,13 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(crate) fn new(side: Side, config: Config, info: TunnelInfo) -> Arc<Self> {
+        let mut conn = Connection::new(side, config);
+        conn.keep_released();
         Arc::new(Self {
             state: Mutex::new(State {
-                conn: Connection::new(side, config),
+                conn,
                 slots: HashMap::default(),
+                takes_opaque_text: false,
                 queue: WaitQueue::default(),
                 opened: Vec::new(),
                 reading: false,
@@ -207,6 +218,7 @@ impl Shared {
             life: watch::Sender::new(Life::Opening),
             observer: OnceLock::new(),
             budget: OnceLock::new(),
+            runtime: OnceLock::new(),
             info,
         })
     }
@@ -286,7 +298,7 @@ impl Shared {
         {
             member.shed();
         }
-        // `replaced` is dropped with the actions.
+        // `replaced` and `released` are dropped with the actions.
     }
 
     /// Counts what this tunnel holds against a budget. Only the first one given counts.
@@ -326,6 +338,15 @@ impl Shared {
         // Not as `life` has it: whoever ended the tunnel may not have said so yet.
         let reason = self.end_reason();
         self.set_life(Life::Gone(reason.unwrap_or(EndReason::PeerClosed)));
+    }
+
+    /// The runtime of a tunnel that was started.
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
+        self.runtime.get()
+    }
+
+    pub(crate) fn set_runtime(&self, runtime: Handle) {
+        self.runtime.get_or_init(|| runtime);
     }
 
     pub(crate) fn life(&self) -> Life {
@@ -392,6 +413,9 @@ impl State {
         if !self.replaced.is_empty() {
             actions.replaced = std::mem::take(&mut self.replaced);
         }
+        if self.conn.has_released() {
+            actions.released = self.conn.take_released();
+        }
         if self.conn.is_draining() && !self.told_draining && self.conn.is_ready() {
             self.told_draining = true;
             actions.life = Some(Life::Draining);
@@ -404,6 +428,20 @@ impl State {
         }
         if self.driver.is_some() && self.driver_is_needed() {
             actions.wake_driver = self.driver.take();
+        }
+    }
+
+    /// The outer call is open.
+    pub(crate) fn start(&mut self, now: Instant, peer: Offer) {
+        self.takes_opaque_text = peer.opaque_text;
+        self.conn.start(now, peer);
+    }
+
+    /// Metadata as the peer takes it.
+    pub(crate) fn for_peer(&self, md: Metadata) -> Metadata {
+        match self.takes_opaque_text {
+            true => md,
+            false => crate::headers::without_opaque(md),
         }
     }
 
@@ -492,7 +530,7 @@ impl State {
                 id,
                 method,
                 headers,
-                ..
+                deadline,
             } => {
                 // Held from now on by the task that serves it and by its request body.
                 self.hold(id, 2);
@@ -503,6 +541,7 @@ impl State {
                     id,
                     method,
                     headers,
+                    has_deadline: deadline.is_some(),
                 });
             }
             Event::Cancelled { id, error } => self.on_cancelled(id, error),

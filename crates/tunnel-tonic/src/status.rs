@@ -114,6 +114,17 @@ fn says_movable(error: &(dyn std::error::Error + 'static)) -> Option<bool> {
     ))
 }
 
+/// How tonic ends a call whose deadline has passed: with this message, as CANCELLED.
+const TONIC_TIMEOUT: &str = "Timeout expired";
+
+/// The status of a call that carries a deadline, where its handler has forwarded the call by plain
+/// tonic: the deadline that ended it there is that of this call.
+pub(crate) fn own_deadline(status: &mut WireStatus) {
+    if status.code == Code::Cancelled && status.message == TONIC_TIMEOUT {
+        status.code = Code::DeadlineExceeded;
+    }
+}
+
 /// The status and trailers of a finished call as tonic's own.
 pub(crate) fn from_close(close: CloseStream) -> tonic::Status {
     let mut trailers = HeaderMap::new();

@@ -5,6 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tonic::body::Body;
 use tunnel_core::{Config, EndReason, Offer, Side};
 
@@ -70,7 +71,8 @@ impl Tunnel {
         service: Option<(CallService, http::Extensions)>,
         guard: impl Any + Send,
     ) {
-        self.shared.with(|state| state.conn.start(now(), offer));
+        self.shared.set_runtime(Handle::current());
+        self.shared.with(|state| state.start(now(), offer));
         let server = service.map(|(service, mut extensions)| {
             extensions.insert(self.shared.info.clone());
             Server::new(service, extensions)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -221,6 +222,10 @@ impl Tunnels for ForwardChannel {
         let joined = self.owner.pool.subscribe();
         self.owner.shared.want();
         joined
+    }
+
+    fn runtime(&self) -> Option<&Handle> {
+        self.owner.pool.runtime()
     }
 
     fn is_closing(&self) -> bool {

@@ -25,6 +25,13 @@ fn text() -> Vec<Entry> {
         ),
         entry("x-long", "a".repeat(4096)),
         entry("x_under.score-0", "legal"),
+        entry("x-utf8", "é☃🦀"),
+        entry("x-not-utf8", [0xff, 0xfe, 0x80]),
+        entry("x-mixed", "text"),
+        entry("x-mixed", [0xe9, b't', 0xe9]),
+        entry("x-mixed", "été"),
+        entry("grpc-previous-rpc-attempts", "2"),
+        entry("grpc-retry-pushback-ms", "100"),
     ]
 }
 
@@ -41,6 +48,8 @@ fn binary() -> Vec<Entry> {
         entry("x-bad-utf8-bin", [0xff, 0xfe, 0x80, 0xc0]),
         entry("x-base64-bin", "AAECAw=="),
         entry("x-zeros-bin", [0; 64]),
+        entry("grpc-trace-bin", [0, 1, 255]),
+        entry("grpc-tags-bin", [255, 0]),
     ]
 }
 

@@ -365,3 +365,36 @@ async fn a_deadline_that_has_passed_on_arrival_is_exceeded_and_nobody_is_called(
     })
     .await;
 }
+
+/// HTTP/2 has no keys in mixed case; the wire of a tunnel does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_whose_key_is_in_mixed_case_is_a_deadline() {
+    guarded(async {
+        let far = Far::start().await;
+        let mut caller = caller(&far).await;
+        let new = NewStream {
+            method_name: Kind::Bidi.method().to_owned(),
+            request_headers: Some(md(&[("Grpc-Timeout", "1m")])),
+            initial_window_size: 65_536,
+            protocol_revision: 1,
+        };
+        caller.frame(1, client_to_server::Frame::NewStream(new));
+        assert_eq!(caller.expect_close(1).await.0, Code::DeadlineExceeded);
+        assert_goes_on(&mut caller, 2).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_is_no_path_is_refused_in_words_that_are_not_the_caller_s() {
+    guarded(async {
+        let far = Far::start().await;
+        let mut caller = caller(&far).await;
+        caller.call(1, "/no path\x1b[31m");
+        let (code, message) = caller.expect_close(1).await;
+        assert_eq!(code, Code::Unimplemented);
+        assert_eq!(message, "the call's method is not a path");
+        assert_goes_on(&mut caller, 2).await;
+    })
+    .await;
+}

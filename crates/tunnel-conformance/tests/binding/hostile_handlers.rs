@@ -2,6 +2,7 @@
 
 use prost::Message as _;
 use tonic::Code;
+use tonic::body::Body;
 use tunnel_client::{
     Config, ConnectionError, EndReason, ForwardTunnel, Revisions, TunnelChannel, TunnelError,
 };
@@ -12,6 +13,7 @@ use tunnel_conformance::{Kind, Outcome};
 use tunnel_proto::grpctunnel::v1::{ServerToClient, client_to_server, server_to_client};
 
 use crate::support::peer::{Heard, RawHandler, RawServer, md};
+use crate::support::raw_service::{outcome_of, raw_request};
 use crate::support::{client, guarded, one_request};
 
 /// A tunnel over TCP to a handler spoken by hand, which has said these revisions; or nothing, and
@@ -299,6 +301,31 @@ async fn more_metadata_than_a_header_map_holds_ends_the_call_alone() {
             outcome.expect_failure(Code::ResourceExhausted);
         }
         assert_answered(&mut handler, &tunnel, 1).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_that_is_not_utf8_is_not_sent_to_a_handler_that_does_not_offer_to_take_it() {
+    guarded(async {
+        let mut server = RawServer::start().await;
+        let opening = ForwardTunnel::new(server.server.channel().await);
+        let opening = tokio::spawn(opening.open());
+        let mut handler = server.opening().await.accept(true);
+        handler.settings(&[0, 1]);
+        let tunnel = opening.await.expect("no panic").expect("it opens");
+        let mut request = raw_request(Body::empty());
+        for value in [&b"\xff\xfe"[..], b"text"] {
+            let value = http::HeaderValue::from_bytes(value).expect("legal");
+            request.headers_mut().append("x-mine", value);
+        }
+        let _call = tokio::spawn(async move { outcome_of(&tunnel, request).await });
+        let frame = handler.expect_frame().await.frame;
+        let Some(client_to_server::Frame::NewStream(new)) = frame else {
+            panic!("the call comes first, not {frame:?}");
+        };
+        let headers = new.request_headers.expect("there are some").md;
+        assert_eq!(headers["x-mine"].val, ["text"]);
     })
     .await;
 }

@@ -7,6 +7,7 @@
 //!
 //! Tests wait for events and never for time; [`support::guarded`] fails one that hangs.
 
+mod buffers;
 mod channel;
 mod computing;
 mod hostile_callers;
@@ -22,6 +23,7 @@ mod queue;
 mod seen;
 mod serving;
 mod support;
+mod threads;
 mod tls;
 mod together;
 mod traps;

@@ -334,7 +334,8 @@ async fn reverse_tunnels_are_unimplemented_where_the_server_was_told_so() {
             std::future::poll_fn(|cx| channel.poll_ready(cx))
                 .await
                 .expect("ready");
-            let request = http::Request::post(path).body(Body::empty());
+            let request = http::Request::post(path).header("content-type", "application/grpc");
+            let request = request.body(Body::empty());
             let response = channel.call(request.expect("legal")).await;
             let response = response.expect("a response comes");
             let status = Status::from_header_map(response.headers()).expect("a status");

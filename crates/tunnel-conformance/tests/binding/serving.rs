@@ -19,9 +19,12 @@ use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::{scripted, scripted_with_limit};
 use tunnel_conformance::{Client, Kind, Probe, TestChannel};
 use tunnel_server::TunnelServiceHandler;
+use tunnel_tonic::outer::OPEN_TUNNEL_PATH;
 
 use crate::support::body::{data, message, status};
-use crate::support::raw_service::{answers, answers_with, raw_outcome, response};
+use crate::support::raw_service::{
+    answers, answers_with, outcome_of, raw_outcome, raw_request, response,
+};
 use crate::support::{Far, Graceful, assert_usable, client, eventually, guarded, one_request};
 
 fn direct(channel: tonic::transport::Channel) -> Client {
@@ -403,6 +406,78 @@ async fn with_raised_limits_a_message_of_64_mib_travels_both_ways() {
         let script = Script::named("large").echo_all();
         let outcome = run(&client, Kind::Unary, &script, vec![request(5, SIZE)]).await;
         assert_pattern(&outcome.expect_success()[0].payload, 5, SIZE);
+    })
+    .await;
+}
+
+/// What is not gRPC opens no tunnel.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_not_grpc_are_answered_with_415() {
+    guarded(async {
+        let handler = TunnelServiceHandler::builder().build();
+        let ask = async |method: http::Method, kind: Option<&'static str>| {
+            let mut request = http::Request::new(Body::empty());
+            *request.method_mut() = method;
+            *request.uri_mut() = http::Uri::from_static(OPEN_TUNNEL_PATH);
+            if let Some(kind) = kind {
+                let kind = http::HeaderValue::from_static(kind);
+                request.headers_mut().insert("content-type", kind);
+            }
+            let response = handler.service().call(request).await;
+            response.expect("infallible").status()
+        };
+        for kind in [
+            None,
+            Some("application/json"),
+            Some("application/grpc-web"),
+            Some("application/grpc-web+proto"),
+            Some("application/grpcx"),
+        ] {
+            for method in [http::Method::GET, http::Method::POST] {
+                let status = ask(method, kind).await;
+                assert_eq!(status, http::StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind:?}");
+            }
+        }
+        assert!(handler.tunnels().is_empty());
+        for kind in ["application/grpc", "application/grpc+proto"] {
+            let status = ask(http::Method::POST, Some(kind)).await;
+            assert_eq!(status, http::StatusCode::OK);
+        }
+    })
+    .await;
+}
+
+/// A handler that forwards its call by plain tonic, which ends a deadline as CANCELLED.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_ends_a_call_at_a_plain_hop_is_deadline_exceeded() {
+    guarded(async {
+        let probe = Probe::default();
+        let behind = answers(|_| std::future::pending());
+        let behind = Graceful::start(Routes::new(behind).add_service(scripted(&probe))).await;
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{}", behind.address));
+        let hop = endpoint.expect("legal").timeout(Duration::from_millis(1));
+        let hop = hop.connect_lazy();
+        let forwards = answers(move |request| {
+            let mut hop = hop.clone();
+            async move {
+                let ready = std::future::poll_fn(|cx| hop.poll_ready(cx)).await;
+                ready.expect("it connects");
+                match hop.call(request).await {
+                    Ok(response) => response.map(Body::new),
+                    Err(error) => Status::from_error(error.into()).into_http(),
+                }
+            }
+        });
+        let far = Far::start_with(|builder| builder.add_service(forwards).build()).await;
+        let tunnel = far.tunnel().await;
+        let (_, status) = raw_outcome(&tunnel, Body::empty()).await;
+        assert_eq!(status.code(), Code::Cancelled, "as it came: {status:?}");
+        let mut request = raw_request(Body::empty());
+        let timeout = http::HeaderValue::from_static("1H");
+        request.headers_mut().insert("grpc-timeout", timeout);
+        let (_, status) = outcome_of(&tunnel, request).await;
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     })
     .await;
 }

@@ -444,7 +444,9 @@ async fn a_transport_that_drops_what_a_tunnel_sends_has_lost_it() {
             data: "unread".as_bytes()[..2].into(),
         });
         for said in [vec![frame(new.clone())], vec![frame(new), frame(first)]] {
-            let request = http::Request::post(OPEN_TUNNEL_PATH).body(Pieces::then_pending(said));
+            let request = http::Request::post(OPEN_TUNNEL_PATH);
+            let request = request.header("content-type", "application/grpc");
+            let request = request.body(Pieces::then_pending(said));
             let response = far.handler.service().oneshot(request.expect("legal")).await;
             eventually(|| far.handler.kept_calls() > 0).await;
             drop(response);

@@ -3,7 +3,7 @@
 //! The rule of proportion: a fault ends the stream it concerns; only what makes the rest of
 //! the tunnel unintelligible, or a limit that protects it, ends the tunnel.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -19,9 +19,10 @@ use crate::streams::state::RecvState;
 use crate::streams::store::Reply;
 use crate::streams::stream::Stream;
 use crate::streams::{Revision, StreamId};
+use crate::timer::timeout_of;
 use crate::{
     Code, ConnectionError, EndReason, Initiator, Limit, Metadata, Side, Status, StreamError,
-    StreamFault, parse_grpc_timeout,
+    StreamFault,
 };
 
 /// What handling a frame on a live stream came to.
@@ -225,7 +226,7 @@ impl Connection {
                 Window::new(new.initial_window).ok_or_else(|| fault(StreamFault::WindowOverflow))?
             }
         };
-        if timeout_of(new).is_some_and(|t| t.is_zero()) {
+        if timeout_of(&new.headers).is_some_and(|t| t.is_zero()) {
             return Err((StreamError::deadline(Side::Handler).to_status(), false));
         }
         if self.store.room() == 0 {
@@ -236,7 +237,7 @@ impl Connection {
     }
 
     fn accept(&mut self, id: i64, new: NewStream, revision: Revision, credit: Window) {
-        let deadline = match (self.now, timeout_of(&new)) {
+        let deadline = match (self.now, timeout_of(&new.headers)) {
             (Some(now), Some(timeout)) => now.checked_add(timeout),
             _ => None,
         };
@@ -287,10 +288,6 @@ impl Connection {
         );
         self.store.fail(id, error, Reply::IfRoom);
     }
-}
-
-fn timeout_of(new: &NewStream) -> Option<Duration> {
-    new.headers.get("grpc-timeout").and_then(parse_grpc_timeout)
 }
 
 fn late_frame(kind: &FrameKind) -> LateFrame {

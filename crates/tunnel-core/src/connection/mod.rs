@@ -13,17 +13,16 @@ use std::time::Instant;
 use self::liveness::Liveness;
 use crate::event::Event;
 use crate::streams::counts::Stats;
+use crate::streams::released::Released;
 use crate::streams::send::Opening;
 use crate::streams::store::{Reply, Store};
 use crate::streams::{Revision, StreamId, flow::Window};
-use crate::{
-    Code, Config, EndReason, Initiator, Metadata, OpenError, Side, Status, StreamError,
-    parse_grpc_timeout,
-};
+use crate::timer::timeout_of;
+use crate::{Code, Config, EndReason, Initiator, Metadata, OpenError, Side, Status, StreamError};
 
 pub use negotiation::{
     DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER,
-    NEGOTIATE_VALUE, NOT_PROCESSED_KEY, Offer,
+    NEGOTIATE_VALUE, NOT_PROCESSED_KEY, OPAQUE_TEXT_HEADER, Offer,
 };
 pub use views::{BodyRead, Read, RecvStream, SendStream};
 
@@ -263,7 +262,7 @@ impl Connection {
     ) -> Result<StreamId, OpenError> {
         let now = self.advance(now);
         self.check_can_open(method, &headers)?;
-        let deadline = match headers.get("grpc-timeout").and_then(parse_grpc_timeout) {
+        let deadline = match timeout_of(&headers) {
             Some(t) if t.is_zero() => return Err(OpenError::DeadlineExceeded),
             Some(t) => now.checked_add(t),
             None => None,
@@ -362,6 +361,25 @@ impl Connection {
     /// operation.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.store.events.pop_front()
+    }
+
+    /// Has buffers which are no longer needed kept until they are [taken
+    /// out](Self::take_released). For a runtime that keeps the connection behind a lock: dropping
+    /// a buffer may run code of the application that made it. By default they are dropped.
+    pub fn keep_released(&mut self) {
+        self.store.out.kept = true;
+    }
+
+    /// Whether there are buffers to be [taken out](Self::take_released).
+    pub fn has_released(&self) -> bool {
+        !self.store.out.is_empty()
+    }
+
+    /// Takes out the buffers which are no longer needed, to be dropped. To be called after each
+    /// input, operation and [`transmit`](Self::transmit), if they are [kept](Self::keep_released).
+    #[must_use = "to be dropped without a lock"]
+    pub fn take_released(&mut self) -> Released {
+        self.store.out.take()
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout); `None` if nothing is due ever.

@@ -13,7 +13,8 @@ use crate::{Config, ConnectionError, EndReason, Revisions, Side};
 /// The header by which each end of the outer call offers to negotiate.
 pub const NEGOTIATE_HEADER: &str = "grpctunnel-negotiate";
 
-/// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`] and [`MESSAGE_CREDIT_HEADER`].
+/// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`], [`MESSAGE_CREDIT_HEADER`] and
+/// [`OPAQUE_TEXT_HEADER`].
 pub const NEGOTIATE_VALUE: &str = "on";
 
 /// The header by which each end says that it understands a drain notice. Our own; other
@@ -44,6 +45,10 @@ const MESSAGE_COST: u8 = 5;
 /// An end with smaller windows does not count messages: most of them would be taken by the count.
 const SMALLEST_COUNTED_WINDOW: u32 = 1024;
 
+/// The header by which each end says that it takes text values of metadata that are not UTF-8,
+/// in a form of this library's own. Others ignore it.
+pub const OPAQUE_TEXT_HEADER: &str = "grpctunnel-opaque-text";
+
 /// The trailer that marks a refused call as never processed, so that it may be tried again
 /// elsewhere. Our own.
 pub const NOT_PROCESSED_KEY: &str = "grpctunnel-not-processed";
@@ -64,13 +69,18 @@ pub struct Offer {
     pub message_credit: bool,
     /// The number in its [`MAX_STREAMS_HEADER`].
     pub max_streams: Option<usize>,
+    /// It sent [`OPAQUE_TEXT_HEADER`]. Of no interest to a [`Connection`], which carries text.
+    pub opaque_text: bool,
 }
 
 impl Offer {
     /// What this library offers with these settings.
     pub fn of(config: &Config) -> Self {
         if config.revisions() == Revisions::OnlyZero {
-            return Self::default();
+            return Self {
+                opaque_text: true,
+                ..Self::default()
+            };
         }
         Self {
             negotiate: true,
@@ -78,6 +88,7 @@ impl Offer {
             heartbeat: config.heartbeat(),
             message_credit: config.initial_window() >= SMALLEST_COUNTED_WINDOW,
             max_streams: Some(config.max_concurrent_streams()),
+            opaque_text: true,
         }
     }
 }

@@ -265,7 +265,7 @@ fn write_turn<S: FrameSink>(
             _ => 0,
         };
         w.write(stream.id, kind);
-        stream.send.advance(len);
+        stream.send.advance(len, rest.out);
         rest.counts.bytes_sent += len as u64;
         used += len + FRAME_COST;
         let next = stream.send.next_len(chunk);

@@ -8,6 +8,7 @@ use crate::frame::CloseStream;
 use crate::streams::StreamId;
 use crate::streams::context::Context;
 use crate::streams::recv::{Chunk, RecvEnd, Taken};
+use crate::streams::released::Outgoing;
 use crate::streams::send::Head;
 use crate::streams::state::{RecvState, SendState};
 use crate::streams::stream::Stream;
@@ -36,6 +37,20 @@ impl<'a> SendStream<'a> {
         let result = op(stream, &mut rest, side);
         rest.counts.queued += stream.send.queued() - before;
         rest.enqueue(stream);
+        result
+    }
+
+    /// The same for an operation that takes data. What it leaves because of an error may not be
+    /// dropped here.
+    fn with_data(
+        &mut self,
+        mut data: Bytes,
+        op: impl FnOnce(&mut Stream, &mut Outgoing, &mut Bytes) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        let result = self.with(|stream, rest, _| op(stream, rest.out, &mut data));
+        if result.is_err() {
+            self.conn.store.out.put(data);
+        }
         result
     }
 
@@ -70,10 +85,10 @@ impl<'a> SendStream<'a> {
     pub fn message(&mut self, data: Bytes) -> Result<(), WriteError> {
         let size =
             u32::try_from(data.len()).map_err(|_| WriteError::MessageTooLarge(data.len()))?;
-        self.with(|stream, _, _| {
+        self.with_data(data, |stream, out, data| {
             ensure_head(stream);
             stream.send.begin(size)?;
-            stream.send.write(data)
+            stream.send.write(data, out)
         })
     }
 
@@ -98,7 +113,7 @@ impl<'a> SendStream<'a> {
     /// [`WriteError::ExcessData`] beyond the message's size, [`WriteError::Finished`],
     /// [`WriteError::Gone`].
     pub fn write(&mut self, data: Bytes) -> Result<(), WriteError> {
-        self.with(|stream, _, _| stream.send.write(data))
+        self.with_data(data, |stream, out, data| stream.send.write(data, out))
     }
 
     /// Adds the next bytes of the call's body as gRPC has it: messages one after another, each
@@ -111,9 +126,9 @@ impl<'a> SendStream<'a> {
     /// taken, and nothing after it can be. Otherwise as [`begin_message`](Self::begin_message) and
     /// [`write`](Self::write).
     pub fn body(&mut self, data: Bytes) -> Result<(), WriteError> {
-        self.with(|stream, _, _| {
+        self.with_data(data, |stream, out, data| {
             ensure_head(stream);
-            stream.send.body(data)
+            stream.send.body(data, out)
         })
     }
 
@@ -286,12 +301,12 @@ impl<'a> RecvStream<'a> {
             return BodyRead::end(Read::Gone);
         };
         let large = stream.large(rest.config);
-        let mut moved = stream.recv.next_body(large, limit, buf);
+        let mut moved = stream.recv.next_body(large, limit, buf, rest.out);
         rest.taken(stream, moved.taken);
         let open = stream.recv.state == RecvState::Open;
         if !moved.more && open && !rest.hold(stream) {
             // As in `read`: there is no memory for the message to wait in.
-            moved = stream.recv.next_body(usize::MAX, limit, buf);
+            moved = stream.recv.next_body(usize::MAX, limit, buf, rest.out);
             rest.taken(stream, moved.taken);
             moved.more |= moved.taken.bytes > 0;
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::StreamId;
 use super::counts::Counts;
 use super::recv::{RecvEnd, Taken};
+use super::released::Outgoing;
 use super::schedule::Schedule;
 use super::state::{RecvState, SendState};
 use super::stream::Stream;
@@ -19,6 +20,7 @@ pub(crate) struct Context<'a> {
     pub(crate) counts: &'a mut Counts,
     pub(crate) schedule: &'a mut Schedule,
     pub(crate) events: &'a mut VecDeque<Event>,
+    pub(crate) out: &'a mut Outgoing,
 }
 
 impl Context<'_> {
@@ -61,7 +63,7 @@ impl Context<'_> {
     /// Nothing more is sent on a stream; whoever writes to it is told.
     pub(crate) fn end_sending(&mut self, stream: &mut Stream) {
         if stream.send.state != SendState::Done {
-            self.counts.queued -= stream.send.abort();
+            self.counts.queued -= stream.send.abort(self.out);
             stream.send.writer_waits = false;
             self.events.push_back(Event::Writable(StreamId(stream.id)));
         }
@@ -165,7 +167,7 @@ impl Context<'_> {
     /// Drops what is unread on a stream.
     pub(crate) fn discard_unread(&mut self, stream: &mut Stream) {
         self.taken(stream, stream.recv.unread_all());
-        stream.recv.clear();
+        stream.recv.clear(self.out);
         self.count_overhead(stream);
     }
 

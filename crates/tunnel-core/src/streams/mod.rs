@@ -9,6 +9,7 @@ pub(crate) mod flow;
 pub(crate) mod hash;
 pub(crate) mod queue;
 pub(crate) mod recv;
+pub(crate) mod released;
 pub(crate) mod schedule;
 pub(crate) mod send;
 mod sizes;

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::body;
 use super::flow::RecvWindow;
 use super::queue::Queue;
+use super::released::Outgoing;
 use super::sizes::Sizes;
 use super::state::RecvState;
 use crate::frame::CloseStream;
@@ -347,7 +348,13 @@ impl RecvHalf {
 
     /// Moves what may be handed on to a body, until it has `limit` bytes or more or a large piece
     /// comes, which is not copied.
-    pub(crate) fn next_body(&mut self, large: usize, limit: usize, buf: &mut BytesMut) -> Moved {
+    pub(crate) fn next_body(
+        &mut self,
+        large: usize,
+        limit: usize,
+        buf: &mut BytesMut,
+        out: &mut Outgoing,
+    ) -> Moved {
         let mut moved = Moved::default();
         while let Some((front, arrived)) = self.releasable(large) {
             if buf.len() >= limit {
@@ -359,7 +366,7 @@ impl RecvHalf {
                 self.reserve_body(buf, limit);
                 body::put_prefix(buf, front.size);
             }
-            let (bytes, slice) = self.move_payload(arrived, buf);
+            let (bytes, slice) = self.move_payload(arrived, buf, out);
             self.unread -= bytes;
             let front = Front {
                 begun: true,
@@ -393,7 +400,12 @@ impl RecvHalf {
 
     /// Moves up to `at_most` bytes of payload: copies small pieces, and stops at a large one,
     /// which it takes out.
-    fn move_payload(&mut self, at_most: usize, buf: &mut BytesMut) -> (usize, Option<Bytes>) {
+    fn move_payload(
+        &mut self,
+        at_most: usize,
+        buf: &mut BytesMut,
+        out: &mut Outgoing,
+    ) -> (usize, Option<Bytes>) {
         let mut left = at_most;
         while left > 0 {
             let Some(first) = self.slices.front_mut() else {
@@ -418,8 +430,10 @@ impl RecvHalf {
             }
             buf.extend_from_slice(&first[..part]);
             first.advance(part);
-            if first.is_empty() {
-                self.slices.pop_front();
+            if first.is_empty()
+                && let Some(copied) = self.slices.pop_front()
+            {
+                out.put(copied);
             }
             left -= part;
         }
@@ -433,8 +447,8 @@ impl RecvHalf {
     }
 
     /// Drops what is unread.
-    pub(crate) fn clear(&mut self) {
-        self.slices = Queue::default();
+    pub(crate) fn clear(&mut self, out: &mut Outgoing) {
+        out.put_all(std::mem::take(&mut self.slices));
         self.small = BytesMut::new();
         self.sizes = Sizes::default();
         self.front = None;

@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use super::body;
 use super::flow::Credit;
 use super::queue::Queue;
+use super::released::Outgoing;
 use super::state::SendState;
 use crate::frame::framing::PREFIX_LEN;
 use crate::frame::{CloseStream, FrameKindRef};
@@ -154,8 +155,8 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Adds bytes to the message begun.
-    pub(crate) fn write(&mut self, data: Bytes) -> Result<(), WriteError> {
+    /// Adds bytes to the message begun. Takes them only if it succeeds.
+    pub(crate) fn write(&mut self, data: &mut Bytes, out: &mut Outgoing) -> Result<(), WriteError> {
         self.check_open()?;
         if data.is_empty() {
             return Ok(());
@@ -167,23 +168,23 @@ impl SendHalf {
             true => Piece::Begins(size),
             false => Piece::Continues,
         };
-        self.push(piece, data);
+        self.push_copied(piece, std::mem::take(data), out);
         Ok(())
     }
 
-    /// Adds the next bytes of a body, cut anywhere.
-    pub(crate) fn body(&mut self, mut data: Bytes) -> Result<(), WriteError> {
+    /// Adds the next bytes of a body, cut anywhere. Leaves what comes behind an error.
+    pub(crate) fn body(&mut self, data: &mut Bytes, out: &mut Outgoing) -> Result<(), WriteError> {
         self.check_open()?;
         while !data.is_empty() {
             if self.unwritten > 0 {
                 let part = data.len().min(self.unwritten as usize);
-                self.write(split_off(&mut data, part))?;
+                self.write(&mut split_off(data, part), out)?;
             } else if self.prefix_len > 0 || data.len() < PREFIX_LEN {
-                self.body_prefix(&mut data)?;
+                self.body_prefix(data, out)?;
             } else {
-                match body::whole_messages(&data) {
-                    0 => self.body_prefix(&mut data)?,
-                    run => self.push(Piece::Run, split_off(&mut data, run)),
+                match body::whole_messages(data) {
+                    0 => self.body_prefix(data, out)?,
+                    run => self.push_copied(Piece::Run, split_off(data, run), out),
                 }
             }
         }
@@ -191,10 +192,12 @@ impl SendHalf {
     }
 
     /// Takes what there is of a prefix, and begins its message when it is whole.
-    fn body_prefix(&mut self, data: &mut Bytes) -> Result<(), WriteError> {
+    fn body_prefix(&mut self, data: &mut Bytes, out: &mut Outgoing) -> Result<(), WriteError> {
         let have = usize::from(self.prefix_len);
         let take = data.len().min(PREFIX_LEN - have);
-        data.copy_to_slice(&mut self.prefix[have..have + take]);
+        let part = split_off(data, take);
+        self.prefix[have..have + take].copy_from_slice(&part);
+        out.put(part);
         self.prefix_len += take as u8;
         if usize::from(self.prefix_len) < PREFIX_LEN {
             return Ok(());
@@ -217,10 +220,16 @@ impl SendHalf {
         Ok(())
     }
 
-    fn push(&mut self, piece: Piece, mut data: Bytes) {
-        if !data.is_empty() && data.len() <= COPY_UP_TO {
-            data = Bytes::copy_from_slice(&data);
+    /// Queues data that is not empty; a copy of it where it is small.
+    fn push_copied(&mut self, piece: Piece, mut data: Bytes, out: &mut Outgoing) {
+        if data.len() <= COPY_UP_TO {
+            let copy = Bytes::copy_from_slice(&data);
+            out.put(std::mem::replace(&mut data, copy));
         }
+        self.push(piece, data);
+    }
+
+    fn push(&mut self, piece: Piece, data: Bytes) {
         self.queued += data.len() + SEGMENT_OVERHEAD;
         self.queue.push_back(Segment { piece, data });
     }
@@ -305,7 +314,7 @@ impl SendHalf {
 
     /// Forgets the first `len` bytes, which were written as the last
     /// [`next_chunk`](Self::next_chunk).
-    pub(crate) fn advance(&mut self, len: usize) {
+    pub(crate) fn advance(&mut self, len: usize, out: &mut Outgoing) {
         let begins = self.front().is_some_and(|(begins, _)| begins.is_some());
         let cost = if begins {
             self.message_cost as usize
@@ -338,7 +347,9 @@ impl SendHalf {
         front.data.advance(used);
         if front.data.is_empty() {
             self.queued -= SEGMENT_OVERHEAD;
-            self.queue.pop_front();
+            if let Some(sent) = self.queue.pop_front() {
+                out.put(sent.data);
+            }
             debug_assert!(
                 self.queued == 0 || !self.queue.is_empty(),
                 "an empty queue costs nothing"
@@ -347,8 +358,11 @@ impl SendHalf {
     }
 
     /// Drops everything queued: nothing more will be sent. Returns what it cost.
-    pub(crate) fn abort(&mut self) -> usize {
+    pub(crate) fn abort(&mut self, out: &mut Outgoing) -> usize {
         self.state = SendState::Done;
+        while let Some(unsent) = self.queue.pop_front() {
+            out.put(unsent.data);
+        }
         self.queue = Queue::default();
         self.run_left = 0;
         self.prefix_len = 0;

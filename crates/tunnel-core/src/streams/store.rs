@@ -11,6 +11,7 @@ use super::context::{Context, allow_late_frames};
 use super::counts::{Counts, Stats};
 use super::flow::Window;
 use super::hash::StreamIdHash;
+use super::released::Outgoing;
 use super::schedule::{Refusal, Schedule};
 use super::send::Opening;
 use super::state::RecvState;
@@ -35,6 +36,7 @@ pub(crate) struct Store {
     pub(crate) message_cost: u8,
     /// How many streams the peer serves at once, if it said so.
     pub(crate) peer_max_streams: Option<usize>,
+    pub(crate) out: Outgoing,
     admission: Admission,
 }
 
@@ -62,6 +64,7 @@ impl Store {
             message_cost: 0,
             peer_max_streams: None,
             admission: Admission::default(),
+            out: Outgoing::default(),
         }
     }
 
@@ -81,6 +84,7 @@ impl Store {
             counts: &mut self.counts,
             schedule: &mut self.schedule,
             events: &mut self.events,
+            out: &mut self.out,
         };
         Some((stream, rest))
     }
@@ -181,7 +185,7 @@ impl Store {
         if let Some(w) = &stream.recv.window {
             self.counts.spare_used -= w.growth() as usize;
         }
-        self.counts.queued -= stream.send.abort();
+        self.counts.queued -= stream.send.abort(&mut self.out);
         allow_late_frames(&mut stream, &mut self.counts);
         let streams = &self.streams;
         if stream.in_control {
@@ -206,6 +210,7 @@ impl Store {
             counts: &mut self.counts,
             schedule: &mut self.schedule,
             events: &mut self.events,
+            out: &mut self.out,
         }
         .discard_unread(stream);
     }

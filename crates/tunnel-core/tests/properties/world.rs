@@ -49,6 +49,7 @@ impl World {
             message_credit: setup.message_credit,
             heartbeat: None,
             max_streams: setup.announced,
+            ..Offer::default()
         };
         Self {
             setup: setup.clone(),

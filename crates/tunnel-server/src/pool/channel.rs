@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 use tunnel_tonic::pool::{
-    Balance, CallOptions, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
+    Balance, CallOptions, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained, within,
 };
 use tunnel_tonic::{AffinityKey, ResponseBody, TunnelChannel, TunnelId};
 
@@ -146,7 +147,11 @@ impl ReverseChannel {
             }
             Ok(())
         };
-        timeout(deadline, ready).await.unwrap_or_else(|_| {
+        let Some(at) = Instant::now().checked_add(deadline) else {
+            return ready.await;
+        };
+        let ready = within(at.into_std(), self.runtime(), ready).await;
+        ready.unwrap_or_else(|| {
             let message = format!("{} for {deadline:?}", self.what_is_missing());
             Err(Status::deadline_exceeded(message))
         })
@@ -175,6 +180,10 @@ impl Tunnels for ReverseChannel {
 
     fn subscribe(&self) -> watch::Receiver<()> {
         self.pool.subscribe()
+    }
+
+    fn runtime(&self) -> Option<&Handle> {
+        self.pool.runtime()
     }
 
     fn is_closing(&self) -> bool {

@@ -174,7 +174,9 @@ fn poll_body(
             Some(Err(status)) => return Poll::Ready(Some(Err(status))),
             Some(Ok(frame)) => {
                 size += FRAME_OVERHEAD;
-                if let Ok(bytes) = frame.into_data() {
+                if let Ok(bytes) = frame.into_data()
+                    && !bytes.is_empty()
+                {
                     size += bytes.len();
                     data.push(bytes);
                 }
@@ -239,7 +241,7 @@ impl Prepared {
             return Ok(None);
         }
         let method = head.path.as_ref().map_or("", PathAndQuery::path);
-        let headers = std::mem::take(&mut head.headers);
+        let headers = state.for_peer(std::mem::take(&mut head.headers));
         let id = state
             .conn
             .open(now, method, headers)

@@ -130,6 +130,10 @@ impl TunnelChannel {
         })
     }
 
+    pub(crate) fn runtime(&self) -> Option<&tokio::runtime::Handle> {
+        self.shared().runtime()
+    }
+
     fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }

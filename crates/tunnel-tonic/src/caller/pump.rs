@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use http_body::Body as _;
-use tokio::runtime::Handle;
 use tonic::Status;
 use tonic::body::Body;
 use tunnel_core::{StreamId, WriteError};
@@ -49,15 +48,18 @@ impl RequestPump {
         }
     }
 
-    /// Goes on in a task, for a body that has more.
+    /// Goes on in a task, for a body that has more. Whoever makes a call, or wakes its body, may
+    /// be outside of any runtime.
     pub(crate) fn spawn(self) {
-        tokio::spawn(self);
+        // There is no runtime only where no tunnel was started, and so no call opened.
+        if let Some(runtime) = self.shared.runtime().cloned() {
+            runtime.spawn(self);
+        }
     }
 
     /// Goes on in a task as soon as the body, or the stream, has something to do.
     pub(crate) fn park(mut self) {
         let parked = Arc::new(Parked {
-            runtime: Handle::current(),
             place: Mutex::new(Place::Polling { woken: false }),
         });
         let waker = Waker::from(parked.clone());
@@ -90,8 +92,6 @@ impl RequestPump {
 /// Only a wake ends the wait: the state machine owes one to the stream's writer when the call or
 /// the tunnel ends.
 struct Parked {
-    /// Whoever wakes a body may be outside of any runtime.
-    runtime: Handle,
     place: Mutex<Place>,
 }
 
@@ -119,7 +119,7 @@ impl Parked {
             _ => {
                 *place = Place::Left;
                 drop(place);
-                self.runtime.spawn(pump);
+                pump.spawn();
             }
         }
     }
@@ -139,7 +139,7 @@ impl Wake for Parked {
         let before = std::mem::replace(&mut *place, Place::Left);
         drop(place);
         if let Place::Waits(pump) = before {
-            self.runtime.spawn(pump);
+            pump.spawn();
         }
     }
 }
@@ -175,6 +175,7 @@ impl Future for RequestPump {
             let result = match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => Ok(()),
                     Ok(data) => this.shared.with(|state| {
                         bytes += data.len();
                         splitter.feed(data, &mut state.conn.send(id))?;

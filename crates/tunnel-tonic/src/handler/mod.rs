@@ -128,15 +128,18 @@ impl Server {
             id,
             method,
             headers,
+            has_deadline,
         } = opened;
         let body = RequestBody::new(shared.clone(), id);
         let path = match path(method) {
             Ok(path) => path,
-            Err(method) => {
+            Err(_) => {
                 let _slot = shared.with(|state| {
-                    let message = format!("no such method: {method:?}");
-                    let status = WireStatus::new(Code::Unimplemented, message);
-                    state.conn.reset(id, status);
+                    // A fixed text: the peer may not read its refusals.
+                    let message = "the call's method is not a path";
+                    state
+                        .conn
+                        .reset(id, WireStatus::new(Code::Unimplemented, message));
                     state.release(id)
                 });
                 return None;
@@ -146,7 +149,7 @@ impl Server {
         // The service may do anything when it is cloned or called, and what is in the extensions
         // when it is cloned: that runs, and panics, when the future is polled.
         let handler = (self.service.call)(request, self.extensions.clone());
-        Some(ServeCall::new(shared.clone(), id, handler))
+        Some(ServeCall::new(shared.clone(), id, handler, has_deadline))
     }
 
     /// The call as tonic knows requests.

@@ -38,6 +38,8 @@ pub(crate) struct ServeCall {
     shared: Arc<Shared>,
     id: StreamId,
     stage: Stage,
+    /// Whether the call carries a deadline.
+    has_deadline: bool,
     /// Whether the call has been polled before, so that it may have been cancelled since.
     polled: bool,
     /// Whether this has let go of what is kept for the call.
@@ -95,11 +97,13 @@ impl ServeCall {
         shared: Arc<Shared>,
         id: StreamId,
         handler: BoxFuture<'static, http::Response<Body>>,
+        has_deadline: bool,
     ) -> Self {
         Self {
             shared,
             id,
             stage: Stage::Handling(handler),
+            has_deadline,
             polled: false,
             left: false,
         }
@@ -144,7 +148,7 @@ impl ServeCall {
     fn respond(&mut self, response: http::Response<Body>) -> Stage {
         let (parts, body) = response.into_parts();
         let (head, status) = status::split_headers(&parts.headers);
-        let status = match status {
+        let mut status = match status {
             None if parts.status == http::StatusCode::OK => {
                 return Stage::Responding(Response {
                     head: Some(head),
@@ -155,6 +159,9 @@ impl ServeCall {
             None => status::from_http_status(parts.status),
             Some(status) => status,
         };
+        if self.has_deadline {
+            status::own_deadline(&mut status);
+        }
         self.left = true;
         let _slot = self.shared.with(|state| {
             close(state, self.id, head, status);
@@ -171,6 +178,11 @@ impl ServeCall {
         let id = self.id;
         for _ in 0..GATHERS_PER_TURN {
             let mut gathered = gather(&mut response.body, cx);
+            if self.has_deadline
+                && let Some(end) = &mut gathered.end
+            {
+                status::own_deadline(&mut end.status);
+            }
             let (look, slot) = self.shared.with(|state| {
                 let look = response.put(state, id, &mut gathered, cx);
                 // Who knows that the call is over lets go of it under the same lock.
@@ -240,6 +252,7 @@ impl Response {
         gathered: &mut Gathered,
     ) -> Result<bool, SplitError> {
         if let Some(head) = self.head.take() {
+            let head = state.for_peer(head);
             match state.conn.send(id).headers(head) {
                 Err(error @ WriteError::MetadataSize { .. }) => {
                     let status = Status::resource_exhausted(error.to_string());
@@ -269,6 +282,7 @@ impl Response {
 }
 
 fn close(state: &mut State, id: StreamId, trailers: Metadata, status: WireStatus) {
+    let trailers = state.for_peer(trailers);
     if let Err(error) = state.conn.send(id).close(trailers, status)
         && error != WriteError::Gone
     {
@@ -302,6 +316,7 @@ fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
         };
         size += FRAME_OVERHEAD;
         match frame.into_data() {
+            Ok(data) if data.is_empty() => {}
             Ok(data) => {
                 size += data.len();
                 gathered.data.push(data);

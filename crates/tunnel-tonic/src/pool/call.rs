@@ -9,11 +9,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 
 use super::replay::{Replay, TakenBack};
+use super::within;
 use crate::{
     CallHead, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo, is_movable,
 };
@@ -79,6 +81,9 @@ pub trait Tunnels {
     fn has_failed_since(&self, _mark: u64) -> bool {
         true
     }
+
+    /// A runtime for the timers of calls that wait on a thread that has none.
+    fn runtime(&self) -> Option<&Handle>;
 
     /// Whether there will be no more tunnels.
     fn is_closing(&self) -> bool;
@@ -258,7 +263,8 @@ impl<T: Tunnels> Call<T> {
     /// Waits until a tunnel joins, or the call's time is up.
     fn wait(&self, joined: watch::Receiver<()>) -> Stage {
         let late = self.tunnels.no_tunnel_in_time();
-        Stage::Waiting(Box::pin(joins(joined, self.deadline, late)))
+        let runtime = self.tunnels.runtime().cloned();
+        Stage::Waiting(Box::pin(joins(joined, self.deadline, runtime, late)))
     }
 }
 
@@ -282,6 +288,7 @@ fn too_large(status: Status) -> Status {
 async fn joins(
     mut joined: watch::Receiver<()>,
     deadline: Option<Instant>,
+    runtime: Option<Handle>,
     late: Status,
 ) -> Result<(), Status> {
     let joins = async {
@@ -289,9 +296,7 @@ async fn joins(
         let _ = joined.changed().await;
     };
     match deadline {
-        Some(at) => tokio::time::timeout_at(at.into(), joins)
-            .await
-            .map_err(|_| late),
+        Some(at) => within(at, runtime.as_ref(), joins).await.ok_or(late),
         None => {
             joins.await;
             Ok(())

@@ -9,16 +9,19 @@
 
 mod call;
 mod replay;
+mod within;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::{TunnelChannel, TunnelId};
 
 pub use call::{CallOptions, PooledCall, ServedBy, Tunnels, WaitForReady, WhenNoTunnel, explained};
+pub use within::within;
 
 /// How a call picks one of several tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Pool {
     members: Mutex<Members>,
     /// Changes whenever a tunnel joins.
     joined: watch::Sender<()>,
+    /// Where those who wait on other threads have their timers.
+    runtime: OnceLock<Handle>,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +63,7 @@ impl Default for Pool {
         Self {
             members: Mutex::default(),
             joined: watch::Sender::new(()),
+            runtime: Handle::try_current().map_or_else(|_| OnceLock::new(), OnceLock::from),
         }
     }
 }
@@ -70,6 +76,9 @@ impl Pool {
     /// Takes a tunnel in. Calls that wait for one are to be woken afterwards
     /// ([`wake`](Self::wake)), without any lock.
     pub fn join(&self, tunnel: &TunnelChannel) {
+        if let Some(runtime) = tunnel.runtime() {
+            self.runtime.get_or_init(|| runtime.clone());
+        }
         let mut members = self.lock();
         let place = members.list.len();
         members.list.push(tunnel.clone());
@@ -91,6 +100,12 @@ impl Pool {
     /// Changes at each [`wake`](Self::wake) from now on.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.joined.subscribe()
+    }
+
+    /// A runtime for the timers of those who wait on a thread that has none: the one in which the
+    /// pool was made, or that of its first tunnel.
+    pub fn runtime(&self) -> Option<&Handle> {
+        self.runtime.get()
     }
 
     /// Whether no tunnel takes calls.

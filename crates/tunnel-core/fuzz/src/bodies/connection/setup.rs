@@ -49,6 +49,7 @@ impl Setup {
                 message_credit: choice & 16 != 0,
                 max_streams: (choice & 32 == 0).then_some(streams),
                 heartbeat: None,
+                ..Offer::default()
             },
             window,
             max_window,

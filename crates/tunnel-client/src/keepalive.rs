@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::transport::Endpoint;
-use tunnel_core::{Config, ConnectionError, EndReason};
+use tunnel_core::{Config, EndReason, TransportCause};
 
 /// Servers of other makes allow a ping each five minutes, unless they were told otherwise; this
 /// stays clear of that.
@@ -20,9 +20,6 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Heartbeats do not come more often than this.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
-
-/// What servers write when they end a connection that was pinged too often.
-const TOO_MANY_PINGS: &str = "too_many_pings";
 
 /// How an [`Endpoint`] finds out that its peer has vanished: frozen, without power, or behind a
 /// NAT that forgot the connection. Such a peer closes nothing; only an unanswered ping tells.
@@ -181,15 +178,8 @@ const LINGERING: Duration = Duration::from_secs(2);
 /// assert!(!too_many_pings(&EndReason::PeerClosed));
 /// ```
 pub fn too_many_pings(reason: &EndReason) -> bool {
-    matches!(
-        reason,
-        EndReason::Error(ConnectionError::TransportLost(why)) if says_too_many_pings(why)
-    )
-}
-
-/// The same of the text of any error.
-pub(crate) fn says_too_many_pings(error: &str) -> bool {
-    error.contains(TOO_MANY_PINGS)
+    let error = reason.transport_error();
+    error.is_some_and(|error| error.cause() == TransportCause::TooManyPings)
 }
 
 #[cfg(test)]
@@ -256,17 +246,5 @@ mod tests {
         }
         assert!(!Keepalive::patient().is_suspicious(1000 * SECOND));
         assert!(!Keepalive::off().is_suspicious(40 * SECOND));
-    }
-
-    #[test]
-    fn only_the_word_itself_is_taken_for_it() {
-        let lost = |why: &str| EndReason::Error(ConnectionError::TransportLost(why.to_owned()));
-        assert!(too_many_pings(&lost(
-            "connection error received: detected excessive load (b\"too_many_pings\")"
-        )));
-        assert!(!too_many_pings(&lost(
-            "connection error received: detected excessive load (b\"too_many_data_frames\")"
-        )));
-        assert!(!too_many_pings(&EndReason::PeerClosed));
     }
 }

@@ -50,7 +50,9 @@
 //! [`Closed`](EndReason::Closed), [`ClosedWith`](EndReason::ClosedWith) and
 //! [`Drained`](EndReason::Drained) are this end; everything else is an
 //! [`Error`](EndReason::Error). Among those, [`EndedByPeer`](ConnectionError::EndedByPeer) is a
-//! far end that says why, and [`too_many_pings`] tells one that does not want to be pinged.
+//! far end that says why, and [`TransportLost`](ConnectionError::TransportLost) has a
+//! [cause](TransportError::cause) for programs. Errors say one sentence each; [`Report`] shows one
+//! with all that is behind it.
 //!
 //! # The connection underneath
 //!
@@ -100,7 +102,8 @@ pub use links::{Attempt, LinkError, LinkState, LinkStatus, LinksHandle, StandIn,
 pub use proxy::ProxyConnector;
 pub use reverse::{ReverseTunnelServer, ReverseTunnelServerBuilder};
 pub use tunnel_core::{
-    Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Revisions, Stats,
+    Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Report, Revisions, Stats,
+    TransportCause, TransportError,
 };
 pub use tunnel_tonic::pool::{ServedBy, WaitForReady};
 pub use tunnel_tonic::{

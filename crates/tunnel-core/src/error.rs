@@ -7,8 +7,10 @@
 //! that map errors to gRPC codes.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
-use crate::{Code, Side, Status};
+use crate::{Code, Printable, Report, Side, Status, TransportError};
 
 /// Who caused an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,11 +116,11 @@ pub enum ConnectionError {
     #[error("nothing was heard from the peer for {0:?}")]
     PeerSilent(std::time::Duration),
     /// The transport under the tunnel broke.
-    #[error("the tunnel's connection was lost: {0}")]
-    TransportLost(String),
+    #[error("the tunnel's connection was lost")]
+    TransportLost(#[source] TransportError),
     /// The peer, who accepted the outer call, ended it with a status that is not OK: it says why
     /// the tunnel may not go on.
-    #[error("the peer ended the tunnel: {}: {}", .0.code, .0.message)]
+    #[error("the peer ended the tunnel: {}: {}", .0.code, Printable(&.0.message))]
     EndedByPeer(Status),
 }
 
@@ -161,7 +163,7 @@ pub enum EndReason {
     Closed,
     /// The local application closed it and gave a reason, which the peer is told where this end
     /// accepted the outer call.
-    #[error("the tunnel was closed: {}: {}", .0.code, .0.message)]
+    #[error("the tunnel was closed: {}: {}", .0.code, Printable(&.0.message))]
     ClosedWith(Status),
     /// The local application drained it: every call finished, or the drain's deadline passed.
     #[error("the tunnel was drained")]
@@ -178,6 +180,14 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// How the transport broke, if that is how the tunnel ended.
+    pub fn transport_error(&self) -> Option<&TransportError> {
+        match self {
+            Self::Error(ConnectionError::TransportLost(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Who ended the tunnel.
     pub fn initiator(&self) -> Initiator {
         match self {
@@ -250,8 +260,7 @@ impl StreamFault {
 }
 
 /// Why one stream ended otherwise than by its peer's close.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {message}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamError {
     /// The gRPC code for the application.
     pub code: Code,
@@ -262,6 +271,21 @@ pub struct StreamError {
     /// Whether the far handler certainly never saw the call, so that it may be
     /// tried again elsewhere.
     pub not_processed: bool,
+    /// How the tunnel ended, if that ended the stream: the
+    /// [source](std::error::Error::source).
+    pub tunnel_ended: Option<Arc<EndReason>>,
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, Printable(&self.message))
+    }
+}
+
+impl std::error::Error for StreamError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.tunnel_ended.as_deref().map(|reason| reason as _)
+    }
 }
 
 impl StreamError {
@@ -275,6 +299,7 @@ impl StreamError {
             message: message.into(),
             initiator,
             not_processed: false,
+            tunnel_ended: None,
         }
     }
 
@@ -299,19 +324,21 @@ impl StreamError {
     }
 
     /// The end of a call whose tunnel ended. A caller is told what became of its call.
-    pub(crate) fn tunnel_ended(reason: &EndReason, side: Side, reached_peer: bool) -> Self {
+    pub(crate) fn tunnel_ended(reason: &Arc<EndReason>, side: Side, reached_peer: bool) -> Self {
+        let report = Report(&**reason);
         let message = match (side, reached_peer) {
-            (Side::Handler, _) => reason.to_string(),
+            (Side::Handler, _) => report.to_string(),
             (Side::Caller, true) => {
-                format!("{reason}; the call was sent and may have been processed")
+                format!("{report}; the call was sent and may have been processed")
             }
-            (Side::Caller, false) => format!("{reason}; the call was not sent"),
+            (Side::Caller, false) => format!("{report}; the call was not sent"),
         };
         Self {
             code: Code::Unavailable,
             message: message.into(),
             initiator: reason.initiator(),
             not_processed: !reached_peer,
+            tunnel_ended: Some(reason.clone()),
         }
     }
 
@@ -355,8 +382,8 @@ pub enum OpenError {
     #[error("the tunnel has no stream ids left")]
     IdsExhausted,
     /// The tunnel has ended.
-    #[error("the tunnel has ended: {0}")]
-    Ended(EndReason),
+    #[error("the tunnel has ended")]
+    Ended(#[source] EndReason),
 }
 
 impl OpenError {

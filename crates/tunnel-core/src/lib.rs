@@ -44,6 +44,7 @@ mod side;
 mod status;
 mod streams;
 mod timer;
+mod transport;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
 pub use connection::{
@@ -65,3 +66,4 @@ pub use streams::recv::Chunk;
 pub use streams::released::Released;
 pub use streams::{Revision, StreamId};
 pub use timer::{format_grpc_timeout, parse_grpc_timeout};
+pub use transport::{Printable, Report, TransportCause, TransportError};

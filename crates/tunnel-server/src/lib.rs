@@ -133,7 +133,8 @@ pub use serve::Shutdown;
 pub use server::{server_for_tunnels, server_for_tunnels_and_calls, server_for_tunnels_within};
 pub use service::{TunnelService, TunnelServiceHandler};
 pub use tunnel_core::{
-    Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Revisions, Stats,
+    Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Report, Revisions, Stats,
+    TransportCause, TransportError,
 };
 pub use tunnel_tonic::pool::{Balance, ServedBy, WaitForReady};
 pub use tunnel_tonic::{

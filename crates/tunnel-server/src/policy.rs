@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tonic::Status;
-use tunnel_core::EndReason;
+use tunnel_core::{EndReason, Report};
 use tunnel_tonic::{AffinityKey, TunnelInfo};
 
 use crate::age::MaxAge;
@@ -115,7 +115,7 @@ impl Policy {
 
     /// Tells the callback of a tunnel that has gone.
     pub(crate) fn closed(&self, info: &TunnelInfo, reason: &EndReason) {
-        tracing::debug!(tunnel = ?info, %reason, "tunnel gone");
+        tracing::debug!(tunnel = ?info, reason = %Report(reason), "tunnel gone");
         if let Some(on_close) = &self.on_close {
             unharmed("on_close", || on_close(info, reason));
         }

@@ -14,13 +14,13 @@ use http_body::Body as _;
 use tokio::time::Sleep;
 use tonic::body::Body;
 use tunnel_core::frame::framing::{Deframer, FrameError};
-use tunnel_core::{ConnectionError, Frame, Side};
+use tunnel_core::{ConnectionError, Frame, Side, TransportCause};
 
 use crate::carrier::poll_once;
-use crate::error::root_message;
 use crate::handler::{ServeCall, Server};
 use crate::outbound::NetworkRole;
 use crate::shared::{Opened, Shared, now, outbound_dropped};
+use crate::transport::transport_error;
 
 /// How many frames are handled before other tasks get a turn.
 const FRAMES_PER_TURN: usize = 1024;
@@ -221,7 +221,7 @@ impl Driver {
         let mid_frame = self.deframer.is_mid_frame();
         self.shared.with(|state| match end {
             Ok(()) if mid_frame => state.conn.handle_lost(ConnectionError::TransportLost(
-                "the stream ended inside a frame".into(),
+                TransportCause::EndedInsideFrame.into(),
             )),
             Ok(()) => state.conn.handle_end(),
             Err(error) => state.conn.handle_lost(error),
@@ -246,7 +246,9 @@ impl Driver {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => self.on_bare_end(),
                 Poll::Ready(Some(Err(status))) => {
-                    self.on_end(Err(ConnectionError::TransportLost(describe(&status))));
+                    let sent = self.shared.outer_bytes_sent();
+                    let error = transport_error(&status, sent);
+                    self.on_end(Err(ConnectionError::TransportLost(error)));
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
@@ -324,15 +326,7 @@ fn end_by_trailers(trailers: &http::HeaderMap) -> Result<(), ConnectionError> {
 }
 
 fn without_status() -> ConnectionError {
-    ConnectionError::TransportLost("the far end ended the tunnel without a status".into())
-}
-
-fn describe(status: &tonic::Status) -> String {
-    match status.code() {
-        // Says nothing: what a broken connection has.
-        tonic::Code::Unknown => root_message(status),
-        code => format!("{code:?}: {}", root_message(status)),
-    }
+    ConnectionError::TransportLost(TransportCause::EndedWithoutStatus.into())
 }
 
 impl Driver {
@@ -407,7 +401,7 @@ impl Drop for Driver {
         // Also when the runtime shuts down under the tunnel.
         self.shared.with(|state| {
             state.conn.handle_lost(ConnectionError::TransportLost(
-                "the tunnel's task was dropped".into(),
+                TransportCause::TaskDropped.into(),
             ));
         });
         // The body may be a user's own; whatever its drop does, the tunnel has gone.

@@ -1,69 +1,143 @@
 //! Why a tunnel could not be opened.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
-use tonic::Status;
-use tunnel_core::EndReason;
+use tonic::{Code, Status};
+use tunnel_core::{EndReason, Printable, Report, TransportError};
 
-/// Why a tunnel could not be opened. The text names the cause down to its root, so there is no
-/// [`source`](std::error::Error::source) to print beside it.
-#[derive(Clone, Debug, thiserror::Error)]
+use crate::transport::{behind, transport_error};
+
+/// Why a tunnel could not be opened. The text says what failed; what is behind it, in its
+/// [sources](std::error::Error::source), [`Report`] puts in one line.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TunnelError {
     /// The channel to open it over is not usable: nobody answers at its address, or what answers
     /// does not speak HTTP/2.
-    #[error("the channel for the tunnel failed: {}", root_message(.0))]
     Channel(Status),
     /// What answered is no gRPC server, or a proxy on the way to one: the HTTP status of a response
     /// without a gRPC status.
-    #[error("the answer is not one of a gRPC server: HTTP status {0}")]
     NotGrpc(http::StatusCode),
     /// The far end refused it, with a gRPC status.
-    #[error("the far end refused the tunnel ({:?}): {}", .0.code(), .0.message())]
     Refused(Status),
     /// The far end did not answer in time.
-    #[error("the far end did not open the tunnel within {0:?}")]
     Timeout(Duration),
     /// The credentials to open it with could not be had.
-    #[error("no credentials for the tunnel ({:?}): {}", .0.code(), .0.message())]
     Credentials(Status),
     /// It ended before it was ready.
-    #[error("the tunnel ended before it was ready: {0}")]
     Ended(EndReason),
 }
 
-/// The message of a status with those of the errors behind it: transports say what happened
-/// only there.
-pub(crate) fn root_message(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        let more = error.to_string();
-        // tonic's word for anything that a transport says.
-        const NOTHING: &str = "transport error";
-        if text.is_empty() || text == NOTHING {
-            text = more;
-        } else if more != NOTHING && !text.contains(&more) {
-            text = format!("{text}: {more}");
+impl TunnelError {
+    /// How the transport broke, if that is why there is no tunnel.
+    pub fn transport_error(&self) -> Option<TransportError> {
+        match self {
+            Self::Channel(status) => Some(transport_error(status, 0)),
+            Self::Ended(reason) => reason.transport_error().cloned(),
+            _ => None,
         }
-        source = error.source();
     }
-    text
 }
 
+impl fmt::Display for TunnelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Channel(status) if behind(status).is_some() => {
+                f.write_str("the channel for the tunnel failed")
+            }
+            Self::Channel(status) => {
+                let message = Printable(status.message());
+                write!(f, "the channel for the tunnel failed: {message}")
+            }
+            Self::NotGrpc(status) => {
+                write!(
+                    f,
+                    "the answer is not one of a gRPC server: HTTP status {status}"
+                )
+            }
+            Self::Refused(status) => {
+                let (code, message) = (status.code(), Printable(status.message()));
+                write!(f, "the far end refused the tunnel ({code:?}): {message}")
+            }
+            Self::Timeout(timeout) => {
+                write!(f, "the far end did not open the tunnel within {timeout:?}")
+            }
+            Self::Credentials(status) => {
+                let (code, message) = (status.code(), Printable(status.message()));
+                write!(f, "no credentials for the tunnel ({code:?}): {message}")
+            }
+            Self::Ended(_) => f.write_str("the tunnel ended before it was ready"),
+        }
+    }
+}
+
+impl Error for TunnelError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            // Not the status itself, whose text shows its source as programs see it.
+            Self::Channel(status) => behind(status),
+            Self::Ended(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// The status that a call would have failed with. Never OK.
 impl From<TunnelError> for Status {
     fn from(error: TunnelError) -> Self {
-        match &error {
-            TunnelError::Refused(status) | TunnelError::Credentials(status) => status.clone(),
+        let report = Report(&error).to_string();
+        let mut status = match &error {
+            TunnelError::Refused(status) | TunnelError::Credentials(status) => {
+                if status.code() != Code::Ok {
+                    return status.clone();
+                }
+                Status::unknown(report)
+            }
             // As gRPC has it for a call with such a response.
             TunnelError::NotGrpc(status) => {
                 let code = crate::status::from_http_status(*status).code;
-                Status::new(crate::status::code_from_wire(code), error.to_string())
+                Status::new(crate::status::code_from_wire(code), report)
             }
-            TunnelError::Timeout(_) => Status::deadline_exceeded(error.to_string()),
-            TunnelError::Channel(_) | TunnelError::Ended(_) => {
-                Status::unavailable(error.to_string())
-            }
+            TunnelError::Timeout(_) => Status::deadline_exceeded(report),
+            TunnelError::Channel(_) | TunnelError::Ended(_) => Status::unavailable(report),
+        };
+        status.set_source(std::sync::Arc::new(error));
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_says_ok_is_no_ok() {
+        for error in [
+            TunnelError::Refused(Status::ok("fine")),
+            TunnelError::Credentials(Status::ok("fine")),
+        ] {
+            assert_eq!(Status::from(error).code(), Code::Unknown);
         }
+    }
+
+    #[test]
+    fn each_error_says_one_sentence_and_nothing_of_a_peer_that_controls_a_terminal() {
+        let refused = TunnelError::Refused(Status::permission_denied("no\x1b[2J\n"));
+        let text = refused.to_string();
+        assert_eq!(
+            text,
+            r"the far end refused the tunnel (PermissionDenied): no\u{1b}[2J\n"
+        );
+        let mut status = Status::unknown("transport error");
+        let source = std::io::Error::other("connection refused");
+        status.set_source(std::sync::Arc::new(source));
+        let channel = TunnelError::Channel(status);
+        assert_eq!(channel.to_string(), "the channel for the tunnel failed");
+        let all = "the channel for the tunnel failed: connection refused";
+        assert_eq!(Report(&channel).to_string(), all);
+        let status = Status::from(channel);
+        assert_eq!(status.message(), all);
     }
 }

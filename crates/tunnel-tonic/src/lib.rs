@@ -41,6 +41,7 @@ pub mod pool;
 mod services;
 mod shared;
 mod status;
+mod transport;
 mod tunnel;
 mod waiting;
 

@@ -124,6 +124,7 @@ impl Body for Outbound {
             let mut writer = FrameWriter::new(side, &mut buf);
             let written = state.conn.transmit(now(), BATCH, &mut writer);
             if written > 0 {
+                state.bytes_taken += written as u64;
                 return Next::Batch;
             }
             if let Some(reason) = state.conn.end_reason() {

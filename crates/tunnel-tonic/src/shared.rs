@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tunnel_core::{
     Config, Connection, ConnectionError, EndReason, Event, Metadata, Offer, RecvStream, Released,
-    Side, Stats, StreamError, StreamId, StreamIdHash,
+    Side, Stats, StreamError, StreamId, StreamIdHash, TransportCause,
 };
 
 use crate::MemoryBudget;
@@ -125,6 +125,8 @@ pub(crate) struct State {
     reading: bool,
     awake: Awake,
     outbound: Option<Waker>,
+    /// How many bytes the transport has taken to be sent.
+    pub(crate) bytes_taken: u64,
     /// Whether the transport's writer is left asleep for the moment.
     corked: bool,
     /// Network client: the transport let go of what this end sends. Why, the driver learns
@@ -206,6 +208,7 @@ impl Shared {
                 reading: false,
                 awake: Awake::default(),
                 outbound: None,
+                bytes_taken: 0,
                 corked: false,
                 outbound_lost: false,
                 driver: None,
@@ -377,6 +380,11 @@ impl Shared {
             // Cannot happen: the sender is borrowed here.
             Err(_) => self.life(),
         }
+    }
+
+    /// How many bytes the transport has taken to be sent.
+    pub(crate) fn outer_bytes_sent(&self) -> u64 {
+        self.lock().bytes_taken
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -667,7 +675,7 @@ impl State {
 
 /// The end of a tunnel whose transport let go of what it sends, and did not say why.
 pub(crate) fn outbound_dropped() -> ConnectionError {
-    ConnectionError::TransportLost("the transport dropped the tunnel's stream".to_owned())
+    ConnectionError::TransportLost(TransportCause::StreamDropped.into())
 }
 
 fn register(place: &mut Option<Waker>, waker: &Waker, replaced: &mut Wakers) {

@@ -12,8 +12,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use tonic::metadata::MetadataMap;
 use tunnel_core::{
-    CloseStream, Code, Initiator, Metadata, NOT_PROCESSED_KEY, OpenError, Status as WireStatus,
-    StatusDetail, StreamError,
+    CloseStream, Code, Initiator, Metadata, NOT_PROCESSED_KEY, OpenError, Report,
+    Status as WireStatus, StatusDetail, StreamError,
 };
 use tunnel_proto::google::rpc;
 
@@ -67,7 +67,7 @@ pub(crate) fn from_stream_error(error: StreamError) -> tonic::Status {
 
 /// Why a call could not be opened, for its application.
 pub(crate) fn from_open_error(error: OpenError) -> tonic::Status {
-    let mut status = tonic::Status::new(code_from_wire(error.code()), error.to_string());
+    let mut status = tonic::Status::new(code_from_wire(error.code()), Report(&error).to_string());
     status.set_source(Arc::new(error));
     status
 }
@@ -80,6 +80,7 @@ pub(crate) fn not_processed(close: &CloseStream) -> Option<tonic::Status> {
         message: close.status.message.clone().into(),
         initiator: Initiator::Remote,
         not_processed: true,
+        tunnel_ended: None,
     }))
 }
 

@@ -18,7 +18,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tunnel_core::frame::framing::{Deframer, FrameWriter};
-use tunnel_core::{Config, Connection, ConnectionError, EndReason, Event, Offer, Side};
+use tunnel_core::{
+    Config, Connection, ConnectionError, EndReason, Event, Offer, Side, TransportCause,
+    TransportError,
+};
 
 use crate::calls::Calls;
 use crate::tunnel::Op;
@@ -214,8 +217,8 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
     /// is in order; here it is, unless it breaks off inside a frame.
     fn on_end(&mut self) {
         if self.deframer.is_mid_frame() {
-            let what = "the connection was closed inside a frame".to_owned();
-            self.conn.handle_lost(ConnectionError::TransportLost(what));
+            let error = TransportCause::EndedInsideFrame.into();
+            self.conn.handle_lost(ConnectionError::TransportLost(error));
         } else {
             self.conn.handle_end();
         }
@@ -230,8 +233,8 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
     }
 
     fn on_broken(&mut self, error: &io::Error) {
-        let what = error.to_string();
-        self.conn.handle_lost(ConnectionError::TransportLost(what));
+        let lost = TransportError::from(TransportCause::Io).with_detail(&error.to_string());
+        self.conn.handle_lost(ConnectionError::TransportLost(lost));
     }
 }
 

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 use tunnel_core::{
-    Config, ConnectionError, EndReason, Metadata, OpenError, Side, Status, StreamId, WriteError,
+    Config, ConnectionError, EndReason, Metadata, OpenError, Side, Status, StreamId,
+    TransportCause, WriteError,
 };
 
 use crate::calls::Calls;
@@ -94,8 +95,7 @@ impl Tunnel {
             .and_then(|reason| reason.clone())
             .unwrap_or_else(|| {
                 // Only the runtime's own end could take the task away before.
-                let what = "nothing drives the tunnel any more".to_owned();
-                ConnectionError::TransportLost(what).into()
+                ConnectionError::TransportLost(TransportCause::TaskDropped.into()).into()
             })
     }
 }

@@ -56,7 +56,7 @@ use example_support::signal::Shutdown;
 use example_support::{exit, log};
 use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
-use tunnel_client::{ForwardTunnel, endpoint_for_tunnels};
+use tunnel_client::{ForwardTunnel, Report, endpoint_for_tunnels};
 
 use crate::backend::Backend;
 use crate::haproxy::Haproxy;
@@ -172,7 +172,7 @@ async fn show(address: &Address, calls: usize) -> Result<()> {
 
 async fn through_tunnel(n: usize, channel: Channel, calls: usize) -> Result<Tally> {
     let tunnel = ForwardTunnel::new(channel).open().await;
-    let tunnel = tunnel.map_err(|error| anyhow!("cannot open a tunnel: {error}"))?;
+    let tunnel = tunnel.map_err(|error| anyhow!("cannot open a tunnel: {}", Report(&error)))?;
     let tally = calls::make(&format!("tunnel {n}"), tunnel.clone(), calls).await?;
     tunnel.close().await;
     Ok(tally)

@@ -20,7 +20,7 @@ use example_support::listen::Listener;
 use example_support::{exit, log};
 use tonic::transport::{Channel, Endpoint};
 use tracing::info;
-use tunnel_client::{ForwardTunnel, endpoint_for_tunnels};
+use tunnel_client::{ForwardTunnel, Report, endpoint_for_tunnels};
 
 use crate::backend::Backend;
 use crate::balancer::Balancer;
@@ -99,7 +99,7 @@ async fn start(address: &Address) -> Result<(Address, (Vec<Backend>, Balancer))>
 
 async fn through_tunnel(n: usize, channel: Channel, rounds: usize) -> Result<Tally> {
     let tunnel = ForwardTunnel::new(channel).open().await;
-    let tunnel = tunnel.map_err(|error| anyhow!("cannot open a tunnel: {error}"))?;
+    let tunnel = tunnel.map_err(|error| anyhow!("cannot open a tunnel: {}", Report(&error)))?;
     let tally = rounds::run(&format!("tunnel {n}"), tunnel.clone(), rounds).await?;
     tunnel.close().await;
     Ok(tally)

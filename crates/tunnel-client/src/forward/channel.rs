@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower_service::Service;
-use tunnel_core::OpenError;
+use tunnel_core::{OpenError, Report};
 use tunnel_tonic::pool::{
     Balance, CallOptions, Pool, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
 };
@@ -257,7 +257,7 @@ impl Tunnels for ForwardChannel {
                     LinkError::Open(open) => Status::from(open.clone()).code(),
                     LinkError::Ended(_) => Code::Unavailable,
                 };
-                not_sent(code, format!("{MISSING}: {error}"))
+                not_sent(code, format!("{MISSING}: {}", Report(&error)))
             }
             None => not_sent(Code::Unavailable, MISSING.to_owned()),
         }

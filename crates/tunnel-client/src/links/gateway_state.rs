@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tunnel_core::{ConnectionError, EndReason};
+use tunnel_core::{EndReason, TransportCause};
 use tunnel_tonic::TunnelError;
 
-use crate::keepalive::{says_too_many_pings, too_many_pings};
+use crate::keepalive::too_many_pings;
 use crate::{Gateway, Keepalive};
 
 /// How many ends in a row that look like too many pings are taken for just that. One may be
@@ -89,7 +89,8 @@ impl GatewayState {
     /// The gateway's connection was not good for a tunnel.
     pub(crate) fn learn_from_failure(&self, error: &TunnelError) {
         if let Some(keepalive) = self.gateway.own_keepalive()
-            && says_too_many_pings(&error.to_string())
+            && let Some(error) = error.transport_error()
+            && error.cause() == TransportCause::TooManyPings
         {
             let news = self.memory().slow_down(keepalive, SAID);
             self.warn(news);
@@ -134,19 +135,17 @@ impl Memory {
 
 /// Whether the connection was broken, by something else than our own keepalive.
 fn is_broken(reason: &EndReason) -> bool {
-    const OUR_KEEPALIVE: &str = "timed out";
-    matches!(
-        reason,
-        EndReason::Error(ConnectionError::TransportLost(why)) if !why.contains(OUR_KEEPALIVE)
-    )
+    let error = reason.transport_error();
+    error.is_some_and(|error| error.cause() != TransportCause::KeepaliveTimedOut)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tunnel_core::ConnectionError;
 
-    fn lost(why: &str) -> EndReason {
-        EndReason::Error(ConnectionError::TransportLost(why.to_owned()))
+    fn lost(cause: TransportCause) -> EndReason {
+        EndReason::Error(ConnectionError::TransportLost(cause.into()))
     }
 
     fn ends(ends: &[(EndReason, u64)]) -> Vec<bool> {
@@ -160,14 +159,14 @@ mod tests {
 
     #[test]
     fn the_word_too_many_pings_slows_down_at_once_and_is_news_once() {
-        let word = lost("... (b\"too_many_pings\")");
-        let news = ends(&[(word.clone(), 1), (word, 1), (lost("broken pipe"), 1)]);
+        let word = lost(TransportCause::TooManyPings);
+        let news = ends(&[(word.clone(), 1), (word, 1), (lost(TransportCause::Io), 1)]);
         assert_eq!(news, [true, false, false]);
     }
 
     #[test]
     fn two_suspicious_ends_in_a_row_slow_down() {
-        let end = || (lost("broken pipe"), 41);
+        let end = || (lost(TransportCause::Io), 41);
         assert_eq!(ends(&[end(), end(), end()]), [false, true, false]);
     }
 
@@ -185,20 +184,23 @@ mod tests {
             }
             start.elapsed()
         };
-        let broken = || lost("broken pipe");
+        let broken = || lost(TransportCause::Io);
         assert_eq!(forgotten_after(&[broken(), broken()]).await, GUESSED);
-        assert_eq!(forgotten_after(&[lost("too_many_pings")]).await, SAID);
-        let word_and_guess = [lost("too_many_pings"), broken(), broken()];
+        assert_eq!(
+            forgotten_after(&[lost(TransportCause::TooManyPings)]).await,
+            SAID
+        );
+        let word_and_guess = [lost(TransportCause::TooManyPings), broken(), broken()];
         assert_eq!(forgotten_after(&word_and_guess).await, SAID);
     }
 
     #[test]
     fn anything_else_between_them_clears_the_suspicion() {
-        let end = || (lost("broken pipe"), 41);
+        let end = || (lost(TransportCause::Io), 41);
         for other in [
-            (lost("broken pipe"), 5),
-            (lost("broken pipe"), 300),
-            (lost("keep-alive timed out"), 41),
+            (lost(TransportCause::Io), 5),
+            (lost(TransportCause::Io), 300),
+            (lost(TransportCause::KeepaliveTimedOut), 41),
             (EndReason::PeerClosed, 41),
             (EndReason::PeerDrained, 41),
         ] {

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
-use tunnel_core::EndReason;
+use tunnel_core::{EndReason, Report};
 use tunnel_tonic::TunnelError;
 
 use super::credentials::Attempt;
 use super::gateway_state::Standing;
-use super::printable;
 use super::reconnect::Plan;
 use super::shared::{Live, Shared};
 use super::status::{LinkError, LinkState, LinkStatus, StandIn, StopReason};
@@ -242,7 +241,7 @@ impl Link {
     fn report(&self, error: &LinkError, plan: Plan) {
         let gateway = &self.shared.gateways[self.primary].name;
         let wait = plan.wait;
-        let text = printable(error);
+        let text = Report(error);
         if plan.refused {
             tracing::warn!(
                 %gateway, error = %text, ?wait,

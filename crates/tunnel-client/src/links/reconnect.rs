@@ -151,7 +151,9 @@ mod tests {
 
     #[test]
     fn a_tunnel_that_broke_is_replaced_with_the_first_step_and_nobody_stands_in() {
-        let lost = EndReason::Error(ConnectionError::TransportLost(String::new()));
+        let lost = EndReason::Error(ConnectionError::TransportLost(
+            tunnel_core::TransportCause::Other.into(),
+        ));
         let plan = after(Some(&lost), HEALTHY, true);
         assert!(plan.wait <= INITIAL);
         assert_eq!(

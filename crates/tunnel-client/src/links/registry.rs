@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use tunnel_core::Stats;
+use tunnel_core::{Report, Stats};
 use tunnel_tonic::{Tunnel, TunnelId, TunnelInfo};
 
-use super::printable;
 use super::status::StopReason;
 
 /// The open tunnels of one server or channel.
@@ -42,8 +41,7 @@ impl Drop for Entry {
         }) = removed
             && let Some(reason) = tunnel.end_reason()
         {
-            let reason = printable(&reason);
-            tracing::info!(tunnel = %self.id, %gateway, %reason, "tunnel ended");
+            tracing::info!(tunnel = %self.id, %gateway, reason = %Report(&reason), "tunnel ended");
         }
     }
 }

@@ -241,7 +241,9 @@ mod tests {
             EndReason::PeerClosed,
             EndReason::PeerDrained,
             EndReason::Closed,
-            EndReason::Error(ConnectionError::TransportLost(String::new())),
+            EndReason::Error(ConnectionError::TransportLost(
+                tunnel_core::TransportCause::Other.into(),
+            )),
         ] {
             assert!(!LinkError::Ended(reason).is_refusal());
         }

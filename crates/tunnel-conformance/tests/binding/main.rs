@@ -10,6 +10,7 @@
 mod buffers;
 mod channel;
 mod computing;
+mod errors;
 mod hostile_callers;
 mod hostile_handlers;
 mod inline;

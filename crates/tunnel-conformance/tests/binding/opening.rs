@@ -1,6 +1,5 @@
 //! How tunnels open, and how they fail to.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use futures::future::poll_immediate;
@@ -12,7 +11,9 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Request, Status};
-use tunnel_client::{Config, ConnectionError, EndReason, ForwardTunnel, TunnelError};
+use tunnel_client::{
+    Config, ConnectionError, EndReason, ForwardTunnel, Report, TransportCause, TunnelError,
+};
 use tunnel_conformance::metadata::every_byte;
 use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Probe, TcpServer};
@@ -38,10 +39,12 @@ async fn nobody_listening_is_an_error_of_the_channel_that_says_so() {
         let error = ForwardTunnel::new(channel).open().await;
         let error = error.expect_err("nobody listens");
         assert!(matches!(error, TunnelError::Channel(_)), "{error:?}");
-        // The text says all of it, and nobody has to look for a source.
-        assert!(error.source().is_none());
-        let text = error.to_string().to_lowercase();
-        assert!(text.contains("refused"), "{text}");
+        assert_eq!(error.to_string(), "the channel for the tunnel failed");
+        let cause = error.transport_error().map(|error| error.cause());
+        assert_eq!(cause, Some(TransportCause::Io));
+        let text = Report(&error).to_string().to_lowercase();
+        assert!(text.contains("connection refused"), "{text}");
+        assert!(!text.contains("hyper::"), "{text}");
         assert_eq!(Status::from(error).code(), Code::Unavailable);
     })
     .await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tunnel_client::{
-    ConnectionError, EndReason, ForwardTunnel, Gateway, Keepalive, LinkError, ReverseTunnelServer,
+    ForwardTunnel, Gateway, Keepalive, LinkError, ReverseTunnelServer, TransportCause,
     endpoint_for_tunnels_with, too_many_pings,
 };
 use tunnel_conformance::FaultProxy;
@@ -31,15 +31,11 @@ async fn a_gateway_that_freezes_is_noticed_and_found_again_when_it_thaws() {
                 !status.is_connected() && matches!(status.last_error(), Some(LinkError::Ended(_)))
             })
             .await;
-        assert!(
-            matches!(
-                lost.last_error(),
-                Some(LinkError::Ended(EndReason::Error(
-                    ConnectionError::TransportLost(_)
-                )))
-            ),
-            "{lost:?}"
-        );
+        let Some(LinkError::Ended(reason)) = lost.last_error() else {
+            panic!("a tunnel has ended: {lost:?}");
+        };
+        let cause = reason.transport_error().map(|error| error.cause());
+        assert_eq!(cause, Some(TransportCause::KeepaliveTimedOut));
         link.thaw();
         gateway.has_another_than(&tunnel).await;
         assert_usable(&gateway.client()).await;

@@ -1,12 +1,13 @@
 //! How a tunnel ends: in order, by a deadline, or not at all in order.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Connection, Phase};
 use crate::event::Event;
 use crate::streams::store::Reply;
 use crate::timer::Timer;
-use crate::{Code, ConnectionError, EndReason, Initiator, Side, Status, StreamError};
+use crate::{Code, ConnectionError, EndReason, Initiator, Report, Side, Status, StreamError};
 
 /// How long after a drain's deadline the transport may take to write the ends of the calls
 /// that it cut.
@@ -204,15 +205,16 @@ impl Connection {
         if matches!(self.phase, Phase::Ended(_)) {
             return;
         }
-        tracing::debug!(%reason, streams = self.store.counts.streams, "tunnel ended");
+        tracing::debug!(reason = %Report(&reason), streams = self.store.counts.streams, "tunnel ended");
         self.phase = Phase::Ended(reason.clone());
         self.store.schedule.clear();
         for id in self.store.stop_announcing() {
             self.store.remove(id);
         }
+        let shared = Arc::new(reason.clone());
         for id in self.store.ids() {
             let sent = self.store.get(id).is_none_or(|s| s.send.opening.is_none());
-            let error = StreamError::tunnel_ended(&reason, self.store.side, sent);
+            let error = StreamError::tunnel_ended(&shared, self.store.side, sent);
             self.store.fail(id, error, Reply::None);
         }
         self.store.schedule.clear();

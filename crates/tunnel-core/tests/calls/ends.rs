@@ -198,7 +198,9 @@ fn in_flight() -> (Pair, [StreamId; 3]) {
 #[test]
 fn a_lost_tunnel_fails_every_call_in_flight_and_says_which_never_left() {
     let (mut p, ids) = in_flight();
-    let lost = ConnectionError::TransportLost("reset by peer".into());
+    let cause = tunnel_core::TransportCause::Io;
+    let error = tunnel_core::TransportError::from(cause).with_detail("reset by peer");
+    let lost = ConnectionError::TransportLost(error);
     p.caller.conn.handle_lost(lost.clone());
     let events = p.caller.events();
     assert_eq!(

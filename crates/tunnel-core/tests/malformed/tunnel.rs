@@ -230,7 +230,7 @@ fn what_cannot_be_decoded_and_what_is_lost_end_the_tunnel_with_their_own_codes()
             Code::Internal,
         ),
         (
-            ConnectionError::TransportLost("reset".into()),
+            ConnectionError::TransportLost(tunnel_core::TransportCause::Reset.into()),
             Code::Unavailable,
         ),
     ] {

@@ -77,7 +77,9 @@ fn for_handler(error: StreamError) -> Status {
         Code::Cancelled => tonic::Code::Aborted,
         code => status::code_from_wire(code),
     };
-    Status::new(code, error.message)
+    let mut status = Status::new(code, error.message.clone());
+    status.set_source(Arc::new(error));
+    status
 }
 
 impl Body for RequestBody {

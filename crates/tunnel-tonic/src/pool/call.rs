@@ -219,7 +219,8 @@ impl<T: Tunnels> Call<T> {
             TakenBack::Lost => return Err(too_large(status)),
             TakenBack::Failed => return Err(status),
         }
-        tracing::debug!(%tunnel, %status, "a call moves to another tunnel");
+        let (code, message) = (status.code(), status.message());
+        tracing::debug!(%tunnel, ?code, message, "a call moves to another tunnel");
         self.tried.insert(tunnel);
         if status.code() == tonic::Code::ResourceExhausted {
             self.full.insert(tunnel);

@@ -10,7 +10,7 @@ use example_support::test::echo_service_client::EchoServiceClient;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tonic::transport::Endpoint;
 use tracing::{info, warn};
-use tunnel_client::{ForwardChannel, LinkState, LinksHandle, TunnelError, WhenNoTunnel};
+use tunnel_client::{ForwardChannel, LinkState, LinksHandle, Report, TunnelError, WhenNoTunnel};
 
 /// How long calls in flight have at the end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -24,8 +24,8 @@ pub(crate) async fn connect(address: &Address) -> Result<ForwardChannel> {
         .connect()
         .await;
     channel.map_err(|error| match error {
-        TunnelError::Channel(_) => anyhow!("cannot connect to {address}: {error}"),
-        _ => anyhow!("cannot open a tunnel to {address}: {error}"),
+        TunnelError::Channel(_) => anyhow!("cannot connect to {address}: {}", Report(&error)),
+        _ => anyhow!("cannot open a tunnel to {address}: {}", Report(&error)),
     })
 }
 
@@ -69,7 +69,7 @@ async fn tell(handle: &LinksHandle) {
             };
             match (current, tunnel) {
                 (Some(_), None) => match link.last_error() {
-                    Some(error) => warn!("Lost the tunnel: {error}"),
+                    Some(error) => warn!("Lost the tunnel: {}", Report(error)),
                     None => warn!("Lost the tunnel"),
                 },
                 (None, Some(id)) => info!("Tunnel {id} is up"),

@@ -20,7 +20,7 @@ use example_support::test::echo_service_client::EchoServiceClient;
 use example_support::{exit, log};
 use tonic::transport::{Channel, Endpoint};
 use tracing::info;
-use tunnel_client::{ForwardTunnel, endpoint_for_tunnels};
+use tunnel_client::{ForwardTunnel, Report, endpoint_for_tunnels};
 
 /// How long the server may take to accept the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,10 +73,13 @@ async fn run(args: &Args) -> Result<()> {
     let channel = connect(&args.address).await?;
 
     info!("Creating forward tunnel...");
-    let tunnel = ForwardTunnel::new(channel)
-        .open()
-        .await
-        .map_err(|error| anyhow!("cannot open a tunnel to {}: {error}", args.address))?;
+    let tunnel = ForwardTunnel::new(channel).open().await.map_err(|error| {
+        anyhow!(
+            "cannot open a tunnel to {}: {}",
+            args.address,
+            Report(&error)
+        )
+    })?;
     info!("✓ Forward tunnel established");
 
     info!("--- Making RPC calls through tunnel ---");

@@ -7,7 +7,7 @@ use anyhow::{Error, Result, anyhow, bail};
 use example_support::address::Address;
 use example_support::exit::root_cause;
 use tracing::info;
-use tunnel_client::{EndReason, ReverseTunnelServer, TunnelError};
+use tunnel_client::{EndReason, Report, ReverseTunnelServer, TunnelError};
 
 use crate::teller::Teller;
 
@@ -22,9 +22,9 @@ pub(crate) async fn run(
     let reason = serve(device, teller).await;
     let reason = reason.map_err(|error| explain(&error, address))?;
     if let EndReason::Error(error) = reason {
-        bail!("the tunnel has ended: {error}");
+        bail!("the tunnel has ended: {}", Report(&error));
     }
-    info!("Tunnel ended: {reason}");
+    info!("Tunnel ended: {}", Report(&reason));
     Ok(())
 }
 
@@ -48,6 +48,6 @@ fn explain(error: &TunnelError, address: &Address) -> Error {
         TunnelError::Channel(status) => {
             anyhow!("cannot connect to {address}: {}", root_cause(status))
         }
-        error => anyhow!("cannot open a tunnel to {address}: {error}"),
+        error => anyhow!("cannot open a tunnel to {address}: {}", Report(error)),
     }
 }

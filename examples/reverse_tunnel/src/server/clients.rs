@@ -7,7 +7,7 @@ use example_support::caller::Caller;
 use example_support::test::echo_service_client::EchoServiceClient;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use tunnel_server::{TunnelChannel, TunnelServiceHandler};
+use tunnel_server::{Report, TunnelChannel, TunnelServiceHandler};
 
 use crate::{GRACE, demo};
 
@@ -55,5 +55,5 @@ async fn next_tunnel(handler: &TunnelServiceHandler) -> Option<TunnelChannel> {
 async fn close(tunnel: &TunnelChannel) {
     info!("Closing tunnel...");
     let reason = tunnel.drain(GRACE).await;
-    info!("✓ Tunnel closed: {reason}");
+    info!("✓ Tunnel closed: {}", Report(&reason));
 }

@@ -347,7 +347,8 @@ impl World {
             254 => self.conn.close_with(Status::new(Code::Aborted, "w")),
             253 => self.conn.handle_end(),
             252 => {
-                let error = ConnectionError::TransportLost("gone".into());
+                let error =
+                    ConnectionError::TransportLost(tunnel_core::TransportCause::Other.into());
                 self.conn.handle_lost(error);
             }
             _ => {}

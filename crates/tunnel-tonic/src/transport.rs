@@ -1,0 +1,152 @@
+//! What broke the transport, from the errors of those who know it: h2, hyper, the socket, or the
+//! tunnel that carried this one.
+
+use std::error::Error;
+use std::io;
+
+use tonic::Status;
+use tunnel_core::{EndReason, Report, StreamError, TransportCause, TransportError};
+
+/// From how many bytes sent on a stream on its reset is taken for a proxy's limit on request
+/// bodies: the lowest limit that is a default somewhere, nginx's.
+const BODY_LIMIT: u64 = 1 << 20;
+
+/// What HTTP/2 servers write when they end a connection that was pinged too often. h2 keeps the
+/// text to itself but for this.
+const TOO_MANY_PINGS: &str = "too_many_pings";
+
+/// What tonic says of anything that a transport says.
+const NOTHING: &str = "transport error";
+
+/// The sources of an error, outermost first.
+fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |error| (**error).source())
+}
+
+/// How the transport broke that failed with a status, after so many bytes were sent on it.
+pub(crate) fn transport_error(status: &Status, sent: u64) -> TransportError {
+    if let Some(reason) = sources(status).find_map(ended) {
+        return match reason.transport_error() {
+            // What broke under the tunnel that carried this one broke this one too.
+            Some(error) => error.clone(),
+            None => {
+                let detail = Report(reason).to_string();
+                TransportError::from(TransportCause::OuterTunnel).with_detail(&detail)
+            }
+        };
+    }
+    let cause = sources(status).find_map(|error| cause(error, sent));
+    let cause = cause.unwrap_or(TransportCause::Other);
+    TransportError::from(cause).with_detail(&detail(status))
+}
+
+/// How a tunnel ended, if an error is of one that did.
+fn ended<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a EndReason> {
+    error
+        .downcast_ref::<EndReason>()
+        .or_else(|| error.downcast_ref::<StreamError>()?.tunnel_ended.as_deref())
+}
+
+/// What an error says of the cause, if it is one that knows.
+fn cause(error: &(dyn Error + 'static), sent: u64) -> Option<TransportCause> {
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        return error
+            .is_timeout()
+            .then_some(TransportCause::KeepaliveTimedOut);
+    }
+    if let Some(error) = error.downcast_ref::<h2::Error>() {
+        return http2_cause(error, sent);
+    }
+    error.is::<io::Error>().then_some(TransportCause::Io)
+}
+
+fn http2_cause(error: &h2::Error, sent: u64) -> Option<TransportCause> {
+    let reason = error.reason();
+    if error.is_io() {
+        Some(TransportCause::Io)
+    } else if error.is_go_away() && reason == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+        match error.to_string().contains(TOO_MANY_PINGS) {
+            true => Some(TransportCause::TooManyPings),
+            false => Some(TransportCause::EnhanceYourCalm),
+        }
+    } else if error.is_go_away() && error.is_remote() {
+        Some(TransportCause::GoAway)
+    } else if error.is_reset() {
+        // A proxy answers a body that is too large in the middle of the response, which HTTP/2
+        // does not allow.
+        match reason == Some(h2::Reason::PROTOCOL_ERROR) && sent >= BODY_LIMIT {
+            true => Some(TransportCause::BodyLimit),
+            false => Some(TransportCause::Reset),
+        }
+    } else {
+        None
+    }
+}
+
+/// The first error behind a status that says something.
+pub(crate) fn behind(status: &Status) -> Option<&(dyn Error + 'static)> {
+    sources(status).find(|error| error.to_string() != NOTHING)
+}
+
+/// What a status and the errors behind it say, without what says nothing.
+fn detail(status: &Status) -> String {
+    match (behind(status), status.code()) {
+        (Some(error), _) => Report(error).to_string(),
+        // What a broken connection has.
+        (None, tonic::Code::Unknown) => status.message().to_owned(),
+        (None, code) => format!("{code:?}: {}", status.message()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tunnel_core::ConnectionError;
+
+    fn behind(error: impl Error + Send + Sync + 'static) -> Status {
+        let mut status = Status::unknown(NOTHING);
+        status.set_source(Arc::new(error));
+        status
+    }
+
+    fn reset(reason: h2::Reason) -> Status {
+        behind(h2::Error::from(reason))
+    }
+
+    #[test]
+    fn an_error_of_the_socket_is_its_cause_and_its_text_the_detail() {
+        let broken = io::Error::new(io::ErrorKind::BrokenPipe, "gone\x1b[31m");
+        let error = transport_error(&behind(broken), 0);
+        assert_eq!(error.cause(), TransportCause::Io);
+        let detail = error.source().expect("a detail").to_string();
+        assert_eq!(detail, r"gone\u{1b}[31m");
+    }
+
+    #[test]
+    fn an_error_that_nobody_knows_has_its_text() {
+        let error = transport_error(&Status::unavailable("why not"), 0);
+        assert_eq!(error.cause(), TransportCause::Other);
+        let report = Report(&error).to_string();
+        assert_eq!(report, "the transport failed: Unavailable: why not");
+        let silent = transport_error(&reset(h2::Reason::INTERNAL_ERROR), 0);
+        assert_eq!(silent.cause(), TransportCause::Other);
+    }
+
+    #[test]
+    fn the_end_of_a_tunnel_in_a_tunnel_says_the_same_however_deep() {
+        let io = TransportError::from(TransportCause::Io).with_detail("broken pipe");
+        let mut reason = EndReason::Error(ConnectionError::TransportLost(io.clone()));
+        for _ in 0..3 {
+            let error = transport_error(&behind(reason), 0);
+            assert_eq!(error, io);
+            reason = EndReason::Error(ConnectionError::TransportLost(error));
+        }
+        let closed = transport_error(&behind(EndReason::PeerClosed), 0);
+        assert_eq!(closed.cause(), TransportCause::OuterTunnel);
+        let again = EndReason::Error(ConnectionError::TransportLost(closed.clone()));
+        assert_eq!(transport_error(&behind(again), 0), closed);
+    }
+}

@@ -172,8 +172,8 @@ impl Tunnel {
         self.shared.stats()
     }
 
-    /// Caller: for how long calls have waited without anything being heard from the far end;
-    /// `None` if none waits so. See
+    /// Caller: for how long nothing was heard from the far end since a call was sent; `None` if
+    /// something was. See
     /// [`Connection::unanswered_since`](tunnel_core::Connection::unanswered_since).
     pub fn unanswered_for(&self) -> Option<Duration> {
         self.shared.unanswered_for()

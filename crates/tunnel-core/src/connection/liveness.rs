@@ -72,11 +72,11 @@ impl Connection {
         }
     }
 
-    /// Caller: since when a call has waited without anything being heard from the peer; `None` while
-    /// no call waits, or when something was heard since the first of them was sent.
+    /// Caller: since when a call that was sent has had no answer, in all that was heard from the
+    /// peer since; `None` if something was heard. A call that gave up makes no difference: the peer
+    /// is as silent as before.
     pub fn unanswered_since(&self) -> Option<Instant> {
         self.unanswered_since
-            .filter(|_| self.store.counts.streams > 0)
     }
 
     /// The timer is due: sends a heartbeat, or finds the peer silent for too long.

@@ -63,7 +63,7 @@ pub(crate) const ROWS: &[Row] = rows! {
     long "a caller that only sends lives" only_requests [Haproxy, NginxForTunnels];
     quick "a frozen gateway is noticed by device and caller" frozen_gateway [Haproxy, Nginx];
     quick "a frozen device and a frozen caller are noticed" frozen_clients [Haproxy, Nginx];
-    long "a device that loses its network and comes back is called at once" lost_network
+    quick "a device that loses its network and comes back is called at once" lost_network
         [Haproxy, Nginx];
     long "an upload over the body limit fails with an error that names it" body_limit [Nginx];
     quick "8 MiB each way pass" large_bodies [Haproxy, NginxForTunnels];

@@ -153,8 +153,8 @@ impl TunnelChannel {
         self.shared().stats()
     }
 
-    /// For how long calls have waited without anything being heard from the far end; `None` if
-    /// none waits so. A second is a long time for a far end that is there, unless its handlers are
+    /// For how long nothing was heard from the far end since a call was sent; `None` if something
+    /// was. A second is a long time for a far end that is there, unless its handlers are
     /// slow and nothing else is under way: heartbeats come each five seconds.
     pub fn unanswered_for(&self) -> Option<Duration> {
         self.shared().unanswered_for()

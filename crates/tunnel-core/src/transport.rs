@@ -7,7 +7,8 @@ use std::fmt::{self, Write as _};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportCause {
-    /// A keepalive ping of this end was not answered.
+    /// A keepalive ping of this end was not answered, and the transport says so. hyper does while a
+    /// tunnel is being opened; later a tunnel breaks with [`Io`](Self::Io).
     #[error("the peer did not answer a keepalive ping in time")]
     KeepaliveTimedOut,
     /// The peer does not allow so many keepalive pings.

@@ -34,8 +34,9 @@ async fn a_gateway_that_freezes_is_noticed_and_found_again_when_it_thaws() {
         let Some(LinkError::Ended(reason)) = lost.last_error() else {
             panic!("a tunnel has ended: {lost:?}");
         };
+        // hyper says no more than that the connection broke.
         let cause = reason.transport_error().map(|error| error.cause());
-        assert_eq!(cause, Some(TransportCause::KeepaliveTimedOut));
+        assert_eq!(cause, Some(TransportCause::Io), "{reason:?}");
         link.thaw();
         gateway.has_another_than(&tunnel).await;
         assert_usable(&gateway.client()).await;

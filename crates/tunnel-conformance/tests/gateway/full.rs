@@ -7,12 +7,12 @@ use tunnel_conformance::feed::Feed;
 use tunnel_conformance::payload::requests;
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
-use tunnel_conformance::{Kind, Ongoing};
+use tunnel_conformance::{Kind, Ongoing, Probe};
 use tunnel_core::Config;
 use tunnel_server::{Balance, TunnelServiceHandler, is_movable};
 
 use crate::support::by_hand::{self, going_away};
-use crate::support::device::Device;
+use crate::support::device::{Device, Dial};
 use crate::support::{
     a_call, assert_usable, callable, client, eventually, guarded, handler, local_device, one,
     one_request, ready, served,
@@ -101,6 +101,43 @@ async fn when_all_tunnels_are_full_calls_wait_for_room_and_all_are_answered() {
         }
     })
     .await;
+}
+
+/// More than fit a tunnel at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifteen_hundred_calls_at_once_by_key_are_all_answered() {
+    guarded(async {
+        let handler = handler(|builder| builder);
+        let _device = local_device(&handler, "device-7").await;
+        assert_all_answered(&handler, 1_500).await;
+    })
+    .await;
+}
+
+/// It refuses what it has no room for, and has processed none of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_with_less_room_than_its_gateway_answers_all_calls() {
+    guarded(async {
+        let handler = handler(|builder| builder);
+        let config = Config::builder().max_concurrent_streams(4).build();
+        let dial = Dial::new(&Probe::default()).named("device-7");
+        let dial = dial.config(config.expect("valid"));
+        let device = dial.dial(handler.service()).await.expect("accepted");
+        ready(&handler, &device).await;
+        assert_all_answered(&handler, 100).await;
+    })
+    .await;
+}
+
+async fn assert_all_answered(handler: &TunnelServiceHandler, calls: usize) {
+    let channel = handler.key_as_channel("device-7");
+    let calls = (0..calls).map(|_| {
+        let channel = channel.clone();
+        tokio::spawn(async move { a_call(&channel, "many").await })
+    });
+    for outcome in join_all(calls.collect::<Vec<_>>()).await {
+        outcome.expect("no panic").expect_success();
+    }
 }
 
 /// Also where calls wait for a tunnel: there are some, and all are busy.

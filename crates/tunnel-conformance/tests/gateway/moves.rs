@@ -287,3 +287,25 @@ fn watched_body(script: &Script) -> (std::sync::Weak<[u8]>, http::Request<tonic:
     *request.headers_mut().expect("legal") = headers;
     (watch, request.body(body).expect("legal"))
 }
+
+/// As the Go library refuses after its GracefulStop: it has no drain notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_refuses_because_it_shuts_down_is_left_and_its_tunnel_ends() {
+    guarded(async {
+        let handler = handler(|builder| builder);
+        let mut stopping = by_hand::device_without_drain(handler.service(), "device-7").await;
+        callable(&handler, 1).await;
+        let channel = handler.key_as_channel("device-7");
+        let call = tokio::spawn({
+            let channel = channel.clone();
+            async move { served(&channel, "moves").await }
+        });
+        let id = stopping.expect_call().await;
+        let other = local_device(&handler, "device-7").await;
+        by_hand::refuse_stopping(&stopping, id);
+        assert!(other.is(call.await.expect("no panic").tunnel()));
+        eventually(|| handler.tunnels().len() == 1).await;
+        assert_eq!(channel.tunnels().len(), 1);
+    })
+    .await;
+}

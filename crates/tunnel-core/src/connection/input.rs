@@ -3,7 +3,7 @@
 //! The rule of proportion: a fault ends the stream it concerns; only what makes the rest of
 //! the tunnel unintelligible, or a limit that protects it, ends the tunnel.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -19,11 +19,14 @@ use crate::streams::state::RecvState;
 use crate::streams::store::Reply;
 use crate::streams::stream::Stream;
 use crate::streams::{Revision, StreamId};
-use crate::timer::timeout_of;
+use crate::timer::{Timer, timeout_of};
 use crate::{
     Code, ConnectionError, EndReason, Initiator, Limit, Metadata, Side, Status, StreamError,
     StreamFault,
 };
+
+/// How long calls in flight may take on a tunnel whose peer shuts down without drain notices.
+const STOPPING: Duration = Duration::from_secs(1);
 
 /// What handling a frame on a live stream came to.
 type Outcome = Result<Handled, StreamFault>;
@@ -37,6 +40,8 @@ enum Handled {
     Cancelled,
     /// Caller: the stream failed although its peer did no wrong.
     Failed(StreamError),
+    /// Caller: the call was refused because the peer shuts down.
+    Stopping,
 }
 
 impl Connection {
@@ -91,6 +96,9 @@ impl Connection {
         let late = late_frame(&frame.kind);
         let is_update = matches!(frame.kind, FrameKind::WindowUpdate(_));
         let outcome = match self.store.split(id) {
+            Some((stream, _)) if !self.peer_knows_drain && says_stopping(stream, &frame.kind) => {
+                Ok(Handled::Stopping)
+            }
             // A caller's stream may be over before its application has read it.
             Some((stream, rest)) if !is_over(stream, rest_side(&frame.kind)) => {
                 on_stream_frame(stream, rest, frame.kind, self.now)
@@ -270,6 +278,7 @@ impl Connection {
             }
             Ok(Handled::Cancelled) => self.on_cancel(id),
             Ok(Handled::Failed(error)) => self.store.fault(id, error, Reply::None),
+            Ok(Handled::Stopping) => self.on_stopping(id),
             Err(fault) => {
                 tracing::debug!(stream = id, %fault, "the peer's fault ends a stream");
                 let error = StreamError::fault(&fault, side);
@@ -277,6 +286,32 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Caller: a peer without drain notices shuts down, and says so by refusing a call. As after a
+    /// notice the tunnel takes no more calls. Those in flight have little time, for the Go library
+    /// reads no more of a tunnel after further frames of the call that it has refused.
+    fn on_stopping(&mut self, id: i64) {
+        let message = "the peer is shutting down; the call was not processed";
+        let mut error = StreamError::new(Code::Unavailable, message, Initiator::Remote);
+        error.not_processed = true;
+        self.store.fault(id, error, Reply::None);
+        if self.peer_draining {
+            return;
+        }
+        self.peer_draining = true;
+        let at = self.now.and_then(|now| now.checked_add(STOPPING));
+        if let Some(at) = at
+            && self
+                .store
+                .timers
+                .get(Timer::Drain)
+                .is_none_or(|set| at < set)
+        {
+            self.store.timers.set(Timer::Drain, at);
+        }
+        let last = self.highest_sent;
+        self.store.events.push_back(Event::GoingAway { last });
     }
 
     /// Handler: the caller has cancelled a call, and does not wait for an answer.
@@ -321,6 +356,16 @@ fn is_over(stream: &Stream, half: Half) -> bool {
                 && !matches!(stream.recv.end, Some(RecvEnd::HalfClosed))
         }
     }
+}
+
+/// Whether a frame refuses a call unseen because the peer shuts down, in the words of the Go library.
+/// A call that a handler has seen is answered by headers first.
+fn says_stopping(stream: &Stream, kind: &FrameKind) -> bool {
+    matches!(kind, FrameKind::Close(close)
+        if stream.recv.state == RecvState::Open
+            && !stream.recv.headers_seen
+            && close.status.code == Code::Unavailable
+            && close.status.message.contains("shutting down"))
 }
 
 fn on_stream_frame(

@@ -6,13 +6,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
+use tunnel_core::StreamError;
 
 use super::replay::{Replay, TakenBack};
 use super::within;
@@ -23,6 +24,10 @@ use crate::{
 /// How often a call moves at most, beside from tunnels that are full. Each move has found a tunnel
 /// that has just ceased to take calls; so many of them are no accident any more.
 const MAX_MOVES: usize = 32;
+
+/// How long a call waits at most before it tries a far end again that was full; twice as long each
+/// time, to a second.
+const FULL_PAUSE: Duration = Duration::from_millis(4);
 
 /// Which tunnel served a call: in the extensions of its response.
 ///
@@ -151,6 +156,10 @@ struct Call<T> {
     refused: usize,
     /// Those that were full, and may have room again.
     full: HashSet<TunnelId>,
+    /// Whether a far end was full by a limit of its own, at which no queue of this end waits.
+    far_end_is_full: bool,
+    /// How often the call has paused for that.
+    pauses: u32,
     /// Why one of them has not taken the call.
     full_status: Option<Status>,
     /// Why the last one has not that was not.
@@ -181,6 +190,8 @@ impl<T: Tunnels> Call<T> {
             tried: HashSet::new(),
             refused: 0,
             full: HashSet::new(),
+            far_end_is_full: false,
+            pauses: 0,
             full_status: None,
             failed: None,
         }
@@ -224,6 +235,7 @@ impl<T: Tunnels> Call<T> {
         self.tried.insert(tunnel);
         if status.code() == tonic::Code::ResourceExhausted {
             self.full.insert(tunnel);
+            self.far_end_is_full |= is_of_far_end(&status);
             self.full_status = Some(status);
         } else {
             self.refused += 1;
@@ -241,6 +253,23 @@ impl<T: Tunnels> Call<T> {
         self.full.remove(&tunnel.id());
         self.full_status = None;
         Some(tunnel)
+    }
+
+    /// Waits before a far end that is full is tried again: a little longer each time, but for no
+    /// longer than until a tunnel joins, or the call's time is up.
+    fn pause(&mut self) -> Stage {
+        let longest = FULL_PAUSE * (1 << self.pauses.min(8));
+        self.pauses += 1;
+        let pause = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let end = [now().checked_add(pause), self.deadline];
+        let end = end.into_iter().flatten().min();
+        let joined = self.tunnels.subscribe();
+        let runtime = self.tunnels.runtime().cloned();
+        Stage::Waiting(Box::pin(async move {
+            // Whatever has ended the wait, the call looks again.
+            let _ = joins(joined, end, runtime, Status::unavailable("")).await;
+            Ok(())
+        }))
     }
 
     fn waits(&self) -> bool {
@@ -275,6 +304,12 @@ pub fn explained(message: String, status: Status) -> Status {
     let mut explained = Status::new(status.code(), message);
     explained.set_source(Arc::new(status));
     explained
+}
+
+/// Whether a tunnel was full by a limit of its far end.
+fn is_of_far_end(status: &Status) -> bool {
+    let source = std::error::Error::source(status);
+    source.is_some_and(|source| source.is::<StreamError>())
 }
 
 /// The failure of a call that could have moved but for its request.
@@ -338,6 +373,9 @@ fn pick<T: Tunnels>(call: &mut Call<T>) -> Result<Stage, Status> {
     // A call tries all tunnels before it waits for room on one.
     if let Some(tunnel) = call.tunnels.pick(&call.tried) {
         return call.start_on(&tunnel, false);
+    }
+    if call.queue && std::mem::take(&mut call.far_end_is_full) {
+        return Ok(call.pause());
     }
     if let Some(tunnel) = call.pick_full() {
         return call.start_on(&tunnel, true);

@@ -6,7 +6,9 @@ use tonic::Code;
 use tonic::body::Body;
 use tower::{BoxError, Service};
 use tunnel_core::{DRAIN_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY};
-use tunnel_proto::grpctunnel::v1::Metadata;
+use tunnel_proto::google::rpc;
+use tunnel_proto::grpctunnel::v1::server_to_client::Frame;
+use tunnel_proto::grpctunnel::v1::{CloseStream, Metadata};
 use tunnel_tonic::outer::OPEN_REVERSE_TUNNEL_PATH;
 
 use super::DEVICE;
@@ -28,13 +30,38 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    dial(channel, name, true).await
+}
+
+/// A device that has dialled and said its settings, and knows no drain notices.
+pub(crate) async fn device_without_drain<S, B>(channel: S, name: &str) -> RawHandler
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>>,
+    S::Error: std::fmt::Debug,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let device = dial(channel, name, false).await;
+    device.settings(&[0, 1]);
+    device
+}
+
+async fn dial<S, B>(channel: S, name: &str, drain: bool) -> RawHandler
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>>,
+    S::Error: std::fmt::Debug,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let mut headers = HeaderMap::new();
     let mut put = |key, value: &str| {
         let value = HeaderValue::from_str(value).expect("legal");
         headers.insert(HeaderName::from_static(key), value);
     };
     put(DEVICE, name);
-    put(DRAIN_HEADER, NEGOTIATE_VALUE);
+    if drain {
+        put(DRAIN_HEADER, NEGOTIATE_VALUE);
+    }
     RawHandler::dial(channel, OPEN_REVERSE_TUNNEL_PATH, headers, true).await
 }
 
@@ -54,6 +81,20 @@ where
 /// What a handler that drains says of a call it has not looked at.
 pub(crate) fn refuse(device: &RawHandler, call: i64) {
     device.close(call, Code::Unavailable, md(&[(NOT_PROCESSED_KEY, "1")]));
+}
+
+/// What the Go library says of a call that comes after its GracefulStop.
+pub(crate) fn refuse_stopping(device: &RawHandler, call: i64) {
+    let status = rpc::Status {
+        code: Code::Unavailable as i32,
+        message: "server is shutting down".to_owned(),
+        ..Default::default()
+    };
+    let close = CloseStream {
+        response_trailers: None,
+        status: Some(status),
+    };
+    device.frame(call, Frame::CloseStream(close));
 }
 
 /// The word of a drain: calls after `last` are not served.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -23,6 +24,10 @@ use super::settings::Settings;
 use super::status::{LinkError, LinkState, LinkStatus, StopReason};
 use crate::Gateway;
 use crate::dial::{Opening, within};
+
+/// How long a reverse tunnel goes on after its replacement was accepted. The gateway takes calls on
+/// the replacement only when it has its settings, and nothing on the wire says that it has.
+const HANDOVER: Duration = Duration::from_secs(1);
 
 /// What becomes of a tunnel that is open.
 #[derive(Debug)]
@@ -239,9 +244,19 @@ impl Shared {
         }
     }
 
-    /// Drains a tunnel that is not needed any more.
+    /// Drains a tunnel that has been replaced. One that serves goes on for [`HANDOVER`] first.
     pub(crate) fn retire(&self, live: &Live) {
-        live.tunnel.drain(deadline(self.settings.drain_deadline));
+        let (tunnel, within) = (live.tunnel.clone(), self.settings.drain_deadline);
+        let serves = !matches!(self.purpose, Purpose::Call(_));
+        match Handle::try_current() {
+            Ok(runtime) if serves => {
+                runtime.spawn(async move {
+                    tokio::time::sleep(HANDOVER).await;
+                    tunnel.drain(deadline(within));
+                });
+            }
+            _ => tunnel.drain(deadline(within)),
+        }
     }
 
     /// Has calls that wait for a tunnel look again.

@@ -74,9 +74,10 @@ fn http2_cause(error: &h2::Error, sent: u64) -> Option<TransportCause> {
     } else if error.is_go_away() && error.is_remote() {
         Some(TransportCause::GoAway)
     } else if error.is_reset() {
-        // A proxy answers a body that is too large in the middle of the response, which HTTP/2
-        // does not allow.
-        match reason == Some(h2::Reason::PROTOCOL_ERROR) && sent >= BODY_LIMIT {
+        // What nginx does with a body that is too large once the response has begun. It resets the
+        // stream with the first; the second is what becomes of an answer in the middle of another.
+        let limits = [h2::Reason::INTERNAL_ERROR, h2::Reason::PROTOCOL_ERROR];
+        match reason.is_some_and(|r| limits.contains(&r)) && sent >= BODY_LIMIT {
             true => Some(TransportCause::BodyLimit),
             false => Some(TransportCause::Reset),
         }

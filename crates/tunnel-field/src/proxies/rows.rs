@@ -65,7 +65,7 @@ pub(crate) const ROWS: &[Row] = rows! {
     quick "a frozen device and a frozen caller are noticed" frozen_clients [Haproxy, Nginx];
     quick "a device that loses its network and comes back is called at once" lost_network
         [Haproxy, Nginx];
-    long "an upload over the body limit fails with an error that names it" body_limit [Nginx];
+    quick "an upload over the body limit fails with an error that names it" body_limit [Nginx];
     quick "8 MiB each way pass" large_bodies [Haproxy, NginxForTunnels];
 };
 

@@ -19,8 +19,8 @@ pub(crate) enum Timer {
     UnreadStall = 2,
     /// When the peer has not read its refusals for too long.
     RefusalStall = 3,
-    /// When to send a heartbeat, or to take the peer's silence for its loss. Left to whoever has
-    /// read all that has come: see [`Connection::handle_timeout`](crate::Connection::handle_timeout).
+    /// When to send a heartbeat, or to take the peer's silence for its loss: when all that has come was
+    /// read, see [`Connection::handle_timeout`](crate::Connection::handle_timeout).
     Liveness = 4,
     /// When the next cancel may be sent to a peer that limits them.
     Cancels = 5,

@@ -26,7 +26,7 @@ struct Inner {
     limit: usize,
     used: AtomicUsize,
     members: Mutex<HashMap<TunnelId, Entry>>,
-    /// Held by whoever ends calls.
+    /// Held while calls are ended.
     shedding: Mutex<()>,
 }
 

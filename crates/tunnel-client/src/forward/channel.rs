@@ -72,7 +72,7 @@ pub type ForwardResponseFuture = PooledCall<ForwardChannel>;
 /// # Which backend
 ///
 /// All calls of one tunnel reach one backend. Behind a load balancer the next tunnel may reach
-/// another one: whoever keeps state there has to know. A tunnel's [id](crate::TunnelInfo::id) tells
+/// another one: callers that keep state there have to know. A tunnel's [id](crate::TunnelInfo::id) tells
 /// them apart: [`ServedBy`](crate::ServedBy) in the extensions of a response names the call's
 /// tunnel, [`LinkState::Connected`](crate::LinkState::Connected) the one that is up. Calls that
 /// must not reach another backend are made through one of [`tunnels`](Self::tunnels), and fail when

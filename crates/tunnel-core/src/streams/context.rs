@@ -60,7 +60,7 @@ impl Context<'_> {
         }
     }
 
-    /// Nothing more is sent on a stream; whoever writes to it is told.
+    /// Nothing more is sent on a stream; its writer is told.
     pub(crate) fn end_sending(&mut self, stream: &mut Stream) {
         if stream.send.state != SendState::Done {
             self.counts.queued -= stream.send.abort(self.out);

@@ -248,7 +248,7 @@ async fn frozen_clients(kind: Kind, line: Line) -> Result<String> {
     .context("the gateway")
 }
 
-/// Calls by key go on all the time, while one path to the device dies without a word.
+/// Calls by key go on all the time, while one path to the device dies silently.
 async fn lost_network(kind: Kind, line: Line) -> Result<String> {
     let probe = Probe::default();
     let gateway = Gateway::start(&probe).await;

@@ -48,7 +48,7 @@ impl RequestPump {
         }
     }
 
-    /// Goes on in a task, for a body that has more. Whoever makes a call, or wakes its body, may
+    /// Goes on in a task, for a body that has more. A thread that makes a call, or wakes its body, may
     /// be outside of any runtime.
     pub(crate) fn spawn(self) {
         // There is no runtime only where no tunnel was started, and so no call opened.

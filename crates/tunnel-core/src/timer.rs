@@ -44,16 +44,23 @@ impl Timer {
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     slots: [Option<Instant>; Timer::ALL.len()],
+    /// The earliest of the slots: asked for at every frame.
+    earliest: Option<Instant>,
     deadlines: BTreeSet<(Instant, i64)>,
 }
 
 impl Timers {
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
-        self.slots[timer as usize] = Some(at);
+        self.put(timer, Some(at));
     }
 
     pub(crate) fn clear(&mut self, timer: Timer) {
-        self.slots[timer as usize] = None;
+        self.put(timer, None);
+    }
+
+    fn put(&mut self, timer: Timer, at: Option<Instant>) {
+        self.slots[timer as usize] = at;
+        self.earliest = self.slots.iter().copied().flatten().min();
     }
 
     pub(crate) fn get(&self, timer: Timer) -> Option<Instant> {
@@ -78,11 +85,8 @@ impl Timers {
 
     /// The earliest time at which something is due.
     pub(crate) fn next(&self) -> Option<Instant> {
-        if self.slots == [None; Timer::ALL.len()] && self.deadlines.is_empty() {
-            return None;
-        }
         let deadline = self.deadlines.first().map(|&(at, _)| at);
-        self.slots.iter().copied().flatten().chain(deadline).min()
+        self.earliest.into_iter().chain(deadline).min()
     }
 
     /// Takes one tunnel timer that is due, and when it was. [`Timer::Liveness`] only if asked for.

@@ -109,7 +109,7 @@ impl Member {
 
     /// Ends the fullest calls until what is left fits. To be called without a tunnel's lock.
     pub(crate) fn shed(&self) {
-        // Whoever sheds now sees what this tunnel has reported; and shedding itself reports.
+        // One tunnel sheds at a time. The one that does so already counts what this one reported.
         let Ok(_shedding) = self.budget.shedding.try_lock() else {
             return;
         };

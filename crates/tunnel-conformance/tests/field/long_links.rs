@@ -54,7 +54,7 @@ async fn a_download_of_a_million_empty_messages_that_is_dropped_ends_only_itself
                 let mut download = open(&rig.client, Kind::ServerStream, request).await;
                 let download = download.as_mut().expect("it begins");
                 download.expect_next().await;
-                // What is sent until the word of the cancel has arrived comes too late.
+                // What is sent before the cancel has arrived comes too late.
                 rig.link.set_delay(Duration::from_millis(500));
                 for _ in 0..50_000 {
                     download.expect_next().await;

@@ -45,7 +45,7 @@ impl RequestBody {
                 if !matches!(read, Gathered::Pending) {
                     return read;
                 }
-                // A call that was closed goes without a word to those who still read it.
+                // The call was closed: nobody is told, so its reader must learn it here.
                 if state.slot(id).is_none_or(|slot| slot.unserved) {
                     return Gathered::End(Read::Gone);
                 }

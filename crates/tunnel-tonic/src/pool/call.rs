@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How often a call moves at most, beside from tunnels that are full. Each move has found a tunnel
-/// that has just ceased to take calls; so many of them are no accident any more.
+/// that has just ceased to take calls. More moves than this show a fault, not chance.
 const MAX_MOVES: usize = 32;
 
 /// How long a call waits at most before it tries a far end again that was full; twice as long each

@@ -24,6 +24,8 @@ pub(crate) enum Job {
     HoldIdle { streams: usize },
     /// Opens streams that are full of messages, and reads none of them.
     HoldUnread { streams: usize, size: u32 },
+    /// Has hostile connections flood the server until [`Job::Release`].
+    Flood { connections: usize },
     /// Drops all that is held.
     Release {},
     /// Small calls while a stream of large messages is read.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::streams::StreamId;
-use crate::{EndReason, Metadata, StreamError};
+use crate::{EndReason, Metadata, StreamError, StreamFault};
 
 /// Something the runtime must act on; see [`Connection::poll_event`](crate::Connection::poll_event).
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +43,39 @@ pub enum Event {
         /// The last stream the handler serves, or has been asked to serve.
         last: i64,
     },
+    /// Something worth a log line, and nothing to act on.
+    Note(Note),
     /// The tunnel has ended. The last event.
     Ended(EndReason),
+}
+
+/// What a runtime may want to log. The state machine does not log by itself: it may run under a
+/// lock.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Note {
+    /// The peer's mistake ended a stream.
+    #[error("the peer's mistake ends stream {}: {fault}", id.0)]
+    PeerFault {
+        /// The stream that was.
+        id: StreamId,
+        /// What the peer did.
+        fault: StreamFault,
+    },
+    /// A status over the metadata limit lost its details and the end of its message.
+    #[error("a status of {size} bytes was cut to the limit of {limit}")]
+    StatusCut {
+        /// The status, in bytes.
+        size: usize,
+        /// [`max_metadata_size`](crate::ConfigBuilder::max_metadata_size), in bytes.
+        limit: usize,
+    },
+    /// Trailers over the metadata limit were left out.
+    #[error("trailers of {size} bytes, over the limit of {limit}, were left out")]
+    TrailersDropped {
+        /// The trailers, in bytes.
+        size: usize,
+        /// [`max_metadata_size`](crate::ConfigBuilder::max_metadata_size), in bytes.
+        limit: usize,
+    },
 }

@@ -55,7 +55,7 @@ pub use connection::{
 pub use error::{
     ConnectionError, EndReason, Initiator, Limit, OpenError, StreamError, StreamFault, WriteError,
 };
-pub use event::Event;
+pub use event::{Event, Note};
 pub use frame::{CloseStream, Frame, FrameKind, FrameKindRef, FrameRef, FrameSink};
 pub use metadata::Metadata;
 pub use side::Side;

@@ -19,7 +19,8 @@ use tunnel_core::{ConnectionError, Frame, Side, TransportCause};
 use crate::carrier::poll_once;
 use crate::handler::{ServeCall, Server};
 use crate::outbound::NetworkRole;
-use crate::shared::{Opened, Shared, now, outbound_dropped};
+use crate::shared::{Shared, now};
+use crate::state::{Opened, outbound_dropped};
 use crate::transport::transport_error;
 
 /// How many frames are handled before other tasks get a turn.

@@ -91,19 +91,15 @@ fn opaque(value: &[u8]) -> String {
 }
 
 /// Metadata for a peer that does not take text values that are not UTF-8: these are left out.
-pub(crate) fn without_opaque(md: Metadata) -> Metadata {
+/// Also returns how many were.
+pub(crate) fn without_opaque(md: Metadata) -> (Metadata, usize) {
     let is_opaque = |value: &str| value.starts_with(OPAQUE_MARK);
-    if !md.iter().any(|(_, value)| is_opaque(value)) {
-        return md;
+    let dropped = md.iter().filter(|(_, value)| is_opaque(value)).count();
+    if dropped == 0 {
+        return (md, 0);
     }
-    let taken = md.iter().filter(|(key, value)| {
-        let opaque = is_opaque(value);
-        if opaque {
-            tracing::debug!(key, "metadata value is not UTF-8: not sent to this peer");
-        }
-        !opaque
-    });
-    taken.collect()
+    let taken = md.iter().filter(|(_, value)| !is_opaque(value));
+    (taken.collect(), dropped)
 }
 
 /// One header of a `-bin` key may hold several values, separated by commas.
@@ -254,10 +250,9 @@ mod tests {
         let mut back = HeaderMap::new();
         from_wire(&md, &mut back, 0);
         assert_eq!(back, headers);
-        let others: Vec<_> = without_opaque(md)
-            .iter()
-            .map(|(_, v)| v.to_owned())
-            .collect();
+        let (others, dropped) = without_opaque(md);
+        assert_eq!(dropped, 2);
+        let others: Vec<_> = others.iter().map(|(_, v)| v.to_owned()).collect();
         assert_eq!(others, ["plain", "grün"]);
     }
 

@@ -40,6 +40,8 @@ pub mod pool;
 #[cfg(feature = "router")]
 mod services;
 mod shared;
+mod slots;
+mod state;
 mod status;
 mod transport;
 mod tunnel;

@@ -18,10 +18,14 @@ use crate::shared::{Shared, now};
 
 /// How many bytes one poll yields, about. HTTP/2 buffers what it was given, out of reach of
 /// the scheduler, so this is also how long an urgent frame waits behind the rest.
-const BATCH: usize = 64 << 10;
+const BATCH: usize = 72 << 10;
 
 /// By how much a batch may exceed that: its last frame is written whole.
 const OVERSHOOT: usize = MAX_CHUNK_SIZE + 64;
+
+/// After a batch larger than this the transport gets to write it before the next is made. Pulled
+/// all at once, a burst of large messages would lie there in memory that nobody has touched yet.
+const LARGE_BATCH: usize = 16 << 10;
 
 /// A batch that would be smaller than this waits once for the tasks that are about to add to it.
 const SMALL_BATCH: usize = 4 << 10;
@@ -49,6 +53,8 @@ pub struct Outbound {
     done: bool,
     /// Whether the batch at hand has waited.
     waited: bool,
+    /// Whether the last batch was a large one, which the transport writes first.
+    writing: bool,
 }
 
 impl Outbound {
@@ -59,6 +65,7 @@ impl Outbound {
             side,
             done: false,
             waited: false,
+            writing: false,
         }
     }
 
@@ -108,6 +115,10 @@ impl Body for Outbound {
         if this.done {
             return Poll::Ready(None);
         }
+        if std::mem::take(&mut this.writing) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // A buffer of its own for each batch: nothing is kept for an idle tunnel, and what is made
         // for the batch at hand need not be copied while it grows.
         let mut buf = BytesMut::new();
@@ -134,7 +145,10 @@ impl Body for Outbound {
             Next::Nothing
         });
         match next {
-            Next::Batch => Poll::Ready(Some(Ok(Frame::data(buf.freeze())))),
+            Next::Batch => {
+                this.writing = buf.len() > LARGE_BATCH;
+                Poll::Ready(Some(Ok(Frame::data(buf.freeze()))))
+            }
             Next::Wait => {
                 this.waited = true;
                 // Behind those who are ready.

@@ -13,8 +13,9 @@ use crate::carrier;
 use crate::driver::Driver;
 use crate::handler::{CallService, Server};
 use crate::info::TunnelInfo;
+use crate::life::Life;
 use crate::outbound::{NetworkRole, Outbound};
-use crate::shared::{Life, Shared, now};
+use crate::shared::{Shared, now};
 use crate::{Direction, MemoryBudget, TunnelChannel};
 
 /// One tunnel whose outer call is being opened, or is open.

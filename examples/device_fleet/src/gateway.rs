@@ -58,6 +58,8 @@ impl Gateway {
             .build();
         let (stop_listening, stop) = oneshot::channel();
         let server = server_for_tunnels(Server::builder()).add_service(handler.service());
+        // Not by `handler.serve`, whose drain begins when the listener closes: here the next gateway
+        // has to listen on the same port first.
         machine.run(async move {
             let stopped = async {
                 // Fails only when the gateway is dropped, which ends this anyway.

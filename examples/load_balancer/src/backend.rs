@@ -1,5 +1,7 @@
 //! A backend: a tonic server that says its name with every answer.
 
+use std::future::pending;
+
 use anyhow::{Context, Result};
 use example_support::address::Address;
 use example_support::listen::Listener;
@@ -9,7 +11,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tracing::error;
-use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
+use tunnel_server::{Shutdown, TunnelServiceHandler, server_for_tunnels};
 
 /// A server that runs until this is dropped.
 #[derive(Debug)]
@@ -30,12 +32,13 @@ impl Backend {
         let handler = TunnelServiceHandler::builder()
             .add_service(echo.clone())
             .build();
-        let serving = server_for_tunnels(Server::builder())
+        let server = server_for_tunnels(Server::builder())
             .add_service(handler.service())
-            .add_service(echo)
-            .serve_with_incoming(listener.incoming());
+            .add_service(echo);
         let serving = tokio::spawn(async move {
-            if let Err(error) = serving.await {
+            // Until the task is aborted, which closes all connections.
+            let never = Shutdown::on(pending());
+            if let Err(error) = handler.serve(server, listener.incoming(), never).await {
                 error!("backend {name} failed: {error}");
             }
         });

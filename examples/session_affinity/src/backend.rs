@@ -1,6 +1,7 @@
 //! A backend: a tonic server whose service remembers.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
@@ -10,7 +11,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tracing::error;
-use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
+use tunnel_server::{Shutdown, TunnelServiceHandler, server_for_tunnels};
 
 use crate::test::session_service_server::{SessionService, SessionServiceServer};
 use crate::test::{
@@ -35,12 +36,13 @@ impl Backend {
         let handler = TunnelServiceHandler::builder()
             .add_service(sessions.clone())
             .build();
-        let serving = server_for_tunnels(Server::builder())
+        let server = server_for_tunnels(Server::builder())
             .add_service(handler.service())
-            .add_service(sessions)
-            .serve_with_incoming(listener.incoming());
+            .add_service(sessions);
         let serving = tokio::spawn(async move {
-            if let Err(error) = serving.await {
+            // Until the task is aborted, which closes all connections.
+            let never = Shutdown::on(pending());
+            if let Err(error) = handler.serve(server, listener.incoming(), never).await {
                 error!("a backend failed: {error}");
             }
         });

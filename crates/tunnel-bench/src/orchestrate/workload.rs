@@ -33,7 +33,10 @@ pub(super) struct Step {
 impl Step {
     /// Whether steps after it need it.
     fn prepares(&self) -> bool {
-        matches!(self.job, Job::HoldIdle { .. } | Job::HoldUnread { .. })
+        matches!(
+            self.job,
+            Job::HoldIdle { .. } | Job::HoldUnread { .. } | Job::Flood { .. }
+        )
     }
 }
 

@@ -91,6 +91,7 @@ pub(super) fn all(scale: Scale) -> Vec<Workload> {
     all.extend(streams(scale));
     all.push(beside_stream(scale));
     all.push(unread(scale));
+    all.push(flooded(scale));
     all.extend(open_loops(scale));
     all.extend(brownouts(scale));
     all.extend(slow_link(scale));
@@ -270,6 +271,34 @@ fn unread(scale: Scale) -> Workload {
             },
         ],
         who: everyone,
+    }
+}
+
+/// Calls of one connection beside hostile ones.
+fn flooded(scale: Scale) -> Workload {
+    let measure = |connections: usize| {
+        let millis = scale.long_millis;
+        let load = OpenLoop {
+            size: 16,
+            per_second: 200,
+            millis,
+        };
+        let name = format!("open loop 200/s of 16 B beside {connections} hostile connections");
+        timed(name, LATENCIES, 16, millis, Job::OpenLoop(load))
+    };
+    Workload {
+        group: "isolation",
+        setup: Setup {
+            fresh: true,
+            ..shared()
+        },
+        steps: vec![
+            measure(0),
+            hold(Job::Flood { connections: 2 }),
+            measure(2),
+            hold(Job::Release {}),
+        ],
+        who: |variant| variant.name == "forward tunnel",
     }
 }
 

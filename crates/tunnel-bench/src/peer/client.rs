@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
 use super::channel::{Channel, Clients};
+use super::flood::Flood;
 use super::held::Held;
 use super::{Options, brownout, calls, connect, input, open_loop, say, steady, streams, work};
 use crate::carrier;
@@ -15,22 +16,28 @@ type Lines = mpsc::UnboundedReceiver<String>;
 /// Does jobs until the input ends.
 pub(crate) async fn run(options: Options, port: Option<u16>) -> Result<()> {
     let jobs = input();
+    let flood_port = port;
     work::start_other_tasks(options.busy_percent);
     let port = || port.context("the client needs a port to connect to");
     match options.variant {
         Way::Plain | Way::Tuned => {
             let endpoint = connect::endpoint(port()?, options.variant == Way::Tuned)?;
-            work(connect::plain(endpoint, &options).await?, jobs).await
+            work(connect::plain(endpoint, &options).await?, flood_port, jobs).await
         }
-        Way::Yamux => work(vec![carrier::yamux::connect(port()?).await?], jobs).await,
-        Way::Http2 => work(vec![carrier::http2::connect(port()?).await?], jobs).await,
-        Way::Forward { .. } => work(connect::forward(port()?, &options).await?, jobs).await,
-        Way::Reverse { .. } => work(vec![connect::reverse(&options).await?], jobs).await,
+        Way::Yamux => work(vec![carrier::yamux::connect(port()?).await?], None, jobs).await,
+        Way::Http2 => work(vec![carrier::http2::connect(port()?).await?], None, jobs).await,
+        Way::Forward { .. } => {
+            work(connect::forward(port()?, &options).await?, flood_port, jobs).await
+        }
+        Way::Reverse { .. } => work(vec![connect::reverse(&options).await?], None, jobs).await,
     }
 }
 
-async fn work<C: Channel>(channels: Vec<C>, mut jobs: Lines) -> Result<()> {
+/// `port` is where floods go to.
+async fn work<C: Channel>(channels: Vec<C>, port: Option<u16>, mut jobs: Lines) -> Result<()> {
     let mut worker = Worker {
+        port,
+        flood: Flood::default(),
         clients: Clients::new(channels),
         held: Held::default(),
     };
@@ -49,6 +56,8 @@ async fn work<C: Channel>(channels: Vec<C>, mut jobs: Lines) -> Result<()> {
 }
 
 struct Worker<C> {
+    port: Option<u16>,
+    flood: Flood,
     clients: Clients<C>,
     held: Held,
 }
@@ -63,7 +72,14 @@ impl<C: Channel> Worker<C> {
             Job::PingPong(load) => streams::ping_pong(clients, load).await,
             Job::HoldIdle { streams } => self.held.idle(clients, streams).await,
             Job::HoldUnread { streams, size } => self.held.unread(clients, streams, size).await,
-            Job::Release {} => self.held.release(clients).await,
+            Job::Flood { connections } => {
+                let port = self.port.context("there is no port to flood")?;
+                self.flood.start(port, connections).await
+            }
+            Job::Release {} => {
+                self.flood = Flood::default();
+                self.held.release(clients).await
+            }
             Job::BesideStream {
                 callers,
                 size,

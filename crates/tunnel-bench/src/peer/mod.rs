@@ -8,6 +8,7 @@ mod calls;
 mod channel;
 mod client;
 mod connect;
+mod flood;
 mod held;
 mod open_loop;
 mod server;

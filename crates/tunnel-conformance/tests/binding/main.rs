@@ -16,6 +16,7 @@ mod hostile_handlers;
 mod inline;
 mod inline_turns;
 mod liveness;
+mod logs;
 mod nothing_left;
 mod opening;
 mod panics;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::negotiation::LAST_STREAM_KEY;
 use super::{Connection, Phase};
-use crate::event::Event;
+use crate::event::{Event, Note};
 use crate::frame::{CONTROL_STREAM_ID, CloseStream, Frame, FrameKind, NewStream};
 use crate::streams::context::Context;
 use crate::streams::counts::LateFrame;
@@ -280,9 +280,10 @@ impl Connection {
             Ok(Handled::Failed(error)) => self.store.fault(id, error, Reply::None),
             Ok(Handled::Stopping) => self.on_stopping(id),
             Err(fault) => {
-                tracing::debug!(stream = id, %fault, "the peer's fault ends a stream");
                 let error = StreamError::fault(&fault, side);
                 self.store.fault(id, error, Reply::Needed);
+                let id = StreamId(id);
+                self.note(Note::PeerFault { id, fault });
             }
         }
         Ok(())

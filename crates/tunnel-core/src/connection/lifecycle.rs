@@ -7,7 +7,7 @@ use super::{Connection, Phase};
 use crate::event::Event;
 use crate::streams::store::Reply;
 use crate::timer::Timer;
-use crate::{Code, ConnectionError, EndReason, Initiator, Report, Side, Status, StreamError};
+use crate::{Code, ConnectionError, EndReason, Initiator, Side, Status, StreamError};
 
 /// How long after a drain's deadline the transport may take to write the ends of the calls
 /// that it cut.
@@ -205,7 +205,6 @@ impl Connection {
         if matches!(self.phase, Phase::Ended(_)) {
             return;
         }
-        tracing::debug!(reason = %Report(&reason), streams = self.store.counts.streams, "tunnel ended");
         self.phase = Phase::Ended(reason.clone());
         self.store.schedule.clear();
         for id in self.store.stop_announcing() {

@@ -11,7 +11,7 @@ mod views;
 use std::time::Instant;
 
 use self::liveness::Liveness;
-use crate::event::Event;
+use crate::event::{Event, Note};
 use crate::streams::counts::Stats;
 use crate::streams::released::Released;
 use crate::streams::send::Opening;
@@ -414,6 +414,10 @@ impl Connection {
     /// peer does not read its refusals. A frame that comes all the same is taken.
     pub fn wants_input(&self) -> bool {
         !self.store.counts.paused && !self.refusals_pause
+    }
+
+    fn note(&mut self, note: Note) {
+        self.store.events.push_back(Event::Note(note));
     }
 
     /// The time of an input or operation: never earlier than the last.

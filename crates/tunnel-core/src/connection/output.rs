@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::negotiation::{LAST_STREAM_KEY, NOT_PROCESSED_KEY};
 use super::{Connection, Phase};
+use crate::event::Note;
 use crate::frame::{CONTROL_STREAM_ID, CloseStream, FrameKindRef, FrameRef, FrameSink, Settings};
 use crate::streams::context::Context;
 use crate::streams::send::Head;
@@ -155,12 +156,13 @@ impl Connection {
 
     /// A status that fits a frame: over the limit it keeps its code and as much of its message
     /// as fits.
-    pub(super) fn bounded_status(&self, mut status: Status) -> Status {
+    pub(super) fn bounded_status(&mut self, mut status: Status) -> Status {
         let limit = self.config().max_metadata_size();
         if status.size() <= limit {
             return status;
         }
-        tracing::debug!(size = status.size(), limit, "status cut to the limit");
+        let size = status.size();
+        self.note(Note::StatusCut { size, limit });
         status.details.clear();
         let mut end = status.message.len().min(limit);
         while !status.message.is_char_boundary(end) {

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Connection;
 use crate::config::Values;
+use crate::event::{Event, Note};
 use crate::frame::CloseStream;
 use crate::streams::StreamId;
 use crate::streams::context::Context;
@@ -184,12 +185,13 @@ impl<'a> SendStream<'a> {
         self.with(|stream, rest, side| {
             check_side(side, Side::Handler)?;
             stream.send.finish()?;
-            let trailers = match check_metadata(trailers.size(), &rest.config.v) {
-                Ok(()) => trailers,
-                Err(error) => {
-                    tracing::debug!(%error, "trailers dropped");
-                    Metadata::new()
-                }
+            let (size, limit) = (trailers.size(), rest.config.v.max_metadata_size);
+            let trailers = if size > limit {
+                rest.events
+                    .push_back(Event::Note(Note::TrailersDropped { size, limit }));
+                Metadata::new()
+            } else {
+                trailers
             };
             stream.send.closing = Some(Box::new(CloseStream { trailers, status }));
             Ok(())

@@ -18,7 +18,9 @@ use super::pump::RequestPump;
 use super::queue::Place;
 use super::{CallHead, ResponseBody};
 use crate::message::{SplitError, Splitter};
-use crate::shared::{Failure, Shared, State, now};
+use crate::shared::{Shared, now};
+use crate::slots::Failure;
+use crate::state::State;
 use crate::status::{self, from_open_error};
 
 /// How much of a request body is gathered before its call is opened, in bytes.

@@ -18,7 +18,8 @@ use tunnel_core::{EndReason, Metadata, Stats, format_grpc_timeout, parse_grpc_ti
 
 use crate::TunnelInfo;
 use crate::info::TunnelId;
-use crate::shared::{Life, Shared, now};
+use crate::life::Life;
+use crate::shared::{Shared, now};
 
 pub use body::ResponseBody;
 pub use call::ResponseFuture;

@@ -20,7 +20,8 @@ use tunnel_core::{StreamId, WriteError};
 
 use super::call::{fail_body, finish};
 use crate::message::{SplitError, Splitter};
-use crate::shared::{Shared, State};
+use crate::shared::Shared;
+use crate::state::State;
 
 /// How many pieces of a body are moved before other tasks get a turn.
 const PIECES_PER_TURN: usize = 32;

@@ -7,7 +7,8 @@ use std::time::Instant;
 use tunnel_core::OpenError;
 
 use super::{CallHead, Handle};
-use crate::shared::{Shared, State};
+use crate::shared::Shared;
+use crate::state::State;
 use crate::waiting::Turn;
 
 /// One call's place. Dropping it leaves the queue, and passes its turn on.

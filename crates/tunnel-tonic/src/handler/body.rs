@@ -11,7 +11,8 @@ use tunnel_core::{Code, Read, StreamError, StreamId};
 
 use crate::left::Left;
 use crate::message::Gathered;
-use crate::shared::{Failure, Shared};
+use crate::shared::Shared;
+use crate::slots::Failure;
 use crate::status;
 
 /// The messages of a call's caller.

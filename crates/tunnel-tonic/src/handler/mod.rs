@@ -18,7 +18,8 @@ use tonic::body::Body;
 use tower_service::Service;
 use tunnel_core::{Code, Metadata, Status as WireStatus};
 
-use crate::shared::{Opened, Shared};
+use crate::shared::Shared;
+use crate::state::Opened;
 use body::RequestBody;
 pub(crate) use serve::ServeCall;
 

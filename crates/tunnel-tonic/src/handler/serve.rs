@@ -18,7 +18,8 @@ use tonic::body::Body;
 use tunnel_core::{Code, Metadata, Status as WireStatus, StreamId, WriteError};
 
 use crate::message::{SplitError, Splitter};
-use crate::shared::{Shared, State};
+use crate::shared::Shared;
+use crate::state::State;
 use crate::status;
 
 /// How much of a response body is gathered before it is put on the stream, in bytes.

@@ -385,6 +385,7 @@ impl World {
                     call.end();
                     self.conn.handler_done(id);
                 }
+                Event::Note(_) => {}
                 other => panic!("{other:?}"),
             }
         }

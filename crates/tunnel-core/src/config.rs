@@ -1,13 +1,13 @@
-//! Every number that can be set, its default and its cap.
+//! Limits, windows and timeouts, with their defaults and caps.
 //!
-//! A [`Config`] exists only in a form whose parts agree with each other:
-//! [`ConfigBuilder::build`] refuses the others with a sentence. What happens
-//! when a limit is reached is said at its setter.
+//! The settings of a [`Config`] never contradict each other: [`ConfigBuilder::build`] returns an
+//! error that names the contradiction. Each setter documents what happens at its limit.
 //!
 //! # The worst-case memory of a tunnel
 //!
-//! With `S` = [`max_concurrent_streams`](ConfigBuilder::max_concurrent_streams), and without
-//! [`overcommit`](ConfigBuilder::overcommit), what a peer can make this side hold is at most
+//! Without [`overcommit`](ConfigBuilder::overcommit), and with `S` =
+//! [`max_concurrent_streams`](ConfigBuilder::max_concurrent_streams), a peer can make this side
+//! hold at most
 //!
 //! ```text
 //!     received payload        max_buffered_bytes
@@ -20,27 +20,27 @@
 //!   + the stream table        S × about 700 bytes
 //! ```
 //!
-//! and what the local application can make it hold is at most
-//! `S × (send_buffer + its largest single write + max_metadata_size)`. On top come the
-//! transport's own buffers: one partial frame of at most
-//! [`max_frame_size`](ConfigBuilder::max_frame_size), one batch of `transmit`; while a frame is
-//! decoded, at most fifty times its size ([`codec`](crate::frame::codec) says when).
+//! The local application can make it hold at most
+//! `S × (send_buffer + its largest single write + max_metadata_size)`. In addition there are the
+//! buffers of the transport: one partial frame of at most
+//! [`max_frame_size`](ConfigBuilder::max_frame_size) and one batch of `transmit`. Decoding a frame
+//! takes at most fifty times its size for a moment ([`codec`](crate::frame::codec) says when).
 //!
-//! The room of readers is what a reader such as tonic's reserves for a whole message when it
-//! begins: 1,024 uploads that stall inside messages of 4 MiB cost 4 GiB. A largest single write is
-//! as large as the largest message that a handler sends, and waits whole for a peer that does
-//! not read. Both count in [`Connection::memory`](crate::Connection::memory), so that a runtime can
-//! limit them for many tunnels together ([`shed`](crate::Connection::shed)).
+//! *Room of readers*: a reader such as tonic's reserves memory for a whole message when the
+//! message begins. So 1,024 uploads that stall inside messages of 4 MiB cost 4 GiB. *Largest single
+//! write*: a message that a handler sends is queued whole when the peer does not read. Both count
+//! in [`Connection::memory`](crate::Connection::memory), so that a runtime can limit the sum over
+//! many tunnels ([`shed`](crate::Connection::shed)).
 //!
-//! Payload keeps memory alive beyond itself. A piece of 4 KiB or more is a slice of the buffer it
-//! came in: with this crate's [`Deframer`](crate::frame::framing::Deframer) it pins at most six
-//! times its size, five times beyond it. Smaller pieces are copied together. The buffer for them
-//! grows by need, to at most four times what is in it; a stream that has more than 4 KiB of them
-//! unread goes on in blocks of 16 KiB and may have that much room in the last one. A large piece
-//! in between ends a block early; even then the room left is at most four times the small pieces.
+//! *What it keeps alive*: a piece of a message of 4 KiB or more is a slice of the buffer it was
+//! received in. With this crate's [`Deframer`](crate::frame::framing::Deframer) a slice pins at
+//! most six times its size. Smaller pieces are copied into a buffer of the stream, which is at
+//! most four times as large as its content; beyond 4 KiB of content it continues in blocks of
+//! 16 KiB, of which the last may be empty (*room for small payload*).
 //!
-//! A boundary is the size of its message, seven bits in each byte: so never more bytes than the
-//! message has, and one for an empty message. The list of them may have as much room again.
+//! *Message boundaries*: a boundary is the message's size in seven bits a byte, so it never has
+//! more bytes than its message, and one byte for an empty message. The list of them may have as
+//! much spare capacity again.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ use crate::frame::MAX_CHUNK_SIZE;
 /// signed 32-bit number at every peer.
 pub const MAX_WINDOW: u32 = i32::MAX as u32;
 
-/// A shorter interval would take an ordinary delay for the loss of the peer.
+/// With a shorter interval an ordinary delay would look like the loss of the peer.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
 
 /// Which protocol revisions one side is willing to speak.
@@ -95,7 +95,7 @@ impl Revisions {
 ///     .build()?;
 /// # let _ = config;
 ///
-/// // Parts that contradict each other are refused with a sentence.
+/// // Settings that contradict each other are an error that says why.
 /// let refused = Config::builder().initial_window(8 << 20).build();
 /// assert!(refused.is_err());
 /// # Ok::<(), tunnel_core::ConfigError>(())
@@ -240,140 +240,135 @@ impl ConfigBuilder {
 
         /// How many streams may be open at once. Default 1,024.
         ///
-        /// Past it a caller's own [`open`](crate::Connection::open) fails at once with
-        /// RESOURCE_EXHAUSTED, and a handler refuses the new stream with the same, as not
-        /// processed. A handler of a cancelled call counts until it is
-        /// [gone](crate::Connection::handler_done): calls that come meanwhile wait.
+        /// Over the limit a caller's [`open`](crate::Connection::open) fails at once with
+        /// RESOURCE_EXHAUSTED. A handler refuses a new stream with RESOURCE_EXHAUSTED, marked as
+        /// not processed. A cancelled call counts until its handler has
+        /// [stopped](crate::Connection::handler_done); new calls wait for that.
         max_concurrent_streams: usize;
 
-        /// The window each stream starts with, in bytes: what the peer may send before the
-        /// application has read. Default 98,304 (96 KiB): a message of 64 KiB and what its encoding
-        /// adds fit, so that a call with one needs no second round trip. Other speakers of the
-        /// protocol have 65,536, which is just too little for that.
+        /// The window that each stream starts with, in bytes: how much the peer may send before the
+        /// application reads. Default 98,304 (96 KiB), so that a message of 64 KiB with its
+        /// encoding needs no second round trip. The Go and Python libraries use 65,536.
         ///
-        /// Set less than 65,536 only for peers known to obey it: the Python caller sends that much
-        /// whatever it was told. A peer that sends beyond the window has that stream ended
-        /// with RESOURCE_EXHAUSTED.
+        /// A stream whose peer exceeds its window is ended with RESOURCE_EXHAUSTED. Use less than
+        /// 65,536 only with peers that obey it: the Python caller always sends that much.
         initial_window: u32;
 
-        /// How far a window may grow by itself, in bytes, while its application keeps up and
-        /// the window is what holds the sender back. Over short ways it grows no further than a
-        /// fast link has use for (1 MiB for each millisecond of a round trip, at least 512 KiB):
-        /// what is more only has the calls beside it wait. Default 16 MiB: over a link of 50 ms each way
-        /// a stream needs that much to be as fast as gRPC whose windows were tuned for it (4 MiB
-        /// for each round trip of 100 ms are 42 MB/s, 16 MiB are 168). The initial window turns
-        /// growth off. All windows together grow by at most half of what
-        /// [`max_buffered_bytes`](Self::max_buffered_bytes) leaves over the promised initial
-        /// windows; the other half is for messages larger than a window.
+        /// The size to which a window may grow, in bytes. A window grows while its application
+        /// keeps up and the window limits the sender. Default 16 MiB, which allows 168 MB/s on a
+        /// link with a round-trip time of 100 ms. The size of the initial window turns growth off.
+        ///
+        /// A window never grows beyond what the link can use: 1 MiB for each millisecond of the
+        /// round-trip time, at least 512 KiB. All windows together grow by at most half of what
+        /// [`max_buffered_bytes`](Self::max_buffered_bytes) leaves beside the initial windows; the
+        /// other half is for messages larger than a window.
         max_window: u32;
 
-        /// The largest piece of a message sent in one frame, in bytes. Default and cap 16,384,
-        /// the protocol's number.
+        /// The largest piece of a message in one sent frame, in bytes. Default and maximum 16,384,
+        /// as the protocol says.
         chunk_size: usize;
 
-        /// The largest message accepted, in bytes. Default 4 MiB, tonic's and gRPC's number.
+        /// The largest message accepted, in bytes. Default 4 MiB, as in tonic.
         ///
-        /// A larger one ends its stream with OUT_OF_RANGE (the code tonic uses for the same).
-        /// Nothing is allocated by a declared size.
+        /// A larger message ends its stream with OUT_OF_RANGE, the code that tonic uses. A declared
+        /// size allocates nothing.
         max_message_size: usize;
 
-        /// The largest metadata of one frame, in bytes, as
-        /// [`Metadata::size`](crate::Metadata::size) counts it; the method name counts too, and
-        /// a status is held to the same limit. Default 64 KiB.
+        /// The largest metadata of one frame, in bytes, as counted by
+        /// [`Metadata::size`](crate::Metadata::size). The method name counts too, and a status has
+        /// the same limit. Default 64 KiB.
         ///
-        /// A call received with more is ended with RESOURCE_EXHAUSTED; opening one with more
-        /// fails likewise.
+        /// A received call with more is ended with RESOURCE_EXHAUSTED. Opening a call with more
+        /// fails.
         max_metadata_size: usize;
 
-        /// The largest encoded frame accepted, in bytes. Default 256 KiB. A larger one ends
-        /// the tunnel: what follows cannot be found. At least twice
-        /// [`max_metadata_size`](Self::max_metadata_size) and 64 KiB more.
+        /// The largest encoded frame accepted, in bytes. Default 256 KiB. A larger frame ends the
+        /// tunnel, because the next one cannot be found. The minimum is twice
+        /// [`max_metadata_size`](Self::max_metadata_size) plus 64 KiB.
         max_frame_size: usize;
 
-        /// What may lie unread on all streams together, in bytes. Default 160 MiB: 96 MiB for 1,024
-        /// streams of 96 KiB, 8 MiB for revision zero, and 56 MiB for windows that grow and for
-        /// large messages.
+        /// How many bytes may be unread on all streams together. Default 160 MiB: 96 MiB for 1,024
+        /// initial windows of 96 KiB, 8 MiB for revision zero, and 56 MiB for windows that grow
+        /// and for large messages.
         ///
-        /// Streams × initial window, and the high mark of revision zero, must fit, so that no
-        /// promise is made that cannot be kept; see [`overcommit`](Self::overcommit).
+        /// `max_concurrent_streams × initial_window + unread_high_mark` must fit into it, unless
+        /// [`overcommit`](Self::overcommit) is set: a granted window cannot be taken back.
         max_buffered_bytes: usize;
 
-        /// Allows streams × initial window to exceed
+        /// Allows all initial windows together to exceed
         /// [`max_buffered_bytes`](Self::max_buffered_bytes). Default false.
         ///
-        /// When the sum of unread bytes then reaches the cap, the stream with the most unread
-        /// bytes is ended with RESOURCE_EXHAUSTED, again and again until the sum fits.
+        /// When the unread bytes exceed the limit, the streams with the most unread bytes are
+        /// ended with RESOURCE_EXHAUSTED until the rest fits.
         overcommit: bool;
 
-        /// How many bytes a stream takes from its application before it is not writable any
-        /// more. Default 128 KiB. One write may overshoot it.
+        /// How many bytes a stream buffers for sending before it stops being writable. Default
+        /// 128 KiB. A single write may exceed it.
         send_buffer: usize;
 
-        /// How many empty messages that cost no window may lie unread on all streams together:
-        /// those of peers that do not count messages. Default 16 Mi, which take at most 32 MiB. Past
-        /// it the stream that receives one more is ended with RESOURCE_EXHAUSTED.
+        /// How many empty messages may be unread on all streams together, from peers whose messages
+        /// cost no window (other libraries). Default 16,777,216, which take at most 32 MiB. A stream
+        /// that receives one more is ended with RESOURCE_EXHAUSTED.
         max_unread_empty_messages: usize;
 
-        /// How many refusals may wait to be read by a peer that opens streams faster than it
-        /// reads. Default 4,096, with 128 bytes of text each on average. At the limit the tunnel
-        /// is not read until half of them are gone; see
-        /// [`refusal_stall_timeout`](Self::refusal_stall_timeout). Replies that nobody waits for
-        /// are left out above half of it.
+        /// How many refusals may wait to be sent to a peer that opens streams and does not read.
+        /// Default 4,096, with 128 bytes of text each on average. At the limit the tunnel is not
+        /// read until half of them were sent; see
+        /// [`refusal_stall_timeout`](Self::refusal_stall_timeout). Above half of the limit, replies
+        /// that the peer does not wait for are dropped.
         max_pending_refusals: usize;
 
-        /// How long a peer may leave its refusals unread at the limit before the tunnel ends.
-        /// Default 30 s.
+        /// How long a peer may leave refusals unread at the limit of
+        /// [`max_pending_refusals`](Self::max_pending_refusals) before the tunnel ends. Default
+        /// 30 s.
         refusal_stall_timeout: Duration;
 
-        /// How many frames for streams that have ended are ignored beyond those that may have
-        /// been under way when they ended (what was left of the window; 64 MiB and as many empty
-        /// messages where there is none), each frame that says something on a live stream
-        /// making up for one. Default 16,384. One more ends the tunnel.
+        /// How many frames for ended streams are ignored beyond those that may have been in flight
+        /// when the stream ended: the rest of its window, or 64 MiB where there is no window. A
+        /// useful frame for a live stream gives one back. Default 16,384. One more ends the tunnel.
         max_stray_frames: usize;
 
-        /// How many frames that say nothing (an empty piece of a message, an empty window
-        /// update, an unknown kind) are ignored, each frame that says something making up for
-        /// one. Default 1,024. One more ends the tunnel.
+        /// How many useless frames are ignored: empty pieces of a message, window updates of zero,
+        /// unknown kinds. A useful frame gives one back. Default 1,024. One more ends the tunnel.
         max_empty_frames: usize;
 
-        /// Revision zero: how many unread bytes on all its streams stop the reading of the
-        /// tunnel. Default 8 MiB.
+        /// Revision zero: how many unread bytes, on all its streams together, stop the tunnel from
+        /// being read. Default 8 MiB.
         unread_high_mark: usize;
 
-        /// Revision zero: below how many unread bytes reading goes on. Default 2 MiB.
+        /// Revision zero: the tunnel is read again below this number of unread bytes. Default 2 MiB.
         unread_low_mark: usize;
 
-        /// Revision zero: how many unread messages on all its streams stop the reading of the
-        /// tunnel; half as many let it go on. Default 65,536.
+        /// Revision zero: how many unread messages, on all its streams together, stop the tunnel
+        /// from being read; it is read again below half of them. Default 65,536.
         unread_high_messages: usize;
 
-        /// Revision zero: how long reading may stand still before the fullest streams are ended
-        /// with RESOURCE_EXHAUSTED, as many as it takes to read on. Default 30 s.
+        /// Revision zero: how long the tunnel may stay unread before the streams with the most
+        /// unread data are ended with RESOURCE_EXHAUSTED, as many as needed. Default 30 s.
         ///
-        /// Until then whatever the peer sent behind the unread data waits too, a cancel
-        /// included: without windows there is nothing else that could be done.
+        /// Until then every later frame of the peer waits too, a cancel for example: revision zero
+        /// has no flow control.
         unread_stall_timeout: Duration;
 
-        /// How long a caller waits for the handler's settings before it gives up on the tunnel.
-        /// Default 10 s.
+        /// How long a caller waits for the handler's settings before opening fails. Default 10 s.
         settings_timeout: Duration;
 
-        /// How long a handler's drained tunnel stays open after its last call when its caller does
-        /// not understand drain notices (other implementations do not). Meanwhile new calls
-        /// are refused with UNAVAILABLE; without it, those under way would be cut. Default 1 s.
+        /// How long a drained tunnel of a handler stays open after its last call, when its caller
+        /// does not understand drain notices (Go and Python do not). Meanwhile new calls are refused
+        /// with UNAVAILABLE as not processed. Default 1 s.
         drain_grace: Duration;
 
-        /// After how long without sending anything this end sends a heartbeat, so that no proxy
-        /// takes the tunnel for idle. Default 5 s; `None` for none, and then no silence of the peer
-        /// ends the tunnel either.
+        /// The heartbeat interval: this end sends a heartbeat when it has sent nothing for this
+        /// time, so that proxies do not close an idle tunnel. Default 5 s. `None` turns heartbeats
+        /// off, and with them the detection of a silent peer.
         ///
-        /// A peer that offers heartbeats is lost after two and a half of its own intervals in
-        /// which nothing is heard from it: with the default after 12.5 s. Heartbeats go through
-        /// proxies, which answer HTTP/2 pings themselves.
+        /// A peer that offers heartbeats counts as lost when nothing was received for two and a
+        /// half of its intervals (12.5 s by default). This also works behind proxies, which answer
+        /// HTTP/2 pings themselves.
         heartbeat: Option<Duration>;
     }
 
-    /// Checks that the parts agree.
+    /// Checks that the settings agree with each other.
     ///
     /// # Errors
     ///

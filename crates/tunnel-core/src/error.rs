@@ -1,10 +1,8 @@
-//! What can go wrong, who erred, and what the wire says about it.
+//! Errors: what failed, which side caused it, and the gRPC code that goes on the wire.
 //!
-//! Three families that never mix: [`ConnectionError`] ends a tunnel,
-//! [`StreamError`] ends one stream, and the `*Error` types of the operations
-//! ([`OpenError`], [`WriteError`]) tell the local user that an operation was
-//! not possible. [`StreamFault::code`] and [`ConnectionError::code`] are the tables
-//! that map errors to gRPC codes.
+//! There are three kinds. [`ConnectionError`] ends a tunnel. [`StreamError`] ends one stream.
+//! [`OpenError`] and [`WriteError`] are returned by operations that were not possible.
+//! [`StreamFault::code`] and [`ConnectionError::code`] map errors to gRPC codes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +10,7 @@ use std::sync::Arc;
 
 use crate::{Code, Printable, Report, Side, Status, TransportError};
 
-/// Who caused an end.
+/// Which side ended a stream or a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Initiator {
     /// The local application: it cancelled, closed, or let its deadline pass.
@@ -171,7 +169,7 @@ pub enum EndReason {
     /// The peer drained it, and no call was left.
     #[error("the peer drained the tunnel")]
     PeerDrained,
-    /// The peer ended it in order, or its drain reached its deadline with calls left.
+    /// The peer ended it cleanly, or the peer's drain reached its deadline with calls left.
     #[error("the peer closed the tunnel")]
     PeerClosed,
     /// An error ended it.
@@ -188,7 +186,7 @@ impl EndReason {
         }
     }
 
-    /// Who ended the tunnel.
+    /// Which side ended the tunnel.
     pub fn initiator(&self) -> Initiator {
         match self {
             Self::Closed | Self::ClosedWith(_) | Self::Drained => Initiator::User,

@@ -1,4 +1,4 @@
-//! What the state machine asks its runtime to act on.
+//! Events: what the state machine asks its runtime to act on.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{EndReason, Metadata, StreamError, StreamFault};
 pub enum Event {
     /// The tunnel is negotiated: calls can be opened (caller) or may come (handler).
     Ready,
-    /// Handler: a call has come.
+    /// Handler: a new call.
     Opened {
         /// Its stream.
         id: StreamId,
@@ -19,28 +19,27 @@ pub enum Event {
         method: String,
         /// The request headers, as sent.
         headers: Metadata,
-        /// When the call expires, when it carries a deadline. The state machine
-        /// enforces it.
+        /// The call's deadline, if it has one. The state machine enforces it.
         deadline: Option<Instant>,
     },
-    /// There is something new to [`read`](crate::RecvStream::read), the end included. Comes once, until a
-    /// read finds nothing.
+    /// The stream has something to [`read`](crate::RecvStream::read): data or its end. Comes once,
+    /// until a read returns [`Read::Pending`](crate::Read::Pending).
     Readable(StreamId),
-    /// The stream takes data again, or its sending half has died. Comes once for each time a
-    /// writer was told to wait, and at the death.
+    /// The stream is writable again, or its sending half has ended. Comes once for each time that
+    /// [`is_writable`](crate::SendStream::is_writable) returned `false`, and at the end.
     Writable(StreamId),
-    /// Handler: the call is over before it was closed; drop what serves it, and say when it is gone
-    /// by [`handler_done`](crate::Connection::handler_done). Its stream is gone.
+    /// Handler: the call ended before it was closed. Its stream is gone. Stop its handler, then
+    /// call [`handler_done`](crate::Connection::handler_done).
     Cancelled {
         /// The stream that was.
         id: StreamId,
         /// Why.
         error: StreamError,
     },
-    /// The peer is draining. Caller: new calls are refused, calls up to `last` go on. Handler:
-    /// no new calls are to be expected, those taken go on.
+    /// The peer drains the tunnel. Caller: new calls are refused, calls up to `last` go on.
+    /// Handler: no new calls will come, open calls go on.
     GoingAway {
-        /// The last stream the handler serves, or has been asked to serve.
+        /// The last stream that the handler serves.
         last: i64,
     },
     /// Something worth a log line, and nothing to act on.

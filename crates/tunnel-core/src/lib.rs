@@ -1,10 +1,9 @@
 //! The gRPC tunnel protocol (`grpctunnel.v1`) as a state machine without I/O.
 //!
-//! A tunnel is one bidirectional gRPC stream that presents itself as a gRPC channel: any
-//! number of calls, multiplexed with flow control. This crate is what both of its ends have in
-//! common, without a runtime, a clock or a socket, so that it can be embedded in any transport
-//! that carries frames in order: a gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC
-//! stream, a Unix socket.
+//! A tunnel is one bidirectional gRPC stream that carries any number of gRPC calls, multiplexed
+//! with flow control. This crate implements both ends of it without a runtime, a clock or a
+//! socket. So it can be embedded in any transport that delivers frames in the order they were
+//! sent: a gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC stream, a Unix socket.
 //!
 //! - [`Connection`] is the state machine; its documentation is the contract.
 //! - [`frame`] has the frames, their bytes, and their framing on a byte stream.
@@ -12,27 +11,11 @@
 //!
 //! # What it promises
 //!
-//! - No input panics, allocates by a declared size, or makes it hold more than the formula says.
-//! - A peer's fault on one stream ends that stream alone.
-//! - Frames of one stream leave in order; no stream can starve another.
+//! - No input causes a panic or an allocation of a declared size, and memory stays within the
+//!   formula of [`config`].
+//! - A protocol error on one stream ends that stream alone.
+//! - Frames of one stream are sent in order, and no stream can starve another.
 //! - When all streams have ended, every counter is zero.
-//!
-//! # What makes it fast
-//!
-//! Measured with `cargo bench -p tunnel-core`, both ends of a tunnel together. A unary call of
-//! 16 bytes took 24,300 instructions and 15 allocations before these decisions; their module docs
-//! say more, `benches/instructions.toml` has what it takes now.
-//!
-//! - A hash of its own for stream ids ([`StreamIdHash`]): the standard library's was 13 % of a call.
-//! - Bodies of calls are taken and handed out as they are, many messages at a time
-//!   ([`SendStream::body`], [`RecvStream::body`]), instead of one by one.
-//! - Frames that carry messages are written and read in one pass; all others take the general way.
-//! - The first item of every queue of a stream stands in the stream: six allocations less a call.
-//! - A stream's turn is a chunk in bytes, not a message, so small messages share one look-up.
-//! - Messages up to 512 bytes are copied when they are queued, so that they do not hold on to the
-//!   buffers they were encoded in (8 KiB each with tonic).
-//! - Full chunks of a 64 KiB batch stay slices of it ([`frame::framing`]): copying three of four
-//!   of them was half of what receiving large messages took.
 
 pub mod config;
 mod connection;

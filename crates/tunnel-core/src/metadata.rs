@@ -3,8 +3,7 @@
 //! Invariants: entries keep the order in which they were pushed; keys and
 //! values are valid UTF-8 (the wire's type is `string`); nothing is
 //! lower-cased, merged or validated here. What a key means, and how bytes that
-//! are not text travel, is the business of whoever binds the tunnel to an
-//! application protocol.
+//! are not text travel, is up to the binding to an application protocol.
 
 use std::fmt;
 
@@ -17,11 +16,9 @@ pub const ENTRY_OVERHEAD: usize = 32;
 /// A flat, ordered list of metadata keys and values.
 ///
 /// All text lives in one buffer, so a list costs two allocations however many
-/// entries it has. A key that follows itself is held once: what is held is then
-/// never more than what travelled, where a key counted for each of its values
-/// could be made to outgrow its frame a thousandfold. [`size`](Self::size)
-/// counts it each time all the same, as whoever takes the entries one by one
-/// will see it.
+/// entries it has. Neighbours with the same key share one copy of it, so a list
+/// never takes more memory than its frame had. [`size`](Self::size) counts the
+/// key for each entry, as an HTTP/2 header list would.
 ///
 /// ```
 /// use tunnel_core::Metadata;
@@ -249,8 +246,8 @@ pub(crate) struct Runs<'a> {
     rest: &'a [Marks],
 }
 
-/// Neighbours of equal key, in bytes: for whoever writes them, which needs
-/// their lengths more often than their text.
+/// Neighbours with the same key, as bytes: the encoder needs their lengths more
+/// often than their text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run<'a> {
     text: &'a [u8],

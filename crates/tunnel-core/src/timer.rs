@@ -157,7 +157,7 @@ pub(crate) fn timeout_of(headers: &Metadata) -> Option<Duration> {
 }
 
 /// Writes a duration as the value of `grpc-timeout`: at most eight digits and a unit, as
-/// precise as they allow, rounded down. More than 99,999,999 seconds become so many.
+/// precise as they allow, rounded down. The longest timeout is 99,999,999 seconds.
 pub fn format_grpc_timeout(left: Duration) -> String {
     const LIMIT: u128 = 100_000_000;
     match left {

@@ -1,4 +1,4 @@
-//! How the transport under a tunnel broke, and how errors are shown.
+//! Why the transport under a tunnel broke, and how errors are printed.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -7,11 +7,11 @@ use std::fmt::{self, Write as _};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportCause {
-    /// A keepalive ping of this end was not answered, and the transport says so. hyper does while a
-    /// tunnel is being opened; later a tunnel breaks with [`Io`](Self::Io).
+    /// The peer did not answer a keepalive ping of this end. Hyper reports this only while a tunnel
+    /// is being opened; later it reports [`Io`](Self::Io).
     #[error("the peer did not answer a keepalive ping in time")]
     KeepaliveTimedOut,
-    /// The peer does not allow so many keepalive pings.
+    /// The peer ended the connection because keepalive pings were too frequent.
     #[error("the peer ended the connection because it was pinged too often")]
     TooManyPings,
     /// The peer ended the connection for the load on it.
@@ -23,8 +23,8 @@ pub enum TransportCause {
     /// The stream that carries the tunnel was reset.
     #[error("the tunnel's stream was reset")]
     Reset,
-    /// The stream was reset after it had carried a mebibyte or more: a proxy that limits request
-    /// bodies does so.
+    /// The stream was reset after it had carried 1 MiB or more, as by a proxy that limits request
+    /// bodies.
     #[error(
         "the tunnel's stream was reset after much was sent on it: the likely cause is a proxy that \
          limits the size of request bodies (nginx: client_max_body_size, 1 MiB by default)"
@@ -39,7 +39,7 @@ pub enum TransportCause {
     /// What the far end sent ended inside a frame.
     #[error("the stream ended inside a frame")]
     EndedInsideFrame,
-    /// The transport let go of what this end sends, and did not say why.
+    /// The transport dropped this end's half of the stream without a reason.
     #[error("the transport dropped the tunnel's stream")]
     StreamDropped,
     /// The task that reads the tunnel was dropped, with its runtime.
@@ -53,8 +53,8 @@ pub enum TransportCause {
     Other,
 }
 
-/// How the transport under a tunnel broke: a [cause](Self::cause) for programs, and what the
-/// transport said, as the [source](Error::source), for people.
+/// Why the transport under a tunnel broke: a [cause](Self::cause) for programs, and the
+/// transport's own words as the [source](Error::source).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportError {
     cause: TransportCause,
@@ -62,7 +62,7 @@ pub struct TransportError {
 }
 
 impl TransportError {
-    /// How much of a detail is kept, in bytes.
+    /// The longest detail, in bytes.
     const MAX_DETAIL: usize = 512;
 
     /// The cause.
@@ -70,8 +70,8 @@ impl TransportError {
         self.cause
     }
 
-    /// The same with what the transport said. Control characters are escaped, and what is longer
-    /// than 512 bytes is cut. An empty text is none.
+    /// Adds the transport's own words. Control characters are escaped, and the text is cut after
+    /// 512 bytes. An empty text adds nothing.
     #[must_use]
     pub fn with_detail(mut self, detail: &str) -> Self {
         let mut text = Printable(detail).to_string();
@@ -106,12 +106,12 @@ impl Error for TransportError {
     }
 }
 
-/// What a transport said.
+/// The transport's own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 struct Detail(String);
 
-/// Text that may be a peer's, as logs and error texts may show it: control characters are escaped.
+/// Displays text of a peer safely for logs and error messages: control characters are escaped.
 ///
 /// ```
 /// assert_eq!(tunnel_core::Printable("red \x1b[31m\n").to_string(), r"red \u{1b}[31m\n");
@@ -135,9 +135,9 @@ fn is_harmless(c: char) -> bool {
     !c.is_control() && !reorders
 }
 
-/// An error with everything behind it, in one line: for logs and for messages that travel alone.
+/// Displays an error and its sources in one line.
 ///
-/// A sentence that another one contains already is left out.
+/// A source whose text is already part of the line is left out.
 ///
 /// ```
 /// use tunnel_core::{ConnectionError, EndReason, Report, TransportCause, TransportError};

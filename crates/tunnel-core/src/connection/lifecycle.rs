@@ -1,4 +1,4 @@
-//! How a tunnel ends: in order, by a deadline, or not at all in order.
+//! How a tunnel ends: by a drain, by a deadline, at once, or because its transport was lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,9 +14,10 @@ use crate::{Code, ConnectionError, EndReason, Initiator, Side, Status, StreamErr
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Lets everything that is due by `now` happen. To be called at
-    /// [`poll_timeout`](Self::poll_timeout), when all that the transport has was handled: the
-    /// peer's silence is judged here. Calling it at another time does no harm.
+    /// Fires all timers that are due at `now`. Call it at the time of
+    /// [`poll_timeout`](Self::poll_timeout), after handling everything that the transport has
+    /// received, since it also decides whether the peer has been silent for too long. Calling it
+    /// at another time does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.fire(now, true);
     }
@@ -85,13 +86,13 @@ impl Connection {
         }
     }
 
-    /// Begins to end the tunnel in order: new calls are refused, calls in flight go on, and
-    /// when the last has finished the tunnel ends with [`EndReason::Drained`]. What is still in
-    /// flight at `deadline` ends with UNAVAILABLE; the tunnel then ends when its calls were told,
-    /// or a second later.
+    /// Begins to drain the tunnel: new calls are refused, calls in flight go on, and when the
+    /// last one has finished the tunnel ends with [`EndReason::Drained`]. Calls that are still in
+    /// flight at `deadline` end with UNAVAILABLE; the tunnel ends when their ends were sent, or
+    /// a second later.
     ///
-    /// The peer is told, where it understands. A second drain can only bring the deadline
-    /// forward.
+    /// A peer that understands drain notices is sent one. A second drain can only bring the
+    /// deadline forward.
     pub fn drain(&mut self, now: Instant, deadline: Option<Instant>) {
         self.advance(now);
         if matches!(self.phase, Phase::Ended(_)) {
@@ -112,9 +113,9 @@ impl Connection {
         self.finish_drain_if_done();
     }
 
-    /// Asks the peer to replace this tunnel by another one, and says whether it was asked. A
-    /// handler [drains](Self::drain) the tunnel. A caller only sends the drain notice, if the peer
-    /// understands it: calls can be made as before, until the caller drains the tunnel.
+    /// Asks the peer to replace this tunnel by another one; returns whether the peer understands
+    /// that. A handler [drains](Self::drain) the tunnel. A caller only sends the drain notice:
+    /// calls can still be made until the caller drains the tunnel.
     pub fn retire(&mut self, now: Instant) -> bool {
         self.advance(now);
         if self.store.side == Side::Handler {
@@ -175,7 +176,8 @@ impl Connection {
         self.end(EndReason::Closed);
     }
 
-    /// Ends the tunnel now and says why. OK is no reason: the same as [`close`](Self::close).
+    /// Ends the tunnel now with a status for the peer. With OK it is the same as
+    /// [`close`](Self::close).
     pub fn close_with(&mut self, reason: Status) {
         if reason.code == Code::Ok {
             return self.close();
@@ -184,7 +186,7 @@ impl Connection {
         self.end(EndReason::ClosedWith(reason));
     }
 
-    /// The peer has ended the outer call in order. Calls in flight end with UNAVAILABLE at the
+    /// The peer has ended the outer call cleanly. Calls in flight end with UNAVAILABLE at the
     /// caller, and are cancelled at the handler.
     pub fn handle_end(&mut self) {
         let drained = self.peer_draining && self.store.counts.streams == 0;
@@ -195,12 +197,12 @@ impl Connection {
         });
     }
 
-    /// The transport has broken, or carries what cannot be understood.
+    /// The transport has broken, or its bytes cannot be understood.
     pub fn handle_lost(&mut self, error: ConnectionError) {
         self.end(error.into());
     }
 
-    /// Ends the tunnel for one reason; the first reason stands.
+    /// Ends the tunnel. Only the first reason counts.
     pub(super) fn end(&mut self, reason: EndReason) {
         if matches!(self.phase, Phase::Ended(_)) {
             return;

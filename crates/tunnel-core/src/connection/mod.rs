@@ -34,9 +34,10 @@ pub use views::{BodyRead, Read, RecvStream, SendStream};
 /// The methods are of four kinds.
 ///
 /// 1. **Input**: [`start`](Self::start) once, then [`handle_frame`](Self::handle_frame) for each
-///    frame received, in order, [`handle_activity`](Self::handle_activity) when anything comes, and
-///    [`handle_timeout`](Self::handle_timeout) when time has come and all that has come was handled;
-///    [`handle_end`](Self::handle_end) or [`handle_lost`](Self::handle_lost) when the transport ends.
+///    received frame in order, and [`handle_activity`](Self::handle_activity) when bytes arrive;
+///    [`handle_timeout`](Self::handle_timeout) when a timer is due and everything received so far
+///    was handled; [`handle_end`](Self::handle_end) or [`handle_lost`](Self::handle_lost) when the
+///    transport ends.
 /// 2. **Operations** of the local user: [`open`](Self::open), [`send`](Self::send),
 ///    [`recv`](Self::recv), [`cancel`](Self::cancel), [`reset`](Self::reset),
 ///    [`handler_done`](Self::handler_done), [`drain`](Self::drain), [`close`](Self::close).
@@ -46,18 +47,18 @@ pub use views::{BodyRead, Read, RecvStream, SendStream};
 ///    `handle_timeout`; [`wants_input`](Self::wants_input) for whether to read on from the transport.
 /// 4. **Getters**, at any time.
 ///
-/// Nothing is sent before the transport pulls: [`transmit`](Self::transmit) chooses and makes frames on
-/// the spot, as many as its budget allows. So what is queued is bounded by what the streams
-/// may queue, and a large transfer never stands in front of a small call.
+/// The transport pulls: [`transmit`](Self::transmit) chooses and encodes frames when it is called, as
+/// many as its budget allows. No frame is queued before that. So memory is bounded by what the
+/// streams may buffer, and a large transfer does not delay a small call.
 ///
-/// Time is an argument and must not go backwards; a call that comes with an earlier time than
-/// the last is taken to happen at that time.
+/// Time is an argument and must not go backwards. An earlier time than the last one counts as the
+/// last one.
 ///
 /// # Failures
 ///
-/// A peer's fault on one stream ends that stream. A fault after which the peer cannot be
-/// understood, or a limit that protects the tunnel, ends the tunnel: the error is returned, and
-/// [`Event::Ended`] comes as the last event. No input panics.
+/// A protocol error on one stream ends that stream. The tunnel ends when the peer's bytes cannot
+/// be understood any more, or when the peer exceeds a limit that protects the whole tunnel: the
+/// error is returned, and [`Event::Ended`] is the last event. No input causes a panic.
 ///
 /// ```
 /// use std::time::Instant;
@@ -199,12 +200,12 @@ impl Connection {
         }
     }
 
-    /// Whether calls can be made or may come.
+    /// Whether the tunnel is negotiated and has not ended.
     pub fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
     }
 
-    /// Whether this side takes no new calls, or its peer has said that it takes none.
+    /// Whether this side or its peer accepts no new calls.
     pub fn is_draining(&self) -> bool {
         self.draining || self.peer_draining
     }
@@ -232,14 +233,14 @@ impl Connection {
         self.store.stats()
     }
 
-    /// What the streams hold, in bytes: unread payload and what keeps its messages apart, room that
-    /// readers have reserved for messages they have begun to read, and what waits to be sent.
+    /// The memory that the streams hold, in bytes: unread messages, room that readers have reserved
+    /// for messages they have begun to read, and messages that wait to be sent.
     pub fn memory(&self) -> usize {
         self.store.counts.memory()
     }
 
-    /// Ends the stream that holds most memory with RESOURCE_EXHAUSTED: for a runtime whose tunnels
-    /// share a budget. `false` if none holds anything.
+    /// Ends the stream that holds the most memory with RESOURCE_EXHAUSTED, for a runtime whose
+    /// tunnels share a memory budget. Returns `false` if no stream holds memory.
     pub fn shed(&mut self) -> bool {
         let shed = self.store.shed();
         self.after_change();
@@ -319,8 +320,8 @@ impl Connection {
         RecvStream::new(self, id)
     }
 
-    /// Caller: ends a call in which nobody is interested any more. The stream is gone at once;
-    /// the handler is told, unless it never knew the stream or has ended it.
+    /// Caller: cancels a call. The stream is gone at once. The handler is told, unless it has
+    /// ended the call itself or the call was never sent.
     ///
     /// Does nothing for a stream that has gone. For a handler see [`reset`](Self::reset).
     pub fn cancel(&mut self, id: StreamId) {
@@ -336,7 +337,7 @@ impl Connection {
 
     /// Handler: ends a call at once with a status; data still queued is dropped.
     ///
-    /// Does nothing for a stream that has gone. To end a call in order see
+    /// Does nothing for a stream that has gone. To end a call behind its messages see
     /// [`SendStream::close`].
     pub fn reset(&mut self, id: StreamId, status: Status) {
         if self.store.side != Side::Handler || self.store.get(id.0).is_none() {
@@ -348,47 +349,49 @@ impl Connection {
         self.after_change();
     }
 
-    /// Handler: what served a call is gone, after [`Event::Cancelled`]. Until then the call counts
-    /// against [`max_concurrent_streams`](crate::ConfigBuilder::max_concurrent_streams), and calls
-    /// that find no place wait.
+    /// Handler: reports, after [`Event::Cancelled`], that the call's handler has stopped. Until then
+    /// the call counts against
+    /// [`max_concurrent_streams`](crate::ConfigBuilder::max_concurrent_streams), and new calls over
+    /// that limit wait.
     ///
     /// Does nothing for a call that was not cancelled.
     pub fn handler_done(&mut self, id: StreamId) {
         self.store.handler_done(id.0);
     }
 
-    /// The next thing the runtime must act on. To be called until `None` after each input and
-    /// operation.
+    /// Returns the next event for the runtime. Call it until it returns `None` after each input
+    /// and operation.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.store.events.pop_front()
     }
 
-    /// Has buffers which are no longer needed kept until they are [taken
-    /// out](Self::take_released). For a runtime that keeps the connection behind a lock: dropping
-    /// a buffer may run code of the application that made it. By default they are dropped.
+    /// Keeps buffers that are no longer needed until [`take_released`](Self::take_released), instead
+    /// of dropping them. For a runtime that holds the connection behind a lock: dropping a buffer
+    /// may run code of the application that made it.
     pub fn keep_released(&mut self) {
         self.store.out.kept = true;
     }
 
-    /// Whether there are buffers to be [taken out](Self::take_released).
+    /// Whether [`take_released`](Self::take_released) has buffers to return.
     pub fn has_released(&self) -> bool {
         !self.store.out.is_empty()
     }
 
-    /// Takes out the buffers which are no longer needed, to be dropped. To be called after each
-    /// input, operation and [`transmit`](Self::transmit), if they are [kept](Self::keep_released).
+    /// Returns the buffers that are no longer needed, for the caller to drop. Call it after each
+    /// input, operation and [`transmit`](Self::transmit) if buffers are
+    /// [kept](Self::keep_released).
     #[must_use = "to be dropped without a lock"]
     pub fn take_released(&mut self) -> Released {
         self.store.out.take()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout); `None` if nothing is due ever.
+    /// When to call [`handle_timeout`](Self::handle_timeout); `None` if no timer is set.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.store.timers.next()
     }
 
-    /// About how many bytes a [`transmit`](Self::transmit) of everything would write now: for a
-    /// buffer that need not grow step by step. What waits for credit does not count.
+    /// Estimates how many bytes [`transmit`](Self::transmit) would write now without a budget, to
+    /// size its buffer. Data that waits for credit does not count.
     pub fn transmit_hint(&self) -> usize {
         /// How many streams are asked; the others are taken to be like them.
         const ASKED: usize = 8;
@@ -410,8 +413,9 @@ impl Connection {
 
     /// Whether to read on from the transport.
     ///
-    /// It says no while too much lies unread in revision zero, which has no windows, and while the
-    /// peer does not read its refusals. A frame that comes all the same is taken.
+    /// It is `false` while too much data of revision-zero streams is unread (they have no flow
+    /// control), and while the peer does not read its refusals. A frame that arrives nevertheless
+    /// is handled.
     pub fn wants_input(&self) -> bool {
         !self.store.counts.paused && !self.refusals_pause
     }

@@ -1,4 +1,4 @@
-//! How the two ends agree on what they speak.
+//! How the two ends agree on the revision and on extensions.
 
 use std::time::{Duration, Instant};
 
@@ -17,26 +17,28 @@ pub const NEGOTIATE_HEADER: &str = "grpctunnel-negotiate";
 /// [`OPAQUE_TEXT_HEADER`].
 pub const NEGOTIATE_VALUE: &str = "on";
 
-/// The header by which each end says that it understands a drain notice. Our own; other
-/// speakers of the protocol ignore it.
+/// The header by which each end says that it understands drain notices. An extension of this
+/// library; others ignore it.
 ///
-/// The notice is a frame on stream -1, which nobody else looks at: a handler closes it, with a
-/// trailer that names the last stream it serves; a caller half-closes it. It goes only to a peer
-/// that has sent this header.
+/// A drain notice is a frame on stream -1: a handler sends a close whose trailer names the last
+/// stream that it serves, a caller sends a half-close. It is sent only to a peer that has sent this
+/// header.
 pub const DRAIN_HEADER: &str = "grpctunnel-drain";
 
-/// The header by which each end offers heartbeats: its interval, in milliseconds. Our own.
+/// The header by which each end offers heartbeats, with its interval in milliseconds. An extension
+/// of this library.
 ///
-/// A heartbeat is a window update of zero on stream -1. An end that offered them sends one when it
-/// has sent nothing for its interval, and is taken for lost after two and a half of them in silence.
+/// A heartbeat is a window update of zero on stream -1. An end that has offered heartbeats sends one
+/// when it has sent nothing for its interval. Its peer takes it for lost after two and a half
+/// intervals of silence.
 pub const HEARTBEAT_HEADER: &str = "grpctunnel-heartbeat";
 
-/// The header by which each end offers to count messages: where both do, each message costs five
-/// bytes of its stream's window beside its payload, as it would in HTTP/2. Our own.
+/// The header by which each end offers message credit. Where both ends do, each message costs five
+/// bytes of its stream's window beside its payload, as in HTTP/2. An extension of this library.
 pub const MESSAGE_CREDIT_HEADER: &str = "grpctunnel-message-credit";
 
-/// The header by which an end says how many calls it serves at once. Our own. Callers of this
-/// library have further ones wait.
+/// The header by which an end says how many calls it serves at once. Callers of this library queue
+/// further calls. An extension of this library.
 pub const MAX_STREAMS_HEADER: &str = "grpctunnel-max-streams";
 
 /// What a message costs beside its payload, where both ends count messages.
@@ -45,15 +47,15 @@ const MESSAGE_COST: u8 = 5;
 /// An end with smaller windows does not count messages: most of them would be taken by the count.
 const SMALLEST_COUNTED_WINDOW: u32 = 1024;
 
-/// The header by which each end says that it takes text values of metadata that are not UTF-8,
-/// in a form of this library's own. Others ignore it.
+/// The header by which each end says that it accepts metadata values that are not UTF-8, in an
+/// encoding of this library. An extension of this library.
 pub const OPAQUE_TEXT_HEADER: &str = "grpctunnel-opaque-text";
 
-/// The trailer that marks a refused call as never processed, so that it may be tried again
-/// elsewhere. Our own.
+/// The trailer that marks a refused call as not processed, so that it is safe to retry. An
+/// extension of this library.
 pub const NOT_PROCESSED_KEY: &str = "grpctunnel-not-processed";
 
-/// The trailer of the close on stream -1 that names the last stream a draining handler serves.
+/// The trailer of a handler's drain notice that names the last stream it serves.
 pub(super) const LAST_STREAM_KEY: &str = "grpctunnel-last-stream";
 
 /// What the peer offered in its headers of the outer call.
@@ -69,7 +71,7 @@ pub struct Offer {
     pub message_credit: bool,
     /// The number in its [`MAX_STREAMS_HEADER`].
     pub max_streams: Option<usize>,
-    /// It sent [`OPAQUE_TEXT_HEADER`]. Of no interest to a [`Connection`], which carries text.
+    /// It sent [`OPAQUE_TEXT_HEADER`]. Only the binding uses this.
     pub opaque_text: bool,
 }
 

@@ -27,7 +27,7 @@ impl<'a> SendStream<'a> {
         Self { conn, id: id.0 }
     }
 
-    /// Does something to the stream and then puts it where its frames will be seen.
+    /// Runs an operation on the stream and then schedules its frames.
     fn with<T>(
         &mut self,
         op: impl FnOnce(&mut Stream, &mut Context<'_>, Side) -> Result<T, WriteError>,
@@ -41,8 +41,8 @@ impl<'a> SendStream<'a> {
         result
     }
 
-    /// The same for an operation that takes data. What it leaves because of an error may not be
-    /// dropped here.
+    /// The same for an operation that takes data. Data that it leaves after an error is released
+    /// and not dropped.
     fn with_data(
         &mut self,
         mut data: Bytes,
@@ -55,8 +55,8 @@ impl<'a> SendStream<'a> {
         result
     }
 
-    /// Handler: gives the response headers. Without it they are empty and go before the first
-    /// message; a close without messages then goes without headers.
+    /// Handler: sends the response headers. Without this call, empty headers are sent before the
+    /// first message, and a close without messages is sent without headers.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl<'a> SendStream<'a> {
         })
     }
 
-    /// Begins a message of a size, in bytes, whose bytes follow by [`write`](Self::write).
+    /// Begins a message of `size` bytes, whose content follows by [`write`](Self::write).
     ///
     /// # Errors
     ///
@@ -106,8 +106,8 @@ impl<'a> SendStream<'a> {
         })
     }
 
-    /// Adds bytes to the message begun. They are queued whatever the watermark says: see
-    /// [`is_writable`](Self::is_writable).
+    /// Appends bytes to the message that was begun. They are queued even if the stream is not
+    /// [writable](Self::is_writable).
     ///
     /// # Errors
     ///
@@ -117,14 +117,14 @@ impl<'a> SendStream<'a> {
         self.with_data(data, |stream, out, data| stream.send.write(data, out))
     }
 
-    /// Adds the next bytes of the call's body as gRPC has it: messages one after another, each
-    /// behind a flag that is zero and its length (four bytes, big-endian). They may be cut
-    /// anywhere. Many small messages given at once cost little more than one.
+    /// Appends the next bytes of a gRPC body: messages, each with its prefix (a zero byte and the
+    /// length in four bytes, big-endian). The bytes may be split anywhere. Many small messages at
+    /// once cost little more than one.
     ///
     /// # Errors
     ///
-    /// [`WriteError::Compressed`] for a message with another flag: the messages before it were
-    /// taken, and nothing after it can be. Otherwise as [`begin_message`](Self::begin_message) and
+    /// [`WriteError::Compressed`] for a message whose flag is not zero; the messages before it were
+    /// queued, and nothing after it can be. Otherwise as [`begin_message`](Self::begin_message) and
     /// [`write`](Self::write).
     pub fn body(&mut self, data: Bytes) -> Result<(), WriteError> {
         self.with_data(data, |stream, out, data| {
@@ -133,17 +133,16 @@ impl<'a> SendStream<'a> {
         })
     }
 
-    /// Whether the half may be finished here: no message is half written. False if the stream has
-    /// gone.
+    /// Whether no message is half written, so that the sending half may be finished. `false` if
+    /// the stream has gone.
     pub fn is_whole(&self) -> bool {
         let stream = self.conn.store.get(self.id);
         stream.is_some_and(|stream| stream.send.is_whole())
     }
 
-    /// Whether the stream takes more now: less lies queued than
-    /// [`send_buffer`](crate::config::ConfigBuilder::send_buffer). If not, an
-    /// [`Event::Writable`](crate::Event::Writable) will come. An answer of yes is for who asked to
-    /// act on: it takes back an event that was promised before.
+    /// Whether less is queued than [`send_buffer`](crate::config::ConfigBuilder::send_buffer).
+    /// `Ok(false)` requests an [`Event::Writable`](crate::Event::Writable); `Ok(true)` withdraws a
+    /// pending request.
     ///
     /// # Errors
     ///
@@ -158,7 +157,7 @@ impl<'a> SendStream<'a> {
         Ok(writable)
     }
 
-    /// Caller: no more messages will come (half-close).
+    /// Caller: ends the request (half-close).
     ///
     /// # Errors
     ///
@@ -171,10 +170,10 @@ impl<'a> SendStream<'a> {
         })
     }
 
-    /// Handler: ends the call, behind the messages that are queued. The stream is gone when
-    /// this was sent.
+    /// Handler: ends the call after the queued messages. The stream is gone when the end was sent.
     ///
-    /// A status or trailers over the metadata limit are cut: the code arrives in any case.
+    /// Over the metadata limit, a status loses its details and the end of its message, and trailers
+    /// are left out; an [`Event::Note`](crate::Event::Note) says so. The code always arrives.
     ///
     /// # Errors
     ///
@@ -215,7 +214,7 @@ fn check_metadata(size: usize, v: &Values) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// A handler's messages never go before headers.
+/// A handler sends headers before its messages.
 fn ensure_head(stream: &mut Stream) {
     if matches!(stream.send.head, Head::Missing) && stream.send.state == SendState::Open {
         stream.send.head = Head::Pending(Metadata::new());
@@ -226,13 +225,13 @@ fn ensure_head(stream: &mut Stream) {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Read {
-    /// The next piece of a message.
+    /// A piece of a message.
     Data(Chunk),
-    /// Nothing now; an [`Event::Readable`](crate::Event::Readable) will come.
+    /// Nothing now. An [`Event::Readable`](crate::Event::Readable) will come.
     Pending,
-    /// Handler: the caller has finished its side, all of it was read.
+    /// Handler: the caller has half-closed, and everything was read.
     HalfClosed,
-    /// Caller: the call has ended, all messages were read. The stream is gone.
+    /// Caller: the call has ended, and everything was read. The stream is gone.
     Closed(CloseStream),
     /// The call has failed at this end. The stream is gone.
     Failed(StreamError),
@@ -240,14 +239,14 @@ pub enum Read {
     Gone,
 }
 
-/// What [`RecvStream::body`] came to.
+/// What [`RecvStream::body`] found.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BodyRead {
-    /// A large piece of the body, not copied: it comes behind what was put into the buffer.
+    /// A large piece of the body that was not copied. It follows the content of the buffer.
     pub slice: Option<Bytes>,
-    /// What comes behind that: [`Read::Pending`] or an end, never [`Read::Data`]. `None` if there
-    /// may be more to read now.
+    /// What follows: [`Read::Pending`] or an end, never [`Read::Data`]. `None` if there may be more
+    /// to read now.
     pub then: Option<Read>,
 }
 
@@ -272,26 +271,26 @@ impl<'a> RecvStream<'a> {
         Self { conn, id: id.0 }
     }
 
-    /// Caller: takes the response headers, once they have come. `None` before, after, and for
-    /// a call that was closed without headers.
+    /// Caller: takes the response headers. `None` before they arrive, after they were taken, and
+    /// for a call that was closed without headers.
     pub fn take_headers(&mut self) -> Option<Metadata> {
         self.conn.store.get_mut(self.id)?.recv.headers.take()
     }
 
-    /// Takes the next piece of a message, or learns the end.
+    /// Reads the next piece of a message, or the end.
     ///
-    /// Credit returns to the sender as pieces are taken, in batches. A message larger than the
-    /// window is handed on when a quarter of it has arrived, since its reader will reserve room
-    /// for all of it; or earlier, when the tunnel has no memory left to wait in.
+    /// Reading returns credit to the sender, in batches. A message larger than the window is held
+    /// back until a quarter of it has arrived, because its reader will reserve memory for all of
+    /// it. It is handed on earlier when the tunnel has no memory to hold it.
     pub fn read(&mut self) -> Read {
         let read = self.read_inner();
         self.conn.after_change();
         read
     }
 
-    /// Moves what can be read now to the end of a body as gRPC has it: each message behind a flag
-    /// that is zero and its length. Goes on until `buf` holds `limit` bytes or more, a large piece
-    /// comes, or there is nothing more. Cheaper than [`read`](Self::read) for small messages.
+    /// Appends what can be read now to `buf` as a gRPC body: each message with its prefix. Stops
+    /// when `buf` holds `limit` bytes or more, at a large piece, or when nothing is left. Cheaper
+    /// than [`read`](Self::read) for small messages.
     pub fn body(&mut self, limit: usize, buf: &mut BytesMut) -> BodyRead {
         let read = self.body_inner(limit, buf);
         self.conn.after_change();

@@ -150,8 +150,8 @@ impl Deframer {
     /// few bytes that way, and no accounting of unread bytes would see it. So a
     /// frame of [`SMALL_FRAME`] bytes or more that is less than a sixth of its
     /// chunk is copied out: what a slice pins is then at most six times its
-    /// size. Smaller ones stay slices, because whoever holds on to them copies
-    /// them in any case.
+    /// size. Smaller frames stay slices, because a stream that keeps one copies
+    /// it anyway.
     ///
     /// # Errors
     ///

@@ -88,7 +88,7 @@ pub(crate) struct Counts {
     /// How many more frames for ended streams are ignored, beyond those bytes.
     stray_frames: u64,
     empty_frames: usize,
-    /// How long the way to the peer and back is.
+    /// The round-trip time to the peer.
     pub(crate) round_trip: RoundTrip,
     /// Whether reading is paused for unread revision-zero data.
     pub(crate) paused: bool,

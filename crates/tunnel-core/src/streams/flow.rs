@@ -82,43 +82,29 @@ impl Credit {
 
 /// How much of a window must have been read before credit is returned.
 ///
-/// A quarter while the window has its first size: measured (30 to 60 % over half at 64 KiB). An
-/// eighth once it has grown: credit that waits for its batch is window that nobody uses, and over
-/// a link of 50 ms each way a download reached 0.74 of plain tonic with windows of the same size
-/// by halves, 0.97 by quarters, 1.04 by eighths.
+/// A quarter while the window has its first size, an eighth once it has grown: credit that waits
+/// for its batch is a part of the window that the sender cannot use. `docs/PERFORMANCE.md` has the
+/// measurements.
 fn batch(size: u32, initial: u32) -> u32 {
     let part = if size <= initial { size / 4 } else { size / 8 };
     part.max(1)
 }
 
-/// By how many times a window grows at once.
-///
-/// Four: over a link of 50 ms each way a download is at its speed after 0.6 s, and was after 1.1 s
-/// with two.
+/// The factor by which a window grows at once.
 const GROWTH: u32 = 4;
 
-/// How large a window may grow however short the way is, in bytes.
+/// How large a window may grow on a link with any round-trip time, in bytes.
 ///
-/// What a window holds beyond what the link does lies in the transport's buffers, where the small
-/// frames of other streams wait behind it. Over loopback, four callers beside a stream of 1 MiB
-/// messages, as ratios to plain tonic:
-///
-/// | windows up to | p99 of the calls | rate of the stream |
-/// |---|---|---|
-/// | 96 KiB | 0.07 | 0.6 |
-/// | 256 KiB | 0.18 | 0.9 |
-/// | 384 KiB | 0.17 | 1.15 |
-/// | 512 KiB | 0.19 | 1.35 |
-/// | 768 KiB | 0.23 | 1.4 |
-/// | 16 MiB | 2.2 | 1.1 |
-const SHORT_WAY: u32 = 512 << 10;
+/// A larger window than the link needs fills the transport's buffers, and small frames of other
+/// streams wait behind it. `docs/PERFORMANCE.md` has the measurements.
+const SHORT_LINK_WINDOW: u32 = 512 << 10;
 
 /// How many bytes a link may carry in a microsecond: 1 GB/s. A window is never larger than what
 /// comes at this rate in a round trip.
 const FASTEST: u64 = 1 << 10;
 
-/// How long the way to the peer and back is: the shortest of all samples, for each of them is
-/// longer than that by what waited somewhere.
+/// The round-trip time to the peer: the shortest of all samples, since each sample also contains
+/// time spent in queues.
 #[derive(Debug, Default)]
 pub(crate) struct RoundTrip(Option<Duration>);
 
@@ -130,12 +116,12 @@ impl RoundTrip {
         }
     }
 
-    /// The largest window that can make a stream faster. While nothing is known, that of a short
-    /// way.
+    /// The largest window that can make a stream faster. Before the first sample, that of a short
+    /// link.
     pub(crate) fn useful_window(&self) -> u32 {
         let micros = self.0.map_or(0, |shortest| shortest.as_micros());
         let bytes = u64::try_from(micros).map_or(u64::MAX, |m| m.saturating_mul(FASTEST));
-        u32::try_from(bytes).map_or(u32::MAX, |b| b.max(SHORT_WAY))
+        u32::try_from(bytes).map_or(u32::MAX, |b| b.max(SHORT_LINK_WINDOW))
     }
 }
 
@@ -363,19 +349,19 @@ mod tests {
     #[test]
     fn a_window_is_as_large_as_a_fast_link_of_that_length_can_use() {
         let mut round_trip = RoundTrip::default();
-        assert_eq!(round_trip.useful_window(), SHORT_WAY);
+        assert_eq!(round_trip.useful_window(), SHORT_LINK_WINDOW);
         round_trip.sample(Duration::MAX);
         assert_eq!(round_trip.useful_window(), u32::MAX);
         for (sample, window) in [
             (20_000, 20_000 << 10),
             (1_000, 1_000 << 10),
-            (100, SHORT_WAY),
+            (100, SHORT_LINK_WINDOW),
         ] {
             round_trip.sample(Duration::from_micros(sample));
             assert_eq!(round_trip.useful_window(), window);
         }
         round_trip.sample(Duration::from_secs(1));
-        assert_eq!(round_trip.useful_window(), SHORT_WAY, "the shortest counts");
+        assert_eq!(round_trip.useful_window(), SHORT_LINK_WINDOW, "the shortest counts");
     }
 
     #[test]

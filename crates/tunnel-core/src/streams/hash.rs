@@ -1,19 +1,17 @@
 //! A hash for stream ids.
 //!
-//! An id is looked up some 25 times for each call, and the standard library's SipHash was 13 % of
-//! a call's instructions. Ids are numbers that a peer may choose (they need only increase), so the
-//! hash has to be one it cannot foresee: an id, mixed with one random key, is multiplied by
-//! another, and the two halves of the product are folded into each other; twice, because ids in
-//! steps came out clustered for some keys after the first time. The keys are a table's own and
-//! never leave it.
+//! A peer may choose the ids (they need only increase), so it must not be able to foresee the
+//! hash. An id is mixed with one random key and multiplied by another, and the two halves of the
+//! product are folded into each other. This is done twice, because after one round ids in steps
+//! are clustered for some keys. Each table has its own keys.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// The hash of a table of streams, with random keys of its own.
 ///
-/// For tables whose keys are [`StreamId`](crate::StreamId)s, also those of whoever binds a tunnel:
-/// much cheaper than the standard library's hash, and no peer can choose ids that collide.
+/// For tables whose keys are [`StreamId`](crate::StreamId)s, including those of a binding. Much
+/// cheaper than the standard library's hash, and a peer cannot choose ids that collide.
 ///
 /// ```
 /// use std::collections::HashMap;

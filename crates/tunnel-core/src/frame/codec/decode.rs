@@ -1,9 +1,9 @@
 //! From bytes to a frame.
 //!
-//! One walk over the message, in the order of the wire. What comes twice is
-//! merged on the way, by the rules of protobuf: the later number or text
-//! counts, lists grow, messages of one member merge, another member of the
-//! `oneof` takes the place of the first.
+//! The decoder walks over the message once. Fields that occur twice are merged
+//! as protobuf says: of numbers and texts the last one counts, lists grow,
+//! messages of one field merge, and another member of a `oneof` replaces the
+//! first.
 
 use std::ops::Range;
 

@@ -1,30 +1,30 @@
-//! How long to wait before a tunnel is opened again.
+//! Backoff: the time between attempts to open a tunnel.
 
 use std::time::{Duration, SystemTime};
 
 use retry_policies::policies::ExponentialBackoff;
 use retry_policies::{Jitter, RetryDecision, RetryPolicy};
 
-/// No wait is longer than this, whatever is set.
+/// The longest wait, whatever the settings.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
-/// [`ForwardChannel`](crate::ForwardChannel) waits between its attempts to open a tunnel.
+/// The time that a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
+/// [`ForwardChannel`](crate::ForwardChannel) waits between attempts to open a tunnel.
 ///
-/// The waits double from [`initial`](Self::initial) to [`cap`](Self::cap), each with full
-/// jitter: the time waited is drawn evenly from zero to the step, so that devices which lost
-/// their gateway in the same moment do not come back in one. A tunnel that has been open for
-/// [`healthy_after`](Self::healthy_after) begins the doubling anew.
+/// The backoff is exponential with full jitter. The step doubles from [`initial`](Self::initial) to
+/// [`cap`](Self::cap), and each wait is drawn evenly between zero and the step, so that devices
+/// that lost their gateway at the same moment do not return at the same moment. A tunnel that was
+/// open for [`healthy_after`](Self::healthy_after) resets the step.
 ///
-/// Refusals that will not change by themselves (UNAUTHENTICATED, PERMISSION_DENIED,
-/// INVALID_ARGUMENT, UNIMPLEMENTED) do not step: they are retried after
-/// [`refused_cap`](Self::refused_cap), of which the jitter takes half at most.
+/// Lasting refusals (UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNIMPLEMENTED) do not
+/// change the step. They are retried after between half of [`refused_cap`](Self::refused_cap) and
+/// all of it.
 ///
-/// The first attempt after a tunnel that was drained by its gateway is made at once, unless the
-/// tunnel before it lived no longer than `healthy_after` either. While calls wait for a forward
-/// tunnel, no wait but that after a refusal is longer than the first step. A refusal with
-/// `grpc-retry-pushback-ms` is not retried before that; where the value is negative or no number,
-/// not before the slow wait.
+/// After a drain by the gateway the first attempt is made at once, unless the drained tunnel and
+/// the one before it were both younger than `healthy_after`. While calls wait for a forward tunnel,
+/// the wait is at most the first step, except after a refusal. A refusal with
+/// `grpc-retry-pushback-ms` is retried after that time; if the value is negative or not a number,
+/// after `refused_cap`.
 ///
 /// No wait is longer than a day.
 ///
@@ -56,34 +56,32 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The first step: at most this long is waited after one failure. Default: 500 ms.
+    /// The first step: the longest wait after one failure. Default: 500 ms.
     pub fn initial(mut self, initial: Duration) -> Self {
         self.initial = initial;
         self
     }
 
-    /// The last step, however many failures there were. Default: 30 s. A cap below
-    /// [`initial`](Self::initial) caps that too.
+    /// The largest step. Default: 30 s. If it is smaller than [`initial`](Self::initial), it limits
+    /// that too.
     pub fn cap(mut self, cap: Duration) -> Self {
         self.cap = cap;
         self
     }
 
-    /// What is waited after a refusal that will not change by itself: between half of this and
-    /// all of it. Default: 2 min.
+    /// The longest wait after a lasting refusal; the shortest is half of it. Default: 2 min.
     pub fn refused_cap(mut self, cap: Duration) -> Self {
         self.refused_cap = cap;
         self
     }
 
-    /// How long a tunnel has to have been open for the next one to begin with the first step.
-    /// Default: 10 s.
+    /// How long a tunnel must have been open to reset the step. Default: 10 s.
     pub fn healthy_after(mut self, time: Duration) -> Self {
         self.healthy_after = time;
         self
     }
 
-    /// Whether a tunnel that was open so long was a healthy one.
+    /// Whether a tunnel that was open for this time resets the step.
     pub(crate) fn is_healthy(&self, open: Duration) -> bool {
         open >= self.healthy_after
     }
@@ -100,7 +98,7 @@ impl Backoff {
     }
 }
 
-/// Where one link stands in its backoff.
+/// The state of one link's backoff.
 #[derive(Debug)]
 pub(crate) struct Steps {
     backoff: Backoff,
@@ -129,8 +127,8 @@ impl Steps {
         wait(&self.steps, step)
     }
 
-    /// How long to wait after a tunnel that its gateway drained: not at all, unless the tunnels
-    /// before it were not healthy either.
+    /// How long to wait after a tunnel that its gateway drained: no time, unless the tunnels before
+    /// it were not healthy either.
     pub(crate) fn after_drain(&mut self, healthy: bool) -> Duration {
         if self.failures > 0 {
             return self.after_failure();
@@ -139,22 +137,22 @@ impl Steps {
         Duration::ZERO
     }
 
-    /// How long to wait at least where somebody waits for the tunnel.
+    /// The longest wait while calls wait for the tunnel.
     pub(crate) fn first(&self) -> Duration {
         wait(&self.steps, 0)
     }
 
-    /// A wait that somebody else asks for, as long as waits get.
+    /// A wait that the gateway asks for, at most the longest wait.
     pub(crate) fn bounded(&self, time: Duration) -> Duration {
         time.min(LONGEST)
     }
 
-    /// How long to wait after a refusal that will not change by itself.
+    /// How long to wait after a lasting refusal.
     pub(crate) fn after_refusal(&self) -> Duration {
         wait(&self.slow, 0)
     }
 
-    /// A tunnel was open for so long: says whether it was a healthy one, and begins anew if so.
+    /// A tunnel was open for this time. Returns whether that resets the step.
     pub(crate) fn was_open(&mut self, time: Duration) -> bool {
         let healthy = self.backoff.is_healthy(time);
         if healthy {

@@ -1,4 +1,4 @@
-//! Connections fit for tunnels.
+//! Settings of connections that carry tunnels.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use tonic::transport::Endpoint;
 
 use crate::Keepalive;
 
-/// The HTTP/2 window of a stream: how much can be under way to this end on the tunnel's stream. A
-/// tunnel's own windows do the fine work; this one should never be what holds it back.
+/// The HTTP/2 window of a stream: how much can be in flight to this end on the tunnel's stream. It
+/// is so large that only the tunnel's own windows limit its calls.
 const STREAM_WINDOW: u32 = 16 << 20;
 
-/// The window of the connection: so that three other streams of it can be left unread, with all
-/// that their windows allow, before a tunnel beside them waits.
+/// The HTTP/2 window of the connection: three other streams may be full and unread before the
+/// tunnel has to wait.
 const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
 /// How long connecting may take, all addresses of a name together: each gets an equal part.
@@ -46,7 +46,7 @@ pub fn endpoint_for_tunnels(endpoint: Endpoint) -> Endpoint {
     endpoint_for_tunnels_with(endpoint, Keepalive::default())
 }
 
-/// The same as [`endpoint_for_tunnels`], with a keepalive of one's own choice.
+/// The same as [`endpoint_for_tunnels`] with another keepalive.
 ///
 /// ```
 /// use tonic::transport::Endpoint;

@@ -1,4 +1,4 @@
-//! Where tunnels that are kept up go.
+//! Gateways: the far ends of tunnels that are kept up, and how to connect to them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Service<http::Request<Body>> for AnyChannel {
     }
 }
 
-/// Has connecting take half of the time at most, so that the rest is left for the tunnel.
+/// Limits connecting to half of the time, so that the rest is left for the tunnel.
 fn within_half_of(endpoint: Endpoint, time: Duration) -> Endpoint {
     let longest = time / 2;
     let own = endpoint.get_connect_timeout();
@@ -45,14 +45,14 @@ fn within_half_of(endpoint: Endpoint, time: Duration) -> Endpoint {
 
 type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + Send + Sync;
 
-/// Where the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
-/// [`ForwardChannel`](crate::ForwardChannel) go, and how to get there.
+/// The far end of the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
+/// [`ForwardChannel`](crate::ForwardChannel), and how to connect to it.
 ///
-/// Best made of an [`Endpoint`]: then each tunnel has a connection of its own, so that one that
-/// is dead or draining is never used again and a load balancer can choose anew, and
-/// [`keepalive`](Self::keepalive) is looked after. The endpoint is set up as by
-/// [`endpoint_for_tunnels`](crate::endpoint_for_tunnels); TLS and the device's certificate are
-/// the endpoint's own (`Endpoint::tls_config`, with one of tonic's TLS features).
+/// Usually it is made from an [`Endpoint`]. Then each tunnel has its own connection, so that a dead
+/// or draining connection is never used again, a load balancer can choose anew for each tunnel, and
+/// [`keepalive`](Self::keepalive) applies. The endpoint gets the settings of
+/// [`endpoint_for_tunnels`](crate::endpoint_for_tunnels). Configure TLS on the endpoint itself
+/// (`Endpoint::tls_config`, with one of tonic's TLS features).
 ///
 /// ```
 /// use tonic::transport::Endpoint;
@@ -83,7 +83,7 @@ enum Way {
 }
 
 impl From<Endpoint> for Gateway {
-    /// A new connection for each tunnel, named by the endpoint's scheme and address.
+    /// A new connection for each tunnel. The name is the endpoint's scheme and address.
     fn from(endpoint: Endpoint) -> Self {
         Self {
             name: name_of(endpoint.uri()),
@@ -98,8 +98,8 @@ impl From<Endpoint> for Gateway {
 }
 
 impl From<Channel> for Gateway {
-    /// All tunnels over one channel, which reconnects by itself when it is called again. Its
-    /// keepalive is its own: see [`endpoint_for_tunnels`](crate::endpoint_for_tunnels).
+    /// All tunnels over one channel, which reconnects when it is called again. Its keepalive is that
+    /// of its endpoint: see [`endpoint_for_tunnels`](crate::endpoint_for_tunnels).
     fn from(channel: Channel) -> Self {
         Self::over(channel)
     }
@@ -149,8 +149,8 @@ impl Gateway {
         }
     }
 
-    /// Tunnels over channels that a function of one's own makes, one for each attempt: with a
-    /// connector of one's own, an address that is looked up, certificates that change.
+    /// Tunnels over channels that a function makes, one for each attempt: for custom connectors,
+    /// addresses that are looked up, certificates that change.
     ///
     /// ```
     /// use tonic::transport::Endpoint;
@@ -188,19 +188,19 @@ impl Gateway {
         }
     }
 
-    /// What the gateway is called in logs and in
-    /// [`LinkStatus::gateway`](crate::LinkStatus::gateway). Default: the endpoint's scheme and
-    /// address; for others, a number.
+    /// The gateway's name in logs and in [`LinkStatus::gateway`](crate::LinkStatus::gateway).
+    /// Default: the endpoint's scheme and address; without an endpoint, a number.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into().into());
         self
     }
 
-    /// How a gateway that vanished is noticed, where the gateway is made of an [`Endpoint`]; for
-    /// others this does nothing. Default: [`Keepalive::default`], within 15 s.
+    /// How a vanished gateway is noticed. Only for gateways made from an [`Endpoint`]. Default:
+    /// [`Keepalive::default`], within 15 s.
     ///
-    /// When the gateway turns out not to allow so many pings they are slowed down to those of
-    /// [`Keepalive::patient`], for a day; where that is a guess, for half an hour.
+    /// If the gateway answers that pings are too frequent (`too_many_pings`), they are slowed down to
+    /// [`Keepalive::patient`] for a day. If that is only likely, because two connections in a row
+    /// broke at a suspicious time, they are slowed down for half an hour.
     pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
         if let Way::Endpoint { keepalive: own, .. } = &mut self.way {
             *own = keepalive;
@@ -208,9 +208,8 @@ impl Gateway {
         self
     }
 
-    /// Connects through the HTTP CONNECT proxy that the environment names, if it does, where the
-    /// gateway is made of an [`Endpoint`]; for others this does nothing. See
-    /// [`ProxyConnector`](crate::ProxyConnector) for the variables.
+    /// Connects through the HTTP CONNECT proxy that the environment names, if any. Only for gateways
+    /// made from an [`Endpoint`]. See [`ProxyConnector`](crate::ProxyConnector) for the variables.
     #[cfg(feature = "proxy")]
     pub fn proxy_from_env(mut self) -> Self {
         if let Way::Endpoint { proxied, .. } = &mut self.way {
@@ -219,14 +218,14 @@ impl Gateway {
         self
     }
 
-    /// The name, or that of the gateway in this place.
+    /// The name, or a name from its place in the list.
     pub(crate) fn name_in_place(&self, place: usize) -> Arc<str> {
         self.name
             .clone()
             .unwrap_or_else(|| format!("gateway {}", place + 1).into())
     }
 
-    /// How its connections are kept alive, where that is up to this crate.
+    /// The keepalive of its connections, if this crate makes them.
     pub(crate) fn own_keepalive(&self) -> Option<Keepalive> {
         match &self.way {
             Way::Endpoint { keepalive, .. } => Some(*keepalive),
@@ -234,8 +233,8 @@ impl Gateway {
         }
     }
 
-    /// A channel for one tunnel, which has so long to open; with `slow`, one that pings no more
-    /// often than any server allows.
+    /// A channel for one tunnel, which must open within the timeout. With `slow`, pings are as rare
+    /// as [`Keepalive::patient`] has them.
     pub(crate) async fn channel(
         &self,
         slow: bool,

@@ -1,51 +1,50 @@
-//! Whether the peer is still there: HTTP/2 pings, servers that do not want them, and heartbeats.
+//! Keepalive: HTTP/2 pings, servers that limit them, and heartbeats.
 
 use std::time::Duration;
 
 use tonic::transport::Endpoint;
 use tunnel_core::{Config, EndReason, TransportCause};
 
-/// Servers of other makes allow a ping each five minutes, unless they were told otherwise; this
-/// stays clear of that.
+/// Other gRPC servers allow one ping in five minutes by default; this is a little longer.
 const PATIENT_INTERVAL: Duration = Duration::from_secs(330);
 
-/// How long an answer may take where nothing is in a hurry.
+/// How long the answer to such a ping may take.
 const PATIENT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Within which time a peer that vanished is noticed, unless set otherwise.
+/// The default time within which a vanished peer is noticed.
 const DEFAULT_WITHIN: Duration = Duration::from_secs(15);
 
-/// No ping is sent more often than this, nor waited for less long.
+/// The shortest interval between pings, and the shortest timeout.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Heartbeats do not come more often than this.
+/// The shortest heartbeat interval.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
 
-/// How an [`Endpoint`] finds out that its peer has vanished: frozen, without power, or behind a
-/// NAT that forgot the connection. Such a peer closes nothing; only an unanswered ping tells.
+/// How an [`Endpoint`] notices that its peer has vanished: it is frozen, lost power, or is behind a
+/// NAT that dropped the connection. Such a peer closes nothing, so only an unanswered ping shows it.
 ///
-/// A ping is sent when nothing was heard for an interval, calls or no calls, and the connection
-/// is given up when the answer takes longer than a timeout.
+/// A ping is sent when nothing was received for an interval, with or without calls. The connection
+/// is closed when the answer takes longer than a timeout.
 ///
 /// # Pings and heartbeats
 ///
-/// A proxy answers HTTP/2 pings itself: behind one they only tell that the proxy is there. So
-/// tunnels between two ends of this library have heartbeats too, which go through proxies: each
-/// end sends one after [`Config::heartbeat`] without sending anything else, 5 s by default, and a
-/// tunnel is lost after two and a half of the other end's intervals in which nothing was heard.
-/// Each end's interval so decides how soon the *other* end notices that it has vanished.
+/// A proxy answers HTTP/2 pings itself, so behind a proxy a ping says nothing about the peer.
+/// Therefore, if both ends use this library, the tunnel also has heartbeats, which pass through
+/// proxies. Each end sends a heartbeat when it has sent nothing for [`Config::heartbeat`] (5 s by
+/// default), and a tunnel is lost when nothing was received for two and a half of the other end's
+/// intervals. So the interval of one end decides how soon the *other* end notices its loss.
 ///
-/// The keepalive of a [`Gateway`](crate::Gateway) covers both: pings on its connections, and
-/// heartbeats at least three times within the time of the keepalive, so that the gateway notices
-/// as soon. Where the gateway's own heartbeats are slower, this end notices later behind a proxy.
-/// Heartbeats are never slowed: a server of another make has none.
+/// The keepalive of a [`Gateway`](crate::Gateway) covers both: it sets the pings, and at least three
+/// heartbeats within the same time. If the gateway's own heartbeats are slower, this end notices
+/// later behind a proxy. Heartbeats are never slowed down.
 ///
-/// # Servers that are not ours
+/// # Servers that limit pings
 ///
-/// gRPC servers of other makes end connections that are pinged more often than they allow, by
-/// default each five minutes, with the word `too_many_pings`. Towards such a server use
-/// [`patient`](Self::patient), or have its policy changed.
-/// A [`ReverseTunnelServer`](crate::ReverseTunnelServer) finds out by itself and slows down.
+/// Other gRPC servers close connections that are pinged more often than they allow (by default
+/// once in five minutes), with the error `too_many_pings`. Towards such a server use
+/// [`patient`](Self::patient), or change the server's policy. A
+/// [`ReverseTunnelServer`](crate::ReverseTunnelServer) and a
+/// [`ForwardChannel`](crate::ForwardChannel) notice the error and slow down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     pings: Option<Pings>,
@@ -57,7 +56,7 @@ struct Pings {
     timeout: Duration,
 }
 
-/// A peer that vanished is noticed within 15 s: a ping after 10 s, 5 s for its answer.
+/// Notices a vanished peer within 15 s: a ping after 10 s, and 5 s for its answer.
 impl Default for Keepalive {
     fn default() -> Self {
         Self::within(DEFAULT_WITHIN)
@@ -65,9 +64,8 @@ impl Default for Keepalive {
 }
 
 impl Keepalive {
-    /// A peer that vanished is noticed within this time: two thirds of it pass before a ping, one
-    /// third is for the answer. Below a few hundred milliseconds a busy peer may be taken for
-    /// one that vanished.
+    /// Notices a vanished peer within this time: a ping after two thirds of it, and one third for
+    /// the answer. Below a few hundred milliseconds a busy peer may look like a vanished one.
     ///
     /// ```
     /// use std::time::Duration;
@@ -80,8 +78,8 @@ impl Keepalive {
         Self::every(time.saturating_sub(timeout), timeout)
     }
 
-    /// A ping after this much silence, and this long for its answer. For servers whose policy is
-    /// known.
+    /// A ping after `interval` of silence, and `timeout` for its answer. For servers with a known
+    /// policy.
     pub fn every(interval: Duration, timeout: Duration) -> Self {
         let pings = Some(Pings {
             interval: interval.max(SHORTEST),
@@ -90,26 +88,25 @@ impl Keepalive {
         Self { pings }
     }
 
-    /// For servers that allow a ping each five minutes: one after five and a half, 20 s for its
-    /// answer.
+    /// For servers that allow one ping in five minutes: a ping after five and a half minutes, and
+    /// 20 s for its answer.
     pub fn patient() -> Self {
         Self::every(PATIENT_INTERVAL, PATIENT_TIMEOUT)
     }
 
-    /// Sets nothing: no pings, unless the endpoint has settings of its own.
+    /// Sets nothing: no pings, unless the endpoint has its own settings.
     pub fn off() -> Self {
         Self { pings: None }
     }
 
-    /// How long it takes at most until a peer that vanished is noticed by the pings; `None` if it
-    /// never is.
+    /// The longest time until pings notice a vanished peer; `None` without pings.
     pub fn noticed_within(&self) -> Option<Duration> {
         let pings = self.pings?;
         Some(pings.interval.saturating_add(pings.timeout))
     }
 
-    /// The same where a server is known not to want pings: never more often than
-    /// [`patient`](Self::patient) has them.
+    /// This keepalive for a server that limits pings: never more often than
+    /// [`patient`](Self::patient).
     pub(crate) fn slowed(self) -> Self {
         match self.pings {
             Some(pings) if pings.interval < PATIENT_INTERVAL => Self::patient(),
@@ -117,7 +114,7 @@ impl Keepalive {
         }
     }
 
-    /// The settings of a tunnel with heartbeats that come often enough for this.
+    /// The settings of a tunnel, with heartbeats frequent enough for this keepalive.
     pub(crate) fn heartbeats(self, config: &Config) -> Config {
         let needed = self
             .noticed_within()

@@ -25,7 +25,7 @@ pub enum TunnelEvent {
         /// How it ended.
         reason: EndReason,
     },
-    /// The subscriber was too slow: so many events before the next one are lost to it.
+    /// The subscriber was too slow and has missed this number of events.
     Missed(u64),
 }
 

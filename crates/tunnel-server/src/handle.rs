@@ -58,15 +58,15 @@ impl TunnelHandle {
     }
 
     /// Ends the tunnel now. Calls in flight fail with UNAVAILABLE; the far end sees `reason` as
-    /// the status of the call that carried the tunnel. A device of ours takes UNAUTHENTICATED,
+    /// the status of the call that carried the tunnel. A device with this library takes UNAUTHENTICATED,
     /// PERMISSION_DENIED, INVALID_ARGUMENT and UNIMPLEMENTED for answers that will not change
     /// soon, and is slow to come back; after any other reason it reconnects as usual. A
-    /// reason of OK ends the tunnel in order.
+    /// reason of OK ends the tunnel gracefully.
     pub fn close(&self, reason: Status) {
         self.tunnel.close_with(&reason);
     }
 
-    /// Ends the tunnel in order: new calls are refused with UNAVAILABLE, or go to other tunnels;
+    /// Drains the tunnel: new calls are refused with UNAVAILABLE, or go to other tunnels;
     /// calls in flight have until the deadline, then they are ended. Waits for the end; the
     /// drain goes on when the future is dropped.
     pub async fn drain(&self, deadline: Duration) -> EndReason {

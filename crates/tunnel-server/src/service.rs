@@ -97,7 +97,7 @@ impl TunnelServiceHandler {
         tunnels.len()
     }
 
-    /// Ends all tunnels of a key in order, as [`TunnelHandle::drain`] does one; returns how many
+    /// Drains all tunnels of a key, as [`TunnelHandle::drain`] does one; returns how many
     /// there were, when they have gone.
     pub async fn drain_key(&self, key: impl Into<AffinityKey>, deadline: Duration) -> usize {
         let tunnels = self.tunnels_of_key(key);
@@ -135,7 +135,7 @@ impl TunnelServiceHandler {
         self.registry.kept_keys()
     }
 
-    /// Ends all tunnels in order, for a shutdown: from now on new tunnels and new calls are
+    /// Drains all tunnels, for a shutdown: from now on new tunnels and new calls are
     /// refused with UNAVAILABLE; calls in flight may go on for `deadline`, then they are ended.
     /// Returns when the last tunnel has gone.
     ///

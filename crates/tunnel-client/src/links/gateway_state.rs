@@ -101,8 +101,8 @@ impl GatewayState {
         if news {
             tracing::warn!(
                 gateway = %self.name,
-                "the gateway does not allow so many keepalive pings: they are slowed down, and a \
-                 gateway that vanishes is noticed later"
+                "keepalive pings are too frequent for the gateway: slowing them down, so that a \
+                 vanished gateway is noticed later"
             );
         }
     }

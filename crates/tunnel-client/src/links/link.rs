@@ -74,7 +74,7 @@ impl Link {
                     reason = self.over(&live) => break self.after(&live, reason, &mut steps),
                     younger = self.replacement() => {
                         let old = std::mem::replace(&mut live, younger);
-                        tracing::info!(tunnel = %old.tunnel.info().id(), "tunnel replaced for its age");
+                        tracing::info!(tunnel = %old.tunnel.info().id(), "tunnel reached its maximum age, replaced");
                         self.shared.retire(&old);
                     }
                 }
@@ -189,7 +189,7 @@ impl Link {
         if reason.is_none() {
             let tunnel = live.tunnel.info().id();
             let gateway = &self.shared.gateways[live.gateway].name;
-            tracing::info!(%tunnel, %gateway, "the gateway drains the tunnel");
+            tracing::info!(%tunnel, %gateway, "tunnel draining, requested by the gateway");
         }
         reason
     }
@@ -244,11 +244,11 @@ impl Link {
         let text = Report(error);
         if plan.refused {
             tracing::warn!(
-                %gateway, error = %text, ?wait,
-                "the gateway refuses the tunnel, which will not change by itself"
+                %gateway, error = %text, retry_in = ?wait,
+                "tunnel refused by the gateway, retrying slowly"
             );
         } else {
-            tracing::info!(%gateway, error = %text, ?wait, "no tunnel");
+            tracing::info!(%gateway, error = %text, retry_in = ?wait, "tunnel not open, retrying");
         }
         self.note(error.clone());
     }

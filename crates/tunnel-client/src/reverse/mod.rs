@@ -1,4 +1,4 @@
-//! Reverse tunnels: this side dials, and serves the calls.
+//! Reverse tunnels: this side dials and serves the calls.
 
 mod builder;
 
@@ -108,7 +108,7 @@ impl ReverseTunnelServer {
     }
 
     /// Opens one tunnel, to the first gateway, and serves its calls until it has ended. Returns
-    /// how it ended, in order or not. Dropping the future closes the tunnel.
+    /// how it ended. Dropping the future closes the tunnel.
     ///
     /// May be called again, also while another call of it goes on: each is a tunnel.
     ///

@@ -361,7 +361,11 @@ mod tests {
             assert_eq!(round_trip.useful_window(), window);
         }
         round_trip.sample(Duration::from_secs(1));
-        assert_eq!(round_trip.useful_window(), SHORT_LINK_WINDOW, "the shortest counts");
+        assert_eq!(
+            round_trip.useful_window(),
+            SHORT_LINK_WINDOW,
+            "the shortest counts"
+        );
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! `cargo xtask lint`: format, clippy, documentation and dependency trees.
+//! `cargo xtask lint`: format, clippy, documentation, dependency trees and imports.
 
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::core_tree;
 use crate::run::{self, cargo};
+use crate::{circles, core_tree};
 
 /// A check: its name, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
@@ -15,6 +15,7 @@ const STEPS: &[Step] = &[
     ("clippy", clippy),
     ("documentation", documentation),
     ("dependency trees", core_tree::run),
+    ("imports", circles::run),
 ];
 
 /// Runs every check, even after one has failed, so that one run shows all.

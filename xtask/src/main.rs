@@ -4,6 +4,7 @@
 //! matter; [`pair`] runs a server and its client with it.
 
 mod bench;
+mod circles;
 mod codegen;
 mod core_tree;
 mod examples;

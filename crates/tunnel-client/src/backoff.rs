@@ -1,9 +1,6 @@
 //! Backoff: the time between attempts to open a tunnel.
 
-use std::time::{Duration, SystemTime};
-
-use retry_policies::policies::ExponentialBackoff;
-use retry_policies::{Jitter, RetryDecision, RetryPolicy};
+use std::time::Duration;
 
 /// The longest wait, whatever the settings.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -86,15 +83,13 @@ impl Backoff {
         open >= self.healthy_after
     }
 
-    fn policy(longest: Duration, first: Duration, jitter: Jitter) -> ExponentialBackoff {
-        let longest = longest.min(LONGEST);
-        ExponentialBackoff::builder()
-            // The policy panics where the first is the longer one.
-            .retry_bounds(first.min(longest), longest)
-            .jitter(jitter)
-            .base(2)
-            // The number of retries has no bound; the waits ask for the step alone.
-            .build_with_max_retries(u32::MAX)
+    /// The step after a number of failures: it doubles with each of them.
+    fn step(&self, failures: u32) -> Duration {
+        let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
+        self.initial
+            .saturating_mul(factor)
+            .min(self.cap)
+            .min(LONGEST)
     }
 }
 
@@ -102,8 +97,6 @@ impl Backoff {
 #[derive(Debug)]
 pub(crate) struct Steps {
     backoff: Backoff,
-    steps: ExponentialBackoff,
-    slow: ExponentialBackoff,
     /// Failures since the last healthy tunnel.
     failures: u32,
 }
@@ -111,9 +104,6 @@ pub(crate) struct Steps {
 impl Steps {
     pub(crate) fn new(backoff: &Backoff) -> Self {
         Self {
-            steps: Backoff::policy(backoff.cap, backoff.initial, Jitter::Full),
-            // Bounded from below by half of the shortest wait, which here is the longest too.
-            slow: Backoff::policy(backoff.refused_cap, backoff.refused_cap, Jitter::Bounded),
             backoff: backoff.clone(),
             failures: 0,
         }
@@ -121,10 +111,9 @@ impl Steps {
 
     /// How long to wait after a failure, or after a tunnel that was not healthy.
     pub(crate) fn after_failure(&mut self) -> Duration {
-        let step = self.failures;
-        // The last number is the policy's limit.
-        self.failures = self.failures.saturating_add(1).min(u32::MAX - 1);
-        wait(&self.steps, step)
+        let step = self.backoff.step(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        step.mul_f64(fastrand::f64())
     }
 
     /// How long to wait after a tunnel that its gateway drained: no time, unless the tunnels before
@@ -139,7 +128,7 @@ impl Steps {
 
     /// The longest wait while calls wait for the tunnel.
     pub(crate) fn first(&self) -> Duration {
-        wait(&self.steps, 0)
+        self.backoff.step(0).mul_f64(fastrand::f64())
     }
 
     /// A wait that the gateway asks for, at most the longest wait.
@@ -149,7 +138,8 @@ impl Steps {
 
     /// How long to wait after a lasting refusal.
     pub(crate) fn after_refusal(&self) -> Duration {
-        wait(&self.slow, 0)
+        let longest = self.backoff.refused_cap.min(LONGEST);
+        longest.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 
     /// A tunnel was open for this time. Returns whether that resets the step.
@@ -159,17 +149,6 @@ impl Steps {
             self.failures = 0;
         }
         healthy
-    }
-}
-
-fn wait(policy: &ExponentialBackoff, step: u32) -> Duration {
-    match policy.should_retry(SystemTime::UNIX_EPOCH, step) {
-        // A time of the wall clock, which may be set while this runs.
-        RetryDecision::Retry { execute_after } => execute_after
-            .duration_since(SystemTime::now())
-            .unwrap_or_default()
-            .min(policy.max_retry_interval),
-        RetryDecision::DoNotRetry => policy.max_retry_interval,
     }
 }
 
@@ -213,7 +192,7 @@ mod tests {
             for _ in 0..3 {
                 assert!(steps.after_failure() <= 30 * SECOND);
             }
-            assert!(steps.failures >= step.min(u32::MAX - 1));
+            assert!(steps.failures >= step);
         }
     }
 
@@ -238,9 +217,7 @@ mod tests {
     fn a_refusal_waits_for_half_the_slow_cap_at_least_and_does_not_step() {
         let steps = at_step(3);
         let (shortest, longest) = spread(|| steps.after_refusal());
-        // What the wall clock's way of saying it may take off.
-        let rounding = Duration::from_millis(50);
-        assert!(shortest + rounding >= 60 * SECOND, "{shortest:?}");
+        assert!(shortest >= 60 * SECOND, "{shortest:?}");
         assert!(shortest < 70 * SECOND, "{shortest:?}");
         assert!(
             longest <= 120 * SECOND && longest > 110 * SECOND,

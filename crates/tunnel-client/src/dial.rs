@@ -1,5 +1,4 @@
-//! What opening a forward and a reverse tunnel have in common: one call on a channel, whose
-//! answer is a tunnel or a refusal.
+//! One attempt to open a tunnel of either direction: a call on a channel, which is accepted or refused.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -17,13 +16,13 @@ use tunnel_tonic::{Direction, NetworkRole, Tunnel, TunnelError, TunnelInfo};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long the far end has to open a tunnel, unless set otherwise.
+/// The default time within which the far end must open a tunnel.
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A tunnel whose opening is under way.
+/// A tunnel that is being opened.
 ///
-/// Closes the tunnel when it is dropped before it [`succeeded`](Self::succeeded). The transport
-/// may hold what the tunnel sends for as long as it likes; so what it sends has to end.
+/// Closes the tunnel when it is dropped before it has [`succeeded`](Self::succeeded), so that the body
+/// of the outer call ends even if the transport keeps it.
 #[derive(Debug)]
 pub(crate) struct Opening {
     tunnel: Tunnel,
@@ -31,12 +30,12 @@ pub(crate) struct Opening {
     succeeded: bool,
 }
 
-/// The far end's consent.
+/// The far end's acceptance.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) offer: Offer,
     pub(crate) inbound: Body,
-    /// What the channel and its layers know of the outer call.
+    /// The extensions of the outer response.
     pub(crate) extensions: http::Extensions,
 }
 
@@ -93,7 +92,7 @@ impl Opening {
         request
     }
 
-    /// The tunnel is open, and lives on.
+    /// The tunnel is open, and stays open.
     pub(crate) fn succeeded(mut self) -> Tunnel {
         self.succeeded = true;
         self.tunnel.clone()
@@ -108,7 +107,7 @@ impl Drop for Opening {
     }
 }
 
-/// Gives an opening up when it takes too long.
+/// Limits the time of an opening.
 pub(crate) async fn within<T>(
     timeout: Duration,
     opening: impl Future<Output = Result<T, TunnelError>>,
@@ -119,13 +118,13 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// A channel that cannot be had, or never gets ready.
+/// The error of a channel that cannot connect or never becomes ready.
 pub(crate) fn unusable_channel(error: impl Into<BoxError>) -> TunnelError {
     TunnelError::Channel(Status::from_error(error.into()))
 }
 
-/// An error of the channel itself; one with a status of an interceptor or a layer was refused by
-/// it. Errors of HTTP/2 have a gRPC code too, which nobody has sent.
+/// The error of the outer call. A status from an interceptor or a layer is a refusal. An HTTP/2 error is
+/// not, although tonic gives it a code.
 fn failed_call(error: impl Into<BoxError>) -> TunnelError {
     let status = Status::from_error(error.into());
     let first = std::error::Error::source(&status);

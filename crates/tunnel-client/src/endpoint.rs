@@ -14,28 +14,25 @@ const STREAM_WINDOW: u32 = 16 << 20;
 /// tunnel has to wait.
 const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
-/// How long connecting may take, all addresses of a name together: each gets an equal part.
+/// How long connecting may take. The addresses of a name share this time equally.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// HTTP/2 frames as large as a batch, so that a chunk and its envelope never straddle two:
-/// measured as a fifth less CPU for each MiB.
+/// HTTP/2 frames are as large as a batch of the tunnel, so that no chunk is split between two.
 const MAX_FRAME: u32 = 1 << 20;
 
 /// Sets an endpoint up for tunnels: HTTP/2 windows of 16 MiB for a stream and 64 MiB for the
-/// connection, frames of up to 1 MiB, `TCP_NODELAY`, keepalive that notices a peer which vanished
-/// within 15 s, and a connect timeout of 6 s if the endpoint has none.
+/// connection, frames of up to 1 MiB, `TCP_NODELAY`, a keepalive that notices a vanished peer within
+/// 15 s, and a connect timeout of 6 s if the endpoint has none. All of them can be changed on the
+/// returned endpoint.
 ///
-/// The connect timeout is shared by the addresses of a name: where it has two and the first does
-/// not answer, the second is tried after 3 s. Without a timeout it would be tried after the
-/// operating system's, which is minutes.
+/// The addresses of a name share the connect timeout. If a name has two addresses and the first does
+/// not answer, the second is tried after 3 s. Without a timeout it would be tried after minutes.
 ///
-/// The windows bound what a peer can have this end hold: 64 MiB for each connection, where nothing
-/// of it is read. Up to three streams of the connection, of ordinary services or tunnels, can be
-/// left unread without holding up the others.
+/// A peer can make this end hold 64 MiB for each connection. Three streams of a connection may be full
+/// and unread without stopping the others.
 ///
-/// A gRPC server that is not ours may end connections that are pinged more often than every
-/// five minutes: [`endpoint_for_tunnels_with`] takes another [`Keepalive`]. What is set here can
-/// also be set again on the endpoint that is returned.
+/// Other gRPC servers may close connections that are pinged more often than once in five minutes. For
+/// these, give [`endpoint_for_tunnels_with`] another [`Keepalive`].
 ///
 /// ```
 /// use tonic::transport::Endpoint;

@@ -153,13 +153,13 @@ impl Keepalive {
         (earliest..=latest).contains(&silence)
     }
 
-    /// The pings, if they could be slower.
+    /// The pings, if they can be slower.
     fn slows_down(self) -> Option<Pings> {
         self.pings.filter(|p| p.interval < PATIENT_INTERVAL)
     }
 }
 
-/// How long a server may keep a connection open after its last word.
+/// How long a server may keep a connection open after its GOAWAY.
 const LINGERING: Duration = Duration::from_secs(2);
 
 /// Whether a server ended the tunnel's connection because it was pinged too often, and its word

@@ -39,28 +39,29 @@
 //!
 //! # When a forward tunnel ends
 //!
-//! One that was opened as a [`ForwardTunnel`] stays ended, and one that drains takes no new calls:
-//! [`TunnelChannel::draining`] is the moment to open the next one, while calls in flight go on in
-//! the old one. Open it over a fresh connection: a tonic channel keeps the one that it has, to the
-//! server that drains, which refuses. A [`ForwardChannel`] does all of this.
+//! A tunnel of a [`ForwardTunnel`] that has ended stays ended, and one that is draining takes no new
+//! calls. [`TunnelChannel::draining`] tells when to open the next one; calls in flight go on in the
+//! old one. Open the next one over a new connection: a tonic channel would keep its connection to the
+//! server that is draining, which refuses tunnels. A [`ForwardChannel`] does all of this.
 //!
-//! Of the [`EndReason`]s, [`PeerDrained`](EndReason::PeerDrained) and
-//! [`PeerClosed`](EndReason::PeerClosed) are a far end that ended the tunnel gracefully (the latter
-//! also when its drain found no call to wait for, or reached the deadline with calls left);
-//! [`Closed`](EndReason::Closed), [`ClosedWith`](EndReason::ClosedWith) and
-//! [`Drained`](EndReason::Drained) are this end; everything else is an
-//! [`Error`](EndReason::Error). Among those, [`EndedByPeer`](ConnectionError::EndedByPeer) is a
-//! far end that says why, and [`TransportLost`](ConnectionError::TransportLost) has a
-//! [cause](TransportError::cause) for programs. Errors say one sentence each; [`Report`] shows one
-//! with all that is behind it.
+//! [`EndReason`] says why a tunnel ended:
+//!
+//! - The peer ended it gracefully: [`PeerDrained`](EndReason::PeerDrained) or
+//!   [`PeerClosed`](EndReason::PeerClosed).
+//! - This end did: [`Closed`](EndReason::Closed), [`ClosedWith`](EndReason::ClosedWith) or
+//!   [`Drained`](EndReason::Drained).
+//! - An [`Error`](EndReason::Error): [`EndedByPeer`](ConnectionError::EndedByPeer) has the peer's
+//!   status, [`TransportLost`](ConnectionError::TransportLost) has a
+//!   [cause](TransportError::cause) for programs.
+//!
+//! The text of an error is one sentence. [`Report`] also shows its sources.
 //!
 //! # The connection underneath
 //!
-//! All calls of a tunnel share one HTTP/2 stream, so the stream's window caps the whole tunnel,
-//! and a dead peer is noticed only as fast as the connection notices it. [`endpoint_for_tunnels`]
-//! sets an [`Endpoint`](tonic::transport::Endpoint) up for both, with a [`Keepalive`] that notices
-//! a peer which vanished within 15 s; what it sets can be set again. A [`Gateway`] made of an
-//! endpoint is set up so by itself.
+//! All calls of a tunnel share one HTTP/2 stream, so its window limits the whole tunnel.
+//! [`endpoint_for_tunnels`] sets large windows on an [`Endpoint`](tonic::transport::Endpoint), and a
+//! [`Keepalive`] that notices a vanished peer within 15 s. A [`Gateway`] made from an endpoint has
+//! these settings already.
 //!
 //! # Proxies
 //!
@@ -68,14 +69,14 @@
 //! connect through the HTTP CONNECT proxies that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
 //! `NO_PROXY` name.
 //!
-//! # How long things may take
+//! # Timeouts
 //!
 //! | what | default | set by |
 //! |---|---|---|
 //! | opening a tunnel | 20 s | `open_timeout` of the builders |
 //! | within that, the far end's settings (forward tunnels) | 10 s | [`ConfigBuilder::settings_timeout`] |
-//! | noticing a peer that vanished | 15 s | [`Keepalive`] |
-//! | connecting, all addresses of a name together | 6 s | `Endpoint::connect_timeout` |
+//! | noticing a vanished peer | 15 s | [`Keepalive`] |
+//! | connecting, to all addresses of a name | 6 s | `Endpoint::connect_timeout` |
 //! | waiting between attempts | up to 30 s, 2 min after a refusal | [`Backoff`] |
 //! | the age of a tunnel | no limit | `max_age` of the builders |
 
@@ -97,16 +98,23 @@ pub use forward::{
 };
 pub use gateway::Gateway;
 pub use keepalive::{Keepalive, too_many_pings};
-pub use links::{Attempt, LinkError, LinkState, LinkStatus, LinksHandle, StandIn, StopReason};
+pub use links::{
+    Attempt, FallbackTunnel, LinkError, LinkState, LinkStatus, LinksHandle, StopReason,
+};
 #[cfg(feature = "proxy")]
 pub use proxy::ProxyConnector;
 pub use reverse::{ReverseTunnelServer, ReverseTunnelServerBuilder};
 pub use tunnel_core::{
-    Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Report, Revisions, Stats,
-    TransportCause, TransportError,
+    Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Initiator, Limit, Report,
+    Revisions, Side, Stats, TransportCause, TransportError,
 };
 pub use tunnel_tonic::pool::{ServedBy, WaitForReady};
 pub use tunnel_tonic::{
-    Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelId, TunnelInfo,
-    is_movable,
+    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelId,
+    TunnelInfo, is_safe_to_retry, tonic_status,
 };
+
+/// Types of the wire that errors and reasons contain. [`tonic_status`] converts a status to tonic's.
+pub mod wire {
+    pub use tunnel_core::{Code, Status, StatusDetail, StreamError, StreamFault};
+}

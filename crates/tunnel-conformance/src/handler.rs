@@ -7,13 +7,13 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::mark::Mark;
 use crate::metadata;
 use crate::payload::pattern;
 use crate::probe::{Probe, Record};
 use crate::proto::step::{self, Action};
 use crate::proto::{self, Entry, Received, Script};
 use crate::script::SCRIPT_KEY;
-use crate::service::Mark;
 use crate::trailers::Ending;
 
 /// Where a handler's request messages come from.

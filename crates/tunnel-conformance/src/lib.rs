@@ -40,6 +40,7 @@ pub mod feed;
 pub mod fixture;
 pub mod golden;
 pub mod harness;
+mod mark;
 pub mod metadata;
 pub mod path;
 pub mod payload;

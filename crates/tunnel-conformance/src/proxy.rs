@@ -17,28 +17,25 @@ mod connection;
 mod direction;
 mod gate;
 mod line;
+mod shared;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tonic::transport::Endpoint;
 
-use self::books::Books;
 pub use self::books::{Traffic, Way};
-use self::connection::{Arrival, End};
-use self::gate::{Frozen, Gate};
+use self::connection::Arrival;
+use self::gate::Frozen;
+use self::shared::{End, Settings, Shared};
 
 /// How long accepting rests after the operating system refused to hand over a connection, as it
 /// does while the process is out of descriptors. The connection waits in the kernel meanwhile.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
-
-/// What stands in for a delay that the clock cannot count to: some thirty years.
-const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// Stands between clients and a server, and can delay, freeze, cut and reset what passes.
 ///
@@ -77,27 +74,11 @@ pub struct FaultProxy {
     accepting: AbortHandle,
 }
 
-/// What the proxy and its tasks have in common.
-struct Shared {
-    gate: Gate,
-    books: Books,
-    settings: Mutex<Settings>,
-    /// The last order to end whatever connections there are; each one heeds those that were given
-    /// after it arrived.
-    orders: watch::Sender<Option<End>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Settings {
-    target: Option<SocketAddr>,
-    delay: Duration,
-}
-
 impl FaultProxy {
     /// How many bytes of one connection can be under way in one direction: 64 MiB. A sender that
     /// has filled this meets back-pressure, whatever the reason: a receiver that does not read, or
     /// a delay so long that the link holds no more.
-    pub const CAPACITY: usize = 64 << 20;
+    pub const CAPACITY: usize = line::CAPACITY;
 
     /// Starts a proxy to this server, on a free port of the loopback interface.
     ///
@@ -255,42 +236,16 @@ impl fmt::Debug for FaultProxy {
     }
 }
 
-impl Shared {
-    fn new(target: SocketAddr) -> Self {
-        let settings = Settings {
-            target: Some(target),
-            delay: Duration::ZERO,
-        };
-        Self {
-            gate: Gate::default(),
-            books: Books::default(),
-            settings: Mutex::new(settings),
-            orders: watch::Sender::new(None),
-        }
-    }
-
-    fn settings(&self) -> MutexGuard<'_, Settings> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// When something is due at the other end that has just come in.
-    fn due(&self) -> tokio::time::Instant {
-        let now = tokio::time::Instant::now();
-        let due = now.checked_add(self.settings().delay);
-        due.unwrap_or_else(|| now + NEVER)
-    }
-
-    /// Takes note of a connection. From here on it heeds orders and has its target; only then is
-    /// it counted, so that whoever has waited for it finds it so.
-    fn arrived(&self, near: TcpStream) -> Arrival {
-        let arrival = Arrival {
-            near,
-            target: self.settings().target,
-            orders: self.orders.subscribe(),
-        };
-        self.books.arrived();
-        arrival
-    }
+/// Takes note of a connection. From here on it heeds orders and has its target; only then is
+/// it counted, so that whoever has waited for it finds it so.
+fn arrived(shared: &Shared, near: TcpStream) -> Arrival {
+    let arrival = Arrival {
+        near,
+        target: shared.settings().target,
+        orders: shared.orders.subscribe(),
+    };
+    shared.books.arrived();
+    arrival
 }
 
 /// Accepts connections and owns their tasks.
@@ -299,7 +254,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let next = async {
             let (near, _) = listener.accept().await?;
-            std::io::Result::Ok(shared.arrived(near))
+            std::io::Result::Ok(arrived(&shared, near))
         };
         tokio::select! {
             arrival = shared.gate.pass(None, next) => match arrival {

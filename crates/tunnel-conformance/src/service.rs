@@ -5,20 +5,11 @@ use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::handler::{Handler, Inbound};
+pub use crate::mark::Mark;
 use crate::probe::Probe;
 use crate::proto;
 use crate::proto::test_service_server::{TestService, TestServiceServer};
 pub use crate::trailers::WithEndings;
-
-/// Marks a call: an interceptor or a layer of the far side may put one in the
-/// request's extensions, and the handler reports it as metadata under this key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark(pub String);
-
-impl Mark {
-    /// The key under which a handler reports the mark it found.
-    pub const KEY: &str = "x-mark-in-extensions";
-}
 
 /// A handler of all four methods that follows the script of each call.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Which end of a tunnel one is.
+//! The two sides of a tunnel: caller and handler.
 
 /// The side of a tunnel: who issues the calls and who serves them.
 ///

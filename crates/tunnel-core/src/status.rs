@@ -1,4 +1,4 @@
-//! How a call ended: a gRPC status as the wire carries it.
+//! The gRPC status of a call, as the wire carries it.
 
 use bytes::Bytes;
 use std::fmt;

@@ -1,7 +1,6 @@
-//! When things are due. Time comes in as an argument; nothing here reads a clock.
+//! Timers and deadlines. Time is an argument; nothing here reads a clock.
 //!
-//! Invariant: an entry is removed together with what it was for, so that an
-//! ended call leaves nothing behind.
+//! Invariant: the end of a call removes its timer.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What a handler is made of.
+//! The builder of a handler.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use tower_service::Service;
 use tunnel_core::{Config, EndReason};
 use tunnel_tonic::{AffinityKey, CallService, Services, TunnelInfo};
 
-use crate::age::MaxAge;
-use crate::policy::{Policy, WhenKeyIsFull};
+use crate::policy::{MaxAge, Policy, WhenKeyIsFull};
 use crate::service::TunnelServiceHandler;
 use crate::{Opening, TunnelHandle};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Collects the services that tunnels reach; from [`TunnelServiceHandler::builder`].
+/// The builder of a handler: its services, settings and hooks; from
+/// [`TunnelServiceHandler::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct TunnelServiceHandlerBuilder<L = Identity> {
@@ -31,8 +31,15 @@ pub struct TunnelServiceHandlerBuilder<L = Identity> {
     policy: Policy,
 }
 
+impl TunnelServiceHandler {
+    /// A builder for a handler.
+    pub fn builder() -> TunnelServiceHandlerBuilder {
+        TunnelServiceHandlerBuilder::new()
+    }
+}
+
 impl TunnelServiceHandlerBuilder {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self {
             services: Services::default(),
             layer: Identity::new(),
@@ -44,11 +51,11 @@ impl TunnelServiceHandlerBuilder {
 }
 
 impl<L> TunnelServiceHandlerBuilder<L> {
-    /// Adds a generated server, unmodified, with or without an interceptor.
+    /// Adds a generated server, with or without an interceptor.
     ///
     /// # Panics
     ///
-    /// Two services of one name: tonic's router panics, here as in its own server.
+    /// If two services have the same name: tonic's router panics, as in tonic's server.
     pub fn add_service<S, B>(mut self, service: S) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>
@@ -65,15 +72,15 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
-    /// Adds services that were put together elsewhere, with the fallback they have. Where both have
-    /// a service of one name, the one in `routes` is reached.
+    /// Adds a router with its services and its fallback. If a service was added before under the same
+    /// name, the one in `routes` is used.
     pub fn add_routes(mut self, routes: Routes) -> Self {
         self.services.add_routes(routes);
         self
     }
 
-    /// Sets the service that gets the calls to all services that were not added, a proxy for
-    /// example. Default: the fallback of the latest routes added, or an answer of UNIMPLEMENTED.
+    /// Sets the service for calls to unknown services, for example a proxy. Default: the fallback of the
+    /// latest router that was added, or UNIMPLEMENTED.
     pub fn fallback<S, B>(mut self, service: S) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>
@@ -102,19 +109,19 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         }
     }
 
-    /// Sets windows, limits and timeouts of the tunnels. Default: [`Config::default`].
+    /// The windows, limits and timeouts of the tunnels. Default: [`Config::default`].
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
     }
 
-    /// Whether each call is polled once by its tunnel's own task before it gets a task of its own.
-    /// Default: false.
+    /// Whether the tunnel's task polls each call once before the call gets its own task. Default:
+    /// false.
     ///
-    /// A handler that answers without waiting then costs no task: small calls get faster (see the
-    /// benchmark). Done only while no more than 128 calls are open on the tunnel. The risk: a
-    /// handler that computes for long, or blocks, before its first `await` holds up every call of
-    /// its tunnel meanwhile, cancels and deadlines included. A panic is caught as ever.
+    /// A handler that answers without waiting then needs no task, so small calls are faster. Only done
+    /// while at most 128 calls are open on the tunnel. Risk: a handler that computes for long or
+    /// blocks before its first `await` delays all calls of its tunnel, their cancels and deadlines
+    /// too.
     pub fn poll_handlers_inline(mut self, inline: bool) -> Self {
         self.inline = inline;
         self
@@ -127,13 +134,13 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
-    /// Gives each new tunnel of either direction a key, from what is known of it; `None` for a
-    /// tunnel without. A reverse tunnel is then reached by its key as well as among all; the
-    /// limit of [`max_tunnels_per_key`](Self::max_tunnels_per_key) counts both directions.
-    /// Default: no keys.
+    /// Derives the key of each new tunnel, of either direction, from its opening; `None` for no key. A
+    /// reverse tunnel is found by its key, and among all. The limit of
+    /// [`max_tunnels_per_key`](Self::max_tunnels_per_key) counts both directions. Default: no keys.
     ///
-    /// Take the key from what the peer cannot choose freely, such as a verified certificate or a
-    /// checked token, or check it in [`admit`](Self::admit): whoever has a key gets its calls.
+    /// The peer with a key receives the calls for it. So take the key from something that the peer
+    /// cannot choose, such as a verified certificate or a checked token, or check it in
+    /// [`admit`](Self::admit).
     pub fn affinity_key(
         mut self,
         key: impl Fn(&Opening) -> Option<AffinityKey> + Send + Sync + 'static,
@@ -142,12 +149,11 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
-    /// Decides whether a tunnel of either direction may be opened. It is not listed before, and
-    /// counts against no limit; the peer gets the status of a refusal. Default: all may.
+    /// Decides whether a tunnel of either direction may be opened; an error is the status of the
+    /// refusal. Meanwhile the tunnel is not listed and counts against no limit. Default: all may.
     ///
-    /// The future is dropped when the peer gives up, or the handler is drained. It has no time
-    /// limit of its own. Should it panic, or the function that makes it, the tunnel is refused with
-    /// INTERNAL.
+    /// The future is dropped when the peer gives up or the handler is drained. It has no timeout. If
+    /// the hook panics, the tunnel is refused with INTERNAL.
     pub fn admit<F>(mut self, admit: impl Fn(Opening) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), Status>> + Send + 'static,
@@ -156,15 +162,15 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
-    /// Is told of each tunnel that has opened, when it can carry calls. Must not block: the
-    /// tunnel waits meanwhile. A panic is caught and logged.
+    /// Called when a tunnel has opened and takes calls. It must not block, because the tunnel waits. A
+    /// panic is caught and logged.
     pub fn on_open(mut self, opened: impl Fn(&TunnelHandle) + Send + Sync + 'static) -> Self {
         self.policy.on_open = Some(Arc::new(opened));
         self
     }
 
-    /// Is told of the end of each tunnel that had opened, and of its reason. Must not block. A
-    /// panic is caught and logged.
+    /// Called when a tunnel that had opened has ended, with the reason. It must not block. A panic is
+    /// caught and logged.
     pub fn on_close(
         mut self,
         closed: impl Fn(&TunnelInfo, &EndReason) + Send + Sync + 'static,
@@ -173,27 +179,27 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
-    /// How many tunnels of both directions may be open at once; more are refused with
-    /// RESOURCE_EXHAUSTED. Default: no limit. What the tunnels hold has one of its own.
+    /// The most tunnels of both directions at once; more are refused with RESOURCE_EXHAUSTED. Default:
+    /// no limit. Their memory has [its own limit](Self::memory_budget).
     pub fn max_tunnels(mut self, max: usize) -> Self {
         self.policy.max_tunnels = max;
         self
     }
 
-    /// How many tunnels of one key may be open at once; see
-    /// [`when_key_is_full`](Self::when_key_is_full) for what becomes of more. Default: 10,000, for
-    /// keys that stand for groups of devices; where a key is one device, a handful will do.
+    /// The most tunnels of one key at once; [`when_key_is_full`](Self::when_key_is_full) says what
+    /// happens to more. Default: 10,000, for keys that name groups of devices. If a key names one
+    /// device, a few are enough.
     pub fn max_tunnels_per_key(mut self, max: usize) -> Self {
         self.policy.max_per_key = max;
         self
     }
 
-    /// How many tunnels one connection may have open at once; more are refused with
-    /// RESOURCE_EXHAUSTED. Default: 1,024.
+    /// The most tunnels of one connection at once; more are refused with RESOURCE_EXHAUSTED. Default:
+    /// 1,024.
     ///
-    /// A device has one or a few. A proxy that puts the tunnels of many devices on one connection
-    /// may need more, or a limit of its own at which it takes another connection: HAProxy has one
-    /// of 100 streams, Envoy goes by what [`Server::max_concurrent_streams`] announces.
+    /// A device has one or a few. A proxy may put the tunnels of many devices on one connection.
+    /// HAProxy opens another connection after 100 streams, Envoy after the number that
+    /// [`Server::max_concurrent_streams`] announces.
     ///
     /// [`Server::max_concurrent_streams`]: tonic::transport::Server::max_concurrent_streams
     pub fn max_tunnels_per_connection(mut self, max: usize) -> Self {
@@ -201,55 +207,53 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
-    /// How many tunnels *without a key* one IP address (of IPv6: one network of 64 bits) may have
-    /// open at once; more are refused with RESOURCE_EXHAUSTED. Tunnels with a key are counted by
-    /// [it](Self::max_tunnels_per_key). Default: 10,000.
+    /// The most tunnels *without a key* of one IP address (IPv6: one /64 network) at once; more are
+    /// refused with RESOURCE_EXHAUSTED. Tunnels with a key count
+    /// [by key](Self::max_tunnels_per_key). Default: 10,000.
     ///
-    /// Behind a load balancer, or a NAT, all devices share an address: give them keys, or raise
-    /// this beyond their number.
+    /// Devices behind a load balancer or a NAT share an address. Give them keys, or raise this limit.
     pub fn max_tunnels_per_address(mut self, max: usize) -> Self {
         self.policy.max_per_address = max;
         self
     }
 
-    /// How much all tunnels of the handler, of both directions, may hold together, in bytes: unread
-    /// payload, what waits to be sent, message boundaries, and the room that tonic reserves for a
-    /// message when it begins to arrive. Default: 1 GiB.
+    /// The memory of all tunnels of the handler together, in bytes: unread messages, messages that wait
+    /// to be sent, and memory that tonic reserves when a message begins to arrive. Default: 1 GiB.
     ///
-    /// Each tunnel has limits of its own ([`Config`]); this is for their sum. Beyond it, the calls
-    /// that hold most on the tunnels that hold most end with RESOURCE_EXHAUSTED until a sixteenth
-    /// is free. Set it to what the process can spare: payload can keep several times its size
-    /// alive (`tunnel_core::config` says when), and what the handlers themselves hold comes on top.
+    /// Each tunnel also has its own limits ([`Config`]). Over the budget, the largest calls of the
+    /// largest tunnels end with RESOURCE_EXHAUSTED until a sixteenth of it is free. The process needs
+    /// more than the budget: messages can keep several times their size alive (`tunnel_core::config`
+    /// says when), and handlers have their own memory.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.policy.memory_budget = bytes;
         self
     }
 
-    /// Has each tunnel end when it is as old as `age`, more or less by up to a tenth so that
-    /// tunnels opened together do not end together. Calls in flight may then go on for `grace`.
-    /// Default: no limit. Spreads tunnels over servers that were added, and renews certificates.
+    /// The maximum age of tunnels, with a jitter of a tenth so that tunnels that were opened together do
+    /// not end together. Calls in flight may go on for `grace` after that. Default: no limit. A
+    /// maximum age spreads tunnels over new servers and renews certificates.
     ///
-    /// The far end gets a drain notice and opens another tunnel. A reverse tunnel takes calls
-    /// until that one does, for at most ten seconds; then it is [drained](TunnelHandle::drain), so
-    /// no call fails. The Go and Python libraries do not understand the notice: their tunnels
-    /// are drained at once.
+    /// The far end gets a drain notice and opens another tunnel. A reverse tunnel takes calls until the
+    /// other one does, for at most ten seconds; then it is [drained](TunnelHandle::drain). So no call
+    /// fails. Tunnels of the Go and Python libraries, which do not understand the notice, are drained
+    /// at once.
     ///
     /// Prefer this to tonic's
-    /// [`max_connection_age`](tonic::transport::Server::max_connection_age), which cuts tunnels
-    /// together with their calls when its grace is over.
+    /// [`max_connection_age`](tonic::transport::Server::max_connection_age), which cuts tunnels and
+    /// their calls after its grace.
     pub fn max_tunnel_age(mut self, age: Duration, grace: Duration) -> Self {
         self.policy.max_age = Some(MaxAge { age, grace });
         self
     }
 
-    /// What becomes of a new tunnel whose key has as many as it may. Default:
+    /// What happens to a new tunnel whose key has reached its limit. Default:
     /// [`WhenKeyIsFull::Refuse`].
     pub fn when_key_is_full(mut self, then: WhenKeyIsFull) -> Self {
         self.policy.when_key_is_full = then;
         self
     }
 
-    /// The handler.
+    /// Builds the handler.
     pub fn build<B>(self) -> TunnelServiceHandler
     where
         L: Layer<Routes>,

@@ -1,4 +1,4 @@
-//! Tunnels that open and close, as a stream.
+//! Events: a stream of tunnels that open and close.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,13 +16,13 @@ use crate::TunnelHandle;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TunnelEvent {
-    /// A tunnel has opened: it can carry calls.
+    /// A tunnel has opened and takes calls.
     Opened(TunnelHandle),
-    /// A tunnel that had opened has gone.
+    /// A tunnel that had opened has ended.
     Closed {
-        /// What is known of it.
+        /// Its properties.
         info: TunnelInfo,
-        /// How it ended.
+        /// Why it ended.
         reason: EndReason,
     },
     /// The subscriber was too slow and has missed this number of events.
@@ -33,9 +33,9 @@ pub enum TunnelEvent {
 /// [`TunnelServiceHandler::events`](crate::TunnelServiceHandler::events). It ends when the handler,
 /// its services, its channels and its tunnels have gone.
 ///
-/// Of one tunnel, the opening comes before the end; those of different tunnels may come in another
-/// order than the callbacks were called. At most 1,024 events wait for a slow reader; then the
-/// oldest go, and [`Missed`](TunnelEvent::Missed) tells how many. The tunnels never wait.
+/// The events of one tunnel come in order; those of different tunnels may not. At most 1,024 events wait
+/// for a slow subscriber. Then the oldest are dropped, and [`Missed`](TunnelEvent::Missed) has their
+/// number. Tunnels never wait for a subscriber.
 #[derive(Debug)]
 pub struct TunnelEvents {
     inner: BroadcastStream<TunnelEvent>,

@@ -1,16 +1,16 @@
 //! One tunnel that a handler has accepted.
 
 use std::fmt;
-use std::ops::Deref;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 use tunnel_core::{EndReason, Stats};
-use tunnel_tonic::{Direction, Tunnel, TunnelChannel, TunnelInfo};
+use tunnel_tonic::{AffinityKey, Direction, Tunnel, TunnelChannel, TunnelId, TunnelInfo};
 
-/// A tunnel that a handler has accepted: what is known of it ([`TunnelInfo`], to which this
-/// dereferences: id, direction, key, metadata, peer, time of opening), its counters, and ways to
-/// end it. Cheap to clone; keeps nothing open.
+/// A tunnel that a handler has accepted: its properties, its counters, and ways to end it. Cheap to
+/// clone. A handle does not keep the tunnel open.
 #[derive(Clone)]
 pub struct TunnelHandle {
     tunnel: Tunnel,
@@ -29,9 +29,39 @@ impl TunnelHandle {
         &self.tunnel
     }
 
-    /// What is known of the tunnel.
+    /// The tunnel's properties together; they outlive the tunnel.
     pub fn info(&self) -> &TunnelInfo {
         self.tunnel.info()
+    }
+
+    /// The tunnel's id.
+    pub fn id(&self) -> TunnelId {
+        self.info().id()
+    }
+
+    /// The direction of its calls.
+    pub fn direction(&self) -> Direction {
+        self.info().direction()
+    }
+
+    /// The key by which a reverse tunnel is found, if it has one.
+    pub fn key(&self) -> Option<&AffinityKey> {
+        self.info().key()
+    }
+
+    /// The metadata that the tunnel was opened with.
+    pub fn metadata(&self) -> &MetadataMap {
+        self.info().metadata()
+    }
+
+    /// The address of the peer, if the server knows it.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.info().peer_addr()
+    }
+
+    /// When the tunnel was opened.
+    pub fn opened_at(&self) -> SystemTime {
+        self.info().opened_at()
     }
 
     /// The tunnel's counters: calls in flight ([`streams`](Stats::streams)), bytes each way, and
@@ -50,32 +80,29 @@ impl TunnelHandle {
         self.tunnel.end_reason()
     }
 
-    /// A channel for calls through this very tunnel; `None` for a forward tunnel, whose calls
-    /// come from the far end. Calls past the limit of concurrent streams wait: see
-    /// [`TunnelChannel::queue_calls`].
+    /// A channel for calls through this tunnel; `None` for a forward tunnel, whose calls come from the
+    /// far end. Calls over the stream limit wait: see [`TunnelChannel::queue_calls`].
     pub fn channel(&self) -> Option<TunnelChannel> {
         self.channel.clone()
     }
 
-    /// Ends the tunnel now. Calls in flight fail with UNAVAILABLE; the far end sees `reason` as
-    /// the status of the call that carried the tunnel. A device with this library takes UNAUTHENTICATED,
-    /// PERMISSION_DENIED, INVALID_ARGUMENT and UNIMPLEMENTED for answers that will not change
-    /// soon, and is slow to come back; after any other reason it reconnects as usual. A
-    /// reason of OK ends the tunnel gracefully.
+    /// Ends the tunnel now. Calls in flight fail with UNAVAILABLE, and the far end receives `reason` as
+    /// the status of the outer call. A device with this library reconnects slowly after
+    /// UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT and UNIMPLEMENTED, and as usual after other
+    /// codes. OK ends the tunnel gracefully.
     pub fn close(&self, reason: Status) {
         self.tunnel.close_with(&reason);
     }
 
-    /// Drains the tunnel: new calls are refused with UNAVAILABLE, or go to other tunnels;
-    /// calls in flight have until the deadline, then they are ended. Waits for the end; the
-    /// drain goes on when the future is dropped.
+    /// Drains the tunnel: new calls are refused with UNAVAILABLE, or go to other tunnels. Calls in flight
+    /// are ended after `deadline`. Waits for the end; dropping the future does not stop the drain.
     pub async fn drain(&self, deadline: Duration) -> EndReason {
         self.begin_drain(deadline);
         self.gone().await
     }
 
     pub(crate) fn begin_drain(&self, deadline: Duration) {
-        // By the clock that the tunnel's timers go by.
+        // The clock of the tunnel's timers.
         let now = tokio::time::Instant::now().into_std();
         self.tunnel.drain(now.checked_add(deadline));
     }
@@ -83,14 +110,6 @@ impl TunnelHandle {
     /// Waits until the tunnel has ended, and its outer stream with it.
     pub async fn gone(&self) -> EndReason {
         self.tunnel.gone().await
-    }
-}
-
-impl Deref for TunnelHandle {
-    type Target = TunnelInfo;
-
-    fn deref(&self) -> &TunnelInfo {
-        self.info()
     }
 }
 

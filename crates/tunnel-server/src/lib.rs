@@ -24,8 +24,8 @@
 //!
 //! # Reverse tunnels
 //!
-//! A device that cannot be dialled dials this server and *serves*; the server calls it. The same
-//! handler accepts such tunnels, and hands out channels for generated clients:
+//! A device that cannot be dialled opens a tunnel to this server, and the server calls the device
+//! through it. The same handler accepts such tunnels and has channels for generated clients:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -55,23 +55,22 @@
 //! # }
 //! ```
 //!
-//! A tunnel is in the pool of all, and in that of its key, from when it is ready until one of its
-//! ends drains it or it ends. [`ReverseChannel`] says what becomes of calls whose tunnel goes away
-//! under them. [`on_open`](TunnelServiceHandlerBuilder::on_open),
+//! A reverse tunnel takes calls from the moment it is ready until one of its ends drains it or it ends.
+//! [`ReverseChannel`] says what happens to calls whose tunnel ends.
+//! [`on_open`](TunnelServiceHandlerBuilder::on_open),
 //! [`on_close`](TunnelServiceHandlerBuilder::on_close) and
-//! [`events`](TunnelServiceHandler::events) tell of tunnels as they come and go.
+//! [`events`](TunnelServiceHandler::events) report tunnels that open and close.
 //!
-//! # What a tunnelled call knows
+//! # Request extensions
 //!
-//! Its extensions are copies of those of the request that opened the tunnel: what a layer or an
-//! interceptor of the outer server put there, the peer's address
-//! ([`Request::remote_addr`](tonic::Request::remote_addr)) and its certificates
-//! (`Request::peer_certs`, with one of tonic's TLS features) among them, and a [`TunnelInfo`] with the
-//! metadata the tunnel was opened with.
+//! A tunnelled call has copies of the extensions of the request that opened its tunnel: the peer's
+//! address ([`Request::remote_addr`](tonic::Request::remote_addr)), its certificates
+//! (`Request::peer_certs`, with one of tonic's TLS features), and everything from layers and
+//! interceptors of the outer server. It also has a [`TunnelInfo`], with the metadata of the opening.
 //!
 //! # Who may open a tunnel, and who may call
 //!
-//! Two different questions, with two places to answer them:
+//! These are two questions, with two hooks:
 //!
 //! ```
 //! # use tonic::{Request, Status, service::{Routes, interceptor::InterceptedService}};
@@ -91,24 +90,23 @@
 //! # let _ = server;
 //! ```
 //!
-//! Where the decision has to wait for something, such as a token to be checked elsewhere, use
-//! [`admit`](TunnelServiceHandlerBuilder::admit): it is asynchronous, and sees the tunnel's key.
+//! If the decision needs I/O, such as checking a token, use
+//! [`admit`](TunnelServiceHandlerBuilder::admit), which is asynchronous and knows the tunnel's key.
 //!
-//! Layers, timeouts and limits of the outer server see the opening alone, one call that lasts as
-//! long as its tunnel.
+//! Layers, timeouts and limits of the outer server apply to the opening only, a call that lasts as long
+//! as its tunnel.
 //!
 //! # Stopping
 //!
-//! [`TunnelServiceHandler::serve`] serves until a signal, drains the tunnels, and closes by a deadline
-//! whatever clients still hold open; [`Shutdown`] says in which order. With tonic's own
-//! `serve_with_shutdown` a client that has frozen keeps the server from ending.
+//! [`TunnelServiceHandler::serve`] serves until a signal, drains the tunnels, and closes all connections
+//! at a deadline; [`Shutdown`] lists the steps. Tonic's `serve_with_shutdown` would wait for a frozen
+//! client without end.
 //!
 //! # The connection underneath
 //!
-//! All calls of a tunnel share one HTTP/2 stream. [`server_for_tunnels`] sets a
-//! [`Server`](tonic::transport::Server) up with windows that do not hold it back, and with keepalive
-//! that notices frozen and vanished clients. Where ordinary clients call services at the same
-//! listener, use [`server_for_tunnels_and_calls`].
+//! All calls of a tunnel share one HTTP/2 stream. [`server_for_tunnels`] sets large windows on a
+//! [`Server`](tonic::transport::Server), and a keepalive that notices frozen and vanished clients. If
+//! ordinary clients use the same listener, use [`server_for_tunnels_and_calls`].
 
 mod age;
 mod builder;
@@ -133,11 +131,16 @@ pub use serve::Shutdown;
 pub use server::{server_for_tunnels, server_for_tunnels_and_calls, server_for_tunnels_within};
 pub use service::{TunnelService, TunnelServiceHandler};
 pub use tunnel_core::{
-    Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Report, Revisions, Stats,
-    TransportCause, TransportError,
+    Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Initiator, Limit, Report,
+    Revisions, Side, Stats, TransportCause, TransportError,
 };
 pub use tunnel_tonic::pool::{Balance, ServedBy, WaitForReady};
 pub use tunnel_tonic::{
-    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo,
-    is_movable,
+    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelId,
+    TunnelInfo, is_safe_to_retry, tonic_status,
 };
+
+/// Types of the wire that errors and reasons contain. [`tonic_status`] converts a status to tonic's.
+pub mod wire {
+    pub use tunnel_core::{Code, Status, StatusDetail, StreamError, StreamFault};
+}

@@ -1,4 +1,4 @@
-//! A tunnel that asks to be opened: what is known of it before it exists.
+//! The request to open a tunnel, before the tunnel exists.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,8 +9,7 @@ use tonic::Request;
 use tonic::metadata::MetadataMap;
 use tunnel_tonic::{AffinityKey, Direction, TunnelInfo};
 
-/// A tunnel that asks to be opened, for the hooks that give it a key and admit it. Cheap to
-/// clone.
+/// The request to open a tunnel, for the hooks that give it a key and admit it. Cheap to clone.
 ///
 /// ```
 /// # use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler};
@@ -46,7 +45,7 @@ impl Opening {
         self.key = key;
     }
 
-    /// Which way the tunnel's calls will go.
+    /// The direction of the tunnel's calls.
     pub fn direction(&self) -> Direction {
         self.direction
     }
@@ -57,28 +56,28 @@ impl Opening {
         self.key.as_ref()
     }
 
-    /// The metadata it asks with.
+    /// The metadata of the request.
     pub fn metadata(&self) -> &MetadataMap {
         self.request.metadata()
     }
 
-    /// A text value of the metadata; `None` if there is none, or it is no ASCII text.
+    /// A text value of the metadata; `None` if it is missing or not ASCII.
     pub fn metadata_str(&self, key: &str) -> Option<&str> {
         self.metadata().get(key)?.to_str().ok()
     }
 
-    /// The address of the peer, where the server knows it.
+    /// The address of the peer, if the server knows it.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.request.remote_addr()
     }
 
-    /// What the server, its layers and its interceptors put into the request's extensions.
+    /// The extensions of the request, from the server, its layers and its interceptors.
     pub fn extensions(&self) -> &Extensions {
         self.request.extensions()
     }
 
-    /// The request as tonic knows it: with one of tonic's TLS features its
-    /// `peer_certs()` are the client's verified certificates.
+    /// The request as tonic's type. With one of tonic's TLS features, its `peer_certs()` are the client's
+    /// verified certificates.
     pub fn request(&self) -> &Request<()> {
         &self.request
     }
@@ -91,7 +90,7 @@ impl Opening {
         }
     }
 
-    /// What is known of the tunnel from now on.
+    /// The properties of the tunnel.
     pub(crate) fn to_info(&self) -> TunnelInfo {
         TunnelInfo::new(
             self.direction,
@@ -102,7 +101,7 @@ impl Opening {
     }
 }
 
-/// Without the metadata's values, which may be credentials.
+/// Leaves out metadata, which may contain credentials.
 impl fmt::Debug for Opening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opening")

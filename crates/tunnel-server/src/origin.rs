@@ -1,4 +1,4 @@
-//! Where tunnels come from, as far as limits tell: counters for each connection and address.
+//! The origins of tunnels: counters for each connection and address, for limits.
 
 use std::collections::HashMap;
 use std::hash::Hash;

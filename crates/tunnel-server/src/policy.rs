@@ -1,26 +1,26 @@
-//! Which tunnels a handler takes, and who is told of them.
+//! Which tunnels a handler accepts, and its callbacks.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tonic::Status;
 use tunnel_core::{EndReason, Report};
 use tunnel_tonic::{AffinityKey, TunnelInfo};
 
-use crate::age::MaxAge;
 use crate::{Opening, TunnelHandle};
 
-/// How many tunnels one connection may have, unless set otherwise. A device has one or a few; a
-/// proxy that puts many devices on one connection has its own limit for streams, 100 for HAProxy.
+/// The default limit on tunnels of one connection. A device has one or a few; a proxy with many devices
+/// on one connection has its own limit of streams (HAProxy: 100).
 const MAX_PER_CONNECTION: usize = 1024;
 
-/// How many tunnels one key, or one address, may have, unless set otherwise. All devices behind a
-/// load balancer or a NAT share an address.
+/// The default limit on tunnels of one key or one address. All devices behind a load balancer or a NAT
+/// share an address.
 const MAX_PER_PEER: usize = 10_000;
 
-/// What all tunnels together may hold, unless set otherwise, in bytes.
+/// The default memory budget of all tunnels, in bytes.
 const MEMORY_BUDGET: usize = 1 << 30;
 
 type KeyOf = dyn Fn(&Opening) -> Option<AffinityKey> + Send + Sync;
@@ -28,17 +28,36 @@ type Admit = dyn Fn(Opening) -> BoxFuture<'static, Result<(), Status>> + Send + 
 type OnOpen = dyn Fn(&TunnelHandle) + Send + Sync;
 type OnClose = dyn Fn(&TunnelInfo, &EndReason) + Send + Sync;
 
-/// What becomes of a new tunnel whose key has as many tunnels as it may.
+/// What happens to a new tunnel whose key has reached its limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenKeyIsFull {
     /// The new tunnel is refused with RESOURCE_EXHAUSTED.
     #[default]
     Refuse,
-    /// The oldest tunnel of the key is closed with ABORTED, and the new one takes its place: for
-    /// devices that reconnect before the loss of their last connection was noticed. Two devices
-    /// with one key then take turns in closing each other's tunnel.
+    /// The oldest tunnel of the key is closed with ABORTED, and the new one is accepted. For devices that
+    /// reconnect before the loss of their last connection was noticed. Two devices with the same key
+    /// would close each other's tunnels.
     CloseOldest,
+}
+
+/// The longest age, which timers can still express.
+const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
+/// The maximum age of tunnels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MaxAge {
+    pub(crate) age: Duration,
+    /// How long calls in flight may go on after that.
+    pub(crate) grace: Duration,
+}
+
+impl MaxAge {
+    /// The age, more or less by up to a tenth, so that tunnels opened together do not end
+    /// together.
+    pub(crate) fn jittered(self) -> Duration {
+        self.age.min(LONGEST).mul_f64(0.9 + 0.2 * fastrand::f64())
+    }
 }
 
 /// The settings of a handler that concern tunnels rather than calls.
@@ -107,7 +126,7 @@ impl Policy {
 
     /// Tells the callback of a tunnel that has opened.
     pub(crate) fn opened(&self, tunnel: &TunnelHandle) {
-        tracing::debug!(tunnel = ?tunnel.info(), "tunnel open");
+        tracing::debug!(tunnel = %tunnel.id(), "tunnel open");
         if let Some(on_open) = &self.on_open {
             unharmed("on_open", || on_open(tunnel));
         }

@@ -111,7 +111,7 @@ impl Registry {
         Arc::new(Self {
             memory: MemoryBudget::new(policy.memory_budget),
             policy,
-            all: Pool::new(None, Weak::new()),
+            all: Pool::of_all(),
             events: broadcast::Sender::new(EVENTS),
             state: Mutex::default(),
             phase: watch::Sender::new(Phase::Open),
@@ -176,7 +176,7 @@ impl Registry {
     /// Looks whether a tunnel takes calls, and puts it into its pools or takes it out.
     fn refresh(self: &Arc<Self>, id: TunnelId) {
         let change = self.look(&mut self.lock(), id);
-        change.joined.iter().for_each(|pool| pool.wake());
+        change.joined.iter().for_each(|pool| pool.tunnels.wake());
         drop(change.left);
         if let Some(handle) = change.announce {
             self.opened(&handle);
@@ -215,7 +215,7 @@ impl Registry {
         // all finds it by its key.
         let pools: Vec<_> = of_key.into_iter().chain([self.all.clone()]).collect();
         if let Some(channel) = handle.channel() {
-            pools.iter().for_each(|pool| pool.join(&channel));
+            pools.iter().for_each(|pool| pool.tunnels.join(&channel));
         }
         pools
     }
@@ -225,8 +225,8 @@ impl Registry {
     #[must_use = "to be dropped without the lock"]
     fn leave(&self, state: &mut State, id: TunnelId) -> Option<Arc<Pool>> {
         let pooled = state.tunnels.get_mut(&id)?.pooled.take()?;
-        self.all.leave(id);
-        pooled.of_key.inspect(|pool| pool.leave(id))
+        self.all.tunnels.leave(id);
+        pooled.of_key.inspect(|pool| pool.tunnels.leave(id))
     }
 
     fn remove(&self, id: TunnelId) {
@@ -269,13 +269,19 @@ impl Registry {
         if let Some(pool) = state.pools.get(key).and_then(Weak::upgrade) {
             return pool;
         }
-        let pool = Pool::new(Some(key.clone()), Arc::downgrade(self));
+        let registry = Arc::downgrade(self);
+        let on_drop = move |key: &AffinityKey| {
+            if let Some(registry) = registry.upgrade() {
+                registry.pool_gone(key);
+            }
+        };
+        let pool = Pool::of_key(key.clone(), Box::new(on_drop));
         state.pools.insert(key.clone(), Arc::downgrade(&pool));
         pool
     }
 
     /// A pool has gone: its key keeps nothing, unless it has a new one already.
-    pub(crate) fn pool_gone(&self, key: &AffinityKey) {
+    fn pool_gone(&self, key: &AffinityKey) {
         let mut state = self.lock();
         if state.pools.get(key).is_some_and(|p| p.strong_count() == 0) {
             state.pools.remove(key);
@@ -314,8 +320,8 @@ impl Registry {
             Some(key) => self.key_pool(key),
             None => self.all.clone(),
         };
-        let mut joined = pool.subscribe();
-        while !pool.tunnels().iter().any(|t| t.id() > tunnel.id()) {
+        let mut joined = pool.tunnels.subscribe();
+        while !pool.tunnels.tunnels().iter().any(|t| t.id() > tunnel.id()) {
             // Cannot fail: the sender is borrowed here.
             let _ = joined.changed().await;
         }
@@ -358,7 +364,7 @@ impl Registry {
         }
         // Calls that wait for a tunnel wait in vain.
         for pool in self.pools() {
-            pool.wake();
+            pool.tunnels.wake();
         }
         for tunnel in tunnels {
             tunnel.gone().await;

@@ -1,4 +1,4 @@
-//! The service at which tunnels are opened.
+//! The tonic service that accepts tunnels.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,14 +18,13 @@ use tunnel_tonic::{
     AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelId,
 };
 
-use crate::builder::TunnelServiceHandlerBuilder;
+use crate::age;
 use crate::origin::Origin;
 use crate::policy::Policy;
 use crate::registry::Registry;
 use crate::{Opening, ReverseChannel, TunnelEvents, TunnelHandle};
 
-/// Accepts tunnels, and serves the calls that come through them. Cheap to clone; clones are
-/// the same handler.
+/// Accepts tunnels and serves their calls. Cheap to clone; clones are the same handler.
 #[derive(Clone, Debug)]
 pub struct TunnelServiceHandler {
     calls: CallService,
@@ -34,11 +33,6 @@ pub struct TunnelServiceHandler {
 }
 
 impl TunnelServiceHandler {
-    /// Begins a handler.
-    pub fn builder() -> TunnelServiceHandlerBuilder {
-        TunnelServiceHandlerBuilder::new()
-    }
-
     pub(crate) fn new(calls: CallService, config: Config, policy: Policy) -> Self {
         Self {
             calls,
@@ -47,36 +41,36 @@ impl TunnelServiceHandler {
         }
     }
 
-    /// The service to add to a tonic server. Any number of them may be, and to several servers.
+    /// The service to add to a tonic server, or to several servers.
     pub fn service(&self) -> TunnelService {
         TunnelService {
             handler: self.clone(),
         }
     }
 
-    /// A channel to all who serve through reverse tunnels.
+    /// A channel over all reverse tunnels.
     pub fn as_channel(&self) -> ReverseChannel {
         let pool = self.registry.all.clone();
         ReverseChannel::new(self.registry.clone(), pool)
     }
 
-    /// A channel to those who serve through the reverse tunnels of one key, open now or later.
+    /// A channel over the reverse tunnels of a key, including those that open later.
     pub fn key_as_channel(&self, key: impl Into<AffinityKey>) -> ReverseChannel {
         let pool = self.registry.key_pool(&key.into());
         ReverseChannel::new(self.registry.clone(), pool)
     }
 
-    /// The reverse tunnels that take calls, each a channel of its own. For a call to every one.
+    /// The reverse tunnels that take calls, each as a channel: to call every one of them.
     pub fn all_reverse_tunnels(&self) -> Vec<TunnelChannel> {
-        self.registry.all.tunnels()
+        self.registry.all.tunnels.tunnels()
     }
 
-    /// The tunnels of both directions that are open or being opened, oldest first.
+    /// The tunnels of both directions, open or being opened, oldest first.
     pub fn tunnels(&self) -> Vec<TunnelHandle> {
         self.registry.tunnels()
     }
 
-    /// One of them.
+    /// The tunnel with this id.
     pub fn tunnel(&self, id: TunnelId) -> Option<TunnelHandle> {
         self.registry.tunnel(id)
     }
@@ -86,9 +80,9 @@ impl TunnelServiceHandler {
         self.registry.tunnels_of(&key.into())
     }
 
-    /// Kicks all tunnels of a key: ends them now, with `reason` for the far ends (see
-    /// [`TunnelHandle::close`]). Returns how many there were. One that is being opened meanwhile is
-    /// for [`admit`](TunnelServiceHandlerBuilder::admit) to refuse.
+    /// Ends all tunnels of a key now, with `reason` for the far ends (see [`TunnelHandle::close`]).
+    /// Returns their number. To refuse tunnels that are opened later, use
+    /// [`admit`](crate::TunnelServiceHandlerBuilder::admit).
     pub fn close_key(&self, key: impl Into<AffinityKey>, reason: Status) -> usize {
         let tunnels = self.tunnels_of_key(key);
         for tunnel in &tunnels {
@@ -97,8 +91,8 @@ impl TunnelServiceHandler {
         tunnels.len()
     }
 
-    /// Drains all tunnels of a key, as [`TunnelHandle::drain`] does one; returns how many
-    /// there were, when they have gone.
+    /// Drains all tunnels of a key, as [`TunnelHandle::drain`] does. Returns their number when they have
+    /// ended.
     pub async fn drain_key(&self, key: impl Into<AffinityKey>, deadline: Duration) -> usize {
         let tunnels = self.tunnels_of_key(key);
         for tunnel in &tunnels {
@@ -110,8 +104,8 @@ impl TunnelServiceHandler {
         tunnels.len()
     }
 
-    /// The tunnels that open and close from now on. Subscribe before looking at
-    /// [`tunnels`](Self::tunnels), and nothing is missed between the two.
+    /// A stream of the tunnels that open and close from now on. Subscribe before reading
+    /// [`tunnels`](Self::tunnels), to miss nothing in between.
     pub fn events(&self) -> TunnelEvents {
         TunnelEvents::new(self.registry.events.subscribe())
     }
@@ -122,36 +116,34 @@ impl TunnelServiceHandler {
         tunnels.iter().map(|t| (t.id(), t.stats())).collect()
     }
 
-    /// How many calls something is kept for. Zero when all have ended.
+    /// The number of calls that have state here. Zero when all have ended.
     #[doc(hidden)]
     pub fn kept_calls(&self) -> usize {
         let tunnels = self.registry.tunnels();
         tunnels.iter().map(|t| t.tunnel().kept_calls()).sum()
     }
 
-    /// How many keys something is kept for. Zero when no tunnel and no channel has one.
+    /// The number of keys that have state here. Zero when no tunnel and no channel has one.
     #[doc(hidden)]
     pub fn kept_keys(&self) -> usize {
         self.registry.kept_keys()
     }
 
-    /// Drains all tunnels, for a shutdown: from now on new tunnels and new calls are
-    /// refused with UNAVAILABLE; calls in flight may go on for `deadline`, then they are ended.
-    /// Returns when the last tunnel has gone.
+    /// Drains all tunnels, for a shutdown: new tunnels and new calls are refused with UNAVAILABLE, and
+    /// calls in flight are ended after `deadline`. Returns when the last tunnel has ended.
     ///
-    /// The drain goes on when this future is dropped. A second drain can bring the deadline
-    /// forward: one of zero ends all calls now.
+    /// Dropping the future does not stop the drain. A second drain can bring the deadline forward;
+    /// zero ends all calls now.
     ///
-    /// Reverse tunnels leave their pools at once, and those who serve through them are told; calls
-    /// that wait for a tunnel fail.
+    /// Reverse tunnels leave their pools at once, and their devices get a drain notice. Calls that wait
+    /// for a tunnel fail.
     ///
-    /// To stop a server, [`serve`](Self::serve) drains its tunnels and then ends whatever its
-    /// clients still hold open.
+    /// To stop a server use [`serve`](Self::serve), which also closes the connections.
     pub async fn drain(&self, deadline: Duration) {
         self.registry.drain(deadline).await;
     }
 
-    /// Refuses new tunnels from now on; the others go on as before.
+    /// Refuses new tunnels from now on; open ones go on.
     pub(crate) fn refuse_openings(&self) {
         self.registry.refuse_openings();
     }
@@ -187,7 +179,7 @@ impl TunnelServiceHandler {
         let entry = self.registry.insert(&handle, origin)?;
         tunnel.start(offer, inbound, service, entry);
         if let Some(max_age) = self.registry.policy.max_age {
-            tokio::spawn(max_age.watch(self.registry.clone(), handle));
+            tokio::spawn(age::watch(max_age, self.registry.clone(), handle));
         }
         let mut response = http::Response::new(Body::new(outbound));
         put_offer(&self.config, response.headers_mut());

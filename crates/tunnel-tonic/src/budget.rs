@@ -1,22 +1,26 @@
-//! Memory that several tunnels share.
+//! A memory budget that several tunnels share.
 //!
-//! Each tunnel reports what it holds after an operation has changed it; the sum is one atomic
-//! counter. Invariants: a tunnel's lock is never taken while another one is held; the counter is
-//! the sum of what the members have reported.
+//! Each tunnel reports its memory after each operation; the sum is one atomic counter. Invariants: no
+//! tunnel's lock is taken while another one is held; the counter is the sum of the members' reports.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::TunnelId;
-use crate::shared::Shared;
+use crate::info::TunnelId;
 
-/// A limit on what all tunnels that share it hold: unread payload and message boundaries, what
-/// waits to be sent, and the room that tonic has reserved for messages that have begun to arrive.
+/// A member of a budget, which can give memory back.
+pub(crate) trait Shed: Send + Sync {
+    /// Ends the call that holds the most memory. `false` if none holds any.
+    fn shed(&self) -> bool;
+}
+
+/// A limit on the memory of all tunnels that share it, in bytes: unread messages, messages that wait
+/// to be sent, and memory that tonic has reserved for messages that have begun to arrive.
 ///
-/// Beyond it, the calls that hold most on the tunnels that hold most end with RESOURCE_EXHAUSTED,
-/// until a sixteenth of it is free. Cheap to clone; clones are the same budget.
+/// Over the limit, the largest calls of the largest tunnels end with RESOURCE_EXHAUSTED until a
+/// sixteenth of the budget is free. Cheap to clone; clones are the same budget.
 #[derive(Clone)]
 pub struct MemoryBudget {
     inner: Arc<Inner>,
@@ -32,7 +36,7 @@ struct Inner {
 
 struct Entry {
     reported: Arc<AtomicUsize>,
-    shared: Weak<Shared>,
+    tunnel: Weak<dyn Shed>,
 }
 
 /// A tunnel's part of a budget.
@@ -43,7 +47,7 @@ pub(crate) struct Member {
 }
 
 impl MemoryBudget {
-    /// A budget of so many bytes.
+    /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -55,18 +59,17 @@ impl MemoryBudget {
         }
     }
 
-    /// How much of it is used, in bytes.
+    /// The memory in use, in bytes.
     pub fn used(&self) -> usize {
         self.inner.used()
     }
 
-    pub(crate) fn join(&self, shared: &Arc<Shared>) -> Member {
+    pub(crate) fn join(&self, id: TunnelId, tunnel: Weak<dyn Shed>) -> Member {
         let reported = Arc::new(AtomicUsize::new(0));
         let entry = Entry {
             reported: reported.clone(),
-            shared: Arc::downgrade(shared),
+            tunnel,
         };
-        let id = shared.info.id();
         self.inner.members().insert(id, entry);
         Member {
             budget: self.inner.clone(),
@@ -85,16 +88,16 @@ impl Inner {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fullest(&self) -> Option<Weak<Shared>> {
+    fn fullest(&self) -> Option<Weak<dyn Shed>> {
         let members = self.members();
         let reported = |entry: &&Entry| entry.reported.load(Ordering::Relaxed);
         let fullest = members.values().max_by_key(reported)?;
-        Some(fullest.shared.clone())
+        Some(fullest.tunnel.clone())
     }
 }
 
 impl Member {
-    /// Reports what the tunnel holds now, under its lock. Says whether all hold too much together.
+    /// Reports the tunnel's memory, under its lock. Returns whether the budget is exceeded.
     pub(crate) fn report(&self, holds: usize) -> bool {
         // Nobody else writes it.
         let before = self.reported.load(Ordering::Relaxed);
@@ -107,7 +110,7 @@ impl Member {
         holds > before && used.wrapping_add(change) > self.budget.limit
     }
 
-    /// Ends the fullest calls until what is left fits. To be called without a tunnel's lock.
+    /// Ends the largest calls until the rest fits. Must be called without a tunnel's lock.
     pub(crate) fn shed(&self) {
         // One tunnel sheds at a time. The one that does so already counts what this one reported.
         let Ok(_shedding) = self.budget.shedding.try_lock() else {
@@ -116,8 +119,8 @@ impl Member {
         let (limit, before) = (self.budget.limit, self.budget.used());
         let mut calls = 0;
         while self.budget.used() > limit - limit / 16 {
-            let fullest = self.budget.fullest().and_then(|shared| shared.upgrade());
-            if !fullest.is_some_and(|shared| shared.with(|state| state.conn.shed())) {
+            let fullest = self.budget.fullest().and_then(|tunnel| tunnel.upgrade());
+            if !fullest.is_some_and(|tunnel| tunnel.shed()) {
                 break;
             }
             calls += 1;
@@ -126,7 +129,7 @@ impl Member {
             limit,
             before,
             calls,
-            "calls ended: the tunnels held too much memory"
+            "memory budget exceeded, largest calls ended"
         );
     }
 }

@@ -1,9 +1,9 @@
 //! The tasks that poll a tunnel's driver.
 //!
-//! There are two where calls are served, and one of them at a time has the driver. A task that has read a call and
-//! nothing else puts the driver back and serves the call itself, which saves a task and a wake-up
-//! for each call. It does so only while the other task is idle: that one is woken for whatever comes
-//! meanwhile, however long the handler takes.
+//! A handler's tunnel has two such tasks, and one of them at a time has the driver. A task that has
+//! read a single call puts the driver back and serves the call itself, which saves a task and a
+//! wake-up. It does so only while the other task is idle. That task is woken for new data, however
+//! long the handler takes.
 
 use std::future::Future;
 use std::mem::take;
@@ -14,25 +14,25 @@ use std::task::{Context, Poll, Wake, Waker};
 use smallvec::SmallVec;
 
 use crate::driver::Driver;
-use crate::handler::ServeCall;
+use crate::handler::{ServeCall, poll_once};
 
-/// How many tasks there are where calls are served.
+/// The number of tasks of a handler's tunnel.
 const CARRIERS: usize = 2;
 
-/// How many calls get a task of their own after one that did not answer at its first poll.
+/// How many calls get their own task after a call that did not answer at its first poll.
 const REST: u8 = 32;
 
-/// Where the driver is while no task polls it.
+/// Holds the driver while no task polls it.
 struct Seat(Mutex<Place>);
 
 #[derive(Default)]
 struct Place {
     driver: Option<Box<Driver>>,
-    /// Whether the driver is to be polled: by a task that was told, or again by the one that has it.
+    /// Whether the driver must be polled, by a woken task or again by the one that has it.
     woken: bool,
-    /// The tasks that have nothing to do.
+    /// The idle tasks.
     idle: SmallVec<[Waker; CARRIERS]>,
-    /// How many calls are not to be served by these tasks.
+    /// How many more calls get their own task.
     rest: u8,
     over: bool,
 }
@@ -85,12 +85,12 @@ pub(crate) fn start(driver: Driver) {
 /// One of the tasks.
 struct Carrier {
     seat: Arc<Seat>,
-    /// Wakes whichever task is idle.
+    /// Wakes an idle task.
     waker: Waker,
 }
 
 impl Carrier {
-    /// Takes the driver, or waits for a turn; `None` when there will be none.
+    /// Takes the driver, or becomes idle; `None` when the tunnel is over.
     fn take(&self, own: &Waker) -> Option<Poll<Box<Driver>>> {
         let mut place = self.seat.lock();
         if place.over {
@@ -106,8 +106,8 @@ impl Carrier {
         Some(Poll::Ready(driver))
     }
 
-    /// Puts the driver back. With `call`, says whether this task may serve it; otherwise this task
-    /// is idle from now on.
+    /// Puts the driver back. With `call`, returns whether this task may serve it. Otherwise this task
+    /// becomes idle.
     fn put_back(&self, driver: Box<Driver>, call: bool, own: &Waker) -> Back {
         let mut place = self.seat.lock();
         if place.over {
@@ -121,7 +121,7 @@ impl Carrier {
         let wake = match (place.woken, serve) {
             (false, true) => None,
             (true, true) => place.idle.pop(),
-            // This task comes again: others get a turn first.
+            // This task yields and runs again.
             (true, false) => Some(own.clone()),
             (false, false) => {
                 place.idle.push(own.clone());
@@ -138,7 +138,7 @@ impl Carrier {
         }
     }
 
-    /// A call was served, or has got a task of its own.
+    /// A call was served, or was given its own task.
     fn served(&self, answered: bool, own: &Waker) -> Poll<()> {
         let mut place = self.seat.lock();
         if !answered {
@@ -196,21 +196,9 @@ fn spawn(call: Option<ServeCall>) {
     }
 }
 
-/// Polls a call once; one that has not ended then gets a task. Says whether it has.
-///
-/// What would wake it before it is spawned is not lost: a new task is polled.
-pub(crate) fn poll_once(mut call: ServeCall) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    let answered = Pin::new(&mut call).poll(&mut cx).is_ready();
-    if !answered {
-        tokio::spawn(call);
-    }
-    answered
-}
-
 impl Drop for Carrier {
     fn drop(&mut self) {
-        // The driver has ended, or has panicked, or the runtime shuts down: it is over for all.
+        // The driver has ended or panicked, or the runtime shuts down: both tasks end.
         let (driver, idle) = {
             let mut place = self.seat.lock();
             place.over = true;

@@ -1,7 +1,7 @@
-//! The reader of a tunnel: it handles frames, and lets timers fire.
+//! The driver: the reader of a tunnel, which handles frames and fires timers.
 //!
-//! It never waits for anything but the next frame and the next timer: not for a handler, not
-//! for the writer. Anything else could make both ends wait for each other.
+//! Invariant: it waits only for the next frame and the next timer, never for a handler or for the
+//! writer. Otherwise both ends could wait for each other.
 
 use std::any::Any;
 use std::pin::Pin;
@@ -16,42 +16,38 @@ use tonic::body::Body;
 use tunnel_core::frame::framing::{Deframer, FrameError};
 use tunnel_core::{ConnectionError, Frame, Side, TransportCause};
 
-use crate::carrier::poll_once;
-use crate::handler::{ServeCall, Server};
+use crate::handler::{ServeCall, Server, poll_once};
 use crate::outbound::NetworkRole;
 use crate::shared::{Shared, now};
 use crate::state::{Opened, outbound_dropped};
 use crate::transport::transport_error;
 
-/// How many frames are handled before other tasks get a turn.
+/// The most frames handled in one turn, before the driver yields.
 const FRAMES_PER_TURN: usize = 1024;
 
-/// How many bytes are read before other tasks get a turn.
+/// The most bytes read in one turn.
 const BYTES_PER_TURN: usize = 1 << 20;
 
-/// What a piece of the body counts beyond its bytes.
+/// What a piece of the body counts in addition to its bytes.
 const PIECE_OVERHEAD: usize = 1 << 10;
 
-/// After how long other tasks get a turn, by the system's clock: it bounds what frames cost that
-/// take longer than others.
+/// The longest turn, by the system's clock, for frames that take longer than others.
 const TIME_PER_TURN: Duration = Duration::from_millis(1);
 
-/// How many frames are handled under one lock, and between two looks at the clock.
+/// The most frames handled under one lock, and between two looks at the clock.
 const FRAMES_PER_LOCK: usize = 192;
 
-/// How many bytes of frames are, about.
+/// About how many bytes of frames are handled under one lock.
 const BYTES_PER_LOCK: usize = 256 << 10;
 
-/// How many calls may be open for further ones to be served inline. With 16 and 64 callers at once
-/// that takes 0.8 to 0.9 of the CPU time of a task for each call; with 256 it takes 1.2 to 1.4,
-/// because one task then does what the workers would share.
+/// The most open calls with which new calls are served inline. Beyond that, tasks that share the
+/// workers are faster (`docs/PERFORMANCE.md`).
 const INLINE_UP_TO: usize = 128;
 
-/// How many calls are served inline, about, before other tasks get a turn: what they wake can run
-/// only then.
+/// About how many calls are served inline in one turn. The tasks that they wake run after it.
 const INLINE_PER_TURN: usize = 64;
 
-/// How long the far end has to end its half of the outer call after this one has.
+/// How long the peer may take to end its half of the outer call after this end has.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 /// Reads a tunnel until it ends.
@@ -63,20 +59,20 @@ pub(crate) struct Driver {
     deframer: Deframer,
     frames: Vec<Frame>,
     turn: Turn,
-    /// A call that came alone.
+    /// A call that was the only thing read in this turn.
     alone: Option<ServeCall>,
-    /// What was read last, as long as frames may be left in it: what the state machine drops of
-    /// its buffer under the lock is then never the last of it.
+    /// The piece that was read last, while frames may be left in it. So the state machine never
+    /// drops the last reference to it under the lock.
     piece: Bytes,
-    /// Whether frames may be left in what was read.
+    /// Whether the deframer may have more frames.
     backlog: bool,
-    /// Whether reading stands still until unread data was read.
+    /// Whether reading is paused.
     paused: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
-    /// When to stop waiting for the far end's half.
+    /// When to stop waiting for the peer's half.
     grace: Option<Instant>,
-    /// Handler: who serves the calls.
+    /// Handler: serves the calls.
     server: Option<Server>,
     /// Dropped when the tunnel has gone.
     guard: Option<Box<dyn Any + Send>>,
@@ -112,24 +108,24 @@ impl Driver {
         }
     }
 
-    /// Whether calls come, and go to tasks.
+    /// Whether this is a handler whose calls are served by tasks.
     pub(crate) fn serves(&self) -> bool {
         self.server
             .as_ref()
             .is_some_and(|server| !server.is_inline())
     }
 
-    /// Handles frames that are there: those of one lock.
+    /// Handles buffered frames, as many as one lock allows.
     fn handle_some(&mut self) {
         let (more, failed) = self.decode();
         self.backlog = more;
         self.turn.frames += self.frames.len();
         let (frames, now) = (&mut self.frames, now());
         let read = self.shared.with_read(|state| {
-            // Also where no frame is whole yet.
+            // Also if no frame is complete yet.
             state.conn.handle_activity(now);
             for frame in frames.drain(..) {
-                // The error is the tunnel's end, which its events tell.
+                // The error ends the tunnel, and an event reports it.
                 let _ = state.conn.handle_frame(now, frame);
             }
             if let Some(error) = failed {
@@ -145,20 +141,19 @@ impl Driver {
         self.serve(read.opened, open, read.woke);
     }
 
-    /// The call that came alone in the last poll, which woke nothing else.
+    /// Takes the call that was the only thing read in the last poll.
     pub(crate) fn take_alone(&mut self) -> Option<ServeCall> {
         self.alone.take()
     }
 
-    /// A call that came alone is not alone any more.
+    /// Gives that call a task, because it is not the only thing any more.
     fn spawn_alone(&mut self) {
         if let Some(call) = self.alone.take() {
             tokio::spawn(call);
         }
     }
 
-    /// Decodes some of the frames that are there; says whether there may be more, or why there
-    /// are none.
+    /// Decodes some of the buffered frames. Returns whether there may be more, or an error.
     fn decode(&mut self) -> (bool, Option<FrameError>) {
         let buffered = self.deframer.buffered();
         let taken = |deframer: &Deframer| buffered.saturating_sub(deframer.buffered());
@@ -172,8 +167,8 @@ impl Driver {
         (true, None)
     }
 
-    /// Serves calls that came under one lock, which may have woken other tasks. `open` are open in
-    /// all.
+    /// Serves the new calls of one lock. `open` is the number of all open calls, `woke` whether other
+    /// tasks were woken.
     fn serve(&mut self, opened: Vec<Opened>, open: usize, woke: bool) {
         if woke {
             self.turn.woke = true;
@@ -188,8 +183,8 @@ impl Driver {
             return;
         };
         let inline = server.is_inline() && open <= INLINE_UP_TO;
-        // The first answer would have the writer run beside the handlers of the others, and send
-        // each answer by itself.
+        // Without a cork the first response would wake the writer, which would then send each response
+        // by itself.
         let _cork = (inline && opened.len() > 1).then(|| self.shared.cork());
         if inline {
             self.turn.inline += opened.len();
@@ -208,7 +203,7 @@ impl Driver {
         }
     }
 
-    /// The body has ended without trailers: a server cannot know why, a client should.
+    /// The body has ended without trailers: normal at a server, an error at a client.
     fn on_bare_end(&mut self) {
         self.on_end(match self.role {
             NetworkRole::Server => Ok(()),
@@ -216,7 +211,7 @@ impl Driver {
         });
     }
 
-    /// The body has ended, in order or not.
+    /// The body has ended, cleanly or with an error.
     fn on_end(&mut self, end: Result<(), ConnectionError>) {
         self.inbound = None;
         let mid_frame = self.deframer.is_mid_frame();
@@ -229,7 +224,7 @@ impl Driver {
         });
     }
 
-    /// Reads until there is nothing more now. `Ready` when the turn is used up.
+    /// Reads until nothing is left. `Ready` when the turn is over.
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.paused = false;
         while !self.turn.is_over() {
@@ -269,7 +264,7 @@ impl Driver {
         Poll::Ready(())
     }
 
-    /// Arms the timer. `true` if it has fired.
+    /// Sets the timer. Returns whether it has fired.
     fn poll_timer(&mut self, due: Option<Instant>, cx: &mut Context<'_>) -> bool {
         let Some(due) = due else {
             self.timer_at = None;
@@ -287,14 +282,14 @@ impl Driver {
     }
 }
 
-/// What one turn of the driver has done.
+/// What the driver has done in one turn.
 #[derive(Default)]
 struct Turn {
     frames: usize,
     bytes: usize,
     /// How many calls were served inline.
     inline: usize,
-    /// Whether another task has become ready.
+    /// Whether another task was woken.
     woke: bool,
     /// When the first frames were handled.
     since: Option<Instant>,
@@ -317,7 +312,7 @@ fn undecodable(error: &FrameError) -> ConnectionError {
     ConnectionError::Undecodable(error.to_string())
 }
 
-/// A client's tunnel ends in order only with an OK status.
+/// A client's tunnel ends cleanly only with an OK status.
 fn end_by_trailers(trailers: &http::HeaderMap) -> Result<(), ConnectionError> {
     match crate::status::from_headers(trailers) {
         Some(status) if status.code == tunnel_core::Code::Ok => Ok(()),
@@ -331,7 +326,7 @@ fn without_status() -> ConnectionError {
 }
 
 impl Driver {
-    /// Handles what has come and what is due. `Ready` when the tunnel has gone.
+    /// Handles received data and due timers. `Ready` when the tunnel is closed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let this = self;
         this.turn = Turn::default();
@@ -342,15 +337,15 @@ impl Driver {
                 let lost = state.outbound_is_lost();
                 let paused = !state.conn.wants_input() && !lost;
                 let due = state.poll_timeout();
-                // After the end nothing that happens to the state is of interest, and its end
-                // would wake the driver for ever.
+                // After the end the driver needs no more wake-ups, and the ended state would wake it
+                // for ever.
                 if !ended {
                     state.wait_driver(cx.waker(), due, paused);
                 }
                 let open = state.conn.active_streams();
                 (ended, lost, paused, grace.or(due), open)
             });
-            // Those that had to wait for the handlers of others to be gone.
+            // Calls that had to wait until other handlers had stopped.
             let (ended, lost, paused, due, open) = read.result;
             this.serve(read.opened, open, read.woke);
             if ended {
@@ -371,17 +366,17 @@ impl Driver {
                 false => this.poll_inbound(cx),
             };
             if fired {
-                // After what has come was read: a peer is silent only then.
+                // After reading: only then is a peer known to be silent.
                 this.turn.woke = true;
                 this.spawn_alone();
                 this.shared.with(|state| state.handle_timeout(now()));
             }
             match read {
-                // What that has changed is to be seen.
+                // Look at what the timers have changed.
                 Poll::Pending if fired => {}
                 Poll::Pending if paused => return Poll::Pending,
                 Poll::Pending if this.inbound.is_none() => {}
-                // What has come says nothing of an end.
+                // The received data does not explain the loss.
                 Poll::Pending if lost && !ended => {
                     this.shared
                         .with(|state| state.conn.handle_lost(outbound_dropped()));
@@ -405,7 +400,7 @@ impl Drop for Driver {
                 TransportCause::TaskDropped.into(),
             ));
         });
-        // The body may be a user's own; whatever its drop does, the tunnel has gone.
+        // Dropping the body may run user code, even panic: the tunnel is closed in any case.
         let _gone = SetGone(&self.shared);
         self.guard = None;
         self.inbound = None;

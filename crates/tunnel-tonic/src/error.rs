@@ -9,29 +9,27 @@ use tunnel_core::{EndReason, Printable, Report, TransportError};
 
 use crate::transport::{behind, transport_error};
 
-/// Why a tunnel could not be opened. The text says what failed; what is behind it, in its
-/// [sources](std::error::Error::source), [`Report`] puts in one line.
+/// Why a tunnel could not be opened. The text says what failed; [`Report`] also shows the
+/// [sources](std::error::Error::source), in one line.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TunnelError {
-    /// The channel to open it over is not usable: nobody answers at its address, or what answers
-    /// does not speak HTTP/2.
+    /// The channel failed: the address does not answer, or does not speak HTTP/2.
     Channel(Status),
-    /// What answered is no gRPC server, or a proxy on the way to one: the HTTP status of a response
-    /// without a gRPC status.
+    /// The response is not from a gRPC server, but from another server or a proxy: its HTTP status.
     NotGrpc(http::StatusCode),
-    /// The far end refused it, with a gRPC status.
+    /// The far end refused the tunnel with a gRPC status.
     Refused(Status),
     /// The far end did not answer in time.
     Timeout(Duration),
-    /// The credentials to open it with could not be had.
+    /// The credentials hook failed.
     Credentials(Status),
-    /// It ended before it was ready.
+    /// The tunnel ended before it was ready.
     Ended(EndReason),
 }
 
 impl TunnelError {
-    /// How the transport broke, if that is why there is no tunnel.
+    /// Why the transport broke, if that is the cause.
     pub fn transport_error(&self) -> Option<TransportError> {
         match self {
             Self::Channel(status) => Some(transport_error(status, 0)),
@@ -84,7 +82,7 @@ impl Error for TunnelError {
     }
 }
 
-/// The status that a call would have failed with. Never OK.
+/// The status that a call would have failed with. It is never OK.
 impl From<TunnelError> for Status {
     fn from(error: TunnelError) -> Self {
         let report = Report(&error).to_string();

@@ -1,17 +1,11 @@
 //! gRPC metadata between an HTTP header map and a tunnel's frames.
 //!
-//! Values on the wire are strings. For a `-bin` key each byte travels as the code point of
-//! the same number (Latin-1), so every byte survives, and ASCII looks the same to every peer.
-//! On receipt a value whose code points are all below 256 becomes those bytes; any other is
-//! taken as its UTF-8 bytes, as the Go library would have meant it. Text values that are not UTF-8
-//! travel in the same way behind a mark, where both ends offer it; others never see one.
+//! Values on the wire are UTF-8 strings. Each byte of a `-bin` value is sent as the code point of the
+//! same number (Latin-1). On receipt, a value whose code points are all below 256 becomes those bytes,
+//! and any other value is taken as its UTF-8 bytes, as the Go library sends it. Text values that are
+//! not UTF-8 are sent in the same way behind a mark, if both ends offer it.
 //!
-//! Reserved keys never cross, in either direction: what they say belongs to the connection
-//! they came on, and a status is rebuilt from the frame that carries it.
-//!
-//! A map is walked once, for metadata and whatever else is asked of it, and room is made for what
-//! crosses: 2,200 instructions and 6 allocations less for a unary call, where nothing does, than a
-//! look for each reserved key and room for every header.
+//! Reserved keys, which belong to the connection, are never carried.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -19,7 +13,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tunnel_core::{Metadata, NOT_PROCESSED_KEY};
 
-/// Reads base64 with and without padding, as gRPC demands; writes it without.
+/// Reads base64 with and without padding, as gRPC requires; writes it without.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -29,8 +23,8 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 const BINARY_SUFFIX: &str = "-bin";
 
-/// How many entries of a peer's metadata are shown to an application. A header map panics when
-/// it holds some 24,000 and gets another.
+/// The most entries of a peer's metadata that an application sees. A header map panics with more than
+/// about 24,000.
 const MAX_ENTRIES: usize = 8192;
 
 /// Whether a key belongs to the connection and not to the call. Keys come lower-cased.
@@ -40,7 +34,7 @@ fn is_reserved(key: &str) -> bool {
         "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => true,
         "grpc-status" | "grpc-message" | "grpc-status-details-bin" => true,
         "grpc-encoding" | "grpc-accept-encoding" | "grpc-message-type" => true,
-        // Said by the tunnel alone: a handler that said it would have its call made again.
+        // Set by the tunnel only: from a handler it would cause a retry.
         NOT_PROCESSED_KEY => true,
         _ => key.starts_with(':'),
     }
@@ -51,13 +45,12 @@ pub(crate) fn to_wire(headers: &HeaderMap) -> Metadata {
     to_wire_and(headers, |_, _| {})
 }
 
-/// The same; shows what is reserved, and so left out, to whoever has a use for it. One walk over
-/// a map costs less than one look into it.
+/// The same; also passes each reserved key, which is left out, to `reserved`.
 pub(crate) fn to_wire_and<'a>(
     headers: &'a HeaderMap,
     mut reserved: impl FnMut(&'a str, &'a HeaderValue),
 ) -> Metadata {
-    // Room is made for the first entry that crosses: as a rule none does.
+    // Memory is allocated for the first entry that is carried: usually there is none.
     let mut md = None;
     for (at, (name, value)) in headers.iter().enumerate() {
         let key = name.as_str();
@@ -81,17 +74,17 @@ pub(crate) fn to_wire_and<'a>(
     md.unwrap_or_default()
 }
 
-/// Marks a text value that is not UTF-8. No header value begins with it, so no other text does.
+/// Marks a text value that is not UTF-8. No header value begins with this character.
 const OPAQUE_MARK: char = '\u{1}';
 
-/// A text value that is not UTF-8, as it travels between two ends that both offer it.
+/// A text value that is not UTF-8, in its form on the wire.
 fn opaque(value: &[u8]) -> String {
     let bytes = value.iter().copied().map(char::from);
     std::iter::once(OPAQUE_MARK).chain(bytes).collect()
 }
 
-/// Metadata for a peer that does not take text values that are not UTF-8: these are left out.
-/// Also returns how many were.
+/// Leaves out text values that are not UTF-8, for a peer that does not accept them. Also returns their
+/// number.
 pub(crate) fn without_opaque(md: Metadata) -> (Metadata, usize) {
     let is_opaque = |value: &str| value.starts_with(OPAQUE_MARK);
     let dropped = md.iter().filter(|(_, value)| is_opaque(value)).count();
@@ -115,8 +108,8 @@ fn push_binary(md: &mut Metadata, key: &str, value: &HeaderValue) {
     }
 }
 
-/// Adds metadata from a frame to a header map, and makes room for some more entries. What is no
-/// legal header is left out, and what is more than a header map should hold.
+/// Adds metadata from a frame to a header map with room for `more` entries. Illegal headers are left
+/// out, and entries over the limit.
 pub(crate) fn from_wire(md: &Metadata, headers: &mut HeaderMap, more: usize) {
     if md.len() > MAX_ENTRIES {
         tracing::debug!(

@@ -1,4 +1,4 @@
-//! What is known of a tunnel.
+//! The properties of a tunnel.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use tonic::metadata::MetadataMap;
 
-/// Which way the calls of a tunnel go.
+/// The direction of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// The side that dialled makes the calls.
@@ -17,8 +17,8 @@ pub enum Direction {
     Reverse,
 }
 
-/// What tunnels are found by: the name of a device, a tenant, a session. Any text, compared as
-/// it is. Cheap to clone.
+/// The key by which tunnels are found: the name of a device, a tenant, a session. Any text, compared
+/// byte by byte. Cheap to clone.
 ///
 /// ```
 /// use tunnel_tonic::AffinityKey;
@@ -60,8 +60,8 @@ impl fmt::Display for AffinityKey {
 
 /// The id of a tunnel: unique within this process, and never used again.
 ///
-/// The far end has an id of its own. To join the logs of both, put one into the metadata that
-/// the tunnel is opened with.
+/// The peer has its own id for the same tunnel. To join the logs of both ends, put an id into the
+/// metadata that the tunnel is opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TunnelId(u64);
 
@@ -83,9 +83,9 @@ impl fmt::Display for TunnelId {
     }
 }
 
-/// What is known of a tunnel. Cheap to clone.
+/// The properties of a tunnel. Cheap to clone.
 ///
-/// Every call served through a tunnel finds it in its extensions:
+/// It is in the extensions of every request that is served through a tunnel:
 ///
 /// ```
 /// use tunnel_tonic::TunnelInfo;
@@ -110,7 +110,7 @@ struct Inner {
 }
 
 impl TunnelInfo {
-    /// A new tunnel's.
+    /// The properties of a new tunnel.
     pub fn new(
         direction: Direction,
         metadata: MetadataMap,
@@ -134,22 +134,22 @@ impl TunnelInfo {
         self.inner.id
     }
 
-    /// Which way its calls go.
+    /// The direction of its calls.
     pub fn direction(&self) -> Direction {
         self.inner.direction
     }
 
-    /// The metadata the tunnel was opened with, as this end knows it.
+    /// The metadata that the tunnel was opened with.
     pub fn metadata(&self) -> &MetadataMap {
         &self.inner.metadata
     }
 
-    /// The address of the peer, where this end accepted the connection and knows it.
+    /// The address of the peer, if this end accepted the connection and knows it.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.inner.peer
     }
 
-    /// What the tunnel is found by, where the end that accepted it gives it a key.
+    /// The key of the tunnel, if the end that accepted it has given it one.
     pub fn key(&self) -> Option<&AffinityKey> {
         self.inner.key.as_ref()
     }
@@ -160,7 +160,7 @@ impl TunnelInfo {
     }
 }
 
-/// Without the metadata's values, which may be credentials.
+/// Leaves out metadata, which may contain credentials.
 impl fmt::Debug for TunnelInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TunnelInfo")

@@ -24,6 +24,7 @@
 //! decisions that rests on, and how to measure it again.
 
 mod budget;
+mod buffered_read;
 mod caller;
 mod carrier;
 mod driver;
@@ -31,8 +32,7 @@ mod error;
 mod handler;
 mod headers;
 mod info;
-mod left;
-mod life;
+mod lifecycle;
 mod message;
 mod outbound;
 pub mod outer;
@@ -55,5 +55,5 @@ pub use info::{AffinityKey, Direction, TunnelId, TunnelInfo};
 pub use outbound::{NetworkRole, Outbound};
 #[cfg(feature = "router")]
 pub use services::Services;
-pub use status::is_movable;
+pub use status::{is_safe_to_retry, tonic_status};
 pub use tunnel::Tunnel;

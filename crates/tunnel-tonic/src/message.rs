@@ -1,9 +1,8 @@
 //! gRPC messages between HTTP bodies and streams.
 //!
-//! A body is a sequence of messages, each behind a prefix of five bytes: a flag (0: identity)
-//! and a length. Data frames of a body are not messages: they hold several, or parts.
-//! [`Splitter`] takes bodies apart into a stream; [`Gatherer`] puts a stream's messages
-//! together as a body.
+//! A body is a sequence of messages, each with a prefix of five bytes: a flag (0 for identity) and a
+//! length. A data frame of a body may hold several messages or a part of one. [`Splitter`] puts a
+//! body on a stream; [`Gatherer`] makes a body from a stream's messages.
 
 use bytes::{Bytes, BytesMut};
 use tonic::Status;
@@ -15,9 +14,9 @@ const GATHER: usize = 32 << 10;
 /// Why a body could not be put on a stream.
 #[derive(Debug)]
 pub(crate) enum SplitError {
-    /// The stream has ended: nothing more is of interest.
+    /// The stream has ended, so the rest is not needed.
     Gone,
-    /// The body is not what it should be.
+    /// The body is malformed.
     Malformed(Status),
 }
 
@@ -31,9 +30,10 @@ impl From<WriteError> for SplitError {
     }
 }
 
-/// Takes a body apart.
+/// Puts a body on a stream.
 ///
-/// The stream does it; this remembers how it stands when the stream may have gone.
+/// The stream does the work; this remembers whether a message is incomplete, for when the stream has
+/// gone.
 #[derive(Debug)]
 pub(crate) struct Splitter {
     whole: bool,
@@ -57,13 +57,13 @@ impl Splitter {
         Ok(())
     }
 
-    /// Whether the body may end here.
+    /// Whether no message is incomplete.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
     }
 }
 
-/// The error for whoever compresses messages inside a tunnel.
+/// The error for compressed messages inside a tunnel.
 pub(crate) fn compressed() -> Status {
     Status::unimplemented(
         "messages inside a tunnel are not compressed: do not set send_compressed on a client \
@@ -71,27 +71,27 @@ pub(crate) fn compressed() -> Status {
     )
 }
 
-/// What a [`Gatherer`] found.
+/// The result of [`Gatherer::read`].
 #[derive(Debug)]
 pub(crate) enum Gathered {
     /// A data frame for the body; never empty.
     Data(Bytes),
-    /// Nothing now.
+    /// Nothing to read now.
     Pending,
     /// No more messages; never `Data` or `Pending`.
     End(Read),
 }
 
-/// Puts a body together.
+/// Makes a body from messages.
 #[derive(Debug, Default)]
 pub(crate) struct Gatherer {
-    /// What was read and waits to be handed on, in this order.
+    /// Data that was read and not yet handed on, in this order.
     slice: Option<Bytes>,
     end: Option<Read>,
 }
 
 impl Gatherer {
-    /// What is left from the last [`read`](Self::read). To be asked first: it needs no lock.
+    /// The rest of the last [`read`](Self::read). Ask this first: it needs no lock.
     pub(crate) fn next_ready(&mut self) -> Option<Gathered> {
         if let Some(slice) = self.slice.take() {
             return Some(Gathered::Data(slice));
@@ -99,7 +99,7 @@ impl Gatherer {
         self.end.take().map(Gathered::End)
     }
 
-    /// Reads on from a stream. To be called when nothing is ready.
+    /// Reads from a stream. Call it when nothing is ready.
     pub(crate) fn read(&mut self, stream: &mut RecvStream<'_>) -> Gathered {
         let mut buf = BytesMut::new();
         let BodyRead { slice, then, .. } = stream.body(GATHER, &mut buf);

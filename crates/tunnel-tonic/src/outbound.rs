@@ -1,7 +1,7 @@
-//! What a tunnel sends: the body of the outer call, pulled by the transport.
+//! The writer of a tunnel: the body of the outer call, pulled by the transport.
 //!
-//! Each poll writes one batch of frames into one buffer under one lock. Between polls nothing
-//! is queued as a frame, so what comes up meanwhile takes its place by the scheduler's rules.
+//! Each poll encodes one batch of frames into one buffer under one lock. No frame is queued between
+//! polls, so the scheduler decides as late as possible.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use tunnel_core::{ConnectionError, EndReason, Side};
 
 use crate::shared::{Shared, now};
 
-/// How many bytes one poll yields, about. HTTP/2 buffers what it was given, out of reach of
-/// the scheduler, so this is also how long an urgent frame waits behind the rest.
+/// About how many bytes one poll returns: a message of 64 KiB with its envelope. HTTP/2 buffers a
+/// batch out of reach of the scheduler, so a larger batch would delay urgent frames.
 const BATCH: usize = 72 << 10;
 
-/// By how much a batch may exceed that: its last frame is written whole.
+/// By how much a batch may be larger: its last frame is written whole.
 const OVERSHOOT: usize = MAX_CHUNK_SIZE + 64;
 
-/// After a batch larger than this the transport gets to write it before the next is made. Pulled
-/// all at once, a burst of large messages would lie there in memory that nobody has touched yet.
+/// After a batch larger than this the writer yields, so that the transport writes it before the next
+/// one is made. Otherwise a burst of large messages would be copied as a whole into new memory.
 const LARGE_BATCH: usize = 16 << 10;
 
-/// A batch that would be smaller than this waits once for the tasks that are about to add to it.
+/// A smaller batch waits once for the woken tasks, which may add to it.
 const SMALL_BATCH: usize = 4 << 10;
 
 /// Which end of the outer call this is.
@@ -39,21 +39,20 @@ pub enum NetworkRole {
     Server,
 }
 
-/// The body that a tunnel's end sends.
+/// The body that one end of a tunnel sends.
 ///
-/// When it is dropped before its end, the transport is gone, and so is the tunnel: on a
-/// server that is the only sign of a dead peer that never fails. On a client it is also what
-/// happens when a server has answered to the end and wants no more of the request, so there
-/// the tunnel's task looks at what has come before it calls the tunnel lost.
+/// If it is dropped before its end, the transport has gone, and the tunnel is lost. At a server this is
+/// the only reliable sign of a dead peer. At a client it also happens when the server has ended the
+/// call, so there the driver first reads what has arrived.
 #[derive(Debug)]
 pub struct Outbound {
     shared: Arc<Shared>,
     role: NetworkRole,
     side: Side,
     done: bool,
-    /// Whether the batch at hand has waited.
+    /// Whether the current batch has waited.
     waited: bool,
-    /// Whether the last batch was a large one, which the transport writes first.
+    /// Whether the last batch was large, so that the writer must yield.
     writing: bool,
 }
 
@@ -69,17 +68,17 @@ impl Outbound {
         }
     }
 
-    /// The end of the body for the reason the tunnel ended.
+    /// The end of the body, for the reason of the tunnel's end.
     fn end(&self, reason: &EndReason) -> Option<Result<Frame<Bytes>, Status>> {
         let status = match (self.role, reason) {
             (NetworkRole::Client, EndReason::Error(error)) => {
                 return Some(Err(error_status(error)));
             }
-            // A request body has no place for a reason.
+            // A request body cannot carry a reason.
             (NetworkRole::Client, _) => return None,
             (NetworkRole::Server, EndReason::Error(error)) => error_status(error),
             (NetworkRole::Server, EndReason::ClosedWith(reason)) => {
-                crate::status::from_wire(reason)
+                crate::status::tonic_status(reason)
             }
             (NetworkRole::Server, _) => Status::ok(""),
         };
@@ -94,10 +93,10 @@ fn error_status(error: &ConnectionError) -> Status {
     )
 }
 
-/// What a poll comes to.
+/// The outcome of a poll.
 enum Next {
     Batch,
-    /// There is little, and more is about to come.
+    /// There is little to send, and more may come.
     Wait,
     Nothing,
     End(EndReason),
@@ -119,8 +118,8 @@ impl Body for Outbound {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // A buffer of its own for each batch: nothing is kept for an idle tunnel, and what is made
-        // for the batch at hand need not be copied while it grows.
+        // Each batch has its own buffer, so an idle tunnel keeps none, and a batch is not copied while
+        // it grows.
         let mut buf = BytesMut::new();
         let side = this.side;
         let waited = std::mem::take(&mut this.waited);
@@ -151,7 +150,7 @@ impl Body for Outbound {
             }
             Next::Wait => {
                 this.waited = true;
-                // Behind those who are ready.
+                // Runs after the tasks that are ready.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

@@ -1,4 +1,4 @@
-//! The outer call: what a tunnel looks like to the connection that carries it.
+//! The outer call that carries a tunnel: its paths, headers and refusals.
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::TunnelError;
 /// The name of the service that tunnels are opened at.
 pub const SERVICE_NAME: &str = "grpctunnel.v1.TunnelService";
 
-/// The metadata with which a refusal says when to try again.
+/// The metadata key with which a refusal says when to try again, in milliseconds.
 pub const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// The path that opens a forward tunnel.
@@ -47,7 +47,7 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
     }
 }
 
-/// What both ends offer, from the peer's headers of the outer call.
+/// Returns what both ends offer, from the peer's headers of the outer call.
 pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     let has = |name: &str| peer.get(name).is_some_and(|v| v == NEGOTIATE_VALUE);
     let opaque_text = has(OPAQUE_TEXT_HEADER);
@@ -70,16 +70,15 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     }
 }
 
-/// Whether headers are those of a gRPC request or response: of gRPC proper, and not gRPC-Web.
+/// Whether the content type is that of gRPC, and not of gRPC-Web.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
     matches!(rest, Some([] | [b'+' | b';', ..]))
 }
 
-/// Why an outer response opens no tunnel: it is nothing but a gRPC status, or none of a gRPC
-/// server. A refusal is never OK. When it may be tried again stays in its metadata
-/// (`grpc-retry-pushback-ms`).
+/// Returns why an outer response opens no tunnel: it is only a gRPC status, or not from a gRPC server.
+/// The status is never OK, and keeps [`RETRY_PUSHBACK`] in its metadata.
 pub fn refusal(head: &http::response::Parts) -> Option<TunnelError> {
     if let Some(mut status) = crate::status::from_headers(&head.headers) {
         if status.code == tunnel_core::Code::Ok {

@@ -1,4 +1,4 @@
-//! The services of a handler: collected by builders, reached by name.
+//! The services of a handler, found by name.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -12,13 +12,13 @@ use tower_service::Service;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Services that calls reach by name, and what gets the calls to all other names.
+/// Services found by name, and a fallback for all other names.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     services: Routes,
-    /// Put together elsewhere, oldest first.
+    /// Routers that were added whole, oldest first.
     routes: Vec<Routes>,
-    /// A router without a service, whose fallback was set.
+    /// A router with nothing but the fallback.
     fallback: Option<Routes>,
 }
 
@@ -43,12 +43,12 @@ impl Services {
         self.services = std::mem::take(&mut self.services).add_service(service);
     }
 
-    /// Adds services that were put together elsewhere, and what gets their calls to other names.
+    /// Adds a whole router with its fallback.
     pub fn add_routes(&mut self, routes: Routes) {
         self.routes.push(routes);
     }
 
-    /// Sets what gets the calls to all other names.
+    /// Sets the fallback for all other names.
     pub fn set_fallback<S, B>(&mut self, service: S)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
@@ -64,9 +64,8 @@ impl Services {
         self.fallback = Some(router.fallback_service(AnyBody(service)).into());
     }
 
-    /// All of them as one router. A name is looked for in the latest routes first. A call to a
-    /// name that is in none of them goes to the fallback that was set, or else to that of the
-    /// latest routes.
+    /// All services as one router. The latest router is searched first. A call to an unknown name
+    /// goes to the fallback that was set, or else to that of the latest router.
     pub fn into_routes(self) -> Routes {
         let fallback = self.fallback.or_else(|| self.routes.last().cloned());
         let Some(fallback) = fallback else {

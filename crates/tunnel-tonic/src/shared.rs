@@ -5,45 +5,43 @@
 //! unlocking.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tunnel_core::{Config, Connection, EndReason, Report, Side, Stats, StreamId};
 
-use crate::MemoryBudget;
-use crate::budget::Member;
+use crate::budget::{Member, MemoryBudget, Shed};
 use crate::info::TunnelInfo;
-use crate::life::Life;
+use crate::lifecycle::Lifecycle;
 use crate::state::{Actions, Opened, State};
 
-/// The time by the runtime's clock: the one that its timers go by, also where a test has
-/// paused it.
+/// The time of the runtime's clock, which a test may have paused.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// What came of reading.
+/// The result of [`Shared::with_read`].
 pub(crate) struct ReadResult<T> {
     pub(crate) result: T,
-    /// The calls that have come.
+    /// New calls.
     pub(crate) opened: Vec<Opened>,
     /// Whether another task was woken.
     pub(crate) woke: bool,
 }
 
-/// What is called after the tunnel's life has changed.
+/// Called after the tunnel's lifecycle has changed.
 type Observer = Box<dyn Fn() + Send + Sync>;
 
 /// One tunnel.
 pub(crate) struct Shared {
     state: Mutex<State>,
-    life: watch::Sender<Life>,
+    lifecycle: watch::Sender<Lifecycle>,
     observer: OnceLock<Observer>,
-    /// Its part of a budget that tunnels share.
+    /// Its part of a memory budget.
     budget: OnceLock<Member>,
-    /// Where the tunnel's task runs. Calls may be made from anywhere.
+    /// The runtime of the tunnel's tasks. Calls may be made outside of it.
     runtime: OnceLock<Handle>,
     pub(crate) info: TunnelInfo,
 }
@@ -52,7 +50,7 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("info", &self.info)
-            .field("life", &self.life())
+            .field("lifecycle", &self.lifecycle())
             .finish_non_exhaustive()
     }
 }
@@ -63,7 +61,7 @@ impl Shared {
         conn.keep_released();
         Arc::new(Self {
             state: Mutex::new(State::new(conn)),
-            life: watch::Sender::new(Life::Opening),
+            lifecycle: watch::Sender::new(Lifecycle::Opening),
             observer: OnceLock::new(),
             budget: OnceLock::new(),
             runtime: OnceLock::new(),
@@ -77,7 +75,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something to the state, then calls the wakers that follow from it.
+    /// Runs an operation under the lock, then acts on what follows from it.
     pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
         let mut actions = Actions::default();
         let result = {
@@ -91,8 +89,8 @@ impl Shared {
         result
     }
 
-    /// The same for the driver, which has read something: also returns the calls that have come,
-    /// without waking it for them.
+    /// The same for the driver after it has read: also returns the new calls, for which the driver is
+    /// not woken.
     pub(crate) fn with_read<T>(&self, operation: impl FnOnce(&mut State) -> T) -> ReadResult<T> {
         let mut actions = Actions::default();
         let (result, opened) = {
@@ -114,14 +112,14 @@ impl Shared {
         }
     }
 
-    /// Leaves the transport's writer asleep until the cork is dropped, so that what comes up
-    /// meanwhile leaves together.
+    /// Does not wake the writer until the cork is dropped, so that all frames until then leave in one
+    /// batch.
     pub(crate) fn cork(&self) -> Cork<'_> {
         self.lock().corked = true;
         Cork(self)
     }
 
-    /// Lets go of a call. The state machine has no part in it, so nothing is owed.
+    /// Releases a call. The state machine is not involved, so there is nothing to act on.
     pub(crate) fn release(&self, id: StreamId) {
         let slot = self.lock().release(id);
         // Without the lock.
@@ -129,8 +127,8 @@ impl Shared {
     }
 
     fn act(&self, actions: &mut Actions) {
-        if let Some(life) = actions.life.take() {
-            self.set_life(life);
+        if let Some(lifecycle) = actions.lifecycle.take() {
+            self.set_lifecycle(lifecycle);
         }
         for waker in actions.wake.drain(..) {
             waker.wake();
@@ -152,9 +150,11 @@ impl Shared {
         // `replaced` and `released` are dropped with the actions.
     }
 
-    /// Counts what this tunnel holds against a budget. Only the first one given counts.
+    /// Counts this tunnel's memory against a budget. Only the first budget counts.
     pub(crate) fn join_budget(self: &Arc<Self>, budget: &MemoryBudget) {
-        self.budget.get_or_init(|| budget.join(self));
+        let tunnel: Weak<Self> = Arc::downgrade(self);
+        self.budget
+            .get_or_init(|| budget.join(self.info.id(), tunnel));
     }
 
     fn report_memory(&self, state: &State, actions: &mut Actions) {
@@ -163,16 +163,16 @@ impl Shared {
         }
     }
 
-    /// Moves on, never back, and has the observer look.
-    fn set_life(&self, next: Life) {
-        let moved = self.life.send_if_modified(|life| {
-            let forward = next.rank() > life.rank();
+    /// Moves the lifecycle on, never back, and calls the observer.
+    fn set_lifecycle(&self, next: Lifecycle) {
+        let moved = self.lifecycle.send_if_modified(|lifecycle| {
+            let forward = next.rank() > lifecycle.rank();
             if forward {
-                *life = next;
+                *lifecycle = next;
             }
             forward
         });
-        if moved && let Life::Ended(reason) = self.life() {
+        if moved && let Lifecycle::Ended(reason) = self.lifecycle() {
             tracing::debug!(tunnel = %self.info.id(), reason = %Report(&reason), "tunnel ended");
         }
         if moved && let Some(observer) = self.observer.get() {
@@ -180,8 +180,8 @@ impl Shared {
         }
     }
 
-    /// Has a function called, without the lock, after each change of the tunnel's life. Only the
-    /// first one given counts.
+    /// Sets the function to call, without the lock, after each change of the lifecycle. Only the first
+    /// one counts.
     pub(crate) fn observe(&self, observer: Observer) {
         // A second one is dropped, as documented.
         let _ = self.observer.set(observer);
@@ -189,9 +189,9 @@ impl Shared {
 
     /// The outer stream has ended, and with it everything.
     pub(crate) fn set_gone(&self) {
-        // Not as `life` has it: whoever ended the tunnel may not have said so yet.
+        // Not from `lifecycle`, which may not have been set yet.
         let reason = self.end_reason();
-        self.set_life(Life::Gone(reason.unwrap_or(EndReason::PeerClosed)));
+        self.set_lifecycle(Lifecycle::Closed(reason.unwrap_or(EndReason::PeerClosed)));
     }
 
     /// The runtime of a tunnel that was started.
@@ -203,8 +203,8 @@ impl Shared {
         self.runtime.get_or_init(|| runtime);
     }
 
-    pub(crate) fn life(&self) -> Life {
-        self.life.borrow().clone()
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle.borrow().clone()
     }
 
     /// How the tunnel ended, if it has.
@@ -212,28 +212,31 @@ impl Shared {
         self.lock().conn.end_reason().cloned()
     }
 
-    /// For how long calls have waited without anything being heard from the peer.
+    /// How long calls have waited while nothing was received from the peer.
     pub(crate) fn unanswered_for(&self) -> Option<Duration> {
         let since = self.lock().conn.unanswered_since()?;
         Some(now().saturating_duration_since(since))
     }
 
-    /// Whether a call could be opened now, but for the limits.
+    /// Whether a call could be opened now, apart from limits.
     pub(crate) fn takes_calls(&self) -> bool {
         self.lock().takes_calls()
     }
 
-    /// Waits until the tunnel's life is what is asked for.
-    pub(crate) async fn wait_life(&self, mut wanted: impl FnMut(&Life) -> bool) -> Life {
-        let mut life = self.life.subscribe();
-        match life.wait_for(|l| wanted(l)).await {
-            Ok(life) => life.clone(),
+    /// Waits for a state of the lifecycle.
+    pub(crate) async fn wait_lifecycle(
+        &self,
+        mut wanted: impl FnMut(&Lifecycle) -> bool,
+    ) -> Lifecycle {
+        let mut lifecycle = self.lifecycle.subscribe();
+        match lifecycle.wait_for(|l| wanted(l)).await {
+            Ok(lifecycle) => lifecycle.clone(),
             // Cannot happen: the sender is borrowed here.
-            Err(_) => self.life(),
+            Err(_) => self.lifecycle(),
         }
     }
 
-    /// How many bytes the transport has taken to be sent.
+    /// The number of bytes handed to the transport.
     pub(crate) fn outer_bytes_sent(&self) -> u64 {
         self.lock().bytes_taken
     }
@@ -242,9 +245,15 @@ impl Shared {
         self.lock().conn.stats()
     }
 
-    /// How many calls the binding keeps something for.
+    /// The number of calls that have a slot.
     pub(crate) fn slots(&self) -> usize {
         self.lock().slots()
+    }
+}
+
+impl Shed for Shared {
+    fn shed(&self) -> bool {
+        self.with(|state| state.conn.shed())
     }
 }
 

@@ -4,23 +4,23 @@ use std::task::Waker;
 
 use tunnel_core::StreamError;
 
-/// One call, as far as the binding keeps something for it. Stays until its last holder (a
-/// future, a body, a task) lets go of it.
+/// What the binding keeps for one call, until its last holder (a future, a body, a task) releases
+/// it.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
-    /// Handler: why the call is over, if it ended otherwise than by its own close. Caller: the
-    /// local failure of its request body.
+    /// Handler: why the call ended, unless the handler closed it. Caller: the failure of its request
+    /// body.
     pub(crate) failed: Option<Box<Failure>>,
-    /// Handler: nobody serves the call any more, so nothing comes that was not there yet.
-    pub(crate) unserved: bool,
+    /// Handler: the call's handler has stopped, so no more of its request will be used.
+    pub(crate) handler_done: bool,
     pub(crate) holders: u8,
     /// The last turn of [`Awake`] in which this call's task became ready.
     turn: u32,
 }
 
-/// How many of the tasks that the driver has made ready are still at work. The transport's writer
+/// Counts the tasks that the driver woke in its last turn and that have not run yet. The writer
 /// waits for them once.
 #[derive(Debug, Default)]
 pub(crate) struct Awake {
@@ -29,20 +29,20 @@ pub(crate) struct Awake {
 }
 
 impl Awake {
-    /// The driver reads: those who became ready before do not count any more.
+    /// A new turn of the driver: tasks woken before do not count any more.
     pub(crate) fn begin(&mut self) {
         self.turn = self.turn.wrapping_add(1).max(1);
         self.count = 0;
     }
 
-    /// A call's task became ready.
+    /// A call's task is woken.
     pub(crate) fn add(&mut self, slot: &mut Slot) {
         if std::mem::replace(&mut slot.turn, self.turn) != self.turn {
             self.count += 1;
         }
     }
 
-    /// A call's task waits, or is done.
+    /// A call's task has run.
     pub(crate) fn remove(&mut self, slot: &mut Slot) {
         if std::mem::take(&mut slot.turn) == self.turn {
             self.count = self.count.saturating_sub(1);

@@ -1,7 +1,7 @@
-//! What is behind a tunnel's lock: the state machine, and the wakers of those who wait for it.
+//! The state behind a tunnel's lock: the state machine, and the wakers of tasks that wait for it.
 //!
-//! Nothing here runs code of a user. What has to happen after an operation, such as waking a task or
-//! writing a log line, is put into [`Actions`].
+//! Nothing here runs user code. What has to happen after an operation, such as waking a task or
+//! writing a log line, is collected in [`Actions`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,11 +15,11 @@ use tunnel_core::{
 };
 
 use crate::info::TunnelId;
-use crate::life::Life;
+use crate::lifecycle::Lifecycle;
 use crate::slots::{Awake, Failure, Slot};
 use crate::waiting::{Turn, WaitQueue};
 
-/// A call that has come, for the driver to serve.
+/// A new call, for the driver to serve.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) id: StreamId,
@@ -28,7 +28,7 @@ pub(crate) struct Opened {
     pub(crate) has_deadline: bool,
 }
 
-/// What is behind the lock.
+/// The state behind the lock.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) conn: Connection,
@@ -37,38 +37,38 @@ pub(crate) struct State {
     takes_opaque_text: bool,
     /// Caller: calls that wait for room.
     queue: WaitQueue,
-    /// Calls that have come, for the driver to serve.
+    /// New calls, for the driver to serve.
     pub(crate) opened: Vec<Opened>,
-    /// Whether the driver is at work, and takes them without being woken.
+    /// Whether the driver holds the lock, so that it takes new calls without being woken.
     pub(crate) reading: bool,
     pub(crate) awake: Awake,
     outbound: Option<Waker>,
     /// How many bytes the transport has taken to be sent.
     pub(crate) bytes_taken: u64,
-    /// Whether the transport's writer is left asleep for the moment.
+    /// Whether the writer is not woken for the moment.
     pub(crate) corked: bool,
-    /// Network client: the transport let go of what this end sends. Why, the driver learns
-    /// from what it receives.
+    /// Network client: the transport dropped what this end sends. The driver learns the reason from
+    /// what it receives.
     outbound_lost: bool,
     driver: Option<Waker>,
-    /// When the driver will look at timers by itself, and whether it reads.
+    /// The timer that the driver has set, and whether it does not read.
     driver_timeout: Option<Instant>,
     driver_paused: bool,
-    /// Whether those who wait for the tunnel's life were told that it drains.
+    /// Whether [`Lifecycle::Draining`] was announced.
     told_draining: bool,
-    /// What is to be logged when the lock is gone.
+    /// What to log after unlocking.
     notes: Vec<LogNote>,
-    /// Wakers that were replaced: dropped after the lock is gone.
+    /// Wakers that were replaced, to be dropped after unlocking.
     replaced: Wakers,
-    /// Wakers owed, to be woken after the lock is gone.
-    owed: Wakers,
+    /// Tasks to wake after unlocking.
+    pending_wakes: Wakers,
 }
 
-/// Something to be logged without the lock, since a subscriber is the user's code.
+/// A log line, written after unlocking because a subscriber is user code.
 #[derive(Debug)]
 pub(crate) enum LogNote {
     Core(Note),
-    /// How many metadata values are not sent to a peer that takes UTF-8 alone.
+    /// The number of metadata values left out for a peer that accepts only UTF-8.
     NotUtf8(usize),
 }
 
@@ -83,10 +83,10 @@ impl LogNote {
     }
 }
 
-/// A lock owes one waker, or none; only the driver's owes more.
+/// Most operations wake one task or none; only those of the driver wake more.
 type Wakers = SmallVec<[Waker; 2]>;
 
-/// What is owed when the lock is gone.
+/// What to do after unlocking.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
     pub(crate) wake: Wakers,
@@ -94,9 +94,9 @@ pub(crate) struct Actions {
     pub(crate) wake_driver: Option<Waker>,
     replaced: Wakers,
     pub(crate) notes: Vec<LogNote>,
-    /// Buffers of the applications, to be dropped.
+    /// Buffers of the application, to be dropped after unlocking.
     released: Released,
-    pub(crate) life: Option<Life>,
+    pub(crate) lifecycle: Option<Lifecycle>,
     /// Whether the tunnels of a budget hold more than it allows.
     pub(crate) over_budget: bool,
 }
@@ -121,16 +121,16 @@ impl State {
             told_draining: false,
             notes: Vec::new(),
             replaced: Wakers::new(),
-            owed: Wakers::new(),
+            pending_wakes: Wakers::new(),
         }
     }
 
-    /// How many calls the binding keeps something for.
+    /// The number of calls with a [`Slot`].
     pub(crate) fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// Drains the state machine's events into what is owed.
+    /// Acts on the state machine's events, and collects what to do after unlocking.
     pub(crate) fn settle(&mut self, actions: &mut Actions) {
         while let Some(event) = self.conn.poll_event() {
             self.on_event(event, actions);
@@ -138,8 +138,8 @@ impl State {
         if self.queue.is_waiting() {
             self.give_turns();
         }
-        if !self.owed.is_empty() {
-            actions.wake = std::mem::take(&mut self.owed);
+        if !self.pending_wakes.is_empty() {
+            actions.wake = std::mem::take(&mut self.pending_wakes);
         }
         if !self.replaced.is_empty() {
             actions.replaced = std::mem::take(&mut self.replaced);
@@ -152,7 +152,7 @@ impl State {
         }
         if self.conn.is_draining() && !self.told_draining && self.conn.is_ready() {
             self.told_draining = true;
-            actions.life = Some(Life::Draining);
+            actions.lifecycle = Some(Lifecycle::Draining);
         }
         if self.outbound.is_some()
             && !self.corked
@@ -205,7 +205,7 @@ impl State {
         deadline: Option<Instant>,
     ) -> Turn {
         let (turn, replaced) = self.queue.poll(ticket, waker);
-        owe(replaced, &mut self.replaced);
+        push_some(replaced, &mut self.replaced);
         // The limit may have become stricter since the call was woken.
         if turn == Turn::Now && self.is_full() {
             self.queue.put_back(ticket, waker.clone(), deadline);
@@ -217,7 +217,7 @@ impl State {
     /// A call leaves the queue without having opened.
     pub(crate) fn leave_queue(&mut self, ticket: u64) {
         let waker = self.queue.leave(ticket);
-        owe(waker, &mut self.replaced);
+        push_some(waker, &mut self.replaced);
     }
 
     /// Wakes as many waiting calls as there is room for; all of them when they will be refused.
@@ -227,7 +227,7 @@ impl State {
             false => usize::MAX,
         };
         while let Some(waker) = self.queue.next_turn(room) {
-            self.owed.push(waker);
+            self.pending_wakes.push(waker);
         }
     }
 
@@ -241,7 +241,7 @@ impl State {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.conn.handle_timeout(now);
         while let Some(waker) = self.queue.next_expired(now) {
-            self.owed.push(waker);
+            self.pending_wakes.push(waker);
         }
     }
 
@@ -261,7 +261,7 @@ impl State {
             Event::Readable(id) => self.wake_reader(id),
             Event::Writable(id) => {
                 if let Some(slot) = self.slots.get_mut(&id) {
-                    owe(slot.writer.take(), &mut self.owed);
+                    push_some(slot.writer.take(), &mut self.pending_wakes);
                 }
             }
             Event::Opened {
@@ -284,8 +284,8 @@ impl State {
             }
             Event::Cancelled { id, error } => self.on_cancelled(id, error),
             Event::Note(note) => self.notes.push(LogNote::Core(note)),
-            Event::Ready => actions.life = Some(Life::Ready),
-            Event::Ended(reason) => actions.life = Some(Life::Ended(reason)),
+            Event::Ready => actions.lifecycle = Some(Lifecycle::Ready),
+            Event::Ended(reason) => actions.lifecycle = Some(Lifecycle::Ended(reason)),
             _ => {}
         }
     }
@@ -300,8 +300,8 @@ impl State {
             self.conn.handler_done(id);
         } else if let Some(slot) = self.slots.get_mut(&id) {
             slot.failed = Some(Box::new(Failure::Stream(error)));
-            owe(slot.reader.take(), &mut self.owed);
-            owe(slot.writer.take(), &mut self.owed);
+            push_some(slot.reader.take(), &mut self.pending_wakes);
+            push_some(slot.writer.take(), &mut self.pending_wakes);
         }
     }
 
@@ -331,9 +331,9 @@ impl State {
     #[must_use = "to be dropped without the lock"]
     pub(crate) fn leave(&mut self, id: StreamId) -> Option<Slot> {
         let slot = self.slots.get_mut(&id)?;
-        slot.unserved = true;
+        slot.handler_done = true;
         self.awake.remove(slot);
-        owe(slot.reader.take(), &mut self.owed);
+        push_some(slot.reader.take(), &mut self.pending_wakes);
         self.conn.handler_done(id);
         self.release(id)
     }
@@ -352,7 +352,7 @@ impl State {
         if let Some(slot) = self.slots.get_mut(&id)
             && let Some(reader) = slot.reader.take()
         {
-            self.owed.push(reader);
+            self.pending_wakes.push(reader);
             self.awake.add(slot);
         }
     }
@@ -413,10 +413,10 @@ fn register(place: &mut Option<Waker>, waker: &Waker, replaced: &mut Wakers) {
     if place.as_ref().is_some_and(|old| old.will_wake(waker)) {
         return;
     }
-    owe(place.replace(waker.clone()), replaced);
+    push_some(place.replace(waker.clone()), replaced);
 }
 
-fn owe(waker: Option<Waker>, to: &mut Wakers) {
+fn push_some(waker: Option<Waker>, to: &mut Wakers) {
     if let Some(waker) = waker {
         to.push(waker);
     }

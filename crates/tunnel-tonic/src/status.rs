@@ -1,7 +1,4 @@
-//! gRPC status between tonic, HTTP headers and a tunnel's frames.
-//!
-//! The trailers of a call are written from the frame that ends it, not by way of tonic's own
-//! status: 450 instructions and an allocation less for each.
+//! Conversions of gRPC status between tonic, HTTP headers and a tunnel's frames.
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -23,12 +20,12 @@ const GRPC_STATUS: &str = "grpc-status";
 const GRPC_MESSAGE: &str = "grpc-message";
 const GRPC_DETAILS: &str = "grpc-status-details-bin";
 
-// Made while this is compiled: at run time each costs a look at every letter.
+// Made at compile time, so that they need no check at run time.
 static STATUS_NAME: HeaderName = HeaderName::from_static(GRPC_STATUS);
 static MESSAGE_NAME: HeaderName = HeaderName::from_static(GRPC_MESSAGE);
 static DETAILS_NAME: HeaderName = HeaderName::from_static(GRPC_DETAILS);
 
-/// What gRPC has escaped in a message, as tonic does it.
+/// The characters of a message that gRPC escapes, as tonic does it.
 const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -41,13 +38,13 @@ const ESCAPED: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'}');
 
-/// The codes of gRPC as headers have them.
+/// The codes of gRPC as header values.
 const CODES: [&str; 17] = [
     "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
 ];
 
-/// Wraps status details that are not a `google.rpc.Status`, so that they cross all the same.
-/// Only our own ends know the name.
+/// Wraps status details that are not a `google.rpc.Status`, so that they are carried too. Only this
+/// library knows the name.
 const OPAQUE_DETAILS: &str = "grpctunnel/opaque-details";
 
 pub(crate) fn code_from_wire(code: Code) -> tonic::Code {
@@ -58,21 +55,21 @@ pub(crate) fn code_to_wire(code: tonic::Code) -> Code {
     Code::from_wire(code as i32)
 }
 
-/// The failure of a call at this end, for its application.
+/// The status of a call that failed at this end.
 pub(crate) fn from_stream_error(error: StreamError) -> tonic::Status {
     let mut status = tonic::Status::new(code_from_wire(error.code), error.message.to_string());
     status.set_source(Arc::new(error));
     status
 }
 
-/// Why a call could not be opened, for its application.
+/// The status of a call that could not be opened.
 pub(crate) fn from_open_error(error: OpenError) -> tonic::Status {
     let mut status = tonic::Status::new(code_from_wire(error.code()), Report(&error).to_string());
     status.set_source(Arc::new(error));
     status
 }
 
-/// The failure of a call that its handler has refused unseen, if it says so.
+/// The status of a call that was refused as not processed, if the close says so.
 pub(crate) fn not_processed(close: &CloseStream) -> Option<tonic::Status> {
     close.trailers.get(NOT_PROCESSED_KEY)?;
     Some(from_stream_error(StreamError {
@@ -84,21 +81,20 @@ pub(crate) fn not_processed(close: &CloseStream) -> Option<tonic::Status> {
     }))
 }
 
-/// Whether a call that failed with this status certainly never reached a handler, for a reason
-/// that is its tunnel's alone: the call may be made again through another tunnel, whatever it
-/// does.
+/// Whether a call that failed with this status was certainly not processed, so that it is safe to make
+/// it again through another tunnel.
 ///
-/// So it is when the tunnel was not ready, was full, was draining or had ended, or when it ended
-/// before the call was sent. A call that was sent when its tunnel ended may have been processed,
-/// and this is false.
-pub fn is_movable(status: &tonic::Status) -> bool {
+/// It is `true` if the tunnel was not ready, full or draining, or if it ended before the call was
+/// sent. It is `false` if the call was sent before the tunnel ended, since it may have been
+/// processed.
+pub fn is_safe_to_retry(status: &tonic::Status) -> bool {
     let first = std::error::Error::source(status);
     std::iter::successors(first, |error| error.source())
         .find_map(says_movable)
         .unwrap_or(false)
 }
 
-/// What an error behind a status says of its call, if it is one of those that know.
+/// Whether a source of a status knows that the call was not processed.
 fn says_movable(error: &(dyn std::error::Error + 'static)) -> Option<bool> {
     if let Some(error) = error.downcast_ref::<StreamError>() {
         let moves = matches!(error.code, Code::Unavailable | Code::ResourceExhausted);
@@ -115,18 +111,18 @@ fn says_movable(error: &(dyn std::error::Error + 'static)) -> Option<bool> {
     ))
 }
 
-/// How tonic ends a call whose deadline has passed: with this message, as CANCELLED.
+/// The message of tonic's CANCELLED for a call whose deadline has passed.
 const TONIC_TIMEOUT: &str = "Timeout expired";
 
-/// The status of a call that carries a deadline, where its handler has forwarded the call by plain
-/// tonic: the deadline that ended it there is that of this call.
+/// Turns tonic's CANCELLED for a passed deadline into DEADLINE_EXCEEDED, for a call with a deadline
+/// that its handler forwards by plain tonic.
 pub(crate) fn own_deadline(status: &mut WireStatus) {
     if status.code == Code::Cancelled && status.message == TONIC_TIMEOUT {
         status.code = Code::DeadlineExceeded;
     }
 }
 
-/// The status and trailers of a finished call as tonic's own.
+/// The status and trailers of a finished call as tonic's status.
 pub(crate) fn from_close(close: CloseStream) -> tonic::Status {
     let mut trailers = HeaderMap::new();
     crate::headers::from_wire(&close.trailers, &mut trailers, 0);
@@ -140,8 +136,7 @@ pub(crate) fn from_close(close: CloseStream) -> tonic::Status {
     )
 }
 
-/// The HTTP trailers of a finished call, those which tonic would write for [`from_close`]; with
-/// room for some more.
+/// The HTTP trailers of a finished call, as tonic would write them, with room for `more` entries.
 pub(crate) fn close_to_trailers(close: CloseStream, more: usize) -> HeaderMap {
     let details = details_from_wire(&close.status);
     let has_message = !close.status.message.is_empty();
@@ -162,7 +157,7 @@ pub(crate) fn close_to_trailers(close: CloseStream, more: usize) -> HeaderMap {
     trailers
 }
 
-/// A message as a header has it. Never `None`: what is left when all else is escaped is legal.
+/// A message as a header value. Never `None`, because an escaped message is legal.
 fn escape(message: String) -> Option<HeaderValue> {
     let escaped = match Cow::from(percent_encode(message.as_bytes(), ESCAPED)) {
         Cow::Owned(escaped) => escaped,
@@ -171,14 +166,13 @@ fn escape(message: String) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(escaped)).ok()
 }
 
-/// The HTTP trailers of a status. A status that cannot be written, which tonic allows for,
-/// becomes one that can.
+/// The HTTP trailers of a status. A status that tonic cannot write becomes one that it can.
 pub(crate) fn to_trailers(status: &tonic::Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {
         trailers.clear();
         let plain = tonic::Status::new(status.code(), "");
-        // Without message, details and metadata there is nothing that could fail.
+        // Without message, details and metadata nothing can fail.
         let _ = plain.add_header(&mut trailers);
     }
     trailers
@@ -208,7 +202,7 @@ fn prost_any(detail: &StatusDetail) -> prost_types::Any {
     }
 }
 
-/// Details by gRPC's convention are an encoded `google.rpc.Status`; tonic allows any bytes.
+/// By convention details are an encoded `google.rpc.Status`; tonic allows any bytes.
 fn details_to_wire(bytes: Vec<u8>) -> Vec<StatusDetail> {
     if bytes.is_empty() {
         return Vec::new();
@@ -229,7 +223,7 @@ fn details_to_wire(bytes: Vec<u8>) -> Vec<StatusDetail> {
     }
 }
 
-/// A tonic status as frames carry it: the status and its metadata.
+/// Converts a tonic status to that of a frame, and its metadata.
 pub(crate) fn to_wire_status(status: &tonic::Status) -> (Metadata, WireStatus) {
     let trailers = crate::headers::to_wire(status.metadata().as_ref());
     (trailers, to_wire(status))
@@ -244,8 +238,8 @@ pub(crate) fn to_wire(status: &tonic::Status) -> WireStatus {
     }
 }
 
-/// A status of the wire as tonic's own.
-pub(crate) fn from_wire(status: &WireStatus) -> tonic::Status {
+/// Converts a status of the wire to tonic's, with its details.
+pub fn tonic_status(status: &WireStatus) -> tonic::Status {
     tonic::Status::with_details(
         code_from_wire(status.code),
         status.message.clone(),
@@ -253,8 +247,8 @@ pub(crate) fn from_wire(status: &WireStatus) -> tonic::Status {
     )
 }
 
-/// The status in a header map, if it has one: from trailers, or from the headers of a
-/// response that is nothing else. Unlike tonic's own reading it never panics.
+/// The status in trailers, or in the headers of a response without a body. Unlike tonic's own
+/// function it never panics.
 pub(crate) fn from_headers(headers: &HeaderMap) -> Option<WireStatus> {
     let code = headers.get(&STATUS_NAME)?;
     let (message, details) = (headers.get(&MESSAGE_NAME), headers.get(&DETAILS_NAME));
@@ -265,7 +259,7 @@ pub(crate) fn from_headers(headers: &HeaderMap) -> Option<WireStatus> {
 pub(crate) fn split_headers(headers: &HeaderMap) -> (Metadata, Option<WireStatus>) {
     let [mut code, mut message, mut details] = [None; 3];
     let md = crate::headers::to_wire_and(headers, |key, value| {
-        // The first value of a key counts.
+        // The first value counts.
         match key {
             GRPC_STATUS => _ = code.get_or_insert(value),
             GRPC_MESSAGE => _ = message.get_or_insert(value),

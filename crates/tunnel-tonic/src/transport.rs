@@ -1,5 +1,5 @@
-//! What broke the transport, from the errors of those who know it: h2, hyper, the socket, or the
-//! tunnel that carried this one.
+//! The cause of a broken transport, from the errors of h2, hyper, the socket, or the tunnel that carried
+//! this one.
 
 use std::error::Error;
 use std::io;
@@ -7,15 +7,14 @@ use std::io;
 use tonic::Status;
 use tunnel_core::{EndReason, Report, StreamError, TransportCause, TransportError};
 
-/// From how many bytes sent on a stream on its reset is taken for a proxy's limit on request
-/// bodies: the lowest limit that is a default somewhere, nginx's.
+/// After this number of sent bytes a reset looks like a proxy's limit on request bodies: nginx's
+/// default, the lowest of common proxies.
 const BODY_LIMIT: u64 = 1 << 20;
 
-/// What HTTP/2 servers write when they end a connection that was pinged too often. h2 keeps the
-/// text to itself but for this.
+/// The debug data of a GOAWAY for too many pings, as h2 prints it.
 const TOO_MANY_PINGS: &str = "too_many_pings";
 
-/// What tonic says of anything that a transport says.
+/// Tonic's text for every transport error.
 const NOTHING: &str = "transport error";
 
 /// The sources of an error, outermost first.
@@ -25,7 +24,7 @@ fn sources<'a>(
     std::iter::successors(error.source(), |error| (**error).source())
 }
 
-/// How the transport broke that failed with a status, after so many bytes were sent on it.
+/// Returns why the transport broke, from its status and the number of bytes sent on it.
 pub(crate) fn transport_error(status: &Status, sent: u64) -> TransportError {
     if let Some(reason) = sources(status).find_map(ended) {
         return match reason.transport_error() {
@@ -42,14 +41,14 @@ pub(crate) fn transport_error(status: &Status, sent: u64) -> TransportError {
     TransportError::from(cause).with_detail(&detail(status))
 }
 
-/// How a tunnel ended, if an error is of one that did.
+/// Why an outer tunnel ended, if the error is from one.
 fn ended<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a EndReason> {
     error
         .downcast_ref::<EndReason>()
         .or_else(|| error.downcast_ref::<StreamError>()?.tunnel_ended.as_deref())
 }
 
-/// What an error says of the cause, if it is one that knows.
+/// The cause, if the error knows it.
 fn cause(error: &(dyn Error + 'static), sent: u64) -> Option<TransportCause> {
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         return error
@@ -86,12 +85,12 @@ fn http2_cause(error: &h2::Error, sent: u64) -> Option<TransportCause> {
     }
 }
 
-/// The first error behind a status that says something.
+/// The first source of a status with a text of its own.
 pub(crate) fn behind(status: &Status) -> Option<&(dyn Error + 'static)> {
     sources(status).find(|error| error.to_string() != NOTHING)
 }
 
-/// What a status and the errors behind it say, without what says nothing.
+/// The texts of a status and its sources, without empty phrases.
 fn detail(status: &Status) -> String {
     match (behind(status), status.code()) {
         (Some(error), _) => Report(error).to_string(),

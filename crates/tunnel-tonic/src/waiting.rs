@@ -1,18 +1,18 @@
-//! Calls that wait for room among the calls in flight.
+//! The queue of calls that wait because the stream limit is reached.
 //!
-//! First come, first served. When there is room, the first call in the queue gets a turn: it is
-//! woken, and its place is kept until it opens or is dropped. So no later call overtakes it, and
-//! no more calls are woken than there are places.
+//! First come, first served. When a place is free, the first call in the queue is woken, and the place
+//! is reserved for it until it opens or is dropped. So no later call overtakes it, and no more
+//! calls are woken than there are places.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 use std::time::Instant;
 
-/// The waiting calls of one tunnel, by ticket: a lower one came earlier.
+/// The waiting calls of one tunnel, by ticket. A lower ticket came earlier.
 #[derive(Debug, Default)]
 pub(crate) struct WaitQueue {
     waiting: BTreeMap<u64, Waiting>,
-    /// The calls whose turn it is.
+    /// The calls that were woken and have a reserved place.
     turns: BTreeSet<u64>,
     deadlines: BTreeSet<(Instant, u64)>,
     next_ticket: u64,
@@ -24,24 +24,24 @@ struct Waiting {
     deadline: Option<Instant>,
 }
 
-/// Where a call stands.
+/// The state of a waiting call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// It may open now.
     Now,
-    /// It waits on.
+    /// It must wait.
     Later,
     /// Its deadline has passed.
     Expired,
 }
 
 impl WaitQueue {
-    /// How many places are kept for calls whose turn it is.
+    /// The number of reserved places.
     pub(crate) fn kept(&self) -> usize {
         self.turns.len()
     }
 
-    /// Whether a call waits for its turn.
+    /// Whether a call waits.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -61,8 +61,8 @@ impl WaitQueue {
         self.waiting.insert(ticket, waiting);
     }
 
-    /// Looks where a call stands, and registers its waker if it waits on. Returns the waker that
-    /// was replaced, to be dropped without the lock.
+    /// Returns the state of a call, and registers its waker if it must wait. Also returns the waker
+    /// that was replaced, to be dropped without the lock.
     pub(crate) fn poll(&mut self, ticket: u64, waker: &Waker) -> (Turn, Option<Waker>) {
         if self.turns.remove(&ticket) {
             return (Turn::Now, None);
@@ -75,13 +75,12 @@ impl WaitQueue {
         (Turn::Later, replaced)
     }
 
-    /// Puts a call that could not use its turn back where it stood.
+    /// Puts a woken call that could not open back to its position.
     pub(crate) fn put_back(&mut self, ticket: u64, waker: Waker, deadline: Option<Instant>) {
         self.insert(ticket, Waiting { waker, deadline });
     }
 
-    /// Forgets a call, and gives up the place that was kept for it. Returns its waker, to be
-    /// dropped without the lock.
+    /// Removes a call and its reserved place. Returns its waker, to be dropped without the lock.
     pub(crate) fn leave(&mut self, ticket: u64) -> Option<Waker> {
         self.turns.remove(&ticket);
         let waiting = self.waiting.remove(&ticket)?;
@@ -91,7 +90,7 @@ impl WaitQueue {
         Some(waiting.waker)
     }
 
-    /// The next call to be woken, if fewer than `room` places are kept.
+    /// The waker of the next call, if fewer than `room` places are reserved.
     pub(crate) fn next_turn(&mut self, room: usize) -> Option<Waker> {
         if self.turns.len() >= room {
             return None;
@@ -107,7 +106,7 @@ impl WaitQueue {
         self.deadlines.first().map(|&(at, _)| at)
     }
 
-    /// A call whose deadline has passed, to be woken; it is forgotten.
+    /// Removes a call whose deadline has passed, and returns its waker.
     pub(crate) fn next_expired(&mut self, now: Instant) -> Option<Waker> {
         let &(at, ticket) = self.deadlines.first()?;
         if at > now {

@@ -17,7 +17,7 @@ use tunnel_core::{
     Code, Connection, Event, Metadata, Read, Side, Status, StreamError, StreamId, WriteError,
 };
 
-use crate::tunnel::{Call, CallError, IncomingCall, Op, OpenRequest, Reply};
+use crate::call::{Call, CallError, IncomingCall, Op, OpenRequest, Reply};
 
 /// Everybody who waits on one tunnel.
 pub(crate) struct Calls {

@@ -1,4 +1,4 @@
-//! `tunnel-core` alone over a byte stream of one's own, without tonic.
+//! `tunnel-core` alone over any byte stream, without tonic.
 //!
 //! The protocol of a tunnel needs nothing but two directions of bytes that
 //! arrive in order: a Unix socket, a TCP connection, a serial line, the stream
@@ -8,16 +8,18 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`tunnel`] | what a user holds: a [`Tunnel`] and the two halves of its calls |
-//! | `transport` | one task for each end: moves bytes between a socket and the state machine |
-//! | `calls` | who waits for what: matches the state machine's events with those who asked |
+//! | [`tunnel`], [`mod@call`] | what a user holds: a [`Tunnel`] and the two halves of its calls |
+//! | `transport` | the task of each end: moves bytes between a socket and the state machine |
+//! | `calls` | which operation waits for which stream: answers operations when events come |
 //!
 //! Calls are gRPC's in all but the encoding of their messages, which are bytes
 //! here. What a full binding adds (response headers and trailers, typed
 //! messages, generated stubs) is in `tunnel-tonic`.
 
+pub mod call;
 mod calls;
 mod transport;
 pub mod tunnel;
 
-pub use tunnel::{Call, CallError, IncomingCall, Receiver, Sender, Tunnel};
+pub use call::{Call, CallError, IncomingCall, Receiver, Sender};
+pub use tunnel::Tunnel;

@@ -23,8 +23,8 @@ use tunnel_core::{
     TransportError,
 };
 
+use crate::call::Op;
 use crate::calls::Calls;
-use crate::tunnel::Op;
 
 /// How much is read from the socket at a time, in bytes.
 const READ_SIZE: usize = 64 << 10;

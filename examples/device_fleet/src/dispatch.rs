@@ -10,7 +10,7 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 use tonic::{Code, Request, Response, Status};
-use tunnel_server::{ReverseChannel, ServedBy, TunnelChannel, is_movable};
+use tunnel_server::{ReverseChannel, ServedBy, TunnelChannel, is_safe_to_retry};
 
 use crate::gateway::Desk;
 use crate::report::{Fate, Outcome};
@@ -202,7 +202,7 @@ fn was_lost(status: &Status) -> bool {
 
 /// Whether no tunnel has taken a call. The devices themselves are never unavailable.
 fn was_not_sent(status: &Status) -> bool {
-    is_movable(status) || (status.code() == Code::Unavailable && !was_lost(status))
+    is_safe_to_retry(status) || (status.code() == Code::Unavailable && !was_lost(status))
 }
 
 /// A status on one line; its own text also lists its metadata.

@@ -15,6 +15,7 @@ mod server;
 mod service;
 mod steady;
 mod streams;
+mod timing;
 mod work;
 
 use std::io::{BufRead, Write};

@@ -11,8 +11,8 @@ use futures::future::try_join_all;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::calls::{nanos, summary};
 use super::channel::{Channel, Clients, blob};
+use super::timing::{nanos, summary};
 use crate::job::{Measured, OpenLoop};
 use crate::proto::Blob;
 use crate::proto::bench_client::BenchClient;

@@ -8,8 +8,8 @@ use futures::stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::calls::{Times, nanos, sum_up};
 use super::channel::{Channel, Clients, blob};
+use super::timing::{Times, nanos, sum_up};
 use crate::job::{Load, Measured};
 use crate::proto::bench_client::BenchClient;
 use crate::proto::{Blob, DownloadRequest};

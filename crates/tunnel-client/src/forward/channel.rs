@@ -1,4 +1,4 @@
-//! A channel over forward tunnels that are kept up.
+//! A channel over a forward tunnel that is kept up.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -25,7 +25,7 @@ use crate::links::{LinkError, LinkStatus, LinksHandle, Purpose, Settings, Shared
 /// The call begins when this is first polled. Dropping it cancels the call.
 pub type ForwardResponseFuture = PooledCall<ForwardChannel>;
 
-/// A channel over a forward tunnel that is kept up, for clients that live long.
+/// A channel over a forward tunnel that is kept up, for long-lived clients.
 ///
 /// Clones are cheap and share the tunnel. Any generated client takes one, with and without an
 /// interceptor. When the last clone is dropped the tunnel is drained: calls in flight go on.
@@ -48,35 +48,32 @@ pub type ForwardResponseFuture = PooledCall<ForwardChannel>;
 ///
 /// # What is kept up
 ///
-/// A tunnel that is lost is opened again, each time over a fresh connection, with the waits of
-/// [`Backoff`](crate::Backoff) between attempts that fail. One that its backend drains is replaced
-/// at once; one that is as old as [`max_age`](ForwardChannelBuilder::max_age) is replaced before
-/// it is drained. Calls in flight finish in the tunnel that they began in. With
-/// [`tunnels_per_gateway`](ForwardChannelBuilder::tunnels_per_gateway), or several gateways, there
-/// are several tunnels, and each call goes to the one of two, chosen at random, with fewer calls in
-/// flight. [`handle`](Self::handle) watches it all.
+/// A lost tunnel is opened again over a new connection, with [`Backoff`](crate::Backoff) after failed
+/// attempts. A tunnel that its backend drains is replaced at once. A tunnel that has reached its
+/// [`max_age`](ForwardChannelBuilder::max_age) is replaced before it is drained. Calls in flight
+/// finish in their tunnel. With several tunnels
+/// ([`tunnels_per_gateway`](ForwardChannelBuilder::tunnels_per_gateway), or several gateways), each
+/// call goes to the one of two random tunnels with fewer calls in flight. [`handle`](Self::handle)
+/// shows the state of all tunnels.
 ///
 /// # When a tunnel is lost
 ///
-/// Calls that were sent and not answered fail with UNAVAILABLE, and may have been processed. A call
-/// that certainly was not processed is made again on the next tunnel, if no more of its request
-/// was read than is kept
-/// ([`retry_buffer_limit`](ForwardChannelBuilder::retry_buffer_limit)).
+/// Calls that were sent and not answered fail with UNAVAILABLE; they may have been processed. A call
+/// that was certainly not processed is retried on the next tunnel, if its request fits
+/// [`retry_buffer_limit`](ForwardChannelBuilder::retry_buffer_limit).
 ///
-/// A call without a tunnel waits for one as long as [`WhenNoTunnel`] says, with its deadline
-/// and its cancellation working. By default it behaves as a call through tonic's own channel,
-/// which connects again when it is called: it waits until an attempt that began after the call has
-/// failed, and then fails with UNAVAILABLE or the status of a refusal. While calls wait, attempts
-/// follow each other by [`Backoff::initial`](crate::Backoff::initial) at most.
+/// A call without a tunnel waits as [`WhenNoTunnel`] says; its deadline and its cancellation work
+/// meanwhile. By default it behaves as with tonic's channel: it waits until an attempt that began
+/// after the call has failed, and then fails with UNAVAILABLE or the status of the refusal. While
+/// calls wait, the time between attempts is at most [`Backoff::initial`](crate::Backoff::initial).
 ///
 /// # Which backend
 ///
-/// All calls of one tunnel reach one backend. Behind a load balancer the next tunnel may reach
-/// another one: callers that keep state there have to know. A tunnel's [id](crate::TunnelInfo::id) tells
-/// them apart: [`ServedBy`](crate::ServedBy) in the extensions of a response names the call's
-/// tunnel, [`LinkState::Connected`](crate::LinkState::Connected) the one that is up. Calls that
-/// must not reach another backend are made through one of [`tunnels`](Self::tunnels), and fail when
-/// it has ended.
+/// All calls of one tunnel reach one backend. Behind a load balancer the next tunnel may reach another
+/// backend, and a new tunnel [id](crate::TunnelInfo::id) shows that:
+/// [`ServedBy`](crate::ServedBy) in the extensions of a response names the call's tunnel, and
+/// [`LinkState::Connected`](crate::LinkState::Connected) the tunnel that is open. For calls that must
+/// not reach another backend use one of [`tunnels`](Self::tunnels): they fail when it has ended.
 #[derive(Clone)]
 pub struct ForwardChannel {
     owner: Arc<Owner>,
@@ -97,7 +94,7 @@ impl Drop for Owner {
     }
 }
 
-/// Collects what a channel is made of; from [`ForwardChannel::builder`].
+/// The builder of a channel; from [`ForwardChannel::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it connects"]
 pub struct ForwardChannelBuilder {
@@ -110,33 +107,33 @@ pub struct ForwardChannelBuilder {
 impl ForwardChannelBuilder {
     link_settings!();
 
-    /// What a call does when no tunnel takes it. [`WaitForReady`](crate::WaitForReady) in the
-    /// extensions of a request decides for one call. Default: [`WhenNoTunnel::WaitForAttempt`].
+    /// What a call does without a tunnel. [`WaitForReady`](crate::WaitForReady) in the extensions of a
+    /// request overrides it for one call. Default: [`WhenNoTunnel::WaitForAttempt`].
     pub fn when_no_tunnel(mut self, then: WhenNoTunnel) -> Self {
         self.options.when_no_tunnel = then;
         self
     }
 
-    /// Of several tunnels, after how much silence of its backend, with calls waiting, one is chosen
-    /// last until it is heard again: the backend may have vanished. Default: 1 s.
+    /// With several tunnels: a tunnel whose backend has been silent for this time, while calls wait for
+    /// it, is chosen last until something is received from it. Default: 1 s.
     pub fn suspect_after(mut self, silence: Duration) -> Self {
         self.suspect_after = silence;
         self
     }
 
-    /// How much of a request is kept, in bytes, so that its call can be made again on another
-    /// tunnel; a piece that begins below the limit is kept whole. Zero: nothing. Default: 256 KiB.
+    /// How much of a request is kept for a retry on another tunnel, in bytes. A piece that begins below
+    /// the limit is kept whole. Zero keeps nothing. Default: 256 KiB.
     pub fn retry_buffer_limit(mut self, bytes: usize) -> Self {
         self.options.keep = bytes;
         self
     }
 
-    /// A channel of which a tunnel is open.
+    /// Opens a tunnel and returns the channel.
     ///
     /// # Errors
     ///
-    /// Why the first attempt failed; of several links, those of all. No further one is made: see
-    /// [`connect_lazy`](Self::connect_lazy).
+    /// Why the first attempt failed; with several links, why all of them did. There is no second
+    /// attempt: see [`connect_lazy`](Self::connect_lazy).
     pub async fn connect(self) -> Result<ForwardChannel, TunnelError> {
         let channel = self.connect_lazy();
         let mut links = channel.handle().watch();
@@ -157,7 +154,7 @@ impl ForwardChannelBuilder {
         }
     }
 
-    /// A channel whose first tunnel is being opened, and kept being opened until it is.
+    /// Returns the channel at once, and opens its first tunnel in the background, with backoff.
     ///
     /// # Panics
     ///
@@ -183,7 +180,7 @@ impl ForwardChannelBuilder {
 }
 
 impl ForwardChannel {
-    /// Begins a channel to a gateway: an [`Endpoint`](tonic::transport::Endpoint), or a
+    /// A builder for a channel to a gateway: an [`Endpoint`](tonic::transport::Endpoint), or a
     /// [`Gateway`] of another kind.
     pub fn builder(gateway: impl Into<Gateway>) -> ForwardChannelBuilder {
         ForwardChannelBuilder {
@@ -202,8 +199,7 @@ impl ForwardChannel {
         LinksHandle::new(self.owner.shared.clone())
     }
 
-    /// The tunnels that take calls now, each a channel to its one backend, which ends when the
-    /// tunnel does.
+    /// The tunnels that take calls now. Each is a channel to one backend and ends with its tunnel.
     pub fn tunnels(&self) -> Vec<TunnelChannel> {
         self.owner.pool.tunnels()
     }
@@ -274,7 +270,7 @@ impl Tunnels for ForwardChannel {
     }
 }
 
-/// The failure of a call that was given to no tunnel, which its source says.
+/// The status of a call that was not sent, as its source says.
 fn not_sent(code: Code, message: String) -> Status {
     let mut status = Status::new(code, message);
     status.set_source(Arc::new(OpenError::NotReady));

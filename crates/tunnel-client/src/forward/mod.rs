@@ -1,4 +1,4 @@
-//! Forward tunnels: this side dials, and makes the calls.
+//! Forward tunnels: this side dials and makes the calls.
 
 mod channel;
 mod tunnel;

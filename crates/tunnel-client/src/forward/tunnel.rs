@@ -12,9 +12,9 @@ use crate::dial::{BoxError, OPEN_TIMEOUT, Opening, within};
 
 /// Opens a forward tunnel over a channel.
 ///
-/// The channel is anything a generated client could be made of: a
-/// [`Channel`](tonic::transport::Channel), one with an interceptor, a tower stack. The tunnel is
-/// one call on it.
+/// The channel is anything that a generated client accepts: a
+/// [`Channel`](tonic::transport::Channel), one with an interceptor, a tower stack. The tunnel is one
+/// call on it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before open()"]
 pub struct ForwardTunnel<T> {
@@ -43,11 +43,10 @@ where
         }
     }
 
-    /// Metadata to open the tunnel with, in place of what was set before. Default: none.
+    /// The metadata to open the tunnel with; replaces what was set before. Default: none.
     ///
-    /// The far end shows it to the handlers of all calls of the tunnel, credentials included.
-    /// For a credential that is renewed with each opening give [`new`](Self::new) a channel with
-    /// an interceptor.
+    /// The far end shows it to the handlers of all calls of the tunnel, including credentials. For a
+    /// credential that changes with each opening, use a channel with an interceptor.
     pub fn metadata(mut self, metadata: MetadataMap) -> Self {
         self.metadata = metadata;
         self
@@ -59,25 +58,24 @@ where
         self
     }
 
-    /// How long the far end has until the tunnel is ready. Default: 20 s. How much of it the wait
-    /// for the far end's settings may take is
-    /// [`settings_timeout`](tunnel_core::ConfigBuilder::settings_timeout) of the
-    /// [`config`](Self::config).
+    /// How long opening may take until the tunnel is ready. Default: 20 s. The wait for the far end's
+    /// settings, a part of it, is limited by
+    /// [`settings_timeout`](tunnel_core::ConfigBuilder::settings_timeout).
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.open_timeout = timeout;
         self
     }
 
-    /// Whether calls past
-    /// [`max_concurrent_streams`](tunnel_core::ConfigBuilder::max_concurrent_streams) wait for
-    /// room, as [`TunnelChannel::queue_calls`] says. If not they fail at once with
-    /// RESOURCE_EXHAUSTED. Default: true.
+    /// Whether calls over
+    /// [`max_concurrent_streams`](tunnel_core::ConfigBuilder::max_concurrent_streams) wait; see
+    /// [`TunnelChannel::queue_calls`]. Otherwise they fail at once with RESOURCE_EXHAUSTED. Default:
+    /// true.
     pub fn queue_calls(mut self, queue: bool) -> Self {
         self.queue = queue;
         self
     }
 
-    /// Opens the tunnel and waits until calls can be made. Dropping the future gives it up.
+    /// Opens the tunnel and waits until calls can be made. Dropping the future closes it.
     ///
     /// # Errors
     ///

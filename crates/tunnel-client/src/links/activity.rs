@@ -1,4 +1,4 @@
-//! How long the far end has been silent.
+//! Measures how long the far end has been silent.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use http_body::{Body, Frame};
 use tokio::time::Instant;
 
-/// When the far end of a tunnel was last heard, to the millisecond.
+/// When something was last received from the far end, to the millisecond.
 #[derive(Clone, Debug)]
 pub(crate) struct Activity {
     since: Instant,
@@ -17,7 +17,7 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    /// It was heard just now: by its response headers.
+    /// Something was received just now: the response headers.
     pub(crate) fn now() -> Self {
         Self {
             since: Instant::now(),
@@ -25,13 +25,13 @@ impl Activity {
         }
     }
 
-    /// For how long nothing was heard.
+    /// How long nothing was received.
     pub(crate) fn silence(&self) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         self.since.elapsed().saturating_sub(last)
     }
 
-    /// The same body, which notes when something comes.
+    /// Wraps a body so that each received piece is noted.
     pub(crate) fn listen<B>(&self, body: B) -> Watched<B> {
         let activity = self.clone();
         Watched { body, activity }
@@ -44,7 +44,7 @@ impl Activity {
     }
 }
 
-/// A body whose pieces are noted.
+/// A body that notes its pieces.
 #[derive(Debug)]
 pub(crate) struct Watched<B> {
     body: B,
@@ -61,7 +61,7 @@ impl<B: Body + Unpin> Body for Watched<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.get_mut();
         let piece = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        // The end is what the silence before it is asked for.
+        // The end itself is not noted: the silence before it is what matters.
         if matches!(piece, Some(Ok(_))) {
             this.activity.note();
         }

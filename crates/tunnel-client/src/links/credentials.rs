@@ -1,4 +1,4 @@
-//! What a tunnel is opened with, asked for anew for each attempt.
+//! Metadata and credentials for each attempt to open a tunnel.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -23,18 +23,18 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The name of the gateway that is about to be dialled.
+    /// The name of the gateway.
     pub fn gateway(&self) -> &str {
         &self.gateway
     }
 
-    /// Which of its link's attempts this is, from 1.
+    /// The number of this attempt of its link, from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// What the link failed with last, if anything: its last attempt, or its last tunnel. After
-    /// UNAUTHENTICATED is the time to throw away what is cached.
+    /// The link's last error, from an attempt or a tunnel, if any. After UNAUTHENTICATED, discard cached
+    /// credentials.
     pub fn last_error(&self) -> Option<&LinkError> {
         self.last_error.as_ref()
     }
@@ -42,7 +42,7 @@ impl Attempt {
 
 type Hook = dyn Fn(Attempt) -> BoxFuture<'static, Result<MetadataMap, Status>> + Send + Sync;
 
-/// What tunnels are opened with: what stays the same, and a hook for what does not.
+/// Fixed metadata, and a hook for metadata that changes.
 #[derive(Clone, Default)]
 pub(crate) struct Credentials {
     pub(crate) fixed: MetadataMap,
@@ -58,7 +58,7 @@ impl Credentials {
         self.hook = Some(Arc::new(move |attempt| hook(attempt).boxed()));
     }
 
-    /// The metadata for an attempt: the hook's, and of the fixed what the hook does not name.
+    /// The metadata for an attempt. The hook's values replace fixed ones with the same key.
     pub(crate) async fn for_attempt(
         &self,
         attempt: Attempt,
@@ -67,7 +67,7 @@ impl Credentials {
         let Some(hook) = &self.hook else {
             return Ok(self.fixed.clone());
         };
-        // A hook that panics, or never answers, is one failure and not the end of the link.
+        // A hook that panics or never answers is a failed attempt, not the end of the link.
         let asked = AssertUnwindSafe(async { hook(attempt).await }).catch_unwind();
         let fresh = match tokio::time::timeout(timeout, asked).await {
             Ok(Ok(answer)) => answer.map_err(TunnelError::Credentials)?,
@@ -81,13 +81,13 @@ impl Credentials {
             }
         };
         let mut headers = self.fixed.clone().into_headers();
-        // Takes the place of all values of a key that both have.
+        // Replaces all values of a key that both have.
         headers.extend(fresh.into_headers());
         Ok(MetadataMap::from_headers(headers))
     }
 }
 
-/// Without any value.
+/// Leaves out all values.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")

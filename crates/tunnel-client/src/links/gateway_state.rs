@@ -1,4 +1,4 @@
-//! A gateway, and what its links have learned about it.
+//! A gateway, and what its links know about it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,19 +10,17 @@ use tunnel_tonic::TunnelError;
 use crate::keepalive::too_many_pings;
 use crate::{Gateway, Keepalive};
 
-/// How many ends in a row that look like too many pings are taken for just that. One may be
-/// chance.
+/// After this number of suspicious ends in a row, pings are slowed down. One may be chance.
 const SUSPICIONS: u32 = 2;
 
-/// For how long pings are slowed down for a gateway that said `too_many_pings`: such a policy is
-/// a setting of the server, and those seldom change.
+/// How long pings are slowed down after `too_many_pings`, which is a setting of the server and seldom
+/// changes.
 const SAID: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// For how long they are where that is a guess. A gateway that crashed twice at the wrong moment
-/// looks the same.
+/// How long pings are slowed down on suspicion. A gateway that has crashed twice may look the same.
 const GUESSED: Duration = Duration::from_secs(30 * 60);
 
-/// A gateway, and what was learned about it.
+/// A gateway and its state.
 #[derive(Debug)]
 pub(crate) struct GatewayState {
     pub(crate) name: Arc<str>,
@@ -33,10 +31,10 @@ pub(crate) struct GatewayState {
 /// Whether a gateway is likely to accept a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// As far as is known.
+    /// Nothing speaks against it.
     #[default]
     Good,
-    /// It said that it drains, or the last attempt failed.
+    /// It is draining, or the last attempt failed.
     Away,
 }
 
@@ -69,7 +67,7 @@ impl GatewayState {
         self.memory().standing = standing;
     }
 
-    /// Whether the gateway does not want to be pinged often, as far as is known.
+    /// Whether pings to the gateway are slowed down.
     pub(crate) fn is_slow(&self) -> bool {
         self.memory().is_slow()
     }
@@ -78,7 +76,7 @@ impl GatewayState {
     /// how the tunnel was dialled.
     pub(crate) fn learn(&self, slow: bool, reason: &EndReason, silence: Duration) {
         let keepalive = self.gateway.own_keepalive();
-        // One that was dialled slowly says nothing of faster ones, nor one that is not ours.
+        // A tunnel with slow pings says nothing about fast ones, nor does a channel of the user.
         let Some(keepalive) = keepalive.filter(|_| !slow) else {
             return;
         };
@@ -86,7 +84,7 @@ impl GatewayState {
         self.warn(news);
     }
 
-    /// The gateway's connection was not good for a tunnel.
+    /// An attempt to open a tunnel has failed.
     pub(crate) fn learn_from_failure(&self, error: &TunnelError) {
         if let Some(keepalive) = self.gateway.own_keepalive()
             && let Some(error) = error.transport_error()
@@ -109,7 +107,7 @@ impl GatewayState {
 }
 
 impl Memory {
-    /// Notes how a tunnel ended; `true` if keepalive slows down from now on.
+    /// Notes how a tunnel ended. Returns whether pings are slowed down from now on.
     fn slows_down(&mut self, keepalive: Keepalive, reason: &EndReason, silence: Duration) -> bool {
         let suspicious = is_broken(reason) && keepalive.is_suspicious(silence);
         self.suspicions = if suspicious { self.suspicions + 1 } else { 0 };
@@ -120,7 +118,7 @@ impl Memory {
         }
     }
 
-    /// Keepalive slows down for some time; `true` if that is news.
+    /// Slows pings down for a time. Returns whether they were not slow before.
     fn slow_down(&mut self, keepalive: Keepalive, time: Duration) -> bool {
         let known = self.is_slow();
         self.suspicions = 0;
@@ -133,7 +131,7 @@ impl Memory {
     }
 }
 
-/// Whether the connection was broken, by something else than our own keepalive.
+/// Whether the connection broke for another reason than this end's keepalive.
 fn is_broken(reason: &EndReason) -> bool {
     let error = reason.transport_error();
     error.is_some_and(|error| error.cause() != TransportCause::KeepaliveTimedOut)

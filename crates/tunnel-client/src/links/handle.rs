@@ -1,4 +1,4 @@
-//! Watching and stopping links from outside.
+//! A handle to watch and stop links.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl LinksHandle {
         Self { shared }
     }
 
-    /// How the links stand, those of the first gateway first. None before a server
+    /// The states of the links, those of the first gateway first. Empty before a server
     /// [runs](crate::ReverseTunnelServer::run).
     pub fn links(&self) -> Vec<LinkStatus> {
         self.shared.status_tx.borrow().clone()

@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
 use tunnel_core::{EndReason, Report};
 use tunnel_tonic::TunnelError;
@@ -12,10 +14,10 @@ use super::credentials::Attempt;
 use super::gateway_state::Standing;
 use super::reconnect::Plan;
 use super::shared::{Live, Shared};
-use super::status::{LinkError, LinkState, LinkStatus, StandIn, StopReason};
+use super::status::{FallbackTunnel, LinkError, LinkState, LinkStatus, StopReason};
 use crate::backoff::Steps;
 
-/// Of its maximum age a tunnel gets at least this part.
+/// The smallest part of the maximum age that a tunnel gets.
 const LEAST_AGE: f64 = 0.8;
 
 /// The longest age there is.
@@ -33,8 +35,30 @@ pub(crate) struct Link {
     index: usize,
 }
 
+impl Shared {
+    /// Makes the links, and publishes their statuses.
+    pub(crate) fn links(self: &Arc<Self>) -> Vec<Link> {
+        let count = self.settings.tunnels_per_gateway;
+        let gateways = 0..self.gateways.len();
+        let of_gateway = gateways.flat_map(|gateway| (0..count).map(move |n| (gateway, n)));
+        let links = of_gateway.enumerate();
+        let links = links.map(|(number, (gateway, n))| Link::new(self.clone(), number, gateway, n));
+        let links: Vec<_> = links.collect();
+        self.status_tx
+            .send_replace(links.iter().map(Link::status).collect());
+        links
+    }
+
+    /// Runs links until they are stopped and their tunnels have gone.
+    pub(crate) async fn run(&self, links: Vec<Link>) -> StopReason {
+        let mut running: FuturesUnordered<_> = links.into_iter().map(Link::run).collect();
+        while running.next().await.is_some() {}
+        self.registry.stopped().await
+    }
+}
+
 impl Link {
-    pub(crate) fn new(shared: Arc<Shared>, number: usize, primary: usize, index: usize) -> Self {
+    fn new(shared: Arc<Shared>, number: usize, primary: usize, index: usize) -> Self {
         Self {
             shared,
             number,
@@ -44,12 +68,12 @@ impl Link {
     }
 
     /// Its status before it runs.
-    pub(crate) fn status(&self) -> LinkStatus {
+    fn status(&self) -> LinkStatus {
         LinkStatus::new(self.shared.gateways[self.primary].name.clone(), self.index)
     }
 
     /// Keeps the tunnel up until all links are stopped, and then waits for the end of the tunnel.
-    pub(crate) async fn run(self) {
+    async fn run(self) {
         let registry = &self.shared.registry;
         let reason = tokio::select! {
             biased;
@@ -82,15 +106,15 @@ impl Link {
         }
     }
 
-    /// Opens a tunnel to the own gateway, with another one standing in if that is the plan.
+    /// Opens a tunnel to the own gateway, with a fallback tunnel meanwhile if the plan says so.
     async fn connect(&self, plan: Plan, steps: &mut Steps) -> Live {
-        if !plan.stand_in {
+        if !plan.fallback {
             return self.reach_primary(plan, steps).await;
         }
         tokio::select! {
             biased;
             live = self.reach_primary(plan, steps) => live,
-            never = self.keep_stand_in() => match never {},
+            never = self.keep_fallback() => match never {},
         }
     }
 
@@ -195,7 +219,7 @@ impl Link {
     }
 
     /// Keeps a tunnel to another gateway, as far as one accepts it.
-    async fn keep_stand_in(&self) -> Infallible {
+    async fn keep_fallback(&self) -> Infallible {
         let mut steps = Steps::new(&self.shared.settings.backoff);
         loop {
             if let Some(fallback) = self.find_fallback().await {
@@ -237,7 +261,7 @@ impl Link {
         self.shared.open(gateway, Some(self.number), attempt).await
     }
 
-    /// Says what went wrong, and what follows.
+    /// Logs an error and what follows from it.
     fn report(&self, error: &LinkError, plan: Plan) {
         let gateway = &self.shared.gateways[self.primary].name;
         let wait = plan.wait;
@@ -274,7 +298,7 @@ impl Link {
     }
 }
 
-/// A tunnel to another gateway that stands in, and is drained when it is not needed any more.
+/// A fallback tunnel, drained when it is not needed any more.
 struct Fallback<'a> {
     link: &'a Link,
     live: Live,
@@ -283,7 +307,7 @@ struct Fallback<'a> {
 impl<'a> Fallback<'a> {
     fn new(link: &'a Link, live: Live) -> Self {
         link.update(|status| {
-            status.stand_in = Some(StandIn {
+            status.fallback_tunnel = Some(FallbackTunnel {
                 gateway: link.shared.gateways[live.gateway].name.clone(),
                 tunnel: live.tunnel.info().clone(),
             });
@@ -294,7 +318,7 @@ impl<'a> Fallback<'a> {
 
 impl Drop for Fallback<'_> {
     fn drop(&mut self) {
-        self.link.update(|status| status.stand_in = None);
+        self.link.update(|status| status.fallback_tunnel = None);
         self.link.shared.retire(&self.live);
     }
 }

@@ -17,7 +17,7 @@ mod status;
 
 pub use credentials::Attempt;
 pub use handle::LinksHandle;
-pub use status::{LinkError, LinkState, LinkStatus, StandIn, StopReason};
+pub use status::{FallbackTunnel, LinkError, LinkState, LinkStatus, StopReason};
 
 pub(crate) use credentials::Credentials;
 pub(crate) use settings::{Settings, link_settings};

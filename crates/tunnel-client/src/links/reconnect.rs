@@ -1,4 +1,4 @@
-//! What a link does when it has no tunnel any more: decisions, without anything that waits.
+//! What a link does when it has lost its tunnel: decisions, without waiting.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use tunnel_core::EndReason;
 use super::status::{LinkError, Pushback};
 use crate::backoff::Steps;
 
-/// How a link goes about its next tunnel.
+/// The plan for a link's next tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// How long to wait before the next attempt.
     pub(crate) wait: Duration,
     /// How much of the wait no call that waits can shorten.
     pub(crate) least: Duration,
-    /// Whether the wait is for a refusal that will not change by itself.
+    /// Whether the wait follows a lasting refusal.
     pub(crate) refused: bool,
-    /// Whether another gateway is to stand in meanwhile.
-    pub(crate) stand_in: bool,
+    /// Whether to open a fallback tunnel to another gateway meanwhile.
+    pub(crate) fallback: bool,
     /// Whether the last tunnel drains, and is about to be replaced.
     pub(crate) draining: bool,
 }
@@ -61,7 +61,7 @@ impl Plan {
                     true => steps.after_failure(),
                     false => steps.after_drain(healthy),
                 },
-                stand_in: others,
+                fallback: others,
                 draining: reason.is_none(),
                 ..Self::default()
             },
@@ -98,13 +98,13 @@ mod tests {
         ] {
             let plan = after(reason, HEALTHY, false);
             assert_eq!(plan.wait, Duration::ZERO);
-            assert!(!plan.stand_in && !plan.refused);
+            assert!(!plan.fallback && !plan.refused);
             assert_eq!(plan.draining, reason.is_none());
         }
     }
 
     #[test]
-    fn one_of_several_is_given_a_stand_in_and_dialled_with_the_first_step_at_most() {
+    fn one_of_several_is_given_a_fallback_and_dialled_with_the_first_step_at_most() {
         for reason in [
             None,
             Some(&EndReason::PeerDrained),
@@ -112,7 +112,7 @@ mod tests {
         ] {
             let plan = after(reason, HEALTHY, true);
             assert!(plan.wait <= INITIAL);
-            assert!(plan.stand_in);
+            assert!(plan.fallback);
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
         let plan = after(Some(&lost), HEALTHY, true);
         assert!(plan.wait <= INITIAL);
         assert_eq!(
-            (plan.stand_in, plan.refused, plan.draining),
+            (plan.fallback, plan.refused, plan.draining),
             (false, false, false)
         );
     }

@@ -1,4 +1,4 @@
-//! The open tunnels of a server or channel, and whether there shall be no more.
+//! The open tunnels of a server or channel, and whether it has stopped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What links are built with, and the setters that all their builders have.
+//! The settings of links, and the setters that their builders share.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::Credentials;
 use crate::Backoff;
 use crate::dial::OPEN_TIMEOUT;
 
-/// How long calls in flight have in a tunnel that is not needed any more.
+/// How long calls in flight may go on in a tunnel that was replaced.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What links are built with.
+/// The settings of links.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) tunnels_per_gateway: usize,
@@ -40,34 +40,34 @@ impl Default for Settings {
 /// The setters of a builder with the fields `gateways` and `settings`.
 macro_rules! link_settings {
     () => {
-        /// Adds a gateway, to which tunnels are kept up as to the others. When one of them drains,
-        /// the next ones stand in.
+        /// Adds a gateway. Tunnels are kept up to each gateway. When one of them drains, fallback
+        /// tunnels to the others are opened.
         pub fn gateway(mut self, gateway: impl Into<$crate::Gateway>) -> Self {
             self.gateways.push(gateway.into());
             self
         }
 
-        /// How many tunnels are kept up to each gateway. Default, and at least: 1.
+        /// How many tunnels are kept up to each gateway. Default and minimum: 1.
         pub fn tunnels_per_gateway(mut self, count: usize) -> Self {
             self.settings.tunnels_per_gateway = count.max(1);
             self
         }
 
-        /// Metadata to open tunnels with, in place of what was set before. Default: none.
+        /// The metadata to open tunnels with; replaces what was set before. Default: none.
         ///
-        /// The far end shows it to all that serves or makes calls of the tunnel.
+        /// The far end shows it to the handlers and callers of the tunnel.
         pub fn metadata(mut self, metadata: tonic::metadata::MetadataMap) -> Self {
             self.settings.credentials.fixed = metadata;
             self
         }
 
-        /// Asks for metadata before each attempt to open a tunnel: tokens that expire. What the
-        /// function returns replaces what [`metadata`](Self::metadata) has under the same keys.
+        /// A hook for metadata, called before each attempt to open a tunnel, for example for tokens
+        /// that expire. Its values replace those of [`metadata`](Self::metadata) with the same keys.
         /// Default: none.
         ///
-        /// A function that fails or panics, or takes longer than
-        /// [`open_timeout`](Self::open_timeout), has failed the attempt; its status counts as the
-        /// gateway's would ([`LinkError::is_refusal`](crate::LinkError::is_refusal)).
+        /// If the hook fails, panics or takes longer than [`open_timeout`](Self::open_timeout), the
+        /// attempt has failed. Its status counts like one of the gateway
+        /// ([`LinkError::is_refusal`](crate::LinkError::is_refusal)).
         ///
         /// ```
         /// use tonic::Status;
@@ -98,7 +98,7 @@ macro_rules! link_settings {
             self
         }
 
-        /// Sets windows, limits and timeouts of the tunnels. Default: [`Config::default`].
+        /// The windows, limits and timeouts of the tunnels. Default: [`Config::default`].
         ///
         /// [`Config::default`]: tunnel_core::Config::default
         pub fn config(mut self, config: tunnel_core::Config) -> Self {
@@ -106,31 +106,30 @@ macro_rules! link_settings {
             self
         }
 
-        /// How long a gateway has to open a tunnel, from the connection on, and how long the
-        /// function for credentials has before that. Default: 20 s.
+        /// How long connecting and opening a tunnel may take together, and how long the credentials
+        /// hook may take before. Default: 20 s.
         pub fn open_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.settings.open_timeout = timeout;
             self
         }
 
-        /// How long to wait between attempts. Default: [`Backoff::default`](crate::Backoff).
+        /// The time between attempts. Default: [`Backoff::default`](crate::Backoff).
         pub fn backoff(mut self, backoff: $crate::Backoff) -> Self {
             self.settings.backoff = backoff;
             self
         }
 
-        /// How long calls in flight have in a tunnel that this end replaces: one that was as old
-        /// as [`max_age`](Self::max_age), or that stood in for a gateway that is back. Default:
-        /// 30 s.
+        /// How long calls in flight may go on in a tunnel that this end has replaced: a tunnel that has
+        /// reached its [`max_age`](Self::max_age), or a fallback tunnel. Default: 30 s.
         pub fn drain_deadline(mut self, deadline: std::time::Duration) -> Self {
             self.settings.drain_deadline = deadline;
             self
         }
 
-        /// How old a tunnel gets before it is replaced, so that load balancers can choose anew
-        /// and certificates are checked again. The replacement is opened first; then the old
-        /// tunnel is drained. Of the age each tunnel gets between 80 % and all, so that they are
-        /// not replaced together. Default: no limit.
+        /// The maximum age of a tunnel, after which load balancers can choose anew and certificates are
+        /// checked again. The replacement is opened first; then the old tunnel is drained. Each
+        /// tunnel's age is drawn between 80 % and 100 %, so that they are not replaced together.
+        /// Default: no limit.
         pub fn max_age(mut self, age: std::time::Duration) -> Self {
             self.settings.max_age = Some(age);
             self

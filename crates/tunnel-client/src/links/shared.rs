@@ -1,12 +1,10 @@
-//! What links and their handles have in common.
+//! State that links and their handles share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -18,23 +16,22 @@ use tunnel_tonic::{CallService, Direction, Tunnel, TunnelChannel, TunnelError};
 use super::activity::Activity;
 use super::credentials::Attempt;
 use super::gateway_state::{GatewayState, Standing};
-use super::link::Link;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::status::{LinkError, LinkState, LinkStatus, StopReason};
 use crate::Gateway;
 use crate::dial::{Opening, within};
 
-/// How long a reverse tunnel goes on after its replacement was accepted. The gateway takes calls on
-/// the replacement only when it has its settings, and nothing on the wire says that it has.
+/// How long a reverse tunnel goes on after its replacement was accepted: the gateway uses the
+/// replacement only after it has received its settings, which this end cannot see.
 const HANDOVER: Duration = Duration::from_secs(1);
 
-/// What becomes of a tunnel that is open.
+/// What an open tunnel is used for.
 #[derive(Debug)]
 pub(crate) enum Purpose {
     /// A reverse tunnel: its calls are served.
     Serve(CallService),
-    /// A forward tunnel: it joins those that calls choose from.
+    /// A forward tunnel: it joins a pool.
     Call(Arc<Pool>),
 }
 
@@ -43,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) gateways: Vec<GatewayState>,
     pub(crate) registry: Arc<Registry>,
-    /// How the links stand; none before they run.
+    /// The states of the links; empty before they run.
     pub(crate) status_tx: watch::Sender<Vec<LinkStatus>>,
     purpose: Purpose,
     /// For each link, whether calls wait for it.
@@ -102,26 +99,6 @@ impl Shared {
             begun: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         })
-    }
-
-    /// The links, and their statuses shown.
-    pub(crate) fn links(self: &Arc<Self>) -> Vec<Link> {
-        let count = self.settings.tunnels_per_gateway;
-        let gateways = 0..self.gateways.len();
-        let of_gateway = gateways.flat_map(|gateway| (0..count).map(move |n| (gateway, n)));
-        let links = of_gateway.enumerate();
-        let links = links.map(|(number, (gateway, n))| Link::new(self.clone(), number, gateway, n));
-        let links: Vec<_> = links.collect();
-        self.status_tx
-            .send_replace(links.iter().map(Link::status).collect());
-        links
-    }
-
-    /// Runs links until they are stopped and their tunnels have gone.
-    pub(crate) async fn run(&self, links: Vec<Link>) -> StopReason {
-        let mut running: FuturesUnordered<_> = links.into_iter().map(Link::run).collect();
-        while running.next().await.is_some() {}
-        self.registry.stopped().await
     }
 
     /// Opens a tunnel to a gateway, for a link or for none.

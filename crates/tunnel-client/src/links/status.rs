@@ -1,4 +1,4 @@
-//! How links stand.
+//! The states of links.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use tunnel_core::{ConnectionError, EndReason};
 use tunnel_tonic::outer::RETRY_PUSHBACK;
 use tunnel_tonic::{TunnelError, TunnelInfo};
 
-/// One of the tunnels that are kept up: its place, whether or not there is a tunnel in it.
+/// The status of a link, which keeps one tunnel to one gateway up.
 #[derive(Clone, Debug)]
 pub struct LinkStatus {
     pub(crate) gateway: Arc<str>,
     pub(crate) index: usize,
     pub(crate) state: LinkState,
-    pub(crate) stand_in: Option<StandIn>,
+    pub(crate) fallback_tunnel: Option<FallbackTunnel>,
     pub(crate) attempts: u64,
     pub(crate) last_error: Option<LinkError>,
 }
@@ -25,58 +25,57 @@ impl LinkStatus {
             gateway,
             index,
             state: LinkState::Connecting,
-            stand_in: None,
+            fallback_tunnel: None,
             attempts: 0,
             last_error: None,
         }
     }
 
-    /// The name of the gateway that the link belongs to.
+    /// The name of the link's gateway.
     pub fn gateway(&self) -> &str {
         &self.gateway
     }
 
-    /// Which of the links to this gateway it is, from 0.
+    /// The number of the link among those to the same gateway, from 0.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// How the link to its own gateway stands.
+    /// The state of the link to its own gateway.
     pub fn state(&self) -> &LinkState {
         &self.state
     }
 
-    /// The tunnel to another gateway that stands in while the own gateway drains, if there is one.
-    pub fn stand_in(&self) -> Option<&StandIn> {
-        self.stand_in.as_ref()
+    /// The fallback tunnel to another gateway while the own gateway drains, if there is one.
+    pub fn fallback_tunnel(&self) -> Option<&FallbackTunnel> {
+        self.fallback_tunnel.as_ref()
     }
 
-    /// Whether calls can come by this link, from its own gateway or from the one that stands in.
+    /// Whether calls can arrive by this link, from its own gateway or through a fallback tunnel.
     pub fn is_connected(&self) -> bool {
-        matches!(self.state, LinkState::Connected(_)) || self.stand_in.is_some()
+        matches!(self.state, LinkState::Connected(_)) || self.fallback_tunnel.is_some()
     }
 
-    /// How many attempts to open a tunnel were begun.
+    /// The number of attempts to open a tunnel.
     pub fn attempts(&self) -> u64 {
         self.attempts
     }
 
-    /// What the link failed with last: an attempt, or a tunnel. It stays when the link is
-    /// connected again.
+    /// The last error of an attempt or of a tunnel. It is kept when the link is connected again.
     pub fn last_error(&self) -> Option<&LinkError> {
         self.last_error.as_ref()
     }
 }
 
-/// A tunnel to another gateway than the link's own.
+/// A tunnel to another gateway, while the link's own gateway drains.
 #[derive(Clone, Debug)]
-pub struct StandIn {
+pub struct FallbackTunnel {
     pub(crate) gateway: Arc<str>,
     pub(crate) tunnel: TunnelInfo,
 }
 
-impl StandIn {
-    /// The name of the gateway that it goes to.
+impl FallbackTunnel {
+    /// The name of the other gateway.
     pub fn gateway(&self) -> &str {
         &self.gateway
     }
@@ -87,28 +86,27 @@ impl StandIn {
     }
 }
 
-/// How a link to a gateway stands; [`ReverseTunnelServer`](crate::ReverseTunnelServer) shows
-/// which state follows which.
+/// The state of a link; [`ReverseTunnelServer`](crate::ReverseTunnelServer) has a diagram of the
+/// transitions.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LinkState {
     /// A tunnel is being opened.
     Connecting,
-    /// The gateway has accepted a tunnel, which takes calls. Another tunnel id than before means
-    /// that, behind a load balancer, another backend may have accepted it.
+    /// The gateway has accepted a tunnel, which takes calls. A new tunnel id means that, behind a load
+    /// balancer, another backend may have accepted it.
     Connected(TunnelInfo),
-    /// There is no tunnel; the next attempt comes later.
+    /// There is no tunnel. The next attempt is made later.
     BackingOff {
-        /// When it comes, at the latest: calls that wait for a forward tunnel bring it forward.
+        /// The latest time of the next attempt. Calls that wait for a forward tunnel bring it forward.
         until: Instant,
-        /// Whether the gateway refused with a code that will not change by itself, so that
-        /// somebody may have to do something.
+        /// Whether it was a lasting refusal, which an operator may have to resolve.
         refused: bool,
     },
-    /// The tunnel takes no new calls, and those in flight go on: its gateway drains it, and its
-    /// replacement is being opened; or this end was told to drain.
+    /// The tunnel takes no new calls, and calls in flight go on. Either its gateway drains it and the
+    /// replacement is being opened, or this end drains it.
     Draining,
-    /// There will be no more tunnels.
+    /// The link has stopped for good.
     Stopped(StopReason),
 }
 
@@ -116,34 +114,33 @@ pub enum LinkState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// It was told to, by [`drain`](crate::LinksHandle::drain).
+    /// By [`drain`](crate::LinksHandle::drain).
     #[error("the tunnels were drained")]
     Drained,
-    /// It was told to, by [`close`](crate::LinksHandle::close).
+    /// By [`close`](crate::LinksHandle::close).
     #[error("the tunnels were closed")]
     Closed,
-    /// The server was dropped, or the future that it ran in; or the last clone of the channel.
+    /// The server, the future that it ran in, or the last clone of the channel was dropped.
     #[error("the server or channel was dropped")]
     Dropped,
 }
 
-/// Why a link has no tunnel, or had none the last time.
+/// Why a link has, or last had, no tunnel.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
     /// A tunnel could not be opened.
     #[error(transparent)]
     Open(#[from] TunnelError),
-    /// A tunnel was open, and has ended or was told to.
+    /// A tunnel has ended or is draining.
     #[error(transparent)]
     Ended(#[from] EndReason),
 }
 
 impl LinkError {
-    /// Whether this is a refusal that will not change by itself: UNAUTHENTICATED,
-    /// PERMISSION_DENIED, INVALID_ARGUMENT or UNIMPLEMENTED, as a gRPC status of the gateway when
-    /// the tunnel was opened or later, or from the function for credentials. What something else
-    /// than a gRPC server answers, such as a proxy's 404, is none.
+    /// Whether this is a lasting refusal: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT or
+    /// UNIMPLEMENTED, as a gRPC status of the gateway, at opening or later, or of the credentials
+    /// hook. The answer of something else than a gRPC server, such as a proxy's 404, is not.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Open(TunnelError::Refused(status) | TunnelError::Credentials(status)) => {
@@ -155,7 +152,7 @@ impl LinkError {
     }
 }
 
-/// What a refusal says of when to try again.
+/// When to try again, as a refusal says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushback {
     /// Not before this has passed.
@@ -165,7 +162,7 @@ pub(crate) enum Pushback {
 }
 
 impl LinkError {
-    /// What the refusal says of when to try again, if anything.
+    /// When to try again, if the refusal says so.
     pub(crate) fn pushback(&self) -> Option<Pushback> {
         let Self::Open(TunnelError::Refused(status)) = self else {
             return None;
@@ -229,7 +226,7 @@ mod tests {
             ] {
                 assert_eq!(error.is_refusal(), wanted, "{error:?}");
             }
-            // What the channel says of itself says nothing of the gateway.
+            // An error of the channel says nothing about the gateway.
             let channel = TunnelError::Channel(Status::new(code, ""));
             assert!(!LinkError::Open(channel).is_refusal());
         }

@@ -12,8 +12,8 @@ pub use builder::ReverseTunnelServerBuilder;
 use crate::Gateway;
 use crate::links::{Attempt, LinksHandle, Purpose, Settings, Shared, StopReason};
 
-/// Serves calls that come through tunnels which this side opens: a device behind NAT or a
-/// firewall, reached from its gateways with ordinary clients.
+/// Opens tunnels to gateways and serves the calls that arrive through them. So a device behind NAT
+/// or a firewall can be called from its gateways with ordinary clients.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,13 +37,13 @@ use crate::links::{Attempt, LinksHandle, Purpose, Settings, Shared, StopReason};
 /// # }
 /// ```
 ///
-/// # One tunnel, or tunnels for ever
+/// # One tunnel, or tunnels that are kept up
 ///
-/// [`serve`](Self::serve) opens one tunnel, serves its calls, and says why it ended.
+/// [`serve`](Self::serve) opens one tunnel, serves its calls, and returns why it ended.
 /// [`run`](Self::run) keeps tunnels up: one *link* for each of
 /// [`tunnels_per_gateway`](ReverseTunnelServerBuilder::tunnels_per_gateway) to each gateway.
 ///
-/// # The life of a link
+/// # The states of a link
 ///
 /// ```text
 ///                      refused or failed
@@ -62,23 +62,21 @@ use crate::links::{Attempt, LinksHandle, Purpose, Settings, Shared, StopReason};
 ///   from anywhere: told to drain or to close ──▶ (Draining) ──▶ Stopped
 /// ```
 ///
-/// - *Connected* means that the gateway has accepted the tunnel. Calls can come from then on.
-/// - Between attempts the link waits as [`Backoff`](crate::Backoff) says. Refusals that will not
-///   change by themselves (UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNIMPLEMENTED)
-///   are retried at its slow cap, shown as `refused` in [`LinkState::BackingOff`](crate::LinkState::BackingOff), and logged as
-///   warnings. It makes no difference whether the gateway refused the tunnel or ended it later
-///   with such a status.
-/// - When the gateway tells the tunnel to drain, calls in flight go on in it and the link opens
-///   its replacement. Where there are other gateways, the next of them that is not known to be
-///   away gets a *stand-in* at once ([`LinkStatus::stand_in`](crate::LinkStatus::stand_in)), and the own gateway is dialled
-///   with backoff; when it has accepted, the stand-in is drained. Where there is but one gateway
-///   it is dialled at once: behind a load balancer that leads to another instance. A gateway that
-///   drains one young tunnel after the other is dialled with backoff.
-/// - A connection that the gateway ended because of too many pings slows the gateway's keepalive
-///   down for a day, where the gateway is made of an [`Endpoint`](tonic::transport::Endpoint).
-///   Such a server's reason is often lost with the connection. So the second time in a row that
-///   a tunnel breaks just when such servers break them, three to five pings after they were last
-///   heard, is taken for it, for half an hour.
+/// - *Connected*: the gateway has accepted the tunnel. Calls can arrive from now on.
+/// - *Backing off*: the link waits as [`Backoff`](crate::Backoff) says. Lasting refusals
+///   (UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNIMPLEMENTED) are retried slowly, are
+///   marked as `refused` in [`LinkState::BackingOff`](crate::LinkState::BackingOff), and are logged
+///   as warnings. A tunnel that the gateway ends later with such a status counts as refused too.
+/// - *Draining*: the gateway has asked the tunnel to drain. Calls in flight go on, and the link opens
+///   another tunnel. With several gateways, it opens a *fallback tunnel* to the next gateway that is
+///   not known to be away ([`LinkStatus::fallback_tunnel`](crate::LinkStatus::fallback_tunnel)), and
+///   dials its own gateway with backoff; once that accepts, the fallback tunnel is drained. With one
+///   gateway the link dials it again at once, because a load balancer may lead to another instance.
+///   A gateway that drains one young tunnel after the other is dialled with backoff.
+/// - If the gateway ends a connection because pings are too frequent, its keepalive is slowed down
+///   for a day (only for gateways made from an [`Endpoint`](tonic::transport::Endpoint)). The reason
+///   is often lost with the connection. So if two tunnels in a row break three to five pings after
+///   the gateway was last heard, the keepalive is slowed down for half an hour.
 ///
 /// # Logs
 ///

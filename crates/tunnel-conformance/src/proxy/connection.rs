@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::Shared;
 use super::books::Way;
 use super::direction::{Direction, Step};
+use super::shared::{End, Shared};
 
 /// A connection as it was accepted.
 pub(super) struct Arrival {
@@ -23,17 +23,6 @@ pub(super) struct Arrival {
     pub(super) target: Option<SocketAddr>,
     /// The orders given after it came.
     pub(super) orders: watch::Receiver<Option<End>>,
-}
-
-/// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// Both sides have closed their halves, and have been told that the other one did.
-    Closed,
-    /// By order, with an end of the stream.
-    Cut,
-    /// By order or by a peer, with a reset.
-    Reset,
 }
 
 /// Carries a connection until it ends.

@@ -13,9 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
-use super::Shared;
 use super::books::Way;
 use super::line::{Cargo, Line, Parcel};
+use super::shared::Shared;
 
 /// How much is read at once, at most.
 const CHUNK: usize = 64 << 10;

@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use tokio::sync::watch;
 
-use super::Way;
+use super::books::Way;
 
 /// Open or frozen. The lock inside the watch channel is the one that operations hold.
 #[derive(Default)]

@@ -1,14 +1,15 @@
 //! What is under way in one direction.
 //!
 //! Invariants: first in, first out, whatever the times at which things are due; and never more
-//! bytes than [`FaultProxy::CAPACITY`].
+//! bytes than [`CAPACITY`].
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
-use super::FaultProxy;
+/// How many bytes can be under way.
+pub(super) const CAPACITY: usize = 64 << 20;
 
 /// What can be under way.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub(super) struct Line {
 impl Line {
     /// How many more bytes it takes.
     pub(super) fn room(&self) -> usize {
-        FaultProxy::CAPACITY - self.held
+        CAPACITY - self.held
     }
 
     pub(super) fn push(&mut self, due: Instant, cargo: Cargo) {
@@ -93,14 +94,14 @@ mod tests {
     #[test]
     fn room_is_what_the_bytes_under_way_leave() {
         let mut line = Line::default();
-        assert_eq!(line.room(), FaultProxy::CAPACITY);
+        assert_eq!(line.room(), CAPACITY);
         line.push(Instant::now(), Cargo::Bytes("12345".into()));
         line.push(Instant::now(), Cargo::Bytes("678".into()));
-        assert_eq!(line.room(), FaultProxy::CAPACITY - 8);
+        assert_eq!(line.room(), CAPACITY - 8);
         line.delivered(4);
-        assert_eq!(line.room(), FaultProxy::CAPACITY - 4);
+        assert_eq!(line.room(), CAPACITY - 4);
         line.delivered(1);
         line.delivered(3);
-        assert_eq!(line.room(), FaultProxy::CAPACITY);
+        assert_eq!(line.room(), CAPACITY);
     }
 }

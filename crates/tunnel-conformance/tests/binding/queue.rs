@@ -17,7 +17,7 @@ use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, Kind, Ongoing, Probe, TcpServer, TestChannel};
-use tunnel_server::is_movable;
+use tunnel_server::is_safe_to_retry;
 
 use crate::support::raw_service::raw_call;
 use crate::support::{Far, assert_usable, client, eventually, guarded, one, one_request};
@@ -114,7 +114,9 @@ async fn as_many_waiting_calls_are_woken_as_there_is_room() {
         tunnel.close().await;
         assert_eq!(wakes.0.load(Ordering::SeqCst), 10);
         for call in calls {
-            assert!(is_movable(&call.await.expect_err("the tunnel has ended")));
+            assert!(is_safe_to_retry(
+                &call.await.expect_err("the tunnel has ended")
+            ));
         }
     })
     .await;
@@ -230,7 +232,7 @@ async fn queued_calls_fail_when_the_tunnel_ends_or_drains_and_may_be_made_again(
             });
             let _ = poll_immediate(end.as_mut()).await;
             let outcome = call.await;
-            assert!(is_movable(outcome.expect_failure(Code::Unavailable)));
+            assert!(is_safe_to_retry(outcome.expect_failure(Code::Unavailable)));
             assert_eq!(far.probe.record("too late").started, 0);
         }
     })

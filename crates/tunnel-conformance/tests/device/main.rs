@@ -6,13 +6,13 @@
 
 mod credentials;
 mod drain;
+mod fallback;
 mod keepalive;
 mod nothing_left;
 mod pings;
 mod retry;
 mod serve;
 mod several;
-mod stand_in;
 mod support;
 mod tls;
 mod virtual_time;

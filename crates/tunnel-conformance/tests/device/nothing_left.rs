@@ -57,20 +57,20 @@ async fn dropping_what_runs_closes_all_tunnels_and_leaves_nothing() {
             .gateway(links[1].endpoint())
             .gateway(links[2].endpoint());
         let device = Running::start(builder.build());
-        // In all conditions at once: connected, draining with a guest, connecting.
+        // In all conditions at once: connected, draining with a fallback, connecting.
         let tunnel = home.has(1).await.remove(0);
         let own_of_other = other.has(1).await.remove(0);
         let call = LongCall::begin(&client_of(&tunnel), &probe, "draining").await;
         let handler = home.handler.clone();
         let draining = tokio::spawn(async move { handler.drain(NEVER).await });
-        let guest = other.has_another_than(&own_of_other).await;
-        let guest_call = LongCall::begin(&client_of(&guest), &probe, "guest").await;
+        let fallback = other.has_another_than(&own_of_other).await;
+        let fallback_call = LongCall::begin(&client_of(&fallback), &probe, "fallback").await;
         device
             .state(2, |state| matches!(state, LinkState::Connecting))
             .await;
 
         device.task.abort();
-        for call in [call, guest_call] {
+        for call in [call, fallback_call] {
             call.outcome()
                 .await
                 .expect_failure(tonic::Code::Unavailable);

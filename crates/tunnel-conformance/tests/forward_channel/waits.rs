@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::Code;
-use tunnel_client::{WaitForReady, WhenNoTunnel, is_movable};
+use tunnel_client::{WaitForReady, WhenNoTunnel, is_safe_to_retry};
 use tunnel_conformance::payload::request;
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::{FaultProxy, Probe};
@@ -69,7 +69,7 @@ async fn calls_that_were_told_not_to_wait_fail_at_once_and_were_not_sent() {
         let kept = channel(link.endpoint()).when_no_tunnel(WhenNoTunnel::Fail);
         let kept = kept.open_timeout(NEVER).connect_lazy();
         let outcome = short_call(&client(&kept)).await;
-        assert!(is_movable(outcome.expect_failure(Code::Unavailable)));
+        assert!(is_safe_to_retry(outcome.expect_failure(Code::Unavailable)));
 
         // One call can be told otherwise.
         let mut call = Script::named("waits").echo_all().request(request(1, 1));

@@ -343,7 +343,7 @@ async fn tunnels_that_come_and_go_in_a_rush_are_each_told_of_in_order() {
                         handler.drain_key(name.as_str(), NEVER).await;
                     }
                     _ => {
-                        let find = || handler.tunnels().into_iter().find(|t| device.is(t));
+                        let find = || handler.tunnels().into_iter().find(|t| device.is(t.info()));
                         if let Some(tunnel) = find() {
                             tunnel.close(Status::aborted("kicked"));
                         }

@@ -9,7 +9,7 @@ use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::{Kind, Ongoing, Probe};
 use tunnel_core::Config;
-use tunnel_server::{Balance, TunnelServiceHandler, is_movable};
+use tunnel_server::{Balance, TunnelServiceHandler, is_safe_to_retry};
 
 use crate::support::by_hand::{self, going_away};
 use crate::support::device::{Device, Dial};
@@ -162,7 +162,7 @@ async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_whic
                     message.contains("for key \"device-7\" are full"),
                     "{message}"
                 );
-                assert!(is_movable(status), "nobody has processed it");
+                assert!(is_safe_to_retry(status), "nobody has processed it");
             }
         }
         let any = handler.as_channel().queue_calls(false);

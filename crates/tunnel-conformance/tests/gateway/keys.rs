@@ -42,7 +42,7 @@ async fn a_device_is_found_by_the_key_in_its_metadata_and_by_no_other() {
             let [tunnel] = &handler.tunnels_of_key(name)[..] else {
                 panic!("one tunnel has the key");
             };
-            assert!(device.is(tunnel));
+            assert!(device.is(tunnel.info()));
             assert_eq!(device.probe.record("by key").started, 3);
         }
         assert!(handler.tunnels_of_key("device-9").is_empty());

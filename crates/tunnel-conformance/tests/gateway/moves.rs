@@ -121,7 +121,7 @@ async fn a_request_that_is_still_being_made_moves_as_a_whole() {
 async fn a_message_larger_than_any_window_moves_from_its_middle() {
     guarded(async {
         let (handler, channel, mut first) = first_by_hand().await;
-        let client = client(&channel.keep_for_moves(8 << 20));
+        let client = client(&channel.retry_buffer_limit(8 << 20));
         let script = Script::named("large").echo_all();
         let sent = vec![request(5, 3 << 20)];
         let moving = tokio::spawn(async move { run(&client, Kind::Bidi, &script, sent).await });
@@ -247,7 +247,7 @@ async fn a_call_that_was_answered_keeps_nothing_of_its_request() {
         let device = local_device(&handler, "device-7").await;
         let channel = handler
             .key_as_channel("device-7")
-            .keep_for_moves(usize::MAX);
+            .retry_buffer_limit(usize::MAX);
         let script = Script::named("answered")
             .send_headers()
             .receive_all()

@@ -39,7 +39,7 @@ async fn a_tunnel_without_settings_is_listed_and_takes_no_calls() {
                 .await
                 .expect("it is ready now");
             assert_usable(channel).await;
-            assert!(device.is(&channel.tunnels()[0]));
+            assert!(device.is(channel.tunnels()[0].info()));
         }
     })
     .await;
@@ -119,7 +119,7 @@ async fn a_tunnel_that_was_lost_leaves_its_pools() {
         callable(handler, 2).await;
         proxy.cut();
         callable(handler, 1).await;
-        assert!(other.is(&handler.as_channel().tunnels()[0]));
+        assert!(other.is(handler.as_channel().tunnels()[0].info()));
         assert_no_tunnel(&handler.key_as_channel("device-7")).await;
         device.gone().await;
         eventually(|| handler.tunnels().len() == 1).await;
@@ -288,7 +288,7 @@ async fn a_device_that_breaks_the_protocol_is_out_of_the_pools() {
             eventually(|| !channel.ready()).await;
             eventually(|| handler.tunnels().len() == 1).await;
         }
-        assert!(good.is(&handler.tunnels()[0]));
+        assert!(good.is(handler.tunnels()[0].info()));
         assert_usable(&handler.as_channel()).await;
     })
     .await;

@@ -7,7 +7,7 @@ use tunnel_conformance::Kind;
 use tunnel_conformance::client::{call, run};
 use tunnel_conformance::proto::Script;
 use tunnel_core::NOT_PROCESSED_KEY;
-use tunnel_server::is_movable;
+use tunnel_server::is_safe_to_retry;
 
 use crate::support::by_hand::peer::{Heard, md};
 use crate::support::by_hand::{self, going_away, refuse};
@@ -41,7 +41,7 @@ async fn a_call_that_was_sent_stays_with_its_tunnel_and_says_so() {
                     message.contains("was sent and may have been processed"),
                     "{message}"
                 );
-                assert!(!is_movable(status));
+                assert!(!is_safe_to_retry(status));
                 assert_eq!(other.probe.record(&format!("{kind:?}")).started, 0);
             }
         }
@@ -73,7 +73,7 @@ async fn an_answer_is_an_answer_whatever_it_is_marked_with() {
         device.close(id, Code::Unavailable, marked());
         let outcome = call.await.expect("no panic");
         let status = outcome.expect_failure(Code::Unavailable);
-        assert!(!is_movable(status));
+        assert!(!is_safe_to_retry(status));
         // It is no business of the application's.
         assert!(status.metadata().get(NOT_PROCESSED_KEY).is_none());
         assert_eq!(other.probe.record("Unary").started, 0);
@@ -113,7 +113,7 @@ async fn a_call_of_which_more_was_read_than_is_kept_stays_and_says_why() {
             let (handler, channel, mut first) = first_by_hand().await;
             let (feed, requests) = Requests::new();
             let script = Script::named("kept").receive_all().summarize();
-            let client = client(&channel.keep_for_moves(keep));
+            let client = client(&channel.retry_buffer_limit(keep));
             let call = tokio::spawn(async move {
                 call(&client, Kind::ClientStream, script.request(requests)).await
             });
@@ -138,7 +138,7 @@ async fn a_call_of_which_more_was_read_than_is_kept_stays_and_says_why() {
                 "{message}"
             );
             // Whoever has all of it may make the call again.
-            assert!(is_movable(status));
+            assert!(is_safe_to_retry(status));
             assert_eq!(second.probe.record("kept").started, 0);
         }
     })
@@ -163,7 +163,7 @@ async fn the_failure_of_a_request_is_no_reason_to_move() {
             let outcome = call.await.expect("no panic");
             outcome.expect_failure(Code::Unavailable).clone()
         };
-        assert!(is_movable(&movable));
+        assert!(is_safe_to_retry(&movable));
         drop(elsewhere);
         let body = Pieces::all(vec![data(message(b"one")), Err(movable)]);
         let request = http::Request::post("/any.Service/Any").body(body);
@@ -201,7 +201,7 @@ async fn a_call_that_finds_no_other_tunnel_says_so() {
                 message.contains("did not take the call"),
                 "{how:?}: {message}"
             );
-            assert!(is_movable(status), "{how:?}");
+            assert!(is_safe_to_retry(status), "{how:?}");
         }
     })
     .await;
@@ -230,7 +230,7 @@ async fn a_call_that_is_refused_time_and_again_gives_up() {
             .key_as_channel("device-7")
             .wait_for_ready_calls(true);
         let outcome = a_call(&channel, "refused").await;
-        assert!(is_movable(outcome.expect_failure(Code::Unavailable)));
+        assert!(is_safe_to_retry(outcome.expect_failure(Code::Unavailable)));
         let tries = std::iter::from_fn(|| told.try_recv().ok()).count();
         assert_eq!(tries, 33, "the first, and 32 moves");
         devices.shutdown().await;

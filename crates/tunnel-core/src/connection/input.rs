@@ -1,14 +1,15 @@
-//! What the peer says.
+//! Received frames.
 //!
-//! The rule of proportion: a fault ends the stream it concerns; only what makes the rest of
-//! the tunnel unintelligible, or a limit that protects it, ends the tunnel.
+//! A protocol error ends the stream that it concerns. The tunnel ends only when its rest cannot be
+//! understood, or at a limit that protects the whole tunnel.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::Connection;
 use super::negotiation::LAST_STREAM_KEY;
-use super::{Connection, Phase};
+use super::phase::Phase;
 use crate::event::{Event, Note};
 use crate::frame::{CONTROL_STREAM_ID, CloseStream, Frame, FrameKind, NewStream};
 use crate::streams::context::Context;
@@ -112,7 +113,7 @@ impl Connection {
         self.settle_outcome(id, outcome)
     }
 
-    /// The highest id the peer may speak of.
+    /// The highest stream id that the peer may use in a frame.
     fn highest_known(&self) -> i64 {
         match self.store.side {
             Side::Caller => self.highest_sent,
@@ -289,9 +290,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Caller: a peer without drain notices shuts down, and says so by refusing a call. As after a
-    /// notice the tunnel takes no more calls. Those in flight have little time, for the Go library
-    /// reads no more of a tunnel after further frames of the call that it has refused.
+    /// Caller: a peer without drain notices is shutting down, as its refusal of a call shows. The
+    /// tunnel takes no more calls, as after a drain notice. Calls in flight have little time: the Go
+    /// library stops reading the tunnel at the next frame of the call that it has refused.
     fn on_stopping(&mut self, id: i64) {
         let message = "the peer is shutting down; the call was not processed";
         let mut error = StreamError::new(Code::Unavailable, message, Initiator::Remote);
@@ -315,7 +316,7 @@ impl Connection {
         self.store.events.push_back(Event::GoingAway { last });
     }
 
-    /// Handler: the caller has cancelled a call, and does not wait for an answer.
+    /// Handler: the caller has cancelled a call, and does not need a reply.
     fn on_cancel(&mut self, id: i64) {
         let error = StreamError::new(
             Code::Cancelled,
@@ -334,8 +335,8 @@ fn late_frame(kind: &FrameKind) -> LateFrame {
     }
 }
 
-/// What a frame needs to be of interest: its stream's sending half, for a window update; or
-/// its receiving half, for all else.
+/// The half of a stream that a frame concerns: the sending half for a window update, the receiving
+/// half for all others.
 enum Half {
     Send,
     Recv,
@@ -359,8 +360,8 @@ fn is_over(stream: &Stream, half: Half) -> bool {
     }
 }
 
-/// Whether a frame refuses a call unseen because the peer shuts down, in the words of the Go library.
-/// A call that a handler has seen is answered by headers first.
+/// Whether a frame refuses an unseen call because the peer is shutting down, by the text of the Go
+/// library. A call that was seen gets headers first.
 fn says_stopping(stream: &Stream, kind: &FrameKind) -> bool {
     matches!(kind, FrameKind::Close(close)
         if stream.recv.state == RecvState::Open

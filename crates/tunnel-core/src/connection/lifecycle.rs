@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Connection, Phase};
+use super::Connection;
+use super::phase::Phase;
 use crate::event::Event;
 use crate::streams::store::Reply;
 use crate::timer::Timer;

@@ -1,9 +1,9 @@
-//! Whether the peer is still there, judged by what comes through the tunnel itself.
+//! Liveness: heartbeats, and the detection of a silent peer.
 //!
-//! An end that has sent nothing for an interval sends a heartbeat: a window update of zero for the
-//! tunnel's own stream. An end whose peer offered heartbeats takes two and a half intervals of
-//! silence for the loss of the tunnel. Heartbeats also go to peers that did not offer them, as far
-//! as those ignore them, so that no proxy takes the tunnel for idle; no silence of theirs counts.
+//! An end that has sent nothing for an interval sends a heartbeat, a window update of zero on stream
+//! -1. If the peer has offered heartbeats, two and a half intervals without a received byte end the
+//! tunnel. Heartbeats are also sent to peers that have not offered them and ignore them, so that
+//! proxies do not close an idle tunnel; the silence of such a peer ends nothing.
 //!
 //! ```text
 //! interval 5 s      sent ──5 s──▶ heartbeat ──5 s──▶ heartbeat ...
@@ -12,7 +12,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, Phase};
+use super::Connection;
+use super::phase::Phase;
 use crate::timer::Timer;
 use crate::{ConnectionError, Offer, Side};
 

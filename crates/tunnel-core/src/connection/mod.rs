@@ -6,11 +6,13 @@ mod liveness;
 mod negotiation;
 mod output;
 mod pause;
-mod views;
+mod phase;
+mod stream_handles;
 
 use std::time::Instant;
 
 use self::liveness::Liveness;
+use self::phase::Phase;
 use crate::event::{Event, Note};
 use crate::streams::counts::Stats;
 use crate::streams::released::Released;
@@ -24,7 +26,7 @@ pub use negotiation::{
     DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER,
     NEGOTIATE_VALUE, NOT_PROCESSED_KEY, OPAQUE_TEXT_HEADER, Offer,
 };
-pub use views::{BodyRead, Read, RecvStream, SendStream};
+pub use stream_handles::{BodyRead, Read, RecvStream, SendStream};
 
 /// The state of one tunnel at one of its ends: negotiation, streams, flow control, limits,
 /// timers. No locks, wakers, sockets or clocks.
@@ -137,19 +139,6 @@ pub struct Connection {
     unanswered_since: Option<Instant>,
     /// The latest time seen.
     now: Option<Instant>,
-}
-
-/// How far a tunnel has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Created; the outer call is being opened.
-    Opening,
-    /// Caller: settings have to come first.
-    AwaitingSettings,
-    /// Calls can be made.
-    Ready,
-    /// Over.
-    Ended(EndReason),
 }
 
 impl Connection {

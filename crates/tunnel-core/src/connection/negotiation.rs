@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, Phase};
+use super::Connection;
+use super::phase::Phase;
 use crate::config::MAX_WINDOW;
 use crate::event::Event;
 use crate::frame::Settings;

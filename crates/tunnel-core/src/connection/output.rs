@@ -1,9 +1,10 @@
-//! What is said to the peer: frames are made here, on the spot, when the transport asks.
+//! Sent frames. They are chosen and encoded when the transport calls for them.
 
 use std::time::Instant;
 
+use super::Connection;
 use super::negotiation::{LAST_STREAM_KEY, NOT_PROCESSED_KEY};
-use super::{Connection, Phase};
+use super::phase::Phase;
 use crate::event::Note;
 use crate::frame::{CONTROL_STREAM_ID, CloseStream, FrameKindRef, FrameRef, FrameSink, Settings};
 use crate::streams::context::Context;
@@ -31,7 +32,7 @@ impl<S: FrameSink> Writer<'_, S> {
     }
 }
 
-/// What became of a stream's turn.
+/// The outcome of a stream's turn.
 enum Turn {
     /// It has no more of this class to send now.
     Idle,
@@ -46,8 +47,8 @@ impl Connection {
     /// are written or nothing is left; returns how many were. The budget is exceeded by at
     /// most one frame. Timers that are due go first.
     ///
-    /// About 64 KiB is a good budget: large enough to share the cost of a write among many
-    /// frames, small enough that what comes up meanwhile does not wait long.
+    /// A good budget is about 64 KiB: enough frames share the cost of a write, and urgent frames do
+    /// not wait long behind a batch.
     pub fn transmit(&mut self, now: Instant, budget: usize, sink: &mut impl FrameSink) -> usize {
         self.fire(now, false);
         if self.phase != Phase::Ready {

@@ -1,13 +1,13 @@
-//! When the peer is not read.
+//! Pauses: when the tunnel is not read.
 //!
-//! Two things pause the reading of a tunnel, each until it has gone down to a lower mark: unread
-//! data in revision zero, which has no windows; and refusals that the peer does not read while it
-//! opens further calls. Each has a timeout, after which the calls at fault end, or the tunnel whose
-//! peer does not read.
+//! Two things pause a tunnel until they fall below a lower mark: unread data of revision zero, which
+//! has no flow control, and refusals that the peer does not read. Each pause has a timeout. Then the
+//! calls with the most unread data end, or the tunnel of the peer that does not read.
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, Phase};
+use super::Connection;
+use super::phase::Phase;
 use crate::timer::Timer;
 use crate::{ConnectionError, Limit};
 

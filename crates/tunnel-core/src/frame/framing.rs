@@ -1,24 +1,14 @@
-//! Frames one after another on a byte stream.
+//! Framing: frames on a byte stream, as gRPC puts messages into a body: one byte of
+//! flags, four bytes of length (big-endian), then the frame.
 //!
-//! The layout is gRPC's own for the messages of a call: one byte of flags, four
-//! bytes of length, big-endian, then the frame. The body of the outer call has
-//! it already, and a transport that is not gRPC can use it as it is.
-//!
-//! [`FrameWriter`] writes what `transmit` hands it; [`Deframer`] finds the frames
-//! in what the transport delivers, in whatever pieces.
-//!
+//! [`FrameWriter`] writes frames, [`Deframer`] finds them in received bytes.
 //! Invariants of the [`Deframer`]:
 //!
-//! - Every byte pushed is in exactly one of three places: in a frame that was
-//!   yielded, in the chunks that wait, or in the frame being gathered. Chunks
-//!   are let go as soon as they are used up.
-//! - Memory is reserved for bytes that have arrived: at most twice as many, and
-//!   never more than the frame they belong to declares. The declared length
-//!   alone reserves nothing.
-//! - A frame shares the memory of the chunk it came in, unless it would keep
-//!   much more alive than itself ([`next`](Deframer::next) has the rule).
-//! - The first error is final: where the next frame begins is not known any
-//!   more.
+//! - Memory is allocated for received bytes only: at most twice as many, and never
+//!   more than the frame declares.
+//! - A frame shares the memory of the chunk it came in, unless it would keep much
+//!   more memory alive than its own ([`next`](Deframer::next) has the rule).
+//! - The first error is final, because the start of the next frame is not known.
 
 use std::collections::VecDeque;
 

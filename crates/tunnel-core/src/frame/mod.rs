@@ -1,14 +1,12 @@
-//! Frames: what the two ends of a tunnel say to each other.
+//! Frames, the messages between the two ends of a tunnel.
 //!
-//! [`Frame`] is a frame received, owning its payload; [`FrameRef`] is a frame
-//! to be sent, borrowing everything from the state machine. Both cover the two
-//! wire messages (`ClientToServer` and `ServerToClient`) with one set of kinds:
-//! which of them a kind belongs to is settled by who sends it, see
-//! [`codec`].
+//! [`Frame`] is a received frame and owns its payload. [`FrameRef`] is a frame to
+//! send and borrows from the state machine. Both have one set of kinds for the two
+//! wire messages (`ClientToServer` and `ServerToClient`); the sender decides which
+//! of them it is.
 //!
-//! The bytes of a frame are made and parsed in [`codec`] alone, so that another
-//! encoder can take its place without a change to the state machine;
-//! [`framing`] puts frames one after another on a byte stream.
+//! [`codec`] encodes and decodes single frames. [`framing`] puts frames on a byte
+//! stream.
 
 pub mod codec;
 pub mod framing;

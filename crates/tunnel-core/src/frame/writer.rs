@@ -1,4 +1,4 @@
-//! Frames into a buffer: the writing half of [`framing`](super::framing).
+//! The writing half of [`framing`](super::framing).
 
 use bytes::{BufMut, BytesMut};
 

@@ -1,10 +1,9 @@
-//! Handler: which calls its application is told of, and when.
+//! Handler: admission of calls.
 //!
-//! A cancelled call leaves the table at once, but its handler may still run. It takes the place of
-//! a call until the application says that it is gone, so that no number of calls opened and
-//! cancelled makes more handlers run than there may be streams. Calls that find no place wait here,
-//! in the order of their ids, while their streams are in the table: their data, deadlines and
-//! cancels are handled as ever.
+//! A cancelled call leaves the table at once, but its handler may still be running. It occupies a
+//! place until the application reports that the handler has stopped. So opening and cancelling calls
+//! never makes more handlers run than the stream limit allows. Calls without a place wait here, in
+//! the order of their ids; their data, deadlines and cancels are handled meanwhile.
 
 use std::collections::{BTreeMap, HashSet};
 

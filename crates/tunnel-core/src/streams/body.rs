@@ -1,10 +1,8 @@
-//! The body of a gRPC call: its messages one after another, each behind five bytes, a flag (0:
-//! not compressed) and the length.
+//! The body of a gRPC call: messages, each with a prefix of five bytes, a flag (0 for not compressed)
+//! and the length.
 //!
-//! Applications that speak gRPC already have their messages in this layout and want them back in
-//! it. Taking a body as it comes makes one queue entry of many small messages, and handing one
-//! out copies them together once: for messages of 1 KiB both together saved a third of the
-//! instructions that the tunnel adds to a message.
+//! gRPC applications have their messages in this layout and want them back in it. So many small
+//! messages of a body make one queue entry, and are copied together once when they are read.
 
 use bytes::BufMut;
 

@@ -1,8 +1,8 @@
-//! Caller: cancels that wait to be sent.
+//! Caller: pacing of cancels.
 //!
-//! Earlier versions of this library end a tunnel whose caller cancels too fast: above 4,096 at once
-//! and some 500 a second. Towards them cancels are held back; those that are held count as calls in
-//! flight, so that new calls wait with them.
+//! Earlier versions of this library end a tunnel whose caller cancels too fast (4,096 at once, or
+//! about 500 a second). Towards them cancels are delayed. A call whose cancel is delayed counts as in
+//! flight, so that new calls wait too.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What changes beside a stream when something happens to it: counters, queues and events.
+//! What an operation on a stream changes beside the stream: counters, queues and events.
 
 use std::collections::VecDeque;
 use std::time::Instant;

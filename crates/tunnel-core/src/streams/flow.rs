@@ -1,4 +1,4 @@
-//! Flow control: all window arithmetic of the crate, checked.
+//! Flow control: all window arithmetic, checked for overflow.
 //!
 //! Windows count message bytes of one stream in one direction. Positions are
 //! absolute (bytes since the stream began, 64 bit, so they cannot wrap);

@@ -1,8 +1,4 @@
-//! A queue whose first item needs no allocation.
-//!
-//! Most streams carry one message each way, so most of their queues never hold a second item:
-//! keeping the first one inline saves an allocation of 128 to 192 bytes for each queue of a small
-//! call, and what an idle stream would keep of it.
+//! A queue whose first item needs no allocation, since most streams carry one message each way.
 
 use std::collections::VecDeque;
 

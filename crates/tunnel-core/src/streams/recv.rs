@@ -1,11 +1,11 @@
-//! The half of a stream that receives: what has arrived and the application has not read.
+//! The receiving half of a stream: data that has arrived and was not read.
 //!
-//! Messages are delivered as ordered slices with a mark where one begins and where it is
-//! whole. Nothing is allocated by a declared size. Small payloads are gathered in a buffer
-//! of the stream's own, so that a few unread bytes never keep a transport buffer alive.
+//! Messages are delivered as ordered slices, with marks at the beginning and the end of each. A
+//! declared size allocates nothing. Small payloads are copied into a buffer of the stream, so that a
+//! few unread bytes do not keep a transport buffer alive.
 //!
-//! Invariants: `unread` is the sum of the payload held; the declared size of every message
-//! is met exactly, or the stream has a fault.
+//! Invariants: `unread` is the sum of the payload held; every message has exactly its declared size,
+//! or the stream fails.
 
 use std::fmt;
 
@@ -48,7 +48,7 @@ pub struct Chunk {
     pub ends: bool,
 }
 
-/// The length of the payload and not the payload, which is nobody's business in a log.
+/// Shows the length of the payload, not the payload, which must not be logged.
 impl fmt::Debug for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Chunk")

@@ -1,4 +1,4 @@
-//! Buffers that are no longer needed, on their way out.
+//! Buffers that are no longer needed, collected to be dropped without a lock.
 //!
 //! Dropping a buffer may run code of the application that made it. A runtime that keeps a
 //! connection behind a lock takes such buffers out, and drops them after unlocking.

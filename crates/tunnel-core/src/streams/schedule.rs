@@ -1,7 +1,6 @@
-//! What is to be sent, and in which order.
+//! The scheduler: what is sent next.
 //!
-//! Nothing here is a frame: queues hold stream ids, and frames are made when the transport
-//! asks. Order: settings, a heartbeat, a drain notice, cancels, refusals; then control of streams
+//! Queues hold stream ids, not frames; frames are encoded when the transport calls for them. Order: settings, a heartbeat, a drain notice, cancels, refusals; then control of streams
 //! (new streams in the order of their ids, response headers, window updates, ends of streams
 //! without data); then data, one chunk for each stream in turn.
 //!

@@ -1,9 +1,8 @@
-//! The half of a stream that sends: what the application gave and the transport has not
-//! taken yet.
+//! The sending half of a stream: data from the application that was not sent yet.
 //!
-//! Invariants: everything leaves in the order it was given; a close never overtakes the data
-//! of its own stream; `queued` is what the queue's segments cost; a run holds whole messages, and
-//! of the one at its front `run_left` bytes are still to be sent, if it has begun.
+//! Invariants: data is sent in the order in which it was queued; a close never overtakes the data of
+//! its stream; `queued` is the memory of the queue's segments; a run holds whole messages, and if
+//! the first one was begun, `run_left` of its bytes are still to be sent.
 
 use bytes::{Buf, Bytes};
 

@@ -1,4 +1,4 @@
-//! Message boundaries: the sizes of messages of which something is unread.
+//! Message boundaries: the sizes of the unread messages.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,6 @@
-//! The streams of a tunnel: their table, and what changes when one of them does.
+//! The table of streams, and the counters, queues and timers that belong to it.
 //!
-//! Every change that touches a counter, a queue or a timer beside the stream goes through
-//! here, so that the counters are right whatever happens to a stream.
+//! Every change of a stream that affects them goes through this file, so that they stay consistent.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;

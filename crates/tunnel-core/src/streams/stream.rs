@@ -1,4 +1,4 @@
-//! One stream: its two halves, and what the tunnel keeps for it beside them.
+//! One stream: its two halves, and its flags in the tunnel's queues.
 
 use std::time::Instant;
 

@@ -5,15 +5,15 @@ mod support;
 
 mod call;
 mod inject;
+mod model;
 mod ops;
-mod world;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
+use model::Model;
 use ops::{op, setup};
-use world::World;
 
 fn cases(cases: u32) -> ProptestConfig {
     let set = ProptestConfig::default();
@@ -38,12 +38,12 @@ proptest! {
     /// there is, every call comes to its end, and when all calls have, nothing is left.
     #[test]
     fn two_ends_keep_their_promises(setup in setup(), ops in vec(op(), 1..120)) {
-        let mut world = World::new(&setup, &ops);
+        let mut model = Model::new(&setup, &ops);
         for op in &ops {
-            world.apply(op);
-            world.check();
+            model.apply(op);
+            model.check();
         }
-        world.finish_all();
+        model.finish_all();
     }
 }
 

@@ -26,32 +26,28 @@ use crate::registry::Registry;
 /// The call begins when this is first polled. Dropping it cancels the call.
 pub type ReverseResponseFuture = PooledCall<ReverseChannel>;
 
-/// A channel to those who serve through reverse tunnels: all of a gateway, or those of one key.
+/// A channel over the reverse tunnels of a gateway: all of them, or those of one key.
 /// From [`TunnelServiceHandler::as_channel`](crate::TunnelServiceHandler::as_channel) and
 /// [`key_as_channel`](crate::TunnelServiceHandler::key_as_channel).
 ///
-/// Clones are cheap. Any generated client takes one, with and without an interceptor. Each call
-/// picks a tunnel that is open at that moment; the channel stays good while tunnels come and go.
+/// Clones are cheap. Any generated client takes one, with or without an interceptor. Each call picks a
+/// tunnel that is open at that moment; the channel stays usable while tunnels open and close.
 ///
-/// # Calls that move
+/// # Retries on another tunnel
 ///
-/// A call moves to another tunnel by itself, where there is one, if it certainly was not
-/// processed: its tunnel was full or draining, ended before the call was sent, or its far end
-/// refused it as not processed. A call that was sent and lost its tunnel fails with UNAVAILABLE,
-/// and its message says that it may have been processed; whether to make it again is for the
-/// caller to know. The response of a call tells which tunnel served it, and whether it moved: see
-/// [`ServedBy`](crate::ServedBy).
+/// A call is retried on another tunnel if it was certainly not processed: its tunnel was full or
+/// draining, the tunnel ended before the call was sent, or the peer refused it as not processed. A call
+/// that was sent and lost its tunnel fails with UNAVAILABLE, and the message says that it may have been
+/// processed. [`ServedBy`](crate::ServedBy) in a response names the tunnel and the number of retries.
 ///
-/// What was read of a request is kept until the response begins, so that it can be sent again;
-/// once more than [`keep_for_moves`](Self::keep_for_moves) has been read the call stays where it
-/// is. A call gives up after 32 moves from tunnels that had not been full.
+/// The part of a request that was read is kept until the response begins. If more than [`retry_buffer_limit`](Self::retry_buffer_limit) was read, the call is
+/// not retried. A call fails after 32 retries on tunnels that were not full.
 ///
 /// # Errors
 ///
-/// Without a tunnel a call fails with UNAVAILABLE and a message that names the key, or waits where
-/// [`wait_for_ready`](Self::wait_for_ready_calls) was chosen. When all tunnels are full it waits
-/// for room, or fails with RESOURCE_EXHAUSTED where
-/// [`queue_calls(false)`](Self::queue_calls) was chosen.
+/// Without a tunnel a call fails with UNAVAILABLE and a message that names the key, or waits with
+/// [`wait_for_ready`](Self::wait_for_ready_calls). If all tunnels are full it waits, or fails with
+/// RESOURCE_EXHAUSTED with [`queue_calls(false)`](Self::queue_calls).
 #[derive(Clone)]
 pub struct ReverseChannel {
     registry: Arc<Registry>,
@@ -72,7 +68,7 @@ impl ReverseChannel {
         }
     }
 
-    /// How calls of this clone, and of its clones, pick a tunnel. Default:
+    /// How calls of this clone and its clones are balanced. Default:
     /// [`Balance::RoundRobin`].
     #[must_use = "the setting is for the channel returned"]
     pub fn balance(mut self, balance: Balance) -> Self {
@@ -80,18 +76,17 @@ impl ReverseChannel {
         self
     }
 
-    /// After how much silence of its device, with calls waiting, a tunnel is chosen last by calls
-    /// of this clone, and of its clones, until it is heard again: it may have vanished. Default:
-    /// 1 s.
+    /// For this clone and its clones: a tunnel whose device has been silent for this time, while calls
+    /// wait for it, is chosen last until something is received from it. Default: 1 s.
     #[must_use = "the setting is for the channel returned"]
     pub fn suspect_after(mut self, silence: Duration) -> Self {
         self.suspect_after = silence;
         self
     }
 
-    /// Whether calls of this clone, and of its clones, wait for a tunnel when there is none,
-    /// instead of failing with UNAVAILABLE: until their deadline if they have one, else without
-    /// end. Default: false. [`WaitForReady`](crate::WaitForReady) sets it for one call.
+    /// Whether calls of this clone and its clones wait for a tunnel if there is none, instead of failing
+    /// with UNAVAILABLE. They wait until their deadline, or without end. Default: false.
+    /// [`WaitForReady`](crate::WaitForReady) overrides it for one call.
     #[must_use = "the setting is for the channel returned"]
     pub fn wait_for_ready_calls(mut self, wait: bool) -> Self {
         self.options.when_no_tunnel = match wait {
@@ -101,40 +96,38 @@ impl ReverseChannel {
         self
     }
 
-    /// Whether calls of this clone, and of its clones, wait for room where all tunnels have as
-    /// many calls in flight as they may, until their deadline if they have one. If not they fail
-    /// at once with RESOURCE_EXHAUSTED. Default: true.
+    /// Whether calls of this clone and its clones wait if all tunnels have reached their stream limit,
+    /// until their deadline. Otherwise they fail at once with RESOURCE_EXHAUSTED. Default: true.
     #[must_use = "the setting is for the channel returned"]
     pub fn queue_calls(mut self, queue: bool) -> Self {
         self.options.queue = queue;
         self
     }
 
-    /// How much of a request is kept, in bytes, so that its call can move to another tunnel; a
-    /// piece that begins below the limit is kept whole. Zero: nothing, and no call that has a
-    /// request moves. Default: 256 KiB.
+    /// How much of a request is kept for a retry on another tunnel, in bytes. A piece that begins below
+    /// the limit is kept whole. With zero, no call with a request body is retried. Default: 256 KiB.
     #[must_use = "the setting is for the channel returned"]
-    pub fn keep_for_moves(mut self, bytes: usize) -> Self {
+    pub fn retry_buffer_limit(mut self, bytes: usize) -> Self {
         self.options.keep = bytes;
         self
     }
 
-    /// The key whose tunnels this leads to; `None` for all.
+    /// The key of the tunnels; `None` for all tunnels.
     pub fn key(&self) -> Option<&AffinityKey> {
         self.pool.key()
     }
 
     /// Whether a tunnel takes calls now.
     pub fn ready(&self) -> bool {
-        !self.pool.is_empty()
+        !self.pool.tunnels.is_empty()
     }
 
     /// Waits until a tunnel takes calls.
     ///
     /// # Errors
     ///
-    /// DEADLINE_EXCEEDED when there was none within `deadline`; UNAVAILABLE when the gateway
-    /// drains its tunnels. Either names the key.
+    /// DEADLINE_EXCEEDED if there was no tunnel within `deadline`, UNAVAILABLE if the gateway drains its
+    /// tunnels. The message names the key.
     pub async fn wait_for_ready(&self, deadline: Duration) -> Result<(), Status> {
         let mut joined = self.subscribe();
         let ready = async {
@@ -159,7 +152,7 @@ impl ReverseChannel {
 
     /// The tunnels that take calls now.
     pub fn tunnels(&self) -> Vec<TunnelHandle> {
-        let tunnels = self.pool.tunnels().into_iter();
+        let tunnels = self.pool.tunnels.tunnels().into_iter();
         tunnels
             .filter_map(|tunnel| self.registry.tunnel(tunnel.id()))
             .collect()
@@ -175,15 +168,17 @@ impl ReverseChannel {
 
 impl Tunnels for ReverseChannel {
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
-        self.pool.pick(self.balance, self.suspect_after, tried)
+        self.pool
+            .tunnels
+            .pick(self.balance, self.suspect_after, tried)
     }
 
     fn subscribe(&self) -> watch::Receiver<()> {
-        self.pool.subscribe()
+        self.pool.tunnels.subscribe()
     }
 
     fn runtime(&self) -> Option<&Handle> {
-        self.pool.runtime()
+        self.pool.tunnels.runtime()
     }
 
     fn is_closing(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Serving until told to stop, and stopping by a deadline whatever clients do.
+//! Serving until a signal, and stopping at a deadline whatever clients do.
 
 mod connection;
 
@@ -22,7 +22,7 @@ use connection::{Closable, Closing};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long before the deadline calls in flight are ended, so that their ends can still be sent.
+/// How long before the deadline calls in flight are ended, so that their status can still be sent.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How long tonic may take to notice that its connections are closed.
@@ -30,9 +30,9 @@ const CLOSING: Duration = Duration::from_secs(1);
 
 /// When and how a server stops; for [`TunnelServiceHandler::serve`].
 ///
-/// What happens, in this order:
+/// The steps:
 ///
-/// 1. The signal comes. New tunnels are refused from now on with UNAVAILABLE, marked as not
+/// 1. The signal. New tunnels are refused from now on with UNAVAILABLE, marked as not
 ///    processed and with a `grpc-retry-pushback-ms` of 50 to 150, so that they are opened
 ///    elsewhere at once.
 /// 2. With [`not_ready`](Self::not_ready): the hook runs, for example to report NOT_SERVING to
@@ -220,7 +220,7 @@ impl TunnelServiceHandler {
             () = self.drain(within - farewell) => until(deadline).await,
             () = until(deadline) => {}
         }
-        tracing::warn!("closing the connections that their clients keep open");
+        tracing::warn!("closing connections that clients have kept open until the deadline");
         closing.all.cancel();
         sleep(CLOSING).await;
     }

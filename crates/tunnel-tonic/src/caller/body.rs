@@ -1,6 +1,4 @@
 //! The response body of a call made through a tunnel.
-//!
-//! It has no box of its own, since tonic puts it into one: 95 instructions less for each call.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,8 +8,8 @@ use http_body::{Body, Frame};
 use tonic::Status;
 use tunnel_core::Read;
 
-use super::call::CallGuard;
-use crate::left::Left;
+use super::guard::CallGuard;
+use crate::buffered_read::BufferedRead;
 use crate::message::Gathered;
 use crate::status;
 
@@ -27,7 +25,7 @@ pub struct ResponseBody {
 #[derive(Debug)]
 struct Open {
     call: CallGuard,
-    left: Left,
+    buffered: BufferedRead,
 }
 
 impl ResponseBody {
@@ -35,7 +33,7 @@ impl ResponseBody {
         Self {
             open: Some(Open {
                 call,
-                left: Left::default(),
+                buffered: BufferedRead::default(),
             }),
         }
     }
@@ -44,7 +42,7 @@ impl ResponseBody {
 impl Open {
     fn next(&mut self, cx: &mut Context<'_>) -> Gathered {
         let CallGuard { shared, id, .. } = &self.call;
-        self.left.next_or(|gatherer| {
+        self.buffered.next_or(|gatherer| {
             shared.with(|state| {
                 let read = gatherer.read(&mut state.recv(*id));
                 if matches!(read, Gathered::Pending) {

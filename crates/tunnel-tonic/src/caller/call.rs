@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,12 +13,13 @@ use tonic::Status;
 use tonic::body::Body;
 use tunnel_core::{CloseStream, Metadata, Read, StreamId};
 
+use super::body::ResponseBody;
+use super::guard::{CallGuard, finish};
+use super::head::CallHead;
 use super::pump::RequestPump;
 use super::queue::Place;
-use super::{CallHead, ResponseBody};
 use crate::message::{SplitError, Splitter};
-use crate::shared::{Shared, now};
-use crate::slots::Failure;
+use crate::shared::now;
 use crate::state::State;
 use crate::status::{self, from_open_error};
 
@@ -28,55 +28,6 @@ const GATHER: usize = 64 << 10;
 
 /// What a data frame of a body counts beyond its bytes, so that empty ones come to an end too.
 const FRAME_OVERHEAD: usize = 16;
-
-/// A call that exists in the tunnel. Dropping it before its end cancels it at the far end.
-#[derive(Debug)]
-pub(crate) struct CallGuard {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) id: StreamId,
-    /// Whether the end was read: nothing to cancel.
-    pub(crate) ended: bool,
-}
-
-impl CallGuard {
-    /// The end of a call that has gone before its end was read: a failure of its own request
-    /// body, or nothing anybody knows of.
-    pub(crate) fn gone(&self) -> Status {
-        let failed = self
-            .shared
-            .with(|state| state.slot(self.id).and_then(|slot| slot.failed.take()));
-        failed.map_or_else(
-            || Status::unknown("the call has ended"),
-            |failed| failed.into_status(),
-        )
-    }
-}
-
-impl Drop for CallGuard {
-    fn drop(&mut self) {
-        let id = self.id;
-        if self.ended {
-            self.shared.release(id);
-            return;
-        }
-        let _slot = self.shared.with(|state| {
-            state.conn.cancel(id);
-            state.release(id)
-        });
-    }
-}
-
-/// Ends a call because its request body failed. Returns how it had failed before, to be dropped
-/// without the lock.
-#[must_use = "to be dropped without the lock"]
-pub(crate) fn fail_body(state: &mut State, id: StreamId, status: Status) -> Option<Box<Failure>> {
-    state.conn.cancel(id);
-    state.wake_reader(id);
-    state
-        .slot(id)?
-        .failed
-        .replace(Box::new(Failure::Body(status)))
-}
 
 /// The response of a call through a tunnel: a future of its headers and body.
 ///
@@ -264,20 +215,6 @@ impl Prepared {
         state.hold(id, if *finished { 1 } else { 2 });
         Ok(Some((id, look(state, id, cx))))
     }
-}
-
-/// Half-closes a call whose request body has ended.
-pub(crate) fn finish(
-    state: &mut State,
-    id: StreamId,
-    splitter: &Splitter,
-) -> Result<(), SplitError> {
-    if !splitter.is_whole() {
-        return Err(SplitError::Malformed(Status::internal(
-            "the request body ended inside a message",
-        )));
-    }
-    Ok(state.conn.send(id).finish()?)
 }
 
 impl Future for ResponseFuture {

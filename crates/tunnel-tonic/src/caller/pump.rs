@@ -18,7 +18,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tunnel_core::{StreamId, WriteError};
 
-use super::call::{fail_body, finish};
+use super::guard::{fail_body, finish};
 use crate::message::{SplitError, Splitter};
 use crate::shared::Shared;
 use crate::state::State;

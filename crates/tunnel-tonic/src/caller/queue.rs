@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tunnel_core::OpenError;
 
-use super::{CallHead, Handle};
+use super::handle::Handle;
+use super::head::CallHead;
 use crate::shared::Shared;
 use crate::state::State;
 use crate::waiting::Turn;

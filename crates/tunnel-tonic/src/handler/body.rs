@@ -9,7 +9,7 @@ use http_body::{Body, Frame};
 use tonic::Status;
 use tunnel_core::{Code, Read, StreamError, StreamId};
 
-use crate::left::Left;
+use crate::buffered_read::BufferedRead;
 use crate::message::Gathered;
 use crate::shared::Shared;
 use crate::slots::Failure;
@@ -23,7 +23,7 @@ use crate::status;
 pub(crate) struct RequestBody {
     shared: Arc<Shared>,
     id: StreamId,
-    left: Left,
+    buffered: BufferedRead,
     done: bool,
 }
 
@@ -33,21 +33,21 @@ impl RequestBody {
         Self {
             shared,
             id,
-            left: Left::default(),
+            buffered: BufferedRead::default(),
             done: false,
         }
     }
 
     fn next(&mut self, cx: &mut Context<'_>) -> Gathered {
         let (shared, id) = (&self.shared, self.id);
-        self.left.next_or(|gatherer| {
+        self.buffered.next_or(|gatherer| {
             shared.with(|state| {
                 let read = gatherer.read(&mut state.recv(id));
                 if !matches!(read, Gathered::Pending) {
                     return read;
                 }
                 // The call was closed: nobody is told, so its reader must learn it here.
-                if state.slot(id).is_none_or(|slot| slot.unserved) {
+                if state.slot(id).is_none_or(|slot| slot.handler_done) {
                     return Gathered::End(Read::Gone);
                 }
                 state.wait_read(id, cx.waker());

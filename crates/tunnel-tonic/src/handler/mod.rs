@@ -1,7 +1,4 @@
-//! The end of a tunnel that serves calls: by any tonic service, unmodified.
-//!
-//! A call costs one box for its future, one for its request body, and the copies of the opening
-//! request's extensions; its path is the method as it came, without a copy.
+//! The handler: the end of a tunnel that serves calls, by any tonic service.
 
 mod body;
 mod serve;
@@ -21,18 +18,18 @@ use tunnel_core::{Code, Metadata, Status as WireStatus};
 use crate::shared::Shared;
 use crate::state::Opened;
 use body::RequestBody;
-pub(crate) use serve::ServeCall;
+pub(crate) use serve::{ServeCall, poll_once};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes the future of a call from its request and the extensions that its request is to get.
-/// Runs no code of a user: that is the future's, which a call's task polls.
+/// Makes the future of a call from its request and the extensions for it. It runs no user code; that
+/// happens when the call's task polls the future.
 type CallFn = dyn Fn(http::Request<Body>, Arc<http::Extensions>) -> BoxFuture<'static, http::Response<Body>>
     + Send
     + Sync;
 
-/// Who serves the calls of tunnels: any tonic `Routes` or generated server, with any
-/// tower layers around. Cheap to clone.
+/// The service that serves the calls of tunnels: tonic's `Routes` or a generated server, with any tower
+/// layers. Cheap to clone.
 #[derive(Clone)]
 pub struct CallService {
     call: Arc<CallFn>,
@@ -40,8 +37,8 @@ pub struct CallService {
 }
 
 impl CallService {
-    /// Serves calls by a service. One that is not ready is waited for, by each call on its own
-    /// clone; an error of the service ends the call with the status tonic would give it.
+    /// Serves calls by a service. Each call has its own clone and waits until that is ready. An error of
+    /// the service ends the call with the status that tonic would give it.
     pub fn new<S, B>(service: S) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<B>>
@@ -58,7 +55,7 @@ impl CallService {
         Self {
             call: Arc::new(move |mut request, extensions| {
                 let service = service.clone();
-                // One box for all that a call needs, whatever the service is made of.
+                // One box for the whole call.
                 async move {
                     let mut service = S::clone(&service);
                     *request.extensions_mut() = http::Extensions::clone(&extensions);
@@ -78,13 +75,13 @@ impl CallService {
         }
     }
 
-    /// Whether the tunnel's own task polls each call once before it gets a task of its own.
-    /// Default: false.
+    /// Whether the tunnel's task polls each call once before the call gets its own task. Default:
+    /// false.
     ///
-    /// A handler that answers at that first poll costs no task and no switch to one. Done only while
-    /// no more than 128 calls are open on the tunnel: beyond, tasks are faster. The risk: a
-    /// handler that computes for long, or blocks, holds up all calls of its tunnel meanwhile, so
-    /// this is for services whose handlers are known to be quick up to their first `await`.
+    /// A handler that answers at this first poll needs no task. Only done while at most 128 calls are
+    /// open on the tunnel; with more, tasks are faster. Risk: a handler that computes for long or
+    /// blocks delays all calls of its tunnel. So this is for services whose handlers are known to be
+    /// quick up to their first `await`.
     pub fn poll_inline(mut self, inline: bool) -> Self {
         self.inline = inline;
         self
@@ -100,9 +97,9 @@ impl fmt::Debug for CallService {
 /// Serves the calls of one tunnel.
 pub(crate) struct Server {
     service: CallService,
-    /// What the opening request knew; each call gets a copy.
+    /// The extensions of the opening request; each call gets a copy.
     extensions: Arc<http::Extensions>,
-    /// What the headers of a call say without metadata. A copy costs half of making them.
+    /// The headers of a call without metadata. Copying them is cheaper than making them.
     headers: HeaderMap,
 }
 
@@ -118,12 +115,12 @@ impl Server {
         }
     }
 
-    /// Whether calls may be polled by whoever has them served.
+    /// Whether the tunnel's task polls calls.
     pub(crate) fn is_inline(&self) -> bool {
         self.service.inline
     }
 
-    /// What serves a call, to be polled; `None` if there is no such method.
+    /// The future that serves a call; `None` if the method is not a path.
     pub(crate) fn begin(&self, shared: &Arc<Shared>, opened: Opened) -> Option<ServeCall> {
         let Opened {
             id,
@@ -136,7 +133,7 @@ impl Server {
             Ok(path) => path,
             Err(_) => {
                 let _slot = shared.with(|state| {
-                    // A fixed text: the peer may not read its refusals.
+                    // A fixed text, because the peer may not read its refusals.
                     let message = "the call's method is not a path";
                     state
                         .conn
@@ -147,13 +144,13 @@ impl Server {
             }
         };
         let request = self.request(path, &headers, body);
-        // The service may do anything when it is cloned or called, and what is in the extensions
-        // when it is cloned: that runs, and panics, when the future is polled.
+        // Cloning and calling the service, and cloning the extensions, runs user code: that happens
+        // when the future is polled.
         let handler = (self.service.call)(request, self.extensions.clone());
         Some(ServeCall::new(shared.clone(), id, handler, has_deadline))
     }
 
-    /// The call as tonic knows requests.
+    /// The call as an HTTP request.
     fn request(
         &self,
         path: PathAndQuery,
@@ -176,9 +173,9 @@ impl Server {
     }
 }
 
-/// The path of a method; the method itself, if it is none.
+/// The path of a method, or the method itself if it is not a path.
 fn path(method: String) -> Result<PathAndQuery, String> {
-    // What certainly is a path becomes one without a copy.
+    // A plain path needs no copy.
     let plain = |b: u8| b.is_ascii_alphanumeric() | matches!(b, b'-'..=b'/' | b'_');
     let is_path = method.starts_with('/') && method.len() < 1 << 15;
     if is_path && method.bytes().fold(true, |all, b| all & plain(b)) {

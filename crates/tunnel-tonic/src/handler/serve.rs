@@ -1,13 +1,10 @@
 //! The task that serves one call.
-//!
-//! A response is kept in the task and not in a box: 64 instructions less for each call, and the
-//! memory that tokio takes for the task is the same.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -25,10 +22,10 @@ use crate::status;
 /// How much of a response body is gathered before it is put on the stream, in bytes.
 const GATHER: usize = 64 << 10;
 
-/// What a data frame of a body counts beyond its bytes, so that empty ones come to an end too.
+/// What a data frame counts in addition to its bytes, so that empty ones are limited too.
 const FRAME_OVERHEAD: usize = 16;
 
-/// How often a response body is gathered before other tasks get a turn.
+/// How often a response body is gathered before the task yields.
 const GATHERS_PER_TURN: usize = 16;
 
 /// Serves one call: runs its handler, then moves its response into the stream.
@@ -41,9 +38,9 @@ pub(crate) struct ServeCall {
     stage: Stage,
     /// Whether the call carries a deadline.
     has_deadline: bool,
-    /// Whether the call has been polled before, so that it may have been cancelled since.
+    /// Whether the call was polled before.
     polled: bool,
-    /// Whether this has let go of what is kept for the call.
+    /// Whether the call's slot was released.
     left: bool,
 }
 
@@ -54,17 +51,17 @@ enum Stage {
 }
 
 struct Response {
-    /// Response headers that were not put on the stream yet.
+    /// Response headers that were not sent yet.
     head: Option<Metadata>,
     body: Body,
     splitter: Splitter,
 }
 
-/// How a call stands, seen from outside.
+/// The state of a call in the tunnel.
 enum Look {
-    /// It is over, and the handler of no use any more.
+    /// It is over; the handler is not needed any more.
     Over,
-    /// It goes on, but takes no more data now; the task will be woken.
+    /// It goes on, but takes no more data now. The task will be woken.
     Full,
     /// It goes on.
     Writable,
@@ -76,7 +73,7 @@ struct End {
     status: WireStatus,
 }
 
-/// What one look at a response body found.
+/// Data from a response body.
 #[derive(Default)]
 struct Gathered {
     data: SmallVec<[Bytes; 2]>,
@@ -110,7 +107,7 @@ impl ServeCall {
         }
     }
 
-    /// Looks at the call from outside, and registers for what may wake this task from there.
+    /// Returns the state of the call in the tunnel, and registers this task's waker.
     fn look(&self, cx: &Context<'_>) -> Look {
         let id = self.id;
         self.shared.with(|state| {
@@ -122,8 +119,8 @@ impl ServeCall {
         })
     }
 
-    /// Whether the call has ended from outside; registers for that as well. Does not ask whether
-    /// the stream is writable: the answer would end the wait for that.
+    /// Whether the call has ended in the tunnel; registers this task's waker. Does not ask whether the
+    /// stream is writable, which would withdraw a pending request for that event.
     fn is_over(&self, cx: &Context<'_>) -> bool {
         let id = self.id;
         self.shared.with(|state| {
@@ -132,20 +129,20 @@ impl ServeCall {
         })
     }
 
-    /// Goes on with whatever is to be done. All code of the user runs in here.
+    /// Does the next step. All user code runs in here.
     fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Stage::Handling(handler) = &mut self.stage {
             let Poll::Ready(response) = handler.as_mut().poll(cx) else {
                 return Poll::Pending;
             };
-            // Its drop may still panic: before anything was answered.
+            // Dropping the handler may panic, so it is dropped before the response begins.
             self.stage = Stage::Done;
             self.stage = self.respond(response);
         }
         self.poll_response(cx)
     }
 
-    /// Begins to move a response; one that is nothing but a status is moved at once.
+    /// Begins a response. A response that is only a status is finished at once.
     fn respond(&mut self, response: http::Response<Body>) -> Stage {
         let (parts, body) = response.into_parts();
         let (head, status) = status::split_headers(&parts.headers);
@@ -186,7 +183,7 @@ impl ServeCall {
             }
             let (look, slot) = self.shared.with(|state| {
                 let look = response.put(state, id, &mut gathered, cx);
-                // Who knows that the call is over lets go of it under the same lock.
+                // If the call is over, its slot is released under the same lock.
                 let over = matches!(look, Look::Over);
                 (look, over.then(|| state.leave(id)))
             });
@@ -205,7 +202,7 @@ impl ServeCall {
         Poll::Pending
     }
 
-    /// Drops the handler, whose drop may panic: the call has ended by then.
+    /// Drops the handler, which may panic. The call has ended by then.
     fn drop_handler(&mut self) {
         if !matches!(self.stage, Stage::Done) {
             let _ = catch_unwind(AssertUnwindSafe(|| self.stage = Stage::Done));
@@ -269,7 +266,7 @@ impl Response {
         let Some(End { trailers, status }) = gathered.end.take() else {
             return Ok(false);
         };
-        // In order, or at once if the body ended inside a message.
+        // A body that ended inside a message ends the call at once.
         if self.splitter.is_whole() {
             close(state, id, trailers, status);
         } else if status.code == Code::Ok {
@@ -333,7 +330,7 @@ fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
     gathered
 }
 
-/// The end that trailers tell.
+/// The end of a response, from its trailers.
 fn end_of(trailers: &http::HeaderMap) -> End {
     let (metadata, status) = status::split_headers(trailers);
     End {
@@ -371,6 +368,18 @@ impl Future for ServeCall {
         this.drop_handler();
         Poll::Ready(())
     }
+}
+
+/// Polls a call once, and gives it a task if it has not ended. Returns whether it has ended.
+///
+/// No wake-up is lost, because a new task is polled.
+pub(crate) fn poll_once(mut call: ServeCall) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    let answered = Pin::new(&mut call).poll(&mut cx).is_ready();
+    if !answered {
+        tokio::spawn(call);
+    }
+    answered
 }
 
 impl Drop for ServeCall {

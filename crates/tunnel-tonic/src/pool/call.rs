@@ -1,4 +1,4 @@
-//! One call over a pool: it finds a tunnel, and another one if that did not take it.
+//! One call over a pool: it picks a tunnel, and another one if that did not process it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,18 +18,17 @@ use tunnel_core::StreamError;
 use super::replay::{Replay, TakenBack};
 use super::within;
 use crate::{
-    CallHead, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo, is_movable,
+    CallHead, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo, is_safe_to_retry,
 };
 
-/// How often a call moves at most, beside from tunnels that are full. Each move has found a tunnel
-/// that has just ceased to take calls. More moves than this show a fault, not chance.
+/// The most moves of a call, not counting moves from full tunnels. A move happens when a tunnel has
+/// just stopped taking calls, so more moves than this show a fault.
 const MAX_MOVES: usize = 32;
 
-/// How long a call waits at most before it tries a far end again that was full; twice as long each
-/// time, to a second.
+/// The longest first wait before a full peer is tried again. It doubles each time, up to a second.
 const FULL_PAUSE: Duration = Duration::from_millis(4);
 
-/// Which tunnel served a call: in the extensions of its response.
+/// Names the tunnel that served a call. It is in the extensions of the response.
 ///
 /// ```
 /// # use tunnel_tonic::pool::ServedBy;
@@ -51,14 +50,14 @@ impl ServedBy {
         &self.tunnel
     }
 
-    /// How many tunnels had not taken the call before.
+    /// How many tunnels were tried before without processing the call.
     pub fn moves(&self) -> usize {
         self.moves
     }
 }
 
-/// Whether a call waits for a tunnel when there is none, whatever its channel's setting is: put
-/// it into the request's extensions.
+/// Overrides, for one call, whether it waits for a tunnel when there is none. Put it into the
+/// request's extensions.
 ///
 /// ```
 /// # use tunnel_tonic::pool::WaitForReady;
@@ -68,7 +67,7 @@ impl ServedBy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitForReady(pub bool);
 
-/// Where a call finds its tunnel, and what it fails with when it finds none.
+/// Where a call finds its tunnel, and how it fails without one.
 pub trait Tunnels {
     /// A tunnel for a call that has tried some already.
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel>;
@@ -81,8 +80,8 @@ pub trait Tunnels {
         0
     }
 
-    /// Whether an attempt to open a tunnel has failed that was begun after the mark, or no call
-    /// need wait for one.
+    /// Whether an attempt to open a tunnel that was begun after the mark has failed, or no attempt
+    /// will be made.
     fn has_failed_since(&self, _mark: u64) -> bool {
         true
     }
@@ -110,15 +109,15 @@ pub enum WhenNoTunnel {
     /// It fails at once.
     #[default]
     Fail,
-    /// It waits until there is a tunnel, or until an attempt to open one has failed that was begun
-    /// after the call; then it fails. Where nothing opens tunnels from here, the same as
-    /// [`Fail`](Self::Fail).
+    /// It waits until there is a tunnel, or until an attempt to open one that began after the call has
+    /// failed; then it fails. At the end that accepts tunnels, the same as [`Fail`](Self::Fail).
     WaitForAttempt,
-    /// It waits until there is a tunnel, up to its deadline; without one, without end.
+    /// It waits until there is a tunnel or its deadline has passed. Without a deadline it may wait for
+    /// ever.
     Wait,
 }
 
-/// How a call picks its tunnel.
+/// How a call picks its tunnel, and when it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallOptions {
     /// What the call does where there is no tunnel; [`WaitForReady`] in its request goes first.
@@ -129,7 +128,7 @@ pub struct CallOptions {
     pub keep: usize,
 }
 
-/// Waits for room but not for a tunnel, and keeps 256 KiB, as grpc-go does for a retry.
+/// A call waits for a place but not for a tunnel, and keeps 256 KiB for a retry, as grpc-go does.
 impl Default for CallOptions {
     fn default() -> Self {
         Self {
@@ -222,7 +221,7 @@ impl<T: Tunnels> Call<T> {
 
     /// A tunnel has not taken the call, or has failed it. Says whether to try another one.
     fn on_failure(&mut self, tunnel: TunnelId, status: Status) -> Result<(), Status> {
-        if !is_movable(&status) || self.refused >= MAX_MOVES {
+        if !is_safe_to_retry(&status) || self.refused >= MAX_MOVES {
             return Err(status);
         }
         match self.replay.take_back() {
@@ -299,7 +298,7 @@ impl<T: Tunnels> Call<T> {
 }
 
 /// The same failure with a message that explains it. The old one is its source, so that
-/// [`is_movable`] still finds what it says.
+/// [`is_safe_to_retry`] still finds what it says.
 pub fn explained(message: String, status: Status) -> Status {
     let mut explained = Status::new(status.code(), message);
     explained.set_source(Arc::new(status));

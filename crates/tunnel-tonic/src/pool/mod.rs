@@ -1,10 +1,10 @@
-//! Tunnels that take calls, and calls that find one of them.
+//! Pools of tunnels, and calls that choose among them.
 //!
-//! A [`Pool`] lists the tunnels, a [`PooledCall`] is a call over them: it picks a tunnel, and
-//! another one where that did not take it. For crates that establish tunnels, as `tunnel-client`
-//! and `tunnel-server` are; what differs between them is behind [`Tunnels`].
+//! A [`Pool`] lists the tunnels that take calls. A [`PooledCall`] picks one of them, and another one
+//! if that did not process the call. `tunnel-client` and `tunnel-server` differ in when a call waits
+//! and fails, which is behind [`Tunnels`].
 //!
-//! Invariant: a member takes calls as far as its pool was told; a call that finds otherwise
+//! Invariant: a member of a pool takes calls as far as the pool knows; a call that finds otherwise
 //! moves on.
 
 mod call;
@@ -23,23 +23,22 @@ use crate::{TunnelChannel, TunnelId};
 pub use call::{CallOptions, PooledCall, ServedBy, Tunnels, WaitForReady, WhenNoTunnel, explained};
 pub use within::within;
 
-/// How a call picks one of several tunnels.
+/// How calls are balanced over several tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Balance {
-    /// Each tunnel in turn.
+    /// Round-robin.
     #[default]
     RoundRobin,
-    /// Of two tunnels, chosen at random, the one with fewer calls in flight: nearly as good as
-    /// looking at all of them, at any number. For calls of uneven length, or peers of uneven
-    /// speed.
+    /// Of two tunnels chosen at random, the one with fewer calls in flight. For calls of uneven length
+    /// or peers of uneven speed.
     FewestCalls,
 }
 
-/// After how much silence with calls waiting a tunnel is chosen last, unless set otherwise: 1 s.
+/// The default time of silence, with calls waiting, after which a tunnel is chosen last: 1 s.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
-/// Tunnels that take calls.
+/// The tunnels that take calls.
 #[derive(Debug)]
 pub struct Pool {
     members: Mutex<Members>,
@@ -73,8 +72,8 @@ impl Pool {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a tunnel in. Calls that wait for one are to be woken afterwards
-    /// ([`wake`](Self::wake)), without any lock.
+    /// Adds a tunnel. Afterwards call [`wake`](Self::wake) without any lock, for the calls that wait
+    /// for a tunnel.
     pub fn join(&self, tunnel: &TunnelChannel) {
         if let Some(runtime) = tunnel.runtime() {
             self.runtime.get_or_init(|| runtime.clone());
@@ -85,14 +84,14 @@ impl Pool {
         members.places.insert(tunnel.id(), place);
     }
 
-    /// Takes a tunnel out, if it is in.
+    /// Removes a tunnel, if it is listed.
     pub fn leave(&self, id: TunnelId) {
         let left = self.lock().remove(id);
-        // Whatever the tunnel's own end does, it does without the lock.
+        // The channel is dropped without the lock.
         drop(left);
     }
 
-    /// Has calls that wait for a tunnel look again.
+    /// Wakes the calls that wait for a tunnel.
     pub fn wake(&self) {
         self.joined.send_replace(());
     }
@@ -102,8 +101,8 @@ impl Pool {
         self.joined.subscribe()
     }
 
-    /// A runtime for the timers of those who wait on a thread that has none: the one in which the
-    /// pool was made, or that of its first tunnel.
+    /// A runtime for the timers of calls on threads without one: the runtime in which the pool was
+    /// made, or that of its first tunnel.
     pub fn runtime(&self) -> Option<&Handle> {
         self.runtime.get()
     }
@@ -118,8 +117,8 @@ impl Pool {
         self.lock().list.clone()
     }
 
-    /// A tunnel for a call that has tried some already. One whose far end has been silent for
-    /// `suspect_after` while calls wait is chosen only if there is no other.
+    /// Picks a tunnel for a call that has tried some already. A tunnel whose peer has been silent for
+    /// `suspect_after` while calls wait is picked only if there is no other.
     pub fn pick(
         &self,
         balance: Balance,
@@ -182,14 +181,14 @@ impl Members {
             return None;
         }
         let one = self.first_from(fastrand::usize(..count), &wanted)?;
-        // From anywhere but there, so that all others are as likely when none was tried.
+        // Not the first pick again, so that all others are equally likely.
         let start = (one + fastrand::usize(1..count.max(2))) % count;
         let other = self.first_from(start, &wanted).filter(|&at| at != one);
         let tunnel = |at: usize| self.list[at].clone();
         Some((tunnel(one), other.map(tunnel)))
     }
 
-    /// The first place from this one on, once around, whose tunnel is wanted.
+    /// The first matching position from `start` on, once around.
     fn first_from(&self, start: usize, wanted: &impl Fn(&TunnelChannel) -> bool) -> Option<usize> {
         let count = self.list.len();
         (start..start + count)

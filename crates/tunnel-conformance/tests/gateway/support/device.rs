@@ -155,7 +155,7 @@ impl Accepted {
 
     /// Whether this is the other end of one of the gateway's tunnels.
     pub(crate) fn is(&self, tunnel: &TunnelHandle) -> bool {
-        self.device.is(tunnel)
+        self.device.is(tunnel.info())
     }
 }
 

@@ -107,7 +107,7 @@ pub(crate) async fn local_device(handler: &TunnelServiceHandler, name: &str) -> 
 pub(crate) async fn ready(handler: &TunnelServiceHandler, device: &Device) -> TunnelHandle {
     let find = || {
         let mut tunnels = handler.as_channel().tunnels().into_iter();
-        tunnels.find(|tunnel| device.is(tunnel))
+        tunnels.find(|tunnel| device.is(tunnel.info()))
     };
     eventually(|| find().is_some()).await;
     find().expect("it is there to stay")

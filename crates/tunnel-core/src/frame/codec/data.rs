@@ -1,9 +1,8 @@
-//! The frames that carry messages, in one pass.
+//! A fast path for frames that carry messages.
 //!
-//! They are nearly all of what travels, and what every peer writes of them has the fields in the
-//! order of their numbers. Written into an array and copied once, and read without a field loop,
-//! they cost a quarter of the general way, which remains for all else: an unusual order, a field
-//! that comes twice, one that nobody knows.
+//! Nearly all frames carry messages, and every known peer writes their fields in the order of their
+//! numbers. The fast path encodes them into an array and decodes them without a loop over fields.
+//! Frames with another order, repeated fields or unknown fields take the general path.
 
 use std::ops::Range;
 

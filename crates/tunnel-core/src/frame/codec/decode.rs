@@ -1,4 +1,4 @@
-//! From bytes to a frame.
+//! The decoder: from bytes to a frame.
 //!
 //! The decoder walks over the message once. Fields that occur twice are merged
 //! as protobuf says: of numbers and texts the last one counts, lists grow,

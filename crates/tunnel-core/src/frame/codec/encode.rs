@@ -1,4 +1,4 @@
-//! From a borrowed frame to its bytes.
+//! The encoder: from a borrowed frame to its bytes.
 //!
 //! Every message on the wire is preceded by its length, so a frame is first
 //! measured ([`Prepared::new`]) and then written. Lengths of whole metadata and

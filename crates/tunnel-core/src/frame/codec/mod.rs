@@ -1,10 +1,9 @@
-//! The bytes of one frame.
+//! The codec of one frame: a protobuf message, `ClientToServer` from the caller and
+//! `ServerToClient` from the handler.
 //!
-//! A frame is one protobuf message: `ClientToServer` where the caller sends it,
-//! `ServerToClient` where the handler does. Written by hand, because frames are
-//! the hot path: [`encode`] writes borrowed frames straight into the
-//! transport's buffer, [`decode`] leaves payloads where the transport put them.
-//! The tests hold both to what prost makes of the same bytes.
+//! It is written by hand because frames are the hot path: [`encode`] writes borrowed
+//! frames into the transport's buffer, [`decode`] does not copy payloads. Prost is the
+//! oracle of its tests.
 //!
 //! Invariants:
 //!

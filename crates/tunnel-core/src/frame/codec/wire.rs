@@ -1,4 +1,4 @@
-//! Protobuf's own vocabulary: varints, keys, delimited fields.
+//! The elements of protobuf: varints, keys, length-delimited fields.
 
 use bytes::{BufMut, BytesMut};
 

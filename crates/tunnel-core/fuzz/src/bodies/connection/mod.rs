@@ -14,14 +14,14 @@
 
 pub(crate) mod app;
 mod frames;
+mod model;
 pub(crate) mod op;
 pub(crate) mod peer;
 mod setup;
-mod world;
 
 use super::{Allow, Input};
+use model::Model;
 use setup::Setup;
-use world::World;
 
 /// What all payloads of a run add up to at most: those received, and those given to be sent.
 const PAYLOAD: usize = 1 << 18;
@@ -36,13 +36,13 @@ pub(crate) fn run(data: &[u8], allow: Allow) {
     allow(Some(
         setup.memory() + 2 * PAYLOAD + OWN_TIMES * data.len() + OWN,
     ));
-    let mut world = World::new(setup, &mut input);
+    let mut model = Model::new(setup, &mut input);
     while !input.is_empty() {
-        world.apply(&mut input);
-        world.check();
+        model.apply(&mut input);
+        model.check();
     }
-    world.finish();
-    drop(world);
+    model.finish();
+    drop(model);
     allow(None);
 }
 

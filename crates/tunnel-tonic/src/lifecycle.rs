@@ -1,10 +1,10 @@
-//! How far a tunnel has come. It never goes back.
+//! The lifecycle of a tunnel.
 
 use tunnel_core::EndReason;
 
-/// How far a tunnel has come, for those who wait for it.
+/// The states of a tunnel, in the order in which it passes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
+pub(crate) enum Lifecycle {
     /// The outer call is being opened, or settings are awaited.
     Opening,
     /// Calls can be made.
@@ -14,13 +14,13 @@ pub(crate) enum Life {
     /// No call is possible any more; the outer stream may not have ended yet.
     Ended(EndReason),
     /// The outer stream has ended as well.
-    Gone(EndReason),
+    Closed(EndReason),
 }
 
-impl Life {
+impl Lifecycle {
     pub(crate) fn end_reason(&self) -> Option<&EndReason> {
         match self {
-            Self::Ended(reason) | Self::Gone(reason) => Some(reason),
+            Self::Ended(reason) | Self::Closed(reason) => Some(reason),
             Self::Opening | Self::Ready | Self::Draining => None,
         }
     }
@@ -29,14 +29,14 @@ impl Life {
         !matches!(self, Self::Opening | Self::Ready)
     }
 
-    /// How far this is; a tunnel never goes back.
+    /// The position of this state in the order.
     pub(crate) fn rank(&self) -> u8 {
         match self {
             Self::Opening => 0,
             Self::Ready => 1,
             Self::Draining => 2,
             Self::Ended(_) => 3,
-            Self::Gone(_) => 4,
+            Self::Closed(_) => 4,
         }
     }
 }

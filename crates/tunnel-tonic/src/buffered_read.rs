@@ -1,16 +1,14 @@
-//! What one read of a stream found beyond what a body could hand on at once.
+//! The rest of a read that a body could not hand on at once.
 //!
-//! Kept in few bytes, because an idle call keeps a place for it at each end: with the [`Gatherer`]
-//! itself there, both bodies together took 352 bytes; without it, 96. A call with one message
-//! each way pays for it with one box, for the end of its response.
+//! It is small when empty, because each idle call has one at each end.
 
 use tunnel_core::Read;
 
 use crate::message::{Gathered, Gatherer};
 
-/// What is left of a read.
+/// The rest of a read.
 #[derive(Debug, Default)]
-pub(crate) enum Left {
+pub(crate) enum BufferedRead {
     #[default]
     Nothing,
     /// The most common end of a request.
@@ -25,7 +23,7 @@ pub(crate) struct More {
     rest: Gatherer,
 }
 
-impl Left {
+impl BufferedRead {
     /// Keeps what a gatherer has left.
     fn of(mut gatherer: Gatherer) -> Self {
         match gatherer.next_ready() {

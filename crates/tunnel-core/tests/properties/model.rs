@@ -23,7 +23,7 @@ struct Flow {
     sent: u64,
 }
 
-pub(crate) struct World {
+pub(crate) struct Model {
     setup: Setup,
     pair: Pair,
     calls: Vec<Call>,
@@ -36,7 +36,7 @@ pub(crate) struct World {
     waiting: BTreeSet<(i64, Seat)>,
 }
 
-impl World {
+impl Model {
     pub(crate) fn new(setup: &Setup, ops: &[Op]) -> Self {
         let empty = |op: &&Op| match op {
             Op::Send { size, .. } | Op::Begin { size, .. } => size.may_be_zero(),

@@ -39,7 +39,7 @@ async fn the_only_gateway_is_dialled_again_while_the_old_tunnel_finishes() {
         assert_usable(&new.client()).await;
         assert_eq!(device.handle.tunnels().len(), 2);
         let status = device.until(0, |status| status.is_connected()).await;
-        assert!(status.stand_in().is_none());
+        assert!(status.fallback_tunnel().is_none());
 
         call.finish().await.expect_success();
         old.is_left().await;
@@ -89,30 +89,34 @@ async fn another_gateway_stands_in_until_the_own_one_is_back() {
         let handler = home.handler.clone();
         let draining = tokio::spawn(async move { handler.drain(NEVER).await });
         // The replacement is there while the old tunnel still has its call: never fewer than two.
-        let guest = other.has_another_than(&own_of_other).await;
+        let fallback = other.has_another_than(&own_of_other).await;
         assert!(!draining.is_finished());
         assert_eq!(device.handle.tunnels().len(), 3);
-        let status = device.until(0, |status| status.stand_in().is_some()).await;
+        let status = device
+            .until(0, |status| status.fallback_tunnel().is_some())
+            .await;
         assert!(status.is_connected());
-        let stand_in = status.stand_in().expect("just seen");
-        assert_eq!(stand_in.gateway(), device.handle.links()[1].gateway());
-        assert_usable(&client_of(&guest)).await;
-        let guest_call = LongCall::begin(&client_of(&guest), &probe, "at the other").await;
+        let shown = status.fallback_tunnel().expect("just seen");
+        assert_eq!(shown.gateway(), device.handle.links()[1].gateway());
+        assert_usable(&client_of(&fallback)).await;
+        let fallback_call = LongCall::begin(&client_of(&fallback), &probe, "at the other").await;
         call.finish().await.expect_success();
         draining.await.expect("it does not panic");
 
-        // Home again: the guest takes no more calls, and finishes those it has.
+        // Back at its own gateway: the fallback takes no more calls, and finishes those it has.
         address.set_target(Some(renewed.server.address()));
         renewed.has(1).await;
-        let status = device.until(0, |status| status.stand_in().is_none()).await;
+        let status = device
+            .until(0, |status| status.fallback_tunnel().is_none())
+            .await;
         assert!(
             matches!(status.state(), LinkState::Connected(_)),
             "{status:?}"
         );
-        eventually(|| !guest.takes_calls()).await;
+        eventually(|| !fallback.takes_calls()).await;
         other.has(1).await;
-        guest_call.finish().await.expect_success();
-        guest.gone().await;
+        fallback_call.finish().await.expect_success();
+        fallback.gone().await;
         assert_usable(&client_of(&own_of_other)).await;
         assert_usable(&renewed.client()).await;
         eventually(|| device.handle.tunnels().len() == 2).await;
@@ -121,7 +125,7 @@ async fn another_gateway_stands_in_until_the_own_one_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_s_calls_have_a_deadline_when_home_is_back() {
+async fn the_calls_of_a_fallback_have_a_deadline_when_home_is_back() {
     guarded(async {
         let home = TestGateway::start().await;
         let other = TestGateway::start().await;
@@ -135,14 +139,14 @@ async fn a_guest_s_calls_have_a_deadline_when_home_is_back() {
         let own_of_other = other.has(1).await.remove(0);
         address.set_target(None);
         home.handler.drain(NEVER).await;
-        let guest = other.has_another_than(&own_of_other).await;
-        let call = LongCall::begin(&client_of(&guest), &probe, "too long").await;
+        let fallback = other.has_another_than(&own_of_other).await;
+        let call = LongCall::begin(&client_of(&fallback), &probe, "too long").await;
         let renewed = TestGateway::start().await;
         address.set_target(Some(renewed.server.address()));
         call.outcome()
             .await
             .expect_failure(tonic::Code::Unavailable);
-        guest.gone().await;
+        fallback.gone().await;
         drop(device);
     })
     .await;
@@ -186,9 +190,12 @@ async fn a_gateway_that_drains_too_is_passed_over() {
             .collect();
         for link in 0..2 {
             let status = device
-                .until(link, |status| status.stand_in().is_some())
+                .until(link, |status| status.fallback_tunnel().is_some())
                 .await;
-            assert_eq!(status.stand_in().expect("just seen").gateway(), names[2]);
+            assert_eq!(
+                status.fallback_tunnel().expect("just seen").gateway(),
+                names[2]
+            );
         }
         for call in calls {
             call.finish().await.expect_success();
@@ -197,9 +204,9 @@ async fn a_gateway_that_drains_too_is_passed_over() {
     .await;
 }
 
-/// The guest's gateway drains as well: the next one is looked for.
+/// The fallback's gateway drains as well: the next one is looked for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_is_told_to_drain_moves_on() {
+async fn a_fallback_that_is_told_to_drain_moves_on() {
     guarded(async {
         let gateways = [
             TestGateway::start().await,
@@ -215,21 +222,23 @@ async fn a_guest_that_is_told_to_drain_moves_on() {
         let own_of_second = second.has(1).await.remove(0);
         address.set_target(None);
         first.handler.drain(NEVER).await;
-        let guest = second.has_another_than(&own_of_second).await;
-        let call = LongCall::begin(&client_of(&guest), &probe, "guest").await;
+        let fallback = second.has_another_than(&own_of_second).await;
+        let call = LongCall::begin(&client_of(&fallback), &probe, "fallback").await;
         // So that the second gateway has no good name any more.
-        begin_drain(&guest);
+        begin_drain(&fallback);
         third.has(2).await;
         call.finish().await.expect_success();
-        guest.gone().await;
-        device.until(0, |status| status.stand_in().is_some()).await;
+        fallback.gone().await;
+        device
+            .until(0, |status| status.fallback_tunnel().is_some())
+            .await;
     })
     .await;
 }
 
 /// A hook that failed says nothing of the gateway.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_was_never_asked_may_stand_in() {
+async fn a_gateway_that_was_never_asked_may_be_a_fallback() {
     guarded(async {
         let home = TestGateway::start().await;
         let other = TestGateway::start().await;
@@ -257,7 +266,9 @@ async fn a_gateway_that_was_never_asked_may_stand_in() {
         network.store(true, Ordering::Relaxed);
         begin_drain(&tunnel);
         other.has(1).await;
-        device.until(0, |status| status.stand_in().is_some()).await;
+        device
+            .until(0, |status| status.fallback_tunnel().is_some())
+            .await;
     })
     .await;
 }
@@ -276,7 +287,9 @@ async fn a_gateway_that_ends_a_tunnel_in_order_is_stood_in_for() {
         assert_eq!(device.handle.wait_all_connected().await, Ok(()));
         home.has(1).await[0].close(tonic::Status::ok(""));
         other.has(2).await;
-        device.until(0, |status| status.stand_in().is_some()).await;
+        device
+            .until(0, |status| status.fallback_tunnel().is_some())
+            .await;
     })
     .await;
 }

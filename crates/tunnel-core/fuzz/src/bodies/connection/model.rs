@@ -41,7 +41,7 @@ impl FrameSink for Wire<'_> {
     }
 }
 
-pub(crate) struct World {
+pub(crate) struct Model {
     setup: Setup,
     conn: Connection,
     now: Instant,
@@ -65,10 +65,10 @@ struct Events {
     opened: Option<StreamId>,
 }
 
-impl World {
+impl Model {
     /// A tunnel whose outer call is open, and, at a caller that negotiates, with settings.
     pub(crate) fn new(setup: Setup, input: &mut Input<'_>) -> Self {
-        let mut world = Self {
+        let mut model = Self {
             conn: Connection::new(setup.side, setup.config()),
             now: Instant::now(),
             peer: Peer::new(setup.clone()),
@@ -80,20 +80,20 @@ impl World {
             drained: false,
             setup,
         };
-        world.conn.start(world.now, world.setup.offer);
-        if world.setup.side == Side::Caller && world.setup.offer.negotiate {
+        model.conn.start(model.now, model.setup.offer);
+        if model.setup.side == Side::Caller && model.setup.offer.negotiate {
             let revisions: &[i32] = input.pick(&[&[0, 1][..], &[1], &[0], &[], &[5]]);
             let settings = Settings {
                 revisions: revisions.to_vec(),
                 initial_window: input.pick(&[65_536, 0, 1, 100, u32::MAX]),
             };
-            world.feed(Frame {
+            model.feed(Frame {
                 stream_id: CONTROL_STREAM_ID,
                 kind: FrameKind::Settings(settings),
             });
         }
-        world.drain_events();
-        world
+        model.drain_events();
+        model
     }
 
     pub(crate) fn apply(&mut self, input: &mut Input<'_>) {

@@ -1,0 +1,57 @@
+//! The head of a call: its path and metadata.
+
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use tonic::Status;
+use tonic::body::Body;
+use tunnel_core::{Metadata, format_grpc_timeout, parse_grpc_timeout};
+
+/// A request without its body: the path and the metadata, as frames carry them. A pool uses it to
+/// make a call a second time.
+#[derive(Clone, Debug)]
+pub struct CallHead {
+    /// The path, as in the request: no copy is made.
+    pub(super) path: Option<PathAndQuery>,
+    pub(super) headers: Metadata,
+    /// Why the call cannot be made.
+    pub(super) refused: Option<Box<Status>>,
+}
+
+impl CallHead {
+    /// Takes a request apart. Its extensions, which do not travel, are dropped.
+    pub fn split(request: http::Request<Body>) -> (Self, Body) {
+        let (parts, body) = request.into_parts();
+        let mut encoding = None;
+        let headers = crate::headers::to_wire_and(&parts.headers, |key, value| {
+            if key == ENCODING {
+                encoding.get_or_insert(value);
+            }
+        });
+        let compressed = encoding.is_some_and(|encoding| encoding != "identity");
+        let head = Self {
+            path: parts.uri.into_parts().path_and_query,
+            headers,
+            refused: compressed.then(|| Box::new(crate::message::compressed())),
+        };
+        (head, body)
+    }
+
+    /// How long the call may take from when it was asked for, if it carries a deadline.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.headers.get(TIMEOUT).and_then(parse_grpc_timeout)
+    }
+
+    /// Sets the timeout of a call that carries one, after some of it has passed.
+    pub fn set_timeout(&mut self, left: Duration) {
+        let left = format_grpc_timeout(left);
+        let set = self.headers.iter().map(|(key, value)| match key {
+            TIMEOUT => (key, left.as_str()),
+            _ => (key, value),
+        });
+        self.headers = set.collect();
+    }
+}
+
+const ENCODING: &str = "grpc-encoding";
+const TIMEOUT: &str = "grpc-timeout";

@@ -224,7 +224,7 @@ impl Driver {
         });
     }
 
-    /// Reads until nothing is left. `Ready` when the turn is over.
+    /// Reads until nothing is left. `Ready` when the turn is over or reading is paused.
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.paused = false;
         while !self.turn.is_over() {

@@ -52,7 +52,7 @@ impl fmt::Display for TunnelError {
             Self::NotGrpc(status) => {
                 write!(
                     f,
-                    "the answer is not one of a gRPC server: HTTP status {status}"
+                    "the response is not from a gRPC server: HTTP status {status}"
                 )
             }
             Self::Refused(status) => {

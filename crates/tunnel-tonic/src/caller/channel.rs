@@ -99,7 +99,7 @@ impl TunnelChannel {
         self.shared().end_reason()
     }
 
-    /// Whether calls can still be made: the tunnel has not ended, and neither end is draining it.
+    /// Whether calls can be made: the tunnel is ready, has not ended, and neither end is draining it.
     pub fn is_open(&self) -> bool {
         self.shared().takes_calls()
     }

@@ -207,7 +207,7 @@ impl Drop for RequestPump {
     fn drop(&mut self) {
         if !self.done {
             // The body panicked, or the runtime shuts down.
-            self.fail(Status::internal("the request stream was dropped"));
+            self.fail(Status::internal("the request body was dropped"));
         }
         self.shared.release(self.id);
     }

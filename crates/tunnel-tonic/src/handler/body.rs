@@ -68,7 +68,7 @@ impl RequestBody {
                     _ => None,
                 }),
         };
-        error.map_or_else(|| Status::aborted("the call is over"), for_handler)
+        error.map_or_else(|| Status::aborted("the call has ended"), for_handler)
     }
 }
 

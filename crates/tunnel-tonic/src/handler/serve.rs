@@ -1,4 +1,4 @@
-//! The task that serves one call.
+//! The future that serves one call, usually in a task of its own.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -209,7 +209,7 @@ impl<T: Tunnels> Call<T> {
             let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
                 return Err(Status::deadline_exceeded(
-                    "the call's deadline passed before a tunnel took it",
+                    "the call's deadline passed before a tunnel accepted it",
                 ));
             }
             self.head.set_timeout(left);
@@ -230,7 +230,7 @@ impl<T: Tunnels> Call<T> {
             TakenBack::Failed => return Err(status),
         }
         let (code, message) = (status.code(), status.message());
-        tracing::debug!(%tunnel, ?code, message, "a call moves to another tunnel");
+        tracing::debug!(%tunnel, ?code, message, "retrying a call on another tunnel");
         self.tried.insert(tunnel);
         if status.code() == tonic::Code::ResourceExhausted {
             self.full.insert(tunnel);
@@ -314,7 +314,7 @@ fn is_of_far_end(status: &Status) -> bool {
 /// The failure of a call that could have moved but for its request.
 fn too_large(status: Status) -> Status {
     let message = format!(
-        "{}; the call could not move to another tunnel, for more of its request was read than is kept",
+        "{}; the call could not move to another tunnel: more of its request was read than is kept",
         status.message()
     );
     explained(message, status)

@@ -266,7 +266,7 @@ impl Drop for Reader {
 
 /// The failure of a try whose body is not there any more.
 fn taken_back() -> Status {
-    Status::unavailable("the call has left this tunnel, and taken its request along")
+    Status::unavailable("the request body was taken back to retry the call")
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use http_body::Body as _;
 use tokio::time::Sleep;
 use tonic::body::Body;
 use tunnel_core::frame::framing::{Deframer, FrameError};
-use tunnel_core::{ConnectionError, Frame, Side, TransportCause};
+use tunnel_core::{ConnectionError, Frame, FrameKind, Side, TransportCause};
 
 use crate::handler::{ServeCall, Server, poll_once};
 use crate::outbound::NetworkRole;
@@ -32,13 +32,16 @@ const BYTES_PER_TURN: usize = 1 << 20;
 const PIECE_OVERHEAD: usize = 1 << 10;
 
 /// The longest turn, by the system's clock, for frames that take longer than others.
-const TIME_PER_TURN: Duration = Duration::from_millis(1);
+const TIME_PER_TURN: Duration = Duration::from_micros(200);
 
 /// The most frames handled under one lock, and between two looks at the clock.
 const FRAMES_PER_LOCK: usize = 192;
 
 /// About how many bytes of frames are handled under one lock.
 const BYTES_PER_LOCK: usize = 256 << 10;
+
+/// How many bytes of messages a byte of metadata counts for.
+const METADATA_COST: usize = 32;
 
 /// The most open calls with which new calls are served inline. Beyond that, tasks that share the
 /// workers are faster (`docs/PERFORMANCE.md`).
@@ -155,11 +158,15 @@ impl Driver {
 
     /// Decodes some of the buffered frames. Returns whether there may be more, or an error.
     fn decode(&mut self) -> (bool, Option<FrameError>) {
-        let buffered = self.deframer.buffered();
-        let taken = |deframer: &Deframer| buffered.saturating_sub(deframer.buffered());
-        while self.frames.len() < FRAMES_PER_LOCK && taken(&self.deframer) < BYTES_PER_LOCK {
+        let mut cost = 0;
+        while self.frames.len() < FRAMES_PER_LOCK && cost < BYTES_PER_LOCK {
+            let before = self.deframer.buffered();
             match self.deframer.decode_next(self.peer) {
-                Ok(Some(frame)) => self.frames.push(frame),
+                Ok(Some(frame)) => {
+                    let bytes = before.saturating_sub(self.deframer.buffered());
+                    cost += bytes * cost_of_byte(&frame.kind);
+                    self.frames.push(frame);
+                }
                 Ok(None) => return (false, None),
                 Err(error) => return (false, Some(error)),
             }
@@ -305,6 +312,15 @@ impl Turn {
 
     fn is_long(&mut self) -> bool {
         self.frames > 0 && self.since.get_or_insert_with(Instant::now).elapsed() >= TIME_PER_TURN
+    }
+}
+
+/// How much a byte of a frame counts towards [`BYTES_PER_LOCK`]: a byte of metadata costs much more
+/// to decode than one of a message.
+fn cost_of_byte(kind: &FrameKind) -> usize {
+    match kind {
+        FrameKind::Message { .. } | FrameKind::MoreData(_) => 1,
+        _ => METADATA_COST,
     }
 }
 

@@ -10,7 +10,7 @@ use tonic::Code;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tunnel_client::Config;
+use tunnel_client::{Config, ForwardTunnel};
 use tunnel_conformance::client::{call, open, run};
 use tunnel_conformance::payload::requests;
 use tunnel_conformance::proto::Script;
@@ -19,8 +19,9 @@ use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, Kind, Probe, TcpServer, TestChannel};
 use tunnel_server::TunnelServiceHandler;
 
-use crate::support::raw_service::raw_call;
-use crate::support::{Far, assert_usable, client, guarded, one, one_request};
+use crate::support::body::{Pieces, data, message};
+use crate::support::raw_service::{answers, raw_call};
+use crate::support::{Far, assert_usable, client, eventually, guarded, one, one_request};
 
 /// Does something on a thread without a runtime.
 async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -152,6 +153,41 @@ async fn calls_wait_for_a_reverse_tunnel_on_a_thread_without_a_runtime() {
             outcome.expect_failure(Code::DeadlineExceeded);
         })
         .await;
+    })
+    .await;
+}
+
+/// The task that sends the request is dropped with the tunnel's own task, in either order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_tunnel_loses_its_runtime_is_unavailable() {
+    guarded(async {
+        let far = Far::start_with(|builder| {
+            let pends = answers(|request| async move {
+                let _request = request;
+                std::future::pending().await
+            });
+            builder.add_service(pends).build()
+        });
+        let far = far.await;
+        for _ in 0..20 {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let endpoint = far.server.endpoint();
+            let tunnel = runtime.spawn(async move {
+                let channel = endpoint.connect().await.expect("a connection");
+                ForwardTunnel::new(channel).open().await
+            });
+            let tunnel = tunnel.await.expect("no panic").expect("it opens");
+            let caller = tunnel.clone();
+            let call = std::thread::spawn(move || {
+                let body = Pieces::then_pending(vec![data(message(b"first"))]);
+                block_on(raw_call(&caller, body))
+            });
+            eventually(|| tunnel.stats().bytes_sent > 0).await;
+            runtime.shutdown_background();
+            let call = tokio::task::spawn_blocking(|| call.join().expect("no panic"));
+            let status = call.await.expect("no panic").map(drop).expect_err("lost");
+            assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        }
     })
     .await;
 }

@@ -206,8 +206,11 @@ impl Future for RequestPump {
 impl Drop for RequestPump {
     fn drop(&mut self) {
         if !self.done {
-            // The body panicked, or the runtime shuts down.
-            self.fail(Status::internal("the request body was dropped"));
+            self.fail(match std::thread::panicking() {
+                true => Status::internal("the request body panicked"),
+                // As for every call of a tunnel whose own task is dropped so.
+                false => Status::unavailable("the request's task was dropped with its runtime"),
+            });
         }
         self.shared.release(self.id);
     }

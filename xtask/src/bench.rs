@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: builds what is measured, and measures.
+//! `cargo xtask bench`: builds the benchmark and runs it.
 //!
-//! The options are the benchmark's own. Two of them need paths that are known here, and are given
-//! without one: `--go`, for which the Go program is built first, and `--readme`.
+//! The options are passed on to the benchmark. Two of them take a path there and none here:
+//! `--go`, which builds the Go program first, and `--readme`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,9 +13,9 @@ use anyhow::{Context, Result, bail};
 use crate::ctrl_c::{CtrlC, exit_code};
 use crate::run::{cargo, expect_success, root};
 
-/// Measure tunnels beside plain gRPC (--help says how).
+/// Measure tunnels against plain gRPC (see `cargo xtask bench --help`).
 #[derive(clap::Args)]
-// The benchmark has the options, and the help for them.
+// The benchmark defines the options and prints their help.
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
     /// See `cargo xtask bench --help`; `--go` and `--readme` take no value here.
@@ -26,20 +26,20 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let args = with_paths(&args.args, build_go)?;
     let mut command = cargo();
-    // Files that are named on the command line are where the user is, not at the root.
+    // Paths on the command line are relative to the user's directory, not to the root.
     command.current_dir(std::env::current_dir().context("cannot tell the current directory")?);
     command.args(["run", "--release", "--package", "tunnel-bench"]);
     command
         .arg("--manifest-path")
         .arg(root().join("Cargo.toml"));
     command.arg("--").args(args);
-    // A Ctrl-C is the benchmark's to handle, which has processes to end.
+    // The benchmark handles Ctrl-C, because it has child processes to end.
     let _ctrl_c = CtrlC::watch()?;
     let status = command.status().context("cannot run cargo")?;
     Ok(exit_code(status).into())
 }
 
-/// The options as the benchmark takes them.
+/// The options in the form that the benchmark accepts.
 fn with_paths(
     args: &[OsString],
     build_go: impl FnOnce() -> Result<PathBuf>,
@@ -63,7 +63,7 @@ fn with_paths(
     Ok(full)
 }
 
-/// Builds the Go program of the benchmark, and returns where it is.
+/// Builds the Go program of the benchmark and returns its path.
 fn build_go() -> Result<PathBuf> {
     let module = root().join("crates/tunnel-conformance/peers/go");
     if Command::new("go").arg("version").output().is_err() {

@@ -1,8 +1,9 @@
-//! `cargo xtask lint`: the files of a crate import in one direction.
+//! `cargo xtask lint`: checks that no two files of a crate import each other, directly or through
+//! others.
 //!
-//! An edge leads from a file to the file that defines what it imports; re-exports are followed, and
-//! are no edges themselves. A file that extends a type of a parent module, by an `impl` block for
-//! it, may import that type.
+//! The imports form a graph. An edge goes from a file to the file that defines the imported item;
+//! re-exports are followed and are not edges. A file with an `impl` block for a type of a parent
+//! module may import that type.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,13 +16,13 @@ use syn::{Item, UseTree, Visibility};
 
 use crate::run::root;
 
-/// Where crates are looked for, from the top level.
+/// The directories that are searched for crates, relative to the root.
 const PLACES: [&str; 3] = ["crates", "examples", "xtask"];
 
-/// The segments of a path below the crate's root.
+/// The path of a module: its segments below the crate root.
 type Module = Vec<String>;
 
-/// Checks every crate of the workspace, and names each circle.
+/// Checks every crate of the workspace and prints each cycle.
 pub(crate) fn run() -> Result<()> {
     let mut circles = Vec::new();
     let mut crates = 0;
@@ -46,7 +47,7 @@ pub(crate) fn run() -> Result<()> {
     for circle in &circles {
         println!("{circle}");
     }
-    bail!("{} circles of imports", circles.len());
+    bail!("{} import cycles", circles.len());
 }
 
 /// The files of a crate.
@@ -60,13 +61,13 @@ struct Crate {
 struct File {
     items: BTreeSet<String>,
     imports: Vec<Import>,
-    /// Types that it has `impl` blocks for.
+    /// The types that the file has `impl` blocks for.
     extends: BTreeSet<String>,
 }
 
 struct Import {
     path: Vec<String>,
-    /// By what name this file knows it.
+    /// The name under which the file imports the item.
     name: String,
     is_public: bool,
 }
@@ -117,8 +118,8 @@ impl Crate {
         format!("{}: {}", self.name, edges.join(", "))
     }
 
-    /// The file that defines what a path names, and the item, unless it is the file itself; `None`
-    /// for other crates.
+    /// The file that defines the item of a path, and the item's name unless the path names the file
+    /// itself. `None` for items of other crates.
     fn resolve(
         &self,
         from: &Module,
@@ -147,7 +148,7 @@ impl Crate {
                 continue;
             }
             let (key, file) = self.files.get_key_value(&at)?;
-            // A re-export leads on; the depth guards against those that lead to themselves.
+            // Follow the re-export. The depth limit stops re-exports that refer to themselves.
             let reexport = file.imports.iter().find(|import| import.name == *segment);
             if !file.items.contains(segment)
                 && depth < 8
@@ -168,7 +169,7 @@ fn below(module: &Module, name: &str) -> Module {
     child
 }
 
-/// Reads a module and those below it.
+/// Reads a module and its child modules.
 fn read_module(
     path: &Path,
     dir: &Path,
@@ -188,7 +189,7 @@ fn read_module(
                 flatten(&item.tree, Vec::new(), is_public, &mut file.imports);
             }
             Item::Mod(item) if item.content.is_none() => children.push(item.ident.to_string()),
-            // A module in the file itself, such as one of generated code.
+            // An inline module, for example with generated code.
             Item::Mod(item) => {
                 files.insert(below(&module, &item.ident.to_string()), File::default());
             }
@@ -205,7 +206,7 @@ fn read_module(
     for child in children {
         let child_dir = dir.join(&child);
         let places: [PathBuf; 2] = [dir.join(format!("{child}.rs")), child_dir.join("mod.rs")];
-        // Generated modules may stand elsewhere, and import nothing of ours.
+        // Generated modules may be in another directory. They import nothing from the crate.
         if let Some(place) = places.iter().find(|place| place.is_file()) {
             read_module(place, &child_dir, below(&module, &child), files)?;
         }
@@ -228,7 +229,7 @@ fn name_of(item: &Item) -> Option<String> {
     Some(name.to_string())
 }
 
-/// The single imports of a tree of them.
+/// Splits a `use` tree into single imports.
 fn flatten(tree: &UseTree, mut path: Vec<String>, is_public: bool, imports: &mut Vec<Import>) {
     match tree {
         UseTree::Path(tree) => {

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.check {
         command.arg("--check");
     }
-    // What went wrong the generator has said itself.
+    // The generator prints its own errors.
     let status = command.status().context("cannot run cargo")?;
     Ok(exit_code(status).into())
 }

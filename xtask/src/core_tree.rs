@@ -1,8 +1,7 @@
-//! `cargo xtask core-tree`: the crates that must stay small still are.
+//! `cargo xtask core-tree`: checks that the small crates have no forbidden dependencies.
 //!
-//! `tunnel-core` is embedded in transports that have nothing to do with tonic
-//! or tokio, and the `custom-transport` example is the proof of it. A
-//! dependency that slips into either would break that promise unnoticed.
+//! `tunnel-core` works without tonic and tokio, and the `custom-transport` example shows that.
+//! An accidental dependency of either would break this promise without failing any test.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +26,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Checks every rule, and reports all that are broken.
+/// Checks every rule and prints each violation.
 pub(crate) fn run() -> Result<()> {
     let mut broken = false;
     for rule in RULES {
@@ -44,7 +43,7 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     if broken {
-        bail!("a dependency tree holds what it must not (`cargo tree -e normal -p PACKAGE`)");
+        bail!("there are forbidden dependencies (`cargo tree -e normal -p PACKAGE` shows them)");
     }
     Ok(())
 }
@@ -62,8 +61,8 @@ fn dependencies(package: &str) -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// The dependencies that belong to a forbidden family: the crate itself, or one
-/// named after it, as `tokio-util` is.
+/// The dependencies that belong to a forbidden family: `tokio` forbids `tokio` itself and every
+/// `tokio-*`.
 fn intruders(forbidden: &[&str], dependencies: &BTreeSet<String>) -> Vec<String> {
     let belongs = |name: &str, family: &str| {
         name.strip_prefix(family)

@@ -1,42 +1,42 @@
-//! Ctrl-C, and what a program's end looks like after it.
+//! Ctrl-C, and the exit codes of programs.
 
 use std::io;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells whether Ctrl-C was pressed since this was created.
+/// Records whether Ctrl-C was pressed since this value was created.
 ///
-/// From then on Ctrl-C no longer ends this program, so that it can wait for the
-/// others: a terminal tells all of them at once.
+/// While it exists Ctrl-C does not end this program, so that it can wait for its child processes: a
+/// terminal sends SIGINT to all of them at once.
 #[derive(Debug)]
 pub struct CtrlC(Arc<AtomicBool>);
 
 impl CtrlC {
-    /// Begins to watch for Ctrl-C.
+    /// Starts to watch for Ctrl-C.
     ///
     /// # Errors
     ///
-    /// Where the signal cannot be watched.
+    /// If no signal handler can be installed.
     pub fn watch() -> io::Result<Self> {
         let pressed = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&pressed))?;
         Ok(Self(pressed))
     }
 
-    /// Whether it was pressed.
+    /// Whether Ctrl-C was pressed.
     pub fn pressed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The code with which to end on behalf of a program that ended so: its own, or
-/// what a shell would say of a program that a signal ended.
+/// The exit code that stands for a status: the program's own code, or for a program that a signal
+/// ended 128 plus the signal, as in a shell.
 pub fn exit_code(status: ExitStatus) -> u8 {
     let code = status
         .code()
         .or_else(|| signal(status).map(|signal| 128 + signal));
-    // What does not fit is a failure still, and must not wrap to a success.
+    // A code that does not fit is a failure, and must not wrap around to 0.
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 

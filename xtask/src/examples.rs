@@ -2,21 +2,21 @@
 
 /// An example.
 pub(crate) struct Example {
-    /// What one types.
+    /// The name on the command line.
     pub(crate) name: &'static str,
-    /// What it shows.
+    /// What the example shows, in one line.
     pub(crate) about: &'static str,
-    /// The package that holds its programs.
+    /// The package of the programs.
     pub(crate) package: &'static str,
-    /// How its programs play together.
+    /// The programs, and how they are run.
     pub(crate) kind: Kind,
 }
 
-/// How the programs of an example play together.
+/// The programs of an example, and how they are run.
 pub(crate) enum Kind {
-    /// One program that does it all.
+    /// A single program.
     Alone {
-        /// Its name.
+        /// The name of the program.
         program: &'static str,
     },
     /// A server that runs until it is stopped, and a client that ends by itself.
@@ -25,18 +25,18 @@ pub(crate) enum Kind {
         server: &'static str,
         /// The name of the client.
         client: &'static str,
-        /// What the client is told unless the user says otherwise.
+        /// The default options of the client.
         options: &'static [ClientOption],
     },
 }
 
-/// An option that the client of an example is run with.
+/// A default option for the client of an example.
 pub(crate) struct ClientOption {
-    /// The option.
+    /// The name of the option.
     pub(crate) name: &'static str,
-    /// Its value, if it takes one.
+    /// The value, if the option takes one.
     pub(crate) value: Option<&'static str>,
-    /// Whether it is left out if somebody at a terminal could press Ctrl-C.
+    /// Whether the option is omitted at a terminal, where the user can press Ctrl-C.
     pub(crate) unattended_only: bool,
 }
 
@@ -65,7 +65,7 @@ const fn forward_tunnel(options: &'static [ClientOption]) -> Kind {
     }
 }
 
-/// All examples, in the order in which to read them.
+/// All examples, in the recommended reading order.
 pub(crate) const EXAMPLES: &[Example] = &[
     Example {
         name: "forward-tunnel",

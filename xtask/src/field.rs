@@ -1,4 +1,4 @@
-//! `cargo xtask field` and `cargo xtask soak`: build the program that does both, and run it.
+//! `cargo xtask field` and `cargo xtask soak`: build `tunnel-field` and run it.
 
 use std::process::ExitCode;
 
@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use crate::ctrl_c::{CtrlC, exit_code};
 use crate::run::cargo;
 
-/// What the program is given.
+/// The arguments for `tunnel-field`.
 #[derive(clap::Args)]
-// The program has the options, and the help for them.
+// `tunnel-field` defines the options and prints their help.
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
     /// See `--help`.
@@ -17,12 +17,12 @@ pub(crate) struct Args {
     args: Vec<String>,
 }
 
-/// Runs one of the program's subcommands.
+/// Runs a subcommand of `tunnel-field`.
 pub(crate) fn run(subcommand: &str, args: &Args) -> Result<ExitCode> {
     let mut command = cargo();
     command.args(["run", "--quiet", "--package", "tunnel-field", "--"]);
     command.arg(subcommand).args(&args.args);
-    // A Ctrl-C is the program's to handle, which then has something to end.
+    // `tunnel-field` handles Ctrl-C, because it has child processes to end.
     let _ctrl_c = CtrlC::watch()?;
     let status = command.status().context("cannot run cargo")?;
     Ok(exit_code(status).into())

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: looks for inputs that break the promises of `tunnel-core`.
+//! `cargo xtask fuzz`: searches for inputs that break an invariant of `tunnel-core`.
 
 use std::fs;
 use std::path::Path;
@@ -8,23 +8,23 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{self, cargo};
 
-/// The package of the targets, from the root of the workspace.
+/// The directory of the fuzzing package, relative to the workspace root.
 const PACKAGE: &str = "crates/tunnel-core/fuzz";
 
-/// How to get what is needed.
+/// The instructions for installing the fuzzing tools.
 const INSTALL: &str = "cargo-fuzz is missing; it is installed by: cargo install cargo-fuzz --locked\n\
     (it builds libFuzzer, so a C++ compiler is needed too; the stable toolchain will do)";
 
-/// How long one input may take, in seconds.
+/// The time limit for one input, in seconds.
 const TIMEOUT: u32 = 10;
 
 /// Fuzz the codec, the framing and the state machine.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The target; all of them, one after another, where none is given.
+    /// The target. Default: all targets, one after another.
     target: Option<String>,
 
-    /// How long to look, for each target.
+    /// Seconds for each target.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut command = fuzz(target, args.seconds);
         run::expect_success(&mut command).with_context(|| {
             format!(
-                "{target} has found something, or could not be built; \
+                "{target} found a failing input, or could not be built; \
                  {PACKAGE}/README.md says what to do with a finding"
             )
         })?;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The names of the targets: each has a file.
+/// The names of the targets. Each target is a file.
 fn targets(package: &Path) -> Result<Vec<String>> {
     let folder = package.join("fuzz_targets");
     let entries = folder
@@ -81,12 +81,13 @@ fn has_cargo_fuzz() -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// One target. What it learns goes to its corpus; the inputs that are checked in are read only.
+/// The command that runs one target. New inputs are written to its corpus; the seeds in the
+/// repository are only read.
 fn fuzz(target: &str, seconds: u32) -> Command {
     let folder = |kind: &str| format!("{PACKAGE}/{kind}/{target}");
     let mut command = cargo();
     command.args(["fuzz", "run", "--fuzz-dir", PACKAGE]);
-    // Without a sanitizer the stable toolchain will do, and safe code has no use for one.
+    // Safe code needs no sanitizer, and without one the stable toolchain is enough.
     command.args(["--sanitizer", "none", target]);
     command.arg(folder("corpus"));
     let kept = ["seeds", "found"].map(folder);

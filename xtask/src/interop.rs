@@ -1,4 +1,4 @@
-//! `cargo xtask interop`: builds the program that runs the matrix, and runs it.
+//! `cargo xtask interop`: builds `xtask-interop`, which runs the matrix, and runs it.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::run::cargo;
 
 /// Run the tests with the Go and Python implementations of the protocol.
 #[derive(clap::Args)]
-// The program has the options, and the help for them.
+// `xtask-interop` defines the options and prints their help.
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
     /// See `cargo xtask interop --help`.
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     command.args(["run", "--quiet", "--package", "xtask"]);
     command.args(["--features", "interop", "--bin", "xtask-interop", "--"]);
     command.args(&args.args);
-    // A Ctrl-C is the program's to handle, which then has something to end.
+    // `xtask-interop` handles Ctrl-C, because it has child processes to end.
     let _ctrl_c = CtrlC::watch()?;
     let status = command.status().context("cannot run cargo")?;
     Ok(exit_code(status).into())

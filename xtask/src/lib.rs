@@ -1,7 +1,7 @@
-//! What the tasks of this repository share: running other programs.
+//! Running other programs, shared by the tasks of this repository.
 //!
-//! [`run`] starts one and waits for it; [`process`], [`output`] and [`ctrl_c`]
-//! run several at once and see to it that all of them end.
+//! [`run`] runs one program and waits for it. [`process`], [`output`] and [`ctrl_c`] run several at
+//! once and make sure that all of them end.
 
 pub mod ctrl_c;
 pub mod output;

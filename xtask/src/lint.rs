@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: format, clippy, documentation, dependency trees and imports.
+//! `cargo xtask lint`: checks format, clippy, documentation, dependency trees and imports.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::run::{self, cargo};
 use crate::{circles, core_tree};
 
-/// A check: its name, and what it does.
+/// A check: its name and its function.
 type Step = (&'static str, fn() -> Result<()>);
 
 const STEPS: &[Step] = &[
@@ -18,7 +18,7 @@ const STEPS: &[Step] = &[
     ("imports", circles::run),
 ];
 
-/// Runs every check, even after one has failed, so that one run shows all.
+/// Runs every check, even after a failure, so that one run shows all failures.
 pub(crate) fn run() -> Result<()> {
     let failed: Vec<_> = STEPS.iter().filter(|step| !passes(step)).collect();
     if failed.is_empty() {
@@ -43,7 +43,8 @@ fn passes((name, check): &Step) -> bool {
 
 fn format() -> Result<()> {
     run::expect_success(cargo().args(["fmt", "--all", "--check"]))?;
-    // A workspace of its own; clippy sees what is in it through the tests that include it.
+    // The fuzzing package is a separate workspace. Clippy sees its code through the tests that
+    // include it.
     let fuzz = [
         "fmt",
         "--manifest-path",

@@ -1,7 +1,7 @@
-//! Tasks of this repository: `cargo xtask` says what there is.
+//! The tasks of this repository. `cargo xtask` without a task lists them.
 //!
-//! Each subcommand has a file of its own. How programs are run is the library's
-//! matter; [`pair`] runs a server and its client with it.
+//! Each subcommand has its own file. The library of this package runs other programs;
+//! [`pair`] runs a server and its client with it.
 
 mod bench;
 mod circles;
@@ -35,16 +35,16 @@ enum Task {
     RunExample(run_example::Args),
     Test(test::Args),
     Interop(interop::Args),
-    /// Run tunnels through the real HAProxy and nginx, with peers that freeze and vanish.
+    /// Run tunnels through HAProxy and nginx, with peers that freeze or vanish.
     Field(field::Args),
-    /// Call for as long as you like while links and processes fail; find lost calls and leaks.
+    /// Make calls while links and processes fail; look for lost calls and leaks.
     Soak(field::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     /// Check format, clippy, documentation and dependency trees.
     Lint,
     Codegen(codegen::Args),
-    /// Check that the crates which must stay small depend on nothing large.
+    /// Check that the small crates have no forbidden dependencies.
     CoreTree,
 }
 

@@ -1,16 +1,16 @@
-//! The outputs of several programs on one terminal, each line with a label.
+//! The output of several programs on one terminal, each line with a label.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
-/// Who wrote a line, in a colour if the terminal shows it.
+/// The prefix that names the program of a line, coloured if the terminal supports it.
 #[derive(Clone, Copy, Debug)]
 pub struct Label {
-    /// Who that is.
+    /// The name of the program.
     pub name: &'static str,
-    /// What sets it apart from the others.
+    /// The colour of the prefix.
     pub colour: Colour,
 }
 
@@ -24,7 +24,7 @@ pub enum Colour {
 }
 
 impl Label {
-    /// The label as it stands before each line.
+    /// The text before each line.
     fn prefix(self, coloured: bool) -> String {
         let name = self.name;
         match self.colour {
@@ -35,8 +35,8 @@ impl Label {
     }
 }
 
-/// Copies everything from `source` to our standard output, line by line, until
-/// the source ends. `heard` takes a copy of each line.
+/// Copies `source` to standard output, line by line, until the source ends. `heard` receives a copy
+/// of each line.
 pub fn copy_lines(
     label: Label,
     source: impl Read + Send + 'static,
@@ -46,28 +46,28 @@ pub fn copy_lines(
     thread::spawn(move || {
         let mut source = BufReader::new(source);
         while let Some(line) = next_line(&mut source, &prefix) {
-            // Nobody may be reading any more. The program goes on all the same,
-            // so its output must still be taken from it.
+            // Standard output may be closed. The program still runs, so its output must still be
+            // read: it would block otherwise.
             let _ = io::stdout().lock().write_all(&line);
-            // Nobody may be listening either.
+            // The receiver may be gone too.
             let _ = heard.send(String::from_utf8_lossy(&line[prefix.len()..]).into_owned());
         }
     })
 }
 
-/// Takes everything from `source`, line by line, until it ends, and shows none of
-/// it. `heard` takes each line, without its end.
+/// Reads `source` line by line until it ends, and shows nothing. `heard` receives each line without
+/// its line end.
 pub fn take_lines(source: impl Read + Send + 'static, heard: Sender<String>) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut source = BufReader::new(source);
         while let Some(line) = next_line(&mut source, "") {
-            // Nobody may be listening any more. The output must still be taken.
+            // The receiver may be gone. The output must still be read.
             let _ = heard.send(String::from_utf8_lossy(&line).trim_end().to_owned());
         }
     })
 }
 
-/// The next line with its prefix, or `None` at the end.
+/// Reads the next line after its prefix, or `None` at the end.
 fn next_line(source: &mut impl BufRead, prefix: &str) -> Option<Vec<u8>> {
     let mut line = prefix.as_bytes().to_vec();
     match source.read_until(b'\n', &mut line) {

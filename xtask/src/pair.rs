@@ -1,4 +1,4 @@
-//! A server and its client, run together.
+//! Runs a server and its client together.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Command, ExitStatus};
@@ -11,10 +11,10 @@ use crate::ctrl_c::CtrlC;
 use crate::output::{Colour, Label};
 use crate::process::Process;
 
-/// How long a server may take until it accepts connections.
+/// The time limit for a server to accept connections.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often is looked whether the wait for a server should end.
+/// The interval between checks for Ctrl-C while waiting for a server.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 const SERVER: Label = Label {
@@ -26,16 +26,14 @@ const CLIENT: Label = Label {
     colour: Colour::Green,
 };
 
-/// Runs a client against a server, both of which take `--address`, on a port
-/// that is free, and stops the server when the client has ended. The server says
-/// `listening on port` and which.
+/// Runs a client against a server on a free port, and stops the server when the client has ended.
+/// Both take `--address`, and the server prints `listening on port PORT`.
 ///
-/// The client's status counts, unless the client is content and the server is
-/// not.
+/// Returns the client's exit code or, if the client succeeded and the server failed, the server's.
 pub(crate) fn run(mut server: Command, mut client: Command) -> Result<ExitStatus> {
     let ctrl_c = CtrlC::watch()?;
-    // The server chooses the port itself and says which: a port that was found
-    // free beforehand might be somebody else's by the time it is wanted.
+    // The server chooses the port and prints it. Another program could take a port that was chosen
+    // here before the server starts.
     server.arg("--address").arg("127.0.0.1:0");
     let (mut server, lines) = Process::spawn_labelled(SERVER, &mut server)?;
     let address = wait_until_accepting(&mut server, &lines, &ctrl_c)?;
@@ -44,7 +42,7 @@ pub(crate) fn run(mut server: Command, mut client: Command) -> Result<ExitStatus
     let client_status = client.wait(&ctrl_c)?;
     let server_status = server.stop(&ctrl_c)?;
 
-    // Where there is no SIGINT the server was killed, which is no fault of its own.
+    // On systems without SIGINT the server was killed, so its status means nothing.
     let server_failed = cfg!(unix) && !server_status.success();
     if client_status.success() && server_failed {
         eprintln!("the server failed ({server_status})");
@@ -53,7 +51,7 @@ pub(crate) fn run(mut server: Command, mut client: Command) -> Result<ExitStatus
     Ok(client_status)
 }
 
-/// Waits until the server has said where it listens, and accepts connections.
+/// Waits until the server has printed its port and accepts connections.
 fn wait_until_accepting(
     server: &mut Process,
     lines: &Receiver<String>,
@@ -71,7 +69,7 @@ fn wait_until_accepting(
                     return Ok(address);
                 }
             }
-            // Its output has ended, and it will presently.
+            // The output has ended, so the process ends soon.
             Err(RecvTimeoutError::Disconnected) => {
                 let status = server.wait(ctrl_c)?;
                 bail!("the server ended before it accepted a connection ({status})");
@@ -82,7 +80,7 @@ fn wait_until_accepting(
             bail!("stopped before the server accepted a connection");
         }
         if start.elapsed() > START_TIMEOUT {
-            bail!("the server does not say that it listens");
+            bail!("the server did not print its port in time");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Programs that run beside this one: started, watched, and always ended.
+//! Child processes that are always ended.
 
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,17 +11,17 @@ use anyhow::{Context, Result, bail};
 use crate::ctrl_c::CtrlC;
 use crate::output::{Label, copy_lines, take_lines};
 
-/// How often a running program is asked whether it has ended.
+/// The interval between checks of whether a program has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a program may take to end once it was asked to.
+/// The time limit for a program to end after SIGINT, before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long after a Ctrl-C a program is left alone before it is asked to end:
-/// at a terminal it has seen the Ctrl-C itself.
+/// The delay between a Ctrl-C and the SIGINT to a program: at a terminal the program has received
+/// the Ctrl-C itself.
 const CTRL_C_GRACE: Duration = Duration::from_secs(2);
 
-/// A program that was started here. It is killed when dropped.
+/// A running child process. It is killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -30,11 +30,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program whose output goes wherever ours goes.
+    /// Starts a program that inherits this program's output.
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If the program cannot be started.
     pub fn spawn(command: &mut Command) -> Result<Self> {
         let path = Path::new(command.get_program());
         let name = path.file_stem().unwrap_or(path.as_os_str());
@@ -48,12 +48,12 @@ impl Process {
         })
     }
 
-    /// Starts a program whose output is shown line by line, with a label. The
-    /// lines can also be received.
+    /// Starts a program whose output is printed line by line, with a label. The receiver gets a
+    /// copy of the lines.
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If the program cannot be started.
     pub fn spawn_labelled(label: Label, command: &mut Command) -> Result<(Self, Receiver<String>)> {
         let (heard, lines) = mpsc::channel();
         command.stdin(Stdio::null());
@@ -68,12 +68,12 @@ impl Process {
         Ok((process, lines))
     }
 
-    /// Starts a program whose output, both kinds mixed, is received and not shown.
-    /// Its input stays open, and without a word, for as long as it is kept here.
+    /// Starts a program whose standard output and standard error go to the receiver and are not
+    /// printed. Its standard input stays open and empty until this value is dropped.
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If the program cannot be started.
     pub fn spawn_heard(command: &mut Command) -> Result<(Self, Receiver<String>)> {
         let (heard, lines) = mpsc::channel();
         command.stdin(Stdio::piped());
@@ -88,11 +88,12 @@ impl Process {
         Ok((process, lines))
     }
 
-    /// The exit status, once the program has ended and its output was taken.
+    /// The exit status, or `None` while the program runs. When the program has ended, this waits
+    /// until its output is read to the end.
     ///
     /// # Errors
     ///
-    /// Where the system does not tell.
+    /// If the system does not report the status.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;
         if status.is_some() {
@@ -101,11 +102,11 @@ impl Process {
         Ok(status)
     }
 
-    /// Waits for the program to end by itself, or to be ended after a Ctrl-C.
+    /// Waits until the program ends by itself. After a Ctrl-C it is stopped.
     ///
     /// # Errors
     ///
-    /// Where the system does not tell how it ended.
+    /// If the system does not report the status.
     pub fn wait(&mut self, ctrl_c: &CtrlC) -> Result<ExitStatus> {
         match self.wait_unless(|| ctrl_c.pressed())? {
             Some(status) => Ok(status),
@@ -113,12 +114,12 @@ impl Process {
         }
     }
 
-    /// Asks the program to end as Ctrl-C does, unless it has seen one already,
-    /// and kills it if it does not.
+    /// Sends SIGINT to the program, and kills it if it does not end. After a Ctrl-C, which a
+    /// terminal also sends to the program, it first has time to end by itself.
     ///
     /// # Errors
     ///
-    /// Where it can neither be asked nor killed.
+    /// If the program can be neither signalled nor killed.
     pub fn stop(&mut self, ctrl_c: &CtrlC) -> Result<ExitStatus> {
         let grace = if ctrl_c.pressed() {
             CTRL_C_GRACE
@@ -133,7 +134,7 @@ impl Process {
             if let Some(status) = self.wait_for(STOP_TIMEOUT)? {
                 return Ok(status);
             }
-            eprintln!("{} does not end, killing it", self.name);
+            eprintln!("{} does not end after SIGINT, killing it", self.name);
         }
         self.child.kill()?;
         let status = self.child.wait()?;
@@ -156,9 +157,9 @@ impl Process {
         }
     }
 
-    /// Sends SIGINT, which lets the program end in its own way.
+    /// Sends SIGINT, so that the program can shut down gracefully.
     fn interrupt(&self) -> Result<()> {
-        // `kill` is built into every shell, but not a program on every system.
+        // `kill` is built into every shell, but some systems have no program of that name.
         let id = self.child.id().to_string();
         let status = Command::new("sh")
             .args(["-c", r#"kill -INT "$1""#, "sh", &id])
@@ -172,7 +173,7 @@ impl Process {
 
     fn finish_output(&mut self) {
         for copying in self.output.drain(..) {
-            // A panic of that thread has been reported where it happened.
+            // A panic of that thread has already been printed.
             let _ = copying.join();
         }
     }
@@ -180,7 +181,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Fails for a program that has ended, which is as good.
+        // This fails if the program has ended already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.finish_output();

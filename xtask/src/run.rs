@@ -1,4 +1,4 @@
-//! Running other programs from the root of the workspace.
+//! Runs other programs from the root of the workspace.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
-/// The root of the workspace: as cargo says when it runs this program, which may have been compiled
-/// in another checkout that shares the target directory.
+/// The root of the workspace. It comes from cargo's environment at run time, because this program
+/// may have been compiled in another checkout with the same target directory.
 pub fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
@@ -19,7 +19,7 @@ pub fn root() -> &'static Path {
     })
 }
 
-/// The cargo that runs this task, in the root of the workspace.
+/// A command for the cargo that runs this task, in the root of the workspace.
 pub fn cargo() -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
@@ -27,11 +27,11 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Runs a command, its output going wherever ours goes.
+/// Runs a command that inherits this program's output.
 ///
 /// # Errors
 ///
-/// Unless it succeeds.
+/// If the command does not succeed.
 pub fn expect_success(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -42,11 +42,11 @@ pub fn expect_success(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed.
+/// Runs a command and returns its standard output.
 ///
 /// # Errors
 ///
-/// Unless it succeeds.
+/// If the command does not succeed.
 pub fn stdout_of(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(std::process::Stdio::inherit())
@@ -58,7 +58,7 @@ pub fn stdout_of(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The command as one would type it, for messages.
+/// The command line, for messages.
 fn describe(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_stem().unwrap_or(program.as_os_str());

@@ -1,4 +1,4 @@
-//! `cargo xtask run-example`: builds an example, runs it and shows what it says.
+//! `cargo xtask run-example`: builds an example, runs it and shows its output.
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -16,15 +16,15 @@ use crate::run::{self, cargo};
 /// Build an example and run it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The example.
+    /// The name of the example.
     #[arg(required_unless_present = "list", value_parser = names())]
     name: Option<String>,
 
-    /// Say which examples there are.
+    /// List the examples.
     #[arg(long)]
     list: bool,
 
-    /// Passed on to the client, or to the one program of the example.
+    /// Options for the client, or for the program if the example has only one.
     #[arg(last = true)]
     args: Vec<String>,
 }
@@ -75,20 +75,19 @@ fn start(kind: &Kind, extra: &[String]) -> Result<ExitStatus> {
     }
 }
 
-/// A program of the workspace: cargo has put it beside this one.
+/// The path of a program of the workspace. Cargo writes it to the directory of this program.
 fn program(name: &str) -> Result<Command> {
     let this = env::current_exe().context("cannot tell where this program is")?;
     let path = this
         .with_file_name(name)
         .with_extension(env::consts::EXE_EXTENSION);
     if !path.is_file() {
-        bail!("{name} was built, but not to {}", path.display());
+        bail!("{name} was built, but {} does not exist", path.display());
     }
     Ok(Command::new(path))
 }
 
-/// The options of the example, but for those that the user gives anew, and then
-/// the user's.
+/// The default options that the user does not override, followed by the user's options.
 fn client_args(options: &[ClientOption], extra: &[String], attended: bool) -> Vec<String> {
     let given = |name| extra.iter().any(|arg| arg.split('=').next() == Some(name));
     let wanted = |option: &&ClientOption| {

@@ -1,23 +1,23 @@
-//! `cargo xtask test`: every test of the workspace, doc examples included.
+//! `cargo xtask test`: runs every test of the workspace, including the doc examples.
 
 use anyhow::Result;
 
 use crate::run::{self, cargo};
 
-/// A feature of ours, without which its tests are left out.
+/// A feature that must be enabled for its tests to run.
 const INTEROP: &str = "xtask/interop";
 
-/// Run all tests, doc examples included.
+/// Run all tests, including the doc examples.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Passed on to `cargo test`, for example `-p tunnel-core` or `-- --nocapture`.
+    /// Arguments for `cargo test`, for example `-p tunnel-core` or `-- --nocapture`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut command = cargo();
-    // One run shows everything that fails, not only the first crate that does.
+    // One run shows the failures of all crates, not only of the first.
     command.args(["test", "--no-fail-fast"]);
     if !names_a_package(&args.args) {
         command.args(["--workspace", "--features", INTEROP]);
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     run::expect_success(&mut command)
 }
 
-/// Whether the arguments choose packages, which `--workspace` would override.
+/// Whether the arguments select packages. `--workspace` would override that selection.
 fn names_a_package(args: &[String]) -> bool {
     args.iter()
         .take_while(|arg| *arg != "--")

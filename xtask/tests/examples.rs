@@ -1,4 +1,4 @@
-//! Every example runs as the README says it does.
+//! Runs every example as described in the README.
 
 use std::io::Write;
 use std::process::{Command, Output};
@@ -10,12 +10,12 @@ fn xtask(args: &[&str]) -> Output {
         .expect("xtask starts")
 }
 
-/// Runs an example and returns what it printed; it must have succeeded.
+/// Runs an example, which must succeed, and returns its standard output.
 fn run_example(name: &str) -> String {
     run_with_warnings(name).0
 }
 
-/// The same, with what it printed to standard error.
+/// Like [`run_example`], and returns standard error too.
 fn run_with_warnings(name: &str) -> (String, String) {
     let output = xtask(&["run-example", name]);
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -59,8 +59,8 @@ fn the_load_balancer_example_succeeds() {
     let (stdout, stderr) = run_with_warnings("load-balancer");
     let skipped = stderr.lines().find(|line| line.contains("SKIPPED"));
     if let Some(line) = skipped {
-        // Without HAProxy, and never where nothing may be skipped. Not with
-        // `eprintln!`, whose lines are shown for tests that fail alone.
+        // Skipped, because HAProxy is not installed. In CI that is a failure. `eprintln!` would
+        // show this line only if the test fails.
         assert!(std::env::var_os("CI").is_none_or(|value| value.is_empty()));
         let _ = writeln!(std::io::stderr(), "the load balancer example: {line}");
         return;

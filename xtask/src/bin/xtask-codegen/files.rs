@@ -1,4 +1,4 @@
-//! Directories of generated files: comparing, writing, finding their sources.
+//! Directories of generated files: comparing them, writing them, finding their sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Generated files by name.
+/// The contents of generated files by file name.
 pub(crate) type Generated = BTreeMap<String, Vec<u8>>;
 
-/// The names of the files that are missing, changed or left over in `dir`.
+/// The names of the files in `dir` that are missing, different or not generated any more.
 pub(crate) fn differing(dir: &Path, generated: &Generated) -> Result<Vec<String>> {
     let mut names: BTreeSet<String> = left_over(dir, generated)?.into_iter().collect();
     for (name, content) in generated {
@@ -22,8 +22,8 @@ pub(crate) fn differing(dir: &Path, generated: &Generated) -> Result<Vec<String>
     Ok(names.into_iter().collect())
 }
 
-/// Makes `dir` hold the generated files and nothing else. Files that are right
-/// already are not touched, so that nothing is rebuilt because of them.
+/// Makes `dir` contain exactly the generated files. Files that are up to date are not written, so
+/// that cargo does not rebuild because of them.
 pub(crate) fn write(dir: &Path, generated: &Generated) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     for name in differing(dir, generated)? {

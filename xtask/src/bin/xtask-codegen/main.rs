@@ -1,8 +1,8 @@
 //! The code generator behind `cargo xtask codegen`.
 //!
-//! protox parses the `.proto` files, so no `protoc` is needed; prost and tonic
-//! write the Rust. Everything is generated in memory first, and then either
-//! written to its place or, with `--check`, compared with what is there.
+//! protox parses the `.proto` files, so `protoc` is not needed; prost and tonic generate the Rust
+//! code. Everything is generated in memory first. It is then written to its directory or, with
+//! `--check`, compared with the files there.
 
 mod files;
 mod targets;
@@ -69,7 +69,7 @@ fn report(target: &Target, changed: &[String], check: bool) {
     }
 }
 
-/// The files of one target, or `None` where it has no `.proto` file.
+/// The files of one target, or `None` if it has no `.proto` file.
 fn generate(root: &Path, target: &Target) -> Result<Option<Generated>> {
     let include = root.join(target.include);
     let protos = match target.protos {
@@ -124,7 +124,7 @@ fn with_header(target: &Target, code: &str) -> Vec<u8> {
     (header + code).into_bytes()
 }
 
-/// The descriptors without comments and positions, which nobody asks a server for.
+/// The encoded descriptors, without comments and source positions: reflection does not need them.
 fn descriptor_bytes(mut descriptors: FileDescriptorSet) -> Vec<u8> {
     for file in &mut descriptors.file {
         file.source_code_info = None;

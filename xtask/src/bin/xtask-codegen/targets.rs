@@ -1,4 +1,4 @@
-//! What is generated from which `.proto` files, and where it goes.
+//! The targets of code generation: the `.proto` files, the options and the output directories.
 
 use tonic_prost_build::Builder;
 
@@ -8,10 +8,10 @@ pub(crate) struct Target {
     pub(crate) include: &'static str,
     /// The files to generate code for.
     pub(crate) protos: Protos,
-    /// The directory that the generated files fill. Nothing else lives there.
+    /// The output directory. It contains generated files only.
     pub(crate) out: &'static str,
-    /// Whether fields of type `bytes` and `map` become `Bytes` and `BTreeMap`
-    /// rather than `Vec<u8>` and `HashMap`.
+    /// Whether `bytes` and `map` fields become `Bytes` and `BTreeMap` instead of `Vec<u8>` and
+    /// `HashMap`.
     pub(crate) wire_types: bool,
     /// Whether to write the descriptors beside the code, for reflection.
     pub(crate) descriptor: bool,
@@ -21,9 +21,9 @@ pub(crate) struct Target {
 
 /// The `.proto` files of a target.
 pub(crate) enum Protos {
-    /// These, relative to the include directory.
+    /// The named files, relative to the include directory.
     Files(&'static [&'static str]),
-    /// Every one in the include directory; none is not an error.
+    /// Every file in the include directory. It is not an error if there is none.
     All,
 }
 
@@ -95,13 +95,13 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Stubs exactly as a user of tonic would have them.
+/// Stubs with tonic's default options.
 fn plain_stubs(builder: Builder) -> Builder {
     builder
 }
 
-/// Stubs behind the crate features `client` and `server`, without `connect`, so
-/// that they need none of tonic's transport.
+/// Stubs behind the crate features `client` and `server`, without `connect`, so that they do not
+/// need tonic's transport.
 fn gated_stubs(builder: Builder) -> Builder {
     builder
         .build_transport(false)

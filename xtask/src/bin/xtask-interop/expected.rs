@@ -1,4 +1,4 @@
-//! What the foreign peers get wrong, as `expected-failures.toml` lists it.
+//! The known failures of the foreign peers, read from `expected-failures.toml`.
 
 use std::path::Path;
 use std::{fmt, fs};
@@ -19,7 +19,7 @@ pub(crate) struct Expectations {
     expected: Vec<ExpectedFailure>,
 }
 
-/// A case that fails because of what a foreign peer does.
+/// A case that fails because of an error in a foreign peer.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExpectedFailure {
@@ -29,19 +29,19 @@ pub(crate) struct ExpectedFailure {
     pub(crate) revision: Pattern<Revision>,
     /// The case.
     pub(crate) case: String,
-    /// A part of the sentence with which it fails.
+    /// A substring of the failure message.
     pub(crate) symptom: String,
-    /// What the peer does wrong.
+    /// The error of the peer.
     pub(crate) reason: String,
 }
 
-/// One thing, or everything of its kind.
+/// One value, or any value.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Pattern<T> {
-    /// This one.
+    /// This value only.
     One(T),
-    /// Any, written as `*`.
+    /// Any value, written as `*`.
     Any(Star),
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum Star {
 }
 
 impl Expectations {
-    /// Reads the file, whose entries must all be about cases and pairs that there are.
+    /// Reads the file and checks that every entry names an existing case and pair.
     pub(crate) fn load(root: &Path, pairs: &[Pair], cases: &[String]) -> Result<Self> {
         let text =
             fs::read_to_string(root.join(FILE)).with_context(|| format!("cannot read {FILE}"))?;
@@ -65,7 +65,7 @@ impl Expectations {
         Ok(toml::from_str(text)?)
     }
 
-    /// An entry that nothing can meet would stand there for ever.
+    /// Rejects entries that match no case or pair: nothing would ever show that they are stale.
     fn check(&self, pairs: &[Pair], cases: &[String]) -> Result<()> {
         for entry in &self.expected {
             let what = || format!("the entry for {entry}");
@@ -80,7 +80,7 @@ impl Expectations {
             ensure!(met.peek().is_some(), "{}: there is no such pair", what());
             if let Some(ours) = met.find(|pair| !pair.has_foreign_end()) {
                 bail!(
-                    "{} would excuse {ours}, where nobody but us can be wrong",
+                    "{} matches {ours}, which has no foreign end that could cause the failure",
                     what()
                 );
             }
@@ -88,8 +88,8 @@ impl Expectations {
         Ok(())
     }
 
-    /// The ways in which a case may fail. Any of them will do: some peers fail
-    /// in one way or another, as it happens.
+    /// The expected failures of a case. A failure must match any one of them, because some peers
+    /// fail in different ways from run to run.
     pub(crate) fn of(&self, pair: &Pair, case: &str) -> Vec<&ExpectedFailure> {
         let entries = self.expected.iter();
         entries

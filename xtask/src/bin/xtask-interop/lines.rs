@@ -1,12 +1,12 @@
-//! What the lines mean that peers and examples print.
+//! Parses the lines that peers and examples print.
 
 use std::collections::BTreeMap;
 
 use crate::matrix::{Direction, Peer};
 use crate::outcome::Verdict;
 
-/// Finds the port in the line that says where a program listens: `LISTENING` and
-/// the port from a peer, a sentence that ends so from an example.
+/// The port in a line that says where a program listens. A peer prints `LISTENING PORT`, an example
+/// a sentence that ends in `listening on port PORT`.
 pub(crate) fn port_in(line: &str) -> Option<u16> {
     let (_, port) = line
         .split_once("LISTENING ")
@@ -14,7 +14,7 @@ pub(crate) fn port_in(line: &str) -> Option<u16> {
     port.trim().parse().ok()
 }
 
-/// Collects the verdicts of a caller, line by line.
+/// Collects the verdicts of a caller from the lines of its output.
 pub(crate) struct Listener {
     dialect: Dialect,
     cases: Vec<String>,
@@ -22,18 +22,18 @@ pub(crate) struct Listener {
     done: bool,
 }
 
-/// How a caller says what came of its cases.
+/// The format in which a caller prints the verdicts of its cases.
 enum Dialect {
-    /// `CASE NAME PASS` or `CASE NAME FAIL SENTENCE`, and a last line of the same
-    /// form without the case, which stands alone where there is one case only.
+    /// `CASE NAME PASS` or `CASE NAME FAIL SENTENCE` for each case, then `PASS` or `FAIL SENTENCE`
+    /// for all of them. A run of a single case prints the last line only.
     Peer,
-    /// The log lines of an example, which say what was done when it was done.
-    /// In reverse it runs on then, and waits for the next client.
+    /// The log lines of an example. A reverse example does not end after its cases
+    /// (`runs_on`): it waits for the next client.
     Example { runs_on: bool },
 }
 
 impl Listener {
-    /// Listens to a caller that was told to try these cases.
+    /// Collects the verdicts of a caller that was started with these cases.
     pub(crate) fn new(caller: Peer, direction: Direction, cases: &[String]) -> Self {
         let dialect = match (caller, direction) {
             (Peer::Examples, _) => Dialect::Example {
@@ -49,7 +49,7 @@ impl Listener {
         }
     }
 
-    /// Takes a line of the caller.
+    /// Parses a line of the caller.
     pub(crate) fn hear(&mut self, line: &str) {
         match self.dialect {
             Dialect::Peer => self.hear_peer(line),
@@ -57,12 +57,12 @@ impl Listener {
         }
     }
 
-    /// How many cases have been spoken of.
+    /// The number of cases that have a verdict.
     pub(crate) fn heard(&self) -> usize {
         self.verdicts.len()
     }
 
-    /// Whether the caller has nothing more to say, and yet will not end by itself.
+    /// Whether the caller has finished its cases but will not end by itself.
     pub(crate) fn is_done(&self) -> bool {
         self.done
     }
@@ -88,10 +88,10 @@ impl Listener {
         if line.contains("Expected error: NotFound: no such thing") {
             self.note("echo-error", Verdict::Pass);
         } else if line.contains("✓ All calls") {
-            // The first calls and the last ones are of this kind.
+            // An example prints this after its first calls and after its last calls.
             self.note("echo", Verdict::Pass);
         } else if let Some((_, sentence)) = line.split_once(" - ERROR - ") {
-            // What it did not come to is why it was in error.
+            // The error ends the example, so every case without a verdict failed because of it.
             for case in self.cases.clone() {
                 if !self.verdicts.contains_key(&case) {
                     self.note(&case, Verdict::Fail(sentence.to_owned()));

@@ -1,11 +1,10 @@
 //! The interop matrix behind `cargo xtask interop`.
 //!
-//! Three programs with one command line, the peers, are each the calling or the
-//! serving end of tunnels: one in Rust, one with the Go library, one with the
-//! Python package. [`setup`] builds them, [`matrix`] says who is run with whom,
-//! [`run_pair`] runs two of them and hears what came of each case, and
-//! [`expected`] knows what the foreign ones get wrong. [`outcome`] compares the
-//! two, and [`report`] tells.
+//! The peers are three programs with the same command line: one in Rust, one with the Go library
+//! and one with the Python package. Each can be the caller or the handler of tunnels.
+//! [`setup`] builds them, [`matrix`] lists the pairs, and [`run_pair`] runs one pair and collects
+//! the verdict of each case. [`expected`] reads the known failures of the foreign peers,
+//! [`outcome`] compares verdicts with them, and [`report`] writes the results.
 
 mod expected;
 mod lines;
@@ -38,32 +37,32 @@ use setup::{Places, Programs};
 
 /// Run the tests with the Go and Python implementations of the protocol.
 ///
-/// Every pair of programs is run with forward and reverse tunnels, with revision
-/// one and zero of the protocol, through all cases: Rust with Rust, Rust with Go
-/// and with Python in both roles, the examples with both, and Go with Go as the
-/// baseline. Needs Go and Python.
+/// Every pair of programs runs all cases over forward and reverse tunnels, with
+/// revision one and revision zero of the protocol: Rust with Rust, Rust with Go
+/// and with Python in both roles, the examples with Go and with Python, and Go
+/// with Go as the baseline. Needs Go and Python.
 ///
-/// What a foreign program gets wrong is listed, with the reason, in
-/// crates/tunnel-conformance/peers/expected-failures.toml. It must fail just so:
-/// anything else, a pass too, makes this fail. Reports are written to
-/// target/interop: report.md, summary.md, report.json, and in logs/ what the
-/// programs said.
+/// The known failures of the Go and Python programs, with their reasons, are in
+/// crates/tunnel-conformance/peers/expected-failures.toml. A listed case must
+/// fail with the listed symptom; a different failure or a pass makes this
+/// command fail. Reports are written to target/interop: report.md, summary.md,
+/// report.json, and the output of the programs in logs/.
 #[derive(Parser)]
 #[command(name = "cargo xtask interop", bin_name = "cargo xtask interop")]
 struct Args {
-    /// Run only the pairs with this one at an end.
+    /// Run only the pairs that have this peer at one end.
     only: Option<Only>,
 
     /// Run only this case.
     #[arg(long, value_name = "NAME")]
     case: Option<String>,
 
-    /// Run the Go and Python programs with each other too. That tells nothing of
-    /// ours, but whether what is expected of them is still true.
+    /// Run the Go and Python programs with each other too. This does not test the
+    /// Rust side; it checks that the expected failures are still correct.
     #[arg(long)]
     foreign: bool,
 
-    /// Say which pairs and cases there are, and run none.
+    /// List the pairs and cases, and run none.
     #[arg(long)]
     list: bool,
 
@@ -83,7 +82,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all was as expected.
+/// Runs the matrix. Returns whether every case ended as expected.
 fn run_matrix(args: &Args) -> Result<bool> {
     let start = Instant::now();
     let pairs = wanted_pairs(args);
@@ -127,7 +126,7 @@ fn wanted_pairs(args: &Args) -> Vec<Pair> {
     pairs
 }
 
-/// Everybody who is at an end of a pair.
+/// The peers that are an end of any of the pairs.
 fn ends(pairs: &[Pair]) -> Vec<Peer> {
     let mut ends: Vec<_> = pairs
         .iter()
@@ -180,8 +179,7 @@ fn title(family: Family) -> &'static str {
     }
 }
 
-/// Runs pair after pair: what they do takes its time, and should not be blamed
-/// for what others do meanwhile.
+/// Runs one pair after another: cases measure time, so pairs must not slow each other down.
 fn run_pairs(
     pairs: &[Pair],
     cases: &Cases,
@@ -227,7 +225,7 @@ fn show(report: &Report, places: &Places) {
     }
     let (counts, seconds) = (report.totals.describe(), report.seconds);
     println!(
-        "\n{counts}, in {seconds:.0} s; all of it is in {}",
+        "\n{counts}, in {seconds:.0} s; reports: {}",
         places.out.display()
     );
 }

@@ -1,4 +1,4 @@
-//! Who is run with whom: the pairs of the matrix.
+//! The pairs of the matrix: which programs are run with each other.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,29 +16,29 @@ pub(crate) enum Peer {
     Go,
     /// The Python peer.
     Python,
-    /// The programs of the examples, as anybody would run them.
+    /// The programs of the examples, run as a user runs them.
     Examples,
-    /// The Rust program with gRPC's own interop cases and the channel battery.
+    /// The Rust program with gRPC's own interop cases and the channel tests of grpchantesting.
     #[serde(rename = "grpc-rust")]
     GrpcRust,
-    /// The Go program with the same, where they are the originals.
+    /// The Go program with the original implementations of the same cases.
     #[serde(rename = "grpc-go")]
     GrpcGo,
 }
 
-/// Programs that serve the same services, and so know the same cases.
+/// A group of programs that serve the same services and therefore have the same cases.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Family {
-    /// Those with cases for what tunnels do.
+    /// The programs with the cases for tunnels.
     Tunnels,
-    /// Those with the cases that gRPC has for its own implementations.
+    /// The programs with the interop cases of gRPC implementations.
     Grpc,
 }
 
 /// The cases of each family.
 pub(crate) type Cases = BTreeMap<Family, Vec<String>>;
 
-/// Who opens the tunnel, seen from the caller.
+/// The direction of the tunnel: which end dials.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Direction {
@@ -58,18 +58,18 @@ pub(crate) enum Revision {
     Zero,
 }
 
-/// What a run can be limited to: the pairs with one of these at an end.
+/// The peer that limits a run to the pairs with that peer at one end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Only {
     /// Pairs with the Go peer.
     Go,
     /// Pairs with the Python peer.
     Python,
-    /// Pairs with Rust at one end or both, and so all but Go with Go.
+    /// Pairs with a Rust program at one or both ends.
     Rust,
 }
 
-/// One pair of processes: a caller and a handler, in one way of meeting.
+/// A caller and a handler, with the direction and the revision of their tunnels.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub(crate) struct Pair {
     pub(crate) caller: Peer,
@@ -78,8 +78,8 @@ pub(crate) struct Pair {
     pub(crate) revision: Revision,
 }
 
-/// Callers and handlers, in the order in which they are run and shown. Go with
-/// Go is the baseline: what the reference manages with itself.
+/// Callers and handlers, in the order in which they are run and shown. Go with Go is the baseline:
+/// the reference implementation with itself.
 const ENDS: &[(Peer, Peer)] = &[
     (Peer::Rust, Peer::Rust),
     (Peer::Rust, Peer::Go),
@@ -97,14 +97,14 @@ const ENDS: &[(Peer, Peer)] = &[
     (Peer::GrpcGo, Peer::GrpcGo),
 ];
 
-/// Those that tell nothing of ours, but what the others manage among themselves.
+/// Foreign peers with each other; these pairs do not test the Rust side.
 const FOREIGN_ENDS: &[(Peer, Peer)] = &[
     (Peer::Go, Peer::Python),
     (Peer::Python, Peer::Go),
     (Peer::Python, Peer::Python),
 ];
 
-/// The ways in which two ends can meet, in the order of the tables' columns.
+/// The directions and revisions of a pair's tunnels, in the order of the tables' columns.
 pub(crate) const WAYS: [(Direction, Revision); 4] = [
     (Direction::Forward, Revision::One),
     (Direction::Forward, Revision::Zero),
@@ -112,8 +112,7 @@ pub(crate) const WAYS: [(Direction, Revision); 4] = [
     (Direction::Reverse, Revision::Zero),
 ];
 
-/// The cases that the programs of the examples know, under the names that they
-/// have with the peers.
+/// The cases that the programs of the examples have, named as in the peers.
 const EXAMPLE_CASES: &[&str] = &["echo", "echo-error"];
 
 /// The pairs of the matrix.
@@ -122,14 +121,14 @@ pub(crate) fn pairs() -> Vec<Pair> {
     pairs.collect()
 }
 
-/// These, and those of foreign peers with each other.
+/// The pairs of the matrix and the pairs of foreign peers with each other.
 pub(crate) fn all_pairs() -> Vec<Pair> {
     let foreign = FOREIGN_ENDS.iter().flat_map(|ends| pairs_of(*ends));
     pairs().into_iter().chain(foreign).collect()
 }
 
-/// The pairs of two ends, one for each way to meet. The examples have no option
-/// for the revision, and so know one way in each direction.
+/// The pairs of two ends, one for each direction and revision. The examples have no option for the
+/// revision, so they run with revision one only.
 fn pairs_of((caller, handler): (Peer, Peer)) -> impl Iterator<Item = Pair> {
     let pairs = WAYS.map(|(direction, revision)| Pair {
         caller,
@@ -142,7 +141,7 @@ fn pairs_of((caller, handler): (Peer, Peer)) -> impl Iterator<Item = Pair> {
 }
 
 impl Pair {
-    /// Whether a run that is limited so contains this pair.
+    /// Whether a run with this limit contains this pair.
     pub(crate) fn is_wanted(&self, only: Option<Only>) -> bool {
         let ends = [self.caller, self.handler];
         match only {
@@ -155,7 +154,7 @@ impl Pair {
         }
     }
 
-    /// Which of these cases the two ends have in common.
+    /// The cases that both ends have.
     pub(crate) fn cases(&self, cases: &Cases) -> Vec<String> {
         let known = |case: &&String| !self.has_examples() || is_example_case(case);
         let cases = cases.get(&self.caller.family()).into_iter().flatten();
@@ -167,12 +166,12 @@ impl Pair {
         [self.caller, self.handler].contains(&Peer::Examples)
     }
 
-    /// Whether one end is not ours, so that a failure can be its own.
+    /// Whether one end is a foreign program, which may itself cause a failure.
     pub(crate) fn has_foreign_end(&self) -> bool {
         self.caller.is_foreign() || self.handler.is_foreign()
     }
 
-    /// The name of a file about this pair.
+    /// The file name, without extension, for the log of this pair.
     pub(crate) fn file_stem(&self) -> String {
         format!(
             "{}-{}-{}-{}",
@@ -189,7 +188,7 @@ fn is_example_case(case: &str) -> bool {
 }
 
 impl Peer {
-    /// As it is written in files and on command lines.
+    /// The name in files and on command lines.
     pub(crate) fn id(self) -> &'static str {
         match self {
             Self::Rust => "rust",
@@ -205,7 +204,7 @@ impl Peer {
         matches!(self, Self::Go | Self::Python | Self::GrpcGo)
     }
 
-    /// Whose cases it knows.
+    /// The family whose cases this peer has.
     pub(crate) fn family(self) -> Family {
         match self {
             Self::Rust | Self::Go | Self::Python | Self::Examples => Family::Tunnels,
@@ -215,7 +214,7 @@ impl Peer {
 }
 
 impl Direction {
-    /// As it is written in files and on command lines.
+    /// The name in files and on command lines.
     pub(crate) fn id(self) -> &'static str {
         match self {
             Self::Forward => "forward",
@@ -225,7 +224,7 @@ impl Direction {
 }
 
 impl Revision {
-    /// As it is written in files and on command lines.
+    /// The name in files and on command lines.
     pub(crate) fn id(self) -> &'static str {
         match self {
             Self::One => "one",

@@ -1,4 +1,4 @@
-//! What a case came to, measured against what was expected of it.
+//! The outcomes of cases: their verdicts compared with the expected failures.
 
 use std::collections::BTreeMap;
 
@@ -7,36 +7,36 @@ use serde::Serialize;
 use crate::expected::{Expectations, ExpectedFailure};
 use crate::matrix::Pair;
 
-/// What a caller says of a case.
+/// The result of a case, as the caller prints it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
-    /// All was as it should be.
+    /// The case passed.
     Pass,
-    /// It was not, and why.
+    /// The case failed, with this message.
     Fail(String),
 }
 
-/// What that means.
+/// The outcome of a case: its verdict compared with the expected failures.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub(crate) enum Outcome {
-    /// It passed, as it should.
+    /// Passed, and no failure was expected.
     Passed,
-    /// It failed just as it was expected to.
+    /// Failed with an expected symptom.
     ExpectedFailure { sentence: String, reason: String },
-    /// It failed, and should not have.
+    /// Failed, and no failure was expected.
     Failed { sentence: String },
-    /// It was expected to fail, but with other words.
+    /// Failed, but with none of the expected symptoms.
     FailedOtherwise {
         sentence: String,
         expected: Vec<String>,
     },
-    /// It was expected to fail, and passed.
+    /// Passed, although a failure was expected.
     SurprisePass { expected: Vec<String> },
 }
 
 impl Outcome {
-    /// What a verdict means where these failures are expected.
+    /// Compares a verdict with the expected failures.
     pub(crate) fn of(verdict: Verdict, expected: &[&ExpectedFailure]) -> Self {
         let symptoms = || expected.iter().map(|entry| entry.symptom.clone()).collect();
         match verdict {
@@ -60,12 +60,12 @@ impl Outcome {
         }
     }
 
-    /// Whether it makes the run fail.
+    /// Whether this outcome makes the run fail.
     pub(crate) fn is_unexpected(&self) -> bool {
         !matches!(self, Self::Passed | Self::ExpectedFailure { .. })
     }
 
-    /// What to say of it where it is unexpected, the sentence of the peer last.
+    /// Describes the outcome, with the peer's message at the end.
     pub(crate) fn explain(&self) -> String {
         let quote = |symptoms: &[String]| {
             let quoted: Vec<_> = symptoms.iter().map(|text| format!("“{text}”")).collect();
@@ -86,29 +86,29 @@ impl Outcome {
     }
 }
 
-/// What two processes said and did, before anybody has judged it.
+/// The raw results of two processes, before the comparison with expected failures.
 #[derive(Debug, Default)]
 pub(crate) struct Ran {
     pub(crate) verdicts: BTreeMap<String, Verdict>,
-    /// How it ended, with last words: the reason why a case has no verdict.
+    /// How the processes ended, with their last lines: the reason why a case has no verdict.
     pub(crate) ending: String,
-    /// What was wrong beside the cases.
+    /// An error outside the cases.
     pub(crate) trouble: Option<String>,
     pub(crate) seconds: f64,
 }
 
-/// All that came of a pair.
+/// The results of a pair.
 #[derive(Debug, Serialize)]
 pub(crate) struct PairOutcome {
     #[serde(flatten)]
     pub(crate) pair: Pair,
     pub(crate) seconds: f64,
-    /// What was wrong beside the cases, which is never expected.
+    /// An error outside the cases; always unexpected.
     pub(crate) trouble: Option<String>,
     pub(crate) cases: Vec<CaseOutcome>,
 }
 
-/// What came of one case.
+/// The result of one case.
 #[derive(Debug, Serialize)]
 pub(crate) struct CaseOutcome {
     pub(crate) case: String,
@@ -116,7 +116,7 @@ pub(crate) struct CaseOutcome {
     pub(crate) outcome: Outcome,
 }
 
-/// How many cases came to what.
+/// The number of cases by outcome.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub(crate) struct Counts {
     pub(crate) passed: usize,
@@ -125,7 +125,7 @@ pub(crate) struct Counts {
 }
 
 impl PairOutcome {
-    /// Measures what came of a pair against what is expected of it.
+    /// Compares the raw results of a pair with the expected failures.
     pub(crate) fn of(
         pair: Pair,
         cases: &[String],
@@ -164,7 +164,7 @@ impl PairOutcome {
         counts
     }
 
-    /// What makes the run fail, a line each.
+    /// The reasons why this pair makes the run fail, one line each.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let cases = self.cases.iter();
         let unexpected = cases.filter(|case| case.outcome.is_unexpected());
@@ -174,7 +174,7 @@ impl PairOutcome {
 }
 
 impl Counts {
-    /// The sum of several.
+    /// The sums of several counts.
     pub(crate) fn sum(all: impl IntoIterator<Item = Self>) -> Self {
         all.into_iter().fold(Self::default(), |sum, each| Self {
             passed: sum.passed + each.passed,
@@ -183,7 +183,7 @@ impl Counts {
         })
     }
 
-    /// In words, without what there is none of.
+    /// The counts in words, without those that are zero.
     pub(crate) fn describe(self) -> String {
         let parts = [
             (self.passed, "passed"),

@@ -1,4 +1,4 @@
-//! A process of a pair: what it says, how it ends, and its last words.
+//! A process of a pair: its output, its end and its last lines.
 
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -10,11 +10,10 @@ use anyhow::Result;
 use crate::ctrl_c::CtrlC;
 use crate::process::Process;
 
-/// How many lines are taken for last words.
+/// The number of lines quoted as last words.
 const LAST_WORDS: usize = 3;
 
-/// What the line begins with that tells why a program crashes, above the lines
-/// that tell where.
+/// Prefixes of the line that gives the reason of a crash. The backtrace follows that line.
 const CRASHES: [&str; 3] = ["panic: ", "fatal error: ", "thread '"];
 
 /// A process of a pair. It is killed when dropped.
@@ -26,7 +25,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it in a role: the caller or the handler.
+    /// Starts the process in a role: the caller or the handler.
     pub(crate) fn start(role: &'static str, command: &mut Command) -> Result<Self> {
         let (process, lines) = Process::spawn_heard(command)?;
         Ok(Self {
@@ -37,7 +36,7 @@ impl Program {
         })
     }
 
-    /// Its next line, if it says one in time.
+    /// The next line of output, or `None` after `timeout`.
     pub(crate) fn next_line(&mut self, timeout: Duration) -> Option<&str> {
         match self.lines.recv_timeout(timeout) {
             Ok(line) => {
@@ -46,40 +45,40 @@ impl Program {
             }
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
-                // It will end presently. Until then this is no busy loop.
+                // The output has ended, so the process ends soon. Sleep to avoid a busy loop.
                 thread::sleep(timeout);
                 None
             }
         }
     }
 
-    /// A line that it has said and that nobody has heard yet.
+    /// The next unread line of output, without waiting.
     pub(crate) fn pending_line(&mut self) -> Option<&str> {
         self.said.push(self.lines.try_recv().ok()?);
         self.said.last().map(String::as_str)
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.process.ended()
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Stops the process as Ctrl-C does.
     pub(crate) fn stop(&mut self, ctrl_c: &CtrlC) -> Result<ExitStatus> {
         self.process.stop(ctrl_c)
     }
 
-    /// That it has ended, in words.
+    /// A message that says how the process ended.
     pub(crate) fn describe_end(&self, status: ExitStatus) -> String {
         format!("{} ended ({status})", self.role)
     }
 
-    /// That it has not said where it listens, in words.
+    /// A message that says that the process printed no port.
     pub(crate) fn describe_silence(&self) -> String {
         format!("{} does not say where it listens", self.role)
     }
 
-    /// What it has said, with its role before each line.
+    /// All output, with the role before each line.
     pub(crate) fn log(&mut self) -> String {
         self.said.extend(self.lines.try_iter());
         let lines = self.said.iter();
@@ -88,7 +87,7 @@ impl Program {
             .collect()
     }
 
-    /// What it said last, in words, or why it crashed.
+    /// A message that quotes the last lines, or the reason of a crash.
     pub(crate) fn last_words(&mut self) -> String {
         self.said.extend(self.lines.try_iter());
         match last_words(&self.said) {

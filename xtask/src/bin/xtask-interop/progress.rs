@@ -1,4 +1,4 @@
-//! What is seen while the matrix runs: a line for each pair, the last one live.
+//! The progress display: one line for each pair, of which the last is live.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::matrix::Pair;
 use crate::outcome::PairOutcome;
 
-/// How often the live line is drawn anew.
+/// The interval at which the live line is redrawn.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The lines. There is no live one where nobody could see it.
+/// The progress lines. The live line appears on a terminal only.
 pub(crate) struct Progress {
     bar: ProgressBar,
     pairs: usize,
@@ -18,11 +18,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Shows how far so many pairs have come.
+    /// A display for this number of pairs.
     pub(crate) fn of(pairs: usize) -> Self {
         let bar = ProgressBar::new_spinner();
         let style = ProgressStyle::with_template("{spinner} {prefix} {msg} ({elapsed})");
-        // The template is a constant: that it is right is seen at once.
+        // The template is a constant; an error in it would show at once.
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         bar.enable_steady_tick(TICK);
         Self {
@@ -32,7 +32,7 @@ impl Progress {
         }
     }
 
-    /// A pair begins.
+    /// Starts the line of a pair.
     pub(crate) fn begin(&self, pair: &Pair, cases: usize) {
         let number = self.ended + 1;
         self.bar
@@ -41,12 +41,12 @@ impl Progress {
         self.heard(0, cases);
     }
 
-    /// So many cases of the pair have ended.
+    /// Shows how many cases of the pair have ended.
     pub(crate) fn heard(&self, ended: usize, cases: usize) {
         self.bar.set_message(format!("{ended} of {cases} cases"));
     }
 
-    /// A pair has ended: its line stays.
+    /// Prints the permanent line of a pair that has ended.
     pub(crate) fn end(&mut self, outcome: &PairOutcome) {
         self.ended += 1;
         self.bar.suspend(|| println!("{}", line(outcome)));

@@ -1,4 +1,4 @@
-//! What came of the matrix, as text, Markdown and JSON.
+//! The report of a run, as text, Markdown and JSON.
 
 mod markdown;
 
@@ -14,10 +14,10 @@ use crate::outcome::{Counts, PairOutcome};
 use crate::table::Table;
 use crate::versions::Versions;
 
-/// All that is known of a run.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// What the run was limited to, unless it was a whole one.
+    /// The limit of the run; `None` if it was complete.
     pub(crate) limited_to: Option<String>,
     pub(crate) seconds: f64,
     pub(crate) totals: Counts,
@@ -25,11 +25,11 @@ pub(crate) struct Report {
     pub(crate) pairs: Vec<PairOutcome>,
 }
 
-/// What there is of two ends: an outcome for each way in which they met.
+/// The outcomes of two ends, by direction and revision.
 pub(crate) type Row<'a> = BTreeMap<(Direction, Revision), &'a PairOutcome>;
 
 impl Report {
-    /// Writes all forms of it.
+    /// Writes the report in every format.
     pub(crate) fn write(&self, out: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self)?;
         let files = [
@@ -45,7 +45,7 @@ impl Report {
         Ok(())
     }
 
-    /// How many cases came to what, for each pair.
+    /// A table with the counts of each pair.
     pub(crate) fn summary(&self) -> Table {
         let ways = WAYS.iter();
         let ways = ways
@@ -59,7 +59,7 @@ impl Report {
         table
     }
 
-    /// What the cells of the summary mean.
+    /// The legend of the summary.
     pub(crate) fn legend(&self) -> String {
         let unexpected = if self.totals.unexpected > 0 {
             " ! unexpected"
@@ -72,7 +72,7 @@ impl Report {
         )
     }
 
-    /// What makes the run fail, with the pair that it was in.
+    /// The reasons why the run fails, one line each, with the pair.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let of = |pair: &PairOutcome| {
             let (complaints, pair) = (pair.complaints(), pair.pair);
@@ -100,8 +100,7 @@ impl Report {
     }
 }
 
-/// How many passed; behind it, where there are any, how many failed as expected
-/// and otherwise.
+/// The cell of a pair: `passed + expected failures ! unexpected`, the last two only if not zero.
 fn cell(pair: &PairOutcome) -> String {
     let counts = pair.counts();
     let mut cell = counts.passed.to_string();
@@ -120,8 +119,8 @@ pub(crate) mod tests {
     use crate::matrix::{Direction, pairs};
     use crate::outcome::{CaseOutcome, Counts, Outcome, PairOutcome};
 
-    /// A report of all pairs, in which one case passed, one failed as expected
-    /// and one, in the first pair, should not have failed.
+    /// A report of all pairs. One case passed, one failed as expected, and in the first pair one
+    /// failed unexpectedly.
     pub(crate) fn report() -> Report {
         let case = |case: &str, outcome| CaseOutcome {
             case: case.to_owned(),

@@ -1,4 +1,4 @@
-//! A pair: two processes that are started, listened to, and always ended.
+//! Runs a pair: starts two processes, reads their output, and always ends them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,19 +16,19 @@ use crate::program::Program;
 use crate::setup::Programs;
 use crate::start;
 
-/// What the two are called in logs and sentences.
+/// The names of the two processes in logs and messages.
 const CALLER: &str = "the caller";
 const HANDLER: &str = "the handler";
 
-/// How long waiting for anything may take.
+/// The timeouts of a run.
 #[derive(Clone, Copy)]
 pub(crate) struct Patience {
-    /// For a program to say where it listens.
+    /// For a program to print its port.
     start: Duration,
-    /// For all cases together. A single case of a peer ends within 30 s.
+    /// For all cases together. The peers limit a single case to 30 s.
     cases: Duration,
-    /// For a caller that has no handler any more: long enough for the case at
-    /// hand to say what it makes of that.
+    /// For a caller whose handler has ended: long enough for the current case to report its
+    /// verdict.
     alone: Duration,
 }
 
@@ -42,19 +42,19 @@ impl Default for Patience {
     }
 }
 
-/// How often is looked whether anything has ended.
+/// The interval between checks of whether a process has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How a program ended: with a status of its own, or not by itself, and why.
+/// How a program ended: by itself with this status, or stopped for this reason.
 type Ending = Result<ExitStatus, String>;
 
-/// Runs the cases of a pair and returns what came of them. `heard` is told how
-/// many of them have ended.
+/// Runs the cases of a pair and returns the results. `heard` receives the number of cases that have
+/// ended.
 ///
 /// # Errors
 ///
-/// Where the programs cannot be started, or Ctrl-C was pressed. That they fail,
-/// crash or hang is what this is there to find out.
+/// If the programs cannot be started, or Ctrl-C was pressed. Programs that fail, crash or hang are
+/// not an error but a result.
 pub(crate) fn run(
     pair: &Pair,
     cases: &[String],
@@ -80,11 +80,10 @@ pub(crate) fn run(
     Ok(ran)
 }
 
-/// A role, and what starts the program that has it: with the port to dial, or
-/// without one if it listens.
+/// A role, and the function that makes its command: with the port to dial, or `None` to listen.
 type Role<'a> = (&'static str, &'a dyn Fn(Option<u16>) -> Result<Command>);
 
-/// What does not change while a pair runs.
+/// The constant settings of a pair's run.
 struct Session<'a> {
     patience: Patience,
     ctrl_c: &'a CtrlC,
@@ -92,8 +91,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Starts the one that listens, then the one that dials, and hears the caller
-    /// out.
+    /// Starts the program that listens, then the one that dials, and reads the caller's verdicts.
     fn run(
         &self,
         (listening, listen): Role<'_>,
@@ -129,7 +127,7 @@ impl Session<'_> {
         })
     }
 
-    /// The port on which a program says that it listens, or why there is none.
+    /// The port that a program prints, or the reason why it printed none.
     fn wait_for_port(&self, program: &mut Program) -> Result<Result<u16, String>> {
         let start = Instant::now();
         loop {
@@ -149,7 +147,7 @@ impl Session<'_> {
         }
     }
 
-    /// Hears a caller out, until it ends or must be ended.
+    /// Reads the caller's output until the caller ends or has to be stopped.
     fn follow(
         &self,
         caller: &mut Program,
@@ -203,7 +201,7 @@ impl Session<'_> {
     }
 }
 
-/// Why cases have no verdict, where some have none.
+/// The reason why cases have no verdict.
 fn describe(caller: &mut Program, ending: &Ending, handler: &mut Program) -> String {
     let how = match ending {
         Ok(status) => caller.describe_end(*status),
@@ -212,7 +210,7 @@ fn describe(caller: &mut Program, ending: &Ending, handler: &mut Program) -> Str
     format!("{how}; {}; {}", caller.last_words(), handler.last_words())
 }
 
-/// What no case tells: an end that is not a good one.
+/// An error that no case reports: a program that ended too early or with a failure.
 fn trouble(
     caller: &mut Program,
     ending: &Ending,
@@ -249,7 +247,7 @@ mod tests {
 
     const SERVING: &str = "echo LISTENING 1; exec cat";
 
-    /// Runs two shell scripts as a pair that has two cases.
+    /// Runs two shell scripts as a pair with two cases.
     fn run(handler: &str, caller: &str) -> Ran {
         run_for(Duration::from_secs(60), handler, caller)
     }

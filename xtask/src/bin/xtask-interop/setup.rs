@@ -1,4 +1,4 @@
-//! Building the peers, and telling what is missing where they cannot be built.
+//! Builds the peers, and reports which tools are missing.
 
 mod go;
 pub(crate) mod python;
@@ -16,23 +16,23 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::matrix::{Cases, Direction, Family, Peer};
 use crate::run::{root, stdout_of};
 
-/// Where everything is found and put.
+/// The directories of sources and outputs.
 pub(crate) struct Places {
     /// The sources of the peers.
     pub(crate) peers: PathBuf,
-    /// What is made: programs, logs, reports.
+    /// The output: programs, logs and reports.
     pub(crate) out: PathBuf,
-    /// Where cargo puts programs.
+    /// The directory of the programs that cargo built.
     pub(crate) programs: PathBuf,
 }
 
-/// How each peer is started.
+/// The start commands of the peers.
 pub(crate) struct Programs {
     peers: BTreeMap<Peer, Launch>,
     examples: PathBuf,
 }
 
-/// What to start, and with what.
+/// A program with its arguments and environment.
 pub(crate) struct Launch {
     program: PathBuf,
     arguments: Vec<OsString>,
@@ -40,7 +40,7 @@ pub(crate) struct Launch {
 }
 
 impl Places {
-    /// In the directory that cargo has built this program into.
+    /// Finds the directories from the path of this program, which cargo has built.
     pub(crate) fn find() -> Result<Self> {
         let this = std::env::current_exe().context("cannot tell where this program is")?;
         let programs = this.parent().context("this program is nowhere")?;
@@ -61,9 +61,9 @@ impl Places {
 }
 
 impl Programs {
-    /// Builds what is wanted. What is up to date is not built again.
+    /// Builds the wanted peers that are not up to date.
     pub(crate) fn set_up(places: &Places, wanted: &[Peer]) -> Result<Self> {
-        // What is missing is said before anything that takes long.
+        // Check for missing tools before the slow builds.
         for peer in wanted {
             match peer {
                 Peer::Go | Peer::GrpcGo => go::check(places)?,
@@ -92,7 +92,7 @@ impl Programs {
         })
     }
 
-    /// The cases that the peers know: all of a family the same.
+    /// The cases of each family. It is an error if the peers of a family have different cases.
     pub(crate) fn cases(&self) -> Result<Cases> {
         let mut known: BTreeMap<Family, (Peer, Vec<String>)> = BTreeMap::new();
         for (&peer, launch) in &self.peers {
@@ -109,14 +109,14 @@ impl Programs {
         Ok(cases.map(|(family, (_, cases))| (family, cases)).collect())
     }
 
-    /// What starts a peer.
+    /// The command that starts a peer.
     pub(crate) fn peer(&self, peer: Peer) -> Result<Command> {
         let launch = self.peers.get(&peer);
         let launch = launch.with_context(|| format!("the {peer} peer was not set up"))?;
         Ok(launch.command())
     }
 
-    /// What starts the program of an example that dials or is dialled.
+    /// The command that starts the client or the server of an example.
     pub(crate) fn example(&self, direction: Direction, role: &str) -> Command {
         let name = format!("{}-tunnel-{role}", direction.id());
         let path = self.examples.join(name);
@@ -124,7 +124,7 @@ impl Programs {
     }
 }
 
-/// Reports the cases that only one of two peers has.
+/// Fails if one of two peers has cases that the other lacks.
 fn same_cases((one, ones): (Peer, &[String]), (other, others): (Peer, &[String])) -> Result<()> {
     let lacking = |these: &[String], those: &[String]| {
         let lacking: Vec<_> = these.iter().filter(|case| !those.contains(case)).collect();
@@ -156,7 +156,7 @@ impl Launch {
     }
 }
 
-/// What a program says of itself, or `None` where it is not installed.
+/// The version that a program prints, or `None` if it is not installed.
 pub(crate) fn version_of(program: impl AsRef<Path>, argument: &str) -> Option<String> {
     let mut command = Command::new(program.as_ref());
     let output = command.arg(argument).stdin(Stdio::null()).output().ok()?;

@@ -1,4 +1,4 @@
-//! With which command lines the two ends of a pair are started.
+//! The command lines of the two ends of a pair.
 
 use std::process::Command;
 
@@ -7,24 +7,24 @@ use anyhow::Result;
 use crate::matrix::{Direction, Pair, Peer};
 use crate::setup::Programs;
 
-/// Whoever listens chooses the port itself, and says which it is.
+/// Port zero: the program that listens chooses a free port and prints it.
 const ANY_PORT: &str = "127.0.0.1:0";
 
-/// What starts the handler. It dials the port, or listens where there is none.
+/// The command of the handler, which dials `port`, or listens if that is `None`.
 pub(crate) fn handler(pair: &Pair, programs: &Programs, port: Option<u16>) -> Result<Command> {
     let mut command = match (pair.handler, pair.direction) {
         (Peer::Examples, direction) => programs.example(direction, handler_role(direction)),
         (peer, _) => with_command(programs.peer(peer)?, "serve", pair),
     };
     command.args(["--address", &address(port)]);
-    // Each case has a tunnel of its own. The example opens one alone.
+    // A peer opens a tunnel for each case. The example opens a single tunnel.
     if pair.direction == Direction::Reverse && pair.handler != Peer::Examples {
         command.arg("--again");
     }
     Ok(command)
 }
 
-/// What starts the caller. It dials the port, or listens where there is none.
+/// The command of the caller, which dials `port`, or listens if that is `None`.
 pub(crate) fn caller(
     pair: &Pair,
     programs: &Programs,
@@ -45,7 +45,7 @@ pub(crate) fn caller(
     Ok(command)
 }
 
-/// The command of a peer, as in `serve-forward --revision zero`.
+/// Adds a peer's subcommand and revision, as in `serve-forward --revision zero`.
 fn with_command(mut peer: Command, verb: &str, pair: &Pair) -> Command {
     peer.arg(format!("{verb}-{}", pair.direction.id()));
     peer.args(["--revision", pair.revision.id()]);

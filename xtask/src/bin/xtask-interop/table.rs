@@ -1,8 +1,8 @@
-//! Tables, for terminals and in Markdown.
+//! Tables for terminals and Markdown.
 
 use std::iter::once;
 
-/// A table: a head, and rows that are as long.
+/// A table. Every row has as many cells as the head.
 pub(crate) struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
@@ -20,7 +20,7 @@ impl Table {
         self.rows.push(row.into_iter().map(Into::into).collect());
     }
 
-    /// Columns that are as wide as they must be.
+    /// The table as text with aligned columns.
     pub(crate) fn text(&self) -> String {
         let widths = self.widths();
         let line = |row: &Vec<String>| {
@@ -56,7 +56,7 @@ impl Table {
     }
 }
 
-/// Text that stays what it is within a cell.
+/// Escapes text for a Markdown cell.
 pub(crate) fn escape(text: &str) -> String {
     let escaped = text.replace('|', "\\|");
     escaped.replace('*', "\\*").replace('<', "&lt;")

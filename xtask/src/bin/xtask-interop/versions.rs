@@ -1,4 +1,4 @@
-//! Which versions met: of the languages, and of the libraries that count.
+//! The versions of the languages and libraries of a run.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::matrix::Peer;
 use crate::run::root;
 use crate::setup::{Places, python, version_of};
 
-/// The libraries that speak on the wire, or decide what is spoken. What else the
-/// foreign peers require is in `go.mod` and `requirements.txt`.
+/// The Go and Python libraries whose versions are shown, because they affect the bytes on the wire.
+/// All other requirements are in `go.mod` and `requirements.txt`.
 const SPEAKING: &[&str] = &[
     "github.com/jhump/grpctunnel",
     "google.golang.org/grpc",
@@ -21,7 +21,7 @@ const SPEAKING: &[&str] = &[
     "protobuf",
 ];
 
-/// What one peer consists of.
+/// The versions of one peer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Versions {
     pub(crate) peer: Peer,
@@ -44,7 +44,7 @@ pub(crate) fn of(peers: &[Peer], places: &Places) -> Result<Vec<Versions>> {
             Peer::Rust => rust()?,
             Peer::Go => go(&places.peers)?,
             Peer::Python => python(places)?,
-            // Of the same make as the peers of their languages.
+            // These have the same versions as the peers in their languages.
             Peer::Examples | Peer::GrpcRust | Peer::GrpcGo => continue,
         };
         versions.push(Versions { peer, parts });
@@ -92,7 +92,7 @@ fn python(places: &Places) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// The modules that a Go module requires itself.
+/// The direct requirements in a `go.mod`.
 fn required(go_mod: &str) -> Vec<Part> {
     let requirements = go_mod.lines().filter(|line| !line.contains("// indirect"));
     let parts = requirements.filter_map(|line| {
@@ -104,7 +104,7 @@ fn required(go_mod: &str) -> Vec<Part> {
     parts.filter(Part::speaks).collect()
 }
 
-/// The packages that a `requirements.txt` pins.
+/// The pinned packages in a `requirements.txt`.
 fn pinned(requirements: &str) -> Vec<Part> {
     let parts = requirements.lines().filter_map(|line| {
         let (name, version) = line.trim().split_once("==")?;

@@ -1,4 +1,4 @@
-//! The report in Markdown: a whole one, and a summary that fits into a README.
+//! The report in Markdown: the full report, and a summary that fits into a README.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use crate::report::Report;
 use crate::table::{Table, escape};
 use crate::versions;
 
-/// Everything: the summary, what is unexpected, every case of every pair, and
-/// why the peers fail where they are expected to.
+/// The full report: the summary, the unexpected outcomes, every case of every pair, and the reasons
+/// for expected failures.
 pub(crate) fn full(report: &Report) -> String {
     let reasons = Reasons::of(report);
     let parts = [
@@ -27,7 +27,7 @@ pub(crate) fn full(report: &Report) -> String {
         .join("\n")
 }
 
-/// The table of pairs, and the versions that met.
+/// The table of pairs and the versions of the peers.
 pub(crate) fn summary(report: &Report) -> String {
     let versions = versions::describe(&report.versions);
     let versions: String = versions.iter().map(|line| format!("- {line}\n")).collect();
@@ -55,7 +55,7 @@ fn unexpected(report: &Report) -> String {
     format!("## Unexpected\n\n{lines}")
 }
 
-/// A table for each way to meet, with a row for each case.
+/// A table for each direction and revision, with a row for each case.
 fn tables(report: &Report, reasons: &Reasons) -> String {
     let rows = report.rows();
     let mut sections = Vec::new();
@@ -85,7 +85,7 @@ fn table(met: &[((Peer, Peer), &PairOutcome)], reasons: &Reasons) -> Table {
     table
 }
 
-/// All cases of some pairs, each once, in the order in which they come.
+/// The distinct cases of some pairs, in order of first appearance.
 fn cases<'a>(met: &[((Peer, Peer), &'a PairOutcome)]) -> Vec<&'a str> {
     let mut cases = Vec::new();
     for case in met.iter().flat_map(|(_, pair)| &pair.cases) {
@@ -96,7 +96,7 @@ fn cases<'a>(met: &[((Peer, Peer), &'a PairOutcome)]) -> Vec<&'a str> {
     cases
 }
 
-/// The reasons for expected failures, numbered as they come.
+/// The reasons for expected failures, numbered in order of appearance.
 struct Reasons<'a> {
     numbers: BTreeMap<&'a str, usize>,
 }
@@ -113,7 +113,7 @@ impl<'a> Reasons<'a> {
         Self { numbers }
     }
 
-    /// What stands in the table for a case.
+    /// The table cell of a case.
     fn mark(&self, case: &CaseOutcome) -> String {
         match &case.outcome {
             Outcome::Passed => "✓".to_owned(),

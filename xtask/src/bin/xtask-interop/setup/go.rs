@@ -1,4 +1,4 @@
-//! The Go peer: built by Go, which knows by itself what is up to date.
+//! The Go peer. `go build` decides what has to be rebuilt.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::{Launch, Places, major_and_minor, version_of};
 use crate::run::expect_success;
 
-/// Fails where there is no Go, or one that is too old.
+/// Fails if Go is missing or too old.
 pub(super) fn check(places: &Places) -> Result<()> {
     let go_mod = places.peers.join("go/go.mod");
     let go_mod = fs::read_to_string(go_mod).context("cannot read go.mod of the Go peer")?;
@@ -23,7 +23,7 @@ pub(super) fn check(places: &Places) -> Result<()> {
     Ok(())
 }
 
-/// The oldest version of Go that a module can be built with.
+/// The minimum Go version in a `go.mod`.
 fn needed(go_mod: &str) -> Option<&str> {
     let version = go_mod.lines().find_map(|line| line.strip_prefix("go "))?;
     let version = version.trim();

@@ -1,4 +1,4 @@
-//! The Python peer: a virtual environment, and code generated from `.proto` files.
+//! The Python peer: its virtual environment, and its code generated from `.proto` files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Launch, Places, major_and_minor, version_of};
 use crate::run::{expect_success, root};
 
-/// What the environment is made with.
+/// The program that creates the environment.
 const PYTHON: &str = "python3";
 
-/// The oldest version that the Python library runs on.
+/// The minimum version for the Python library.
 const OLDEST: (u32, u32) = (3, 11);
 
-/// Fails where there is no Python, one that is too old, or one that cannot make
-/// virtual environments.
+/// Fails if Python is missing, too old, or cannot create virtual environments.
 pub(super) fn check() -> Result<()> {
     let (major, minor) = OLDEST;
     let install = format!(
@@ -55,7 +54,7 @@ pub(super) fn set_up(places: &Places) -> Result<Option<Launch>> {
         arguments: ["-m", "interop_peer"].map(Into::into).into(),
         variables: vec![
             ("PYTHONPATH", path),
-            // The sources are no place to leave anything in.
+            // Keep `__pycache__` out of the source directory.
             ("PYTHONDONTWRITEBYTECODE", "1".into()),
         ],
     }))
@@ -70,8 +69,8 @@ pub(crate) fn python_of(environment: &Path) -> PathBuf {
     })
 }
 
-/// Whether the environment was made from these very requirements: a copy of them
-/// is put into it last of all.
+/// Whether the environment was made from these requirements. The last step of [`make`] copies them
+/// into the environment.
 fn is_up_to_date(environment: &Path, requirements: &Path) -> bool {
     let made_from = fs::read(stamp(environment)).ok();
     made_from.is_some() && made_from == fs::read(requirements).ok()
@@ -81,7 +80,7 @@ fn stamp(environment: &Path) -> PathBuf {
     environment.join("requirements.txt")
 }
 
-/// Makes the environment anew. Installing takes longer than all the rest.
+/// Recreates the environment.
 fn make(environment: &Path, requirements: &Path) -> Result<()> {
     println!("Python: making a virtual environment");
     let mut create = Command::new(PYTHON);

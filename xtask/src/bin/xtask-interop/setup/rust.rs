@@ -1,11 +1,11 @@
-//! The Rust peer and the examples, built by the cargo that runs all this.
+//! The Rust peer and the examples, built with cargo.
 
 use anyhow::{Result, ensure};
 
 use super::{Launch, Places};
 use crate::run::{cargo, expect_success};
 
-/// The programs of the examples, which are those of two packages.
+/// The packages that contain the programs of the examples.
 const EXAMPLES: &[&str] = &["forward-tunnel", "reverse-tunnel"];
 
 pub(super) fn set_up_peer(places: &Places) -> Result<Option<Launch>> {
@@ -24,7 +24,7 @@ fn set_up(places: &Places, name: &str) -> Result<Option<Launch>> {
     Ok(Some(Launch::of(program)))
 }
 
-/// They have no command line in common: there is not one way to start them.
+/// Builds the examples. Returns no [`Launch`], because each of them is a program of its own.
 pub(super) fn set_up_examples(_: &Places) -> Result<Option<Launch>> {
     let packages = EXAMPLES.iter().flat_map(|package| ["--package", package]);
     let arguments: Vec<_> = ["--bins"].into_iter().chain(packages).collect();

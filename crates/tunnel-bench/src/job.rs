@@ -1,32 +1,32 @@
-//! What the orchestrator asks of a client process and what it is answered: one line of JSON each.
+//! The protocol between the orchestrator and a client process: one line of JSON for each job and
+//! each reply.
 //!
-//! Invariant: this is a protocol. The program in another language speaks it too, so names and
-//! units stay as they are: sizes in bytes, times asked for in milliseconds, times measured in
-//! seconds.
+//! Invariant: the Go program implements this protocol too, so names and units must not change.
+//! Sizes are in bytes, durations in jobs in milliseconds, measured times in seconds.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// One thing to do, by the client process of a pair.
+/// A job for the client process of a pair.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "job", rename_all = "snake_case")]
 pub(crate) enum Job {
-    /// Unary calls, one after another by each caller.
+    /// Unary calls. Each caller makes one after another.
     Unary(Load),
-    /// Server streams, read as fast as they come.
+    /// Server streams, read at full speed.
     Download(Load),
-    /// Client streams, written as fast as they go.
+    /// Client streams, written at full speed.
     Upload(Load),
-    /// Bidirectional streams with one message under way at a time.
+    /// Bidirectional streams with one message in flight on each.
     PingPong(Load),
-    /// Opens streams on which nothing is sent, and keeps them.
+    /// Opens streams on which nothing is sent, and holds them.
     HoldIdle { streams: usize },
-    /// Opens streams that are full of messages, and reads none of them.
+    /// Opens streams whose peer sends without end, holds them and reads none of them.
     HoldUnread { streams: usize, size: u32 },
-    /// Has hostile connections flood the server until [`Job::Release`].
+    /// Starts hostile connections that flood the server until [`Job::Release`].
     Flood { connections: usize },
-    /// Drops all that is held.
+    /// Drops all held streams and hostile connections.
     Release {},
     /// Small calls while a stream of large messages is read.
     BesideStream {
@@ -34,25 +34,25 @@ pub(crate) enum Job {
         size: u32,
         millis: u64,
     },
-    /// What arrives in each bucket of time.
+    /// A load whose arrivals are counted for each bucket of time.
     Steady(Steady),
     /// Unary calls at a fixed rate, each timed from when it was due.
     OpenLoop(OpenLoop),
-    /// Callers whose calls all time out, because the handler is slow.
+    /// Callers whose calls all time out because the handler is slow.
     Brownout(Brownout),
 }
 
-/// A load that lasts for a time.
+/// A load of fixed duration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Load {
-    /// The payload of each message.
+    /// The payload of each message, in bytes.
     pub(crate) size: u32,
-    /// How many callers or streams there are.
+    /// The number of callers or streams.
     pub(crate) at_once: usize,
     pub(crate) millis: u64,
 }
 
-/// The job of the same name.
+/// The parameters of [`Job::Steady`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Steady {
     pub(crate) kind: Kind,
@@ -62,7 +62,7 @@ pub(crate) struct Steady {
     pub(crate) bucket_millis: u64,
 }
 
-/// The job of the same name.
+/// The parameters of [`Job::OpenLoop`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OpenLoop {
     pub(crate) size: u32,
@@ -70,27 +70,27 @@ pub(crate) struct OpenLoop {
     pub(crate) millis: u64,
 }
 
-/// The job of the same name.
+/// The parameters of [`Job::Brownout`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Brownout {
-    /// Each makes one call after another.
+    /// The number of callers. Each makes one call after another.
     pub(crate) callers: usize,
     pub(crate) timeout_millis: u64,
     pub(crate) ends: Ends,
     pub(crate) millis: u64,
 }
 
-/// What ends a call of [`Job::Brownout`].
+/// How a call of [`Job::Brownout`] times out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ends {
     /// The caller drops the call's future.
     Drop,
-    /// The call's deadline.
+    /// The call has a deadline.
     Deadline,
 }
 
-/// What [`Job::Steady`] does.
+/// The kind of load of [`Job::Steady`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
@@ -99,13 +99,13 @@ pub(crate) enum Kind {
     Unary,
 }
 
-/// What a job came to; only what belongs to the job is there.
+/// The measurements of a job. Fields that do not apply to the job are empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Measured {
-    /// Calls, messages, streams, or timeouts.
+    /// The number of calls, messages, streams or timeouts.
     pub(crate) count: u64,
-    /// How long all of it took.
+    /// The duration of the job.
     pub(crate) seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p50: Option<f64>,
@@ -113,18 +113,18 @@ pub(crate) struct Measured {
     pub(crate) p99: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p999: Option<f64>,
-    /// Payload that a stream carried beside what was counted.
+    /// The payload of the stream beside the counted calls, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) beside_bytes: Option<u64>,
-    /// Of [`Job::Steady`]: bytes of streams, or calls.
+    /// [`Job::Steady`]: the bytes or calls of each bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) buckets: Option<Vec<u64>>,
-    /// Of [`Job::Brownout`]: what happened to calls that did not time out, and to how many.
+    /// [`Job::Brownout`]: the calls that did not time out, counted by what happened to them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) failures: BTreeMap<String, u64>,
 }
 
-/// The line that answers a job.
+/// The reply to a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reply {
@@ -132,13 +132,13 @@ pub(crate) enum Reply {
     Error(String),
 }
 
-/// What a process says before it takes jobs.
+/// The first line of a process, before any job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Greeting {
-    /// It listens at this port of the loopback.
+    /// The process listens on this port of 127.0.0.1.
     Port(u16),
-    /// It can make calls.
+    /// The process can make calls.
     Ready(bool),
 }
 

@@ -1,7 +1,7 @@
-//! A long link: a TCP proxy in user space that delays what passes, each way, at any rate.
+//! A long link: a TCP proxy in user space that delays bytes in each direction, at any rate.
 //!
-//! Invariant: it runs on a thread of its own, so that nothing that the orchestrator does makes a
-//! delay longer.
+//! Invariant: the proxy runs on its own thread, so that the orchestrator's work does not lengthen
+//! the delay.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
@@ -12,18 +12,18 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tunnel_conformance::FaultProxy;
 
-/// A long link to a port of this host; it ends when this is dropped.
+/// A long link to a port on this host. It ends when this value is dropped.
 ///
-/// Up to [`FaultProxy::CAPACITY`] bytes are under way each way, which is 1.3 GB/s at 50 ms.
+/// Up to [`FaultProxy::CAPACITY`] bytes are in flight in each direction: 1.3 GB/s at 50 ms.
 #[derive(Debug)]
 pub(crate) struct Delay {
     port: u16,
-    /// Dropped, it tells the thread to end.
+    /// Ends the thread when dropped.
     _alive: oneshot::Sender<()>,
 }
 
 impl Delay {
-    /// Starts it.
+    /// Starts the proxy.
     pub(crate) async fn start(target_port: u16, each_way: Duration) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (started, port) = oneshot::channel();
@@ -32,12 +32,12 @@ impl Delay {
             .name("delay".into())
             .spawn(move || run(&runtime, target_port, each_way, started, over))?;
         Ok(Self {
-            port: port.await.context("the delay proxy has not started")?,
+            port: port.await.context("the delay proxy did not start")?,
             _alive: alive,
         })
     }
 
-    /// Where clients connect to.
+    /// The port for clients.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -55,7 +55,7 @@ fn run(
         let proxy = FaultProxy::to(target).await;
         proxy.set_delay(each_way);
         if started.send(proxy.address().port()).is_ok() {
-            // The other half is only ever dropped.
+            // Nothing is ever sent on the channel: this returns when the sender is dropped.
             let _ = over.await;
         }
     });
@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one connection with what it says.
+    /// Echoes the bytes of one connection.
     async fn echo() -> u16 {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();

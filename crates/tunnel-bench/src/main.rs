@@ -1,10 +1,9 @@
-//! Measures tunnels of both directions beside plain tonic and other ways to carry calls, side by
-//! side in one run.
+//! Measures forward and reverse tunnels against plain tonic and other transports, all in one run.
 //!
-//! One program, three roles. The orchestrator ([`orchestrate`]) starts a client and a server
-//! process for each variant ([`peer`]), and tells the clients what to do ([`job`]). Every variant
-//! of a workload is measured in each round, one after another, and ratios are formed within the
-//! round, so that a noisy machine disturbs both sides of a ratio alike ([`report`]).
+//! The program has three roles. The orchestrator ([`orchestrate`]) starts a client and a server
+//! process for each variant ([`peer`]) and sends jobs to the clients ([`job`]). Each round measures
+//! every variant of a workload, one after another. Ratios are formed within a round, so that noise
+//! on the machine affects both sides of a ratio alike ([`report`]).
 
 mod args;
 mod carrier;

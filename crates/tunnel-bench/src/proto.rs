@@ -1,4 +1,4 @@
-//! The benchmark's service, generated.
+//! The generated code of the benchmark's service.
 
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 

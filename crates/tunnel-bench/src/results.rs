@@ -1,19 +1,19 @@
-//! What a run measured, as it is kept in memory and written to a file.
+//! The results of a run, in memory and as a JSON file.
 //!
-//! Invariants: a [`Cell`] has one entry for each measured round, in order, so that entry `i` of two
-//! cells of one row were measured in the same round and may be divided by each other.
+//! Invariant: a [`Cell`] has one entry for each counted round, in order. So entries `i` of two
+//! cells of a row were measured in the same round and can be divided by each other.
 
 use serde::{Deserialize, Serialize};
 
-/// Everything one run measured.
+/// The results of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
     /// The version of this format: 1.
     pub(crate) format: u32,
     /// When the run began, in RFC 3339.
     pub(crate) began: String,
-    /// The commit of this repository, with `-dirty` where files differ from it; none where git does
-    /// not say.
+    /// The commit of this repository, with `-dirty` if files differ from it. `None` if git does not
+    /// report one.
     pub(crate) commit: Option<String>,
     pub(crate) machine: Machine,
     pub(crate) settings: Settings,
@@ -24,13 +24,13 @@ impl Run {
     /// The version of the format that this program writes, and the only one that it reads.
     pub(crate) const FORMAT: u32 = 1;
 
-    /// What was measured of a workload, if it was.
+    /// The row of a workload and metric.
     pub(crate) fn row(&self, workload: &str, metric: Metric) -> Option<&Row> {
         let mut rows = self.rows.iter();
         rows.find(|row| row.workload == workload && row.metric == metric)
     }
 
-    /// The row that says how fast a workload went, in whatever it counts.
+    /// The rate row of a workload, in calls, messages, streams, timeouts or bytes.
     pub(crate) fn rate_row(&self, workload: &str) -> Option<&Row> {
         let mut rows = self.rows.iter();
         rows.find(|row| row.workload == workload && row.metric.more_is_better())
@@ -43,7 +43,7 @@ impl Row {
     }
 }
 
-/// Where it was measured.
+/// The machine of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
@@ -52,24 +52,24 @@ pub(crate) struct Machine {
     pub(crate) rustc: String,
 }
 
-/// How it was measured.
+/// The settings of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
-    /// Rounds that count, after the one that warms up.
+    /// The number of rounds that count, after the warm-up round.
     pub(crate) rounds: u32,
-    /// How long a measurement takes, in milliseconds, where it has a fixed time.
+    /// The duration of measurements of fixed duration, in milliseconds.
     pub(crate) millis: u64,
     pub(crate) quick: bool,
-    /// The filter of `--only`, if there was one.
+    /// The filter of `--only`, if given.
     pub(crate) only: Option<String>,
 }
 
-/// One metric of one workload, over all variants that can run it.
+/// One metric of one workload, for all variants that can run it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// Such as "unary 16 B x 64".
+    /// The name of the workload, such as "unary 16 B x 64".
     pub(crate) workload: String,
-    /// What belongs together in a report, such as "unary" or "streams".
+    /// The section of the report, such as "unary" or "streams".
     pub(crate) group: String,
     pub(crate) metric: Metric,
     pub(crate) cells: Vec<Cell>,
@@ -80,13 +80,13 @@ pub(crate) struct Row {
 pub(crate) struct Cell {
     /// The variant's name, such as "plain tonic".
     pub(crate) variant: String,
-    /// For each round what was measured, in the metric's unit; none where it came to no end.
+    /// The value of each round, in the metric's unit. `None` if the job did not finish.
     pub(crate) rounds: Vec<Option<f64>>,
-    /// Why there is no value, such as "hangs"; of [`Metric::OtherFailures`] what they are.
+    /// Why there is no value, such as "hangs". For [`Metric::OtherFailures`] the failures.
     pub(crate) note: Option<String>,
 }
 
-/// What is measured, and its unit.
+/// A metric and its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Metric {
@@ -98,15 +98,15 @@ pub(crate) enum Metric {
     ByteRate,
     /// Streams opened, 1/s.
     OpenRate,
-    /// Calls that timed out as they were meant to, 1/s.
+    /// Calls that timed out as intended, 1/s.
     TimeoutRate,
-    /// Calls that ended otherwise than by their timeout.
+    /// The number of calls that ended in another way than by their timeout.
     OtherFailures,
-    /// Half of the calls are faster; s.
+    /// Median latency, s.
     P50,
-    /// s.
+    /// 99th percentile of the latency, s.
     P99,
-    /// s.
+    /// 99.9th percentile of the latency, s.
     P999,
     /// CPU time of both processes for each call, s.
     CpuPerCall,
@@ -114,7 +114,7 @@ pub(crate) enum Metric {
     CpuPerByte,
     /// Resident memory of both processes together for each stream, B.
     MemoryPerStream,
-    /// From the start of a stream until nine tenths of its steady rate are reached, s.
+    /// The time from the start of a stream until it reaches nine tenths of its steady rate, s.
     Ramp,
 }
 

@@ -1,8 +1,8 @@
-//! What this repository wants to reach, as data, and how far a run has.
+//! The performance targets, and the verdicts of a run on them.
 //!
 //! Invariants: forward and reverse tunnels have the same targets. The median decides; the spread is
-//! shown beside it. What a run left out is not held against what it measured. Handlers that are polled inline have a verdict only where a target names them, and
-//! are shown everywhere.
+//! shown too. A variant that was not measured does not change the verdict. Variants with inline
+//! handlers are always shown, and have a verdict only if a target names them.
 
 use std::cmp::Ordering::Equal;
 
@@ -16,77 +16,77 @@ use Against::{Baseline, Elsewhere, Nothing, Workload};
 use Bound::{AtLeast, AtMost};
 use Measure::{Of, Rate};
 
-/// One figure that several workloads are to reach.
+/// A target for one measure of several workloads.
 struct Target {
     workloads: &'static [&'static str],
     measure: Measure,
     against: Against,
-    /// For handlers that have tasks of their own.
+    /// The bound for handlers that run in their own tasks.
     spawned: Bound,
-    /// For handlers that are polled inline, where they have a target.
+    /// The bound for handlers that are polled inline, if they have one.
     inline: Option<Bound>,
 }
 
 #[derive(Clone, Copy)]
 enum Measure {
-    /// How fast it goes, in whatever the workload counts.
+    /// The rate, in the unit that the workload counts.
     Rate,
     Of(Metric),
 }
 
-/// What the ratio is to.
+/// The divisor of the ratio.
 #[derive(Clone, Copy)]
 enum Against {
     /// The workload's baseline, in the same row.
     Baseline,
     /// The same variant in another workload.
     Workload(&'static str),
-    /// Nothing: there must be none of it, in no round.
+    /// No divisor: the value must be zero in every round.
     Nothing,
-    /// Nothing that this program measures; this says what does.
+    /// Not measured by this program; the text says what measures it.
     Elsewhere(&'static str),
 }
 
-/// On which side of a ratio is good.
+/// The bound of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
 
-/// How far a figure is reached.
+/// Whether a target is reached.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
     Reached,
-    /// By what part of the bound.
+    /// Missed by this fraction of the bound.
     Missed(f64),
-    /// There is something to compare with and nothing to compare, for this reason.
+    /// The baseline has a value and the variant has none, for this reason.
     Failed(String),
     NotMeasured,
-    /// There is no bound.
+    /// The variant has no bound and is only shown.
     Shown,
 }
 
-/// One target for one workload, judged.
+/// The verdicts on one target for one workload.
 pub(crate) struct Judged<'a> {
     pub(crate) workload: &'a str,
-    /// Such as "p99".
+    /// The measure, such as "p99".
     pub(crate) measure: &'static str,
-    /// What the ratio is to.
+    /// The divisor of the ratio.
     pub(crate) against: String,
-    /// Such as "≥ 1.80, inline ≥ 2.20".
+    /// The bounds, such as "≥ 1.80, inline ≥ 2.20".
     pub(crate) wanted: String,
     pub(crate) variants: Vec<JudgedVariant>,
 }
 
 pub(crate) struct JudgedVariant {
     pub(crate) variant: &'static str,
-    /// The ratio, or the value where there is nothing to divide it by.
+    /// The ratio, or the value if there is no divisor.
     pub(crate) ratio: Option<Summary>,
     pub(crate) verdict: Verdict,
 }
 
-/// Calls at once, where a tunnel is to be much faster.
+/// Concurrent calls, for which the targets of tunnels are highest.
 const CONCURRENT: &[&str] = &[
     "unary 16 B x 16",
     "unary 16 B x 64",
@@ -94,13 +94,13 @@ const CONCURRENT: &[&str] = &[
     "unary 16 B x 1024",
 ];
 
-/// Calls at a fixed rate that is high, and nothing else to do.
+/// Calls at a high fixed rate, without other work.
 const OPEN_LOOP_FAST: &[&str] = &[
     "open loop 2000/s of 16 B, quiet",
     "open loop 10000/s of 16 B, quiet",
 ];
 
-/// Calls at a fixed rate otherwise.
+/// All other calls at a fixed rate.
 const OPEN_LOOP: &[&str] = &[
     "open loop 200/s of 16 B, quiet",
     "open loop 1000/s of 64 KiB, quiet",
@@ -199,7 +199,7 @@ const TARGETS: &[Target] = &[
     .against(Workload("unary 16 B x 64 beside 0 idle streams")),
 ];
 
-/// Of the tunnels with a Go program at one end, on every workload.
+/// The target for tunnels with the Go program at one end, on every workload.
 const WITH_GO_TARGET: Bound = AtLeast(1.0);
 
 const fn target(workloads: &'static [&'static str], measure: Measure, spawned: Bound) -> Target {
@@ -256,7 +256,7 @@ impl Target {
         }
     }
 
-    /// The variant's cell, and the one that it is compared with.
+    /// The cell of a variant and the cell of its divisor.
     fn cells<'a>(&self, run: &'a Run, workload: &str, variant: &str) -> Compared<'a> {
         let row = self.measure.row(run, workload);
         let cell = row.and_then(|row| row.cell(variant));
@@ -317,7 +317,7 @@ fn judge(variant: &'static str, bound: Option<Bound>, compared: Compared<'_>) ->
     let Compared { cell, base } = compared;
     let ratio = cell.zip(base);
     let ratio = ratio.and_then(|(cell, base)| stats::ratio(cell, base));
-    // What hangs where its baseline does not has failed, and was not merely left out.
+    // A variant that hangs while its baseline has a value has failed; it was not left out.
     let failed = base.and_then(stats::value).and_then(|_| cell?.note.clone());
     let verdict = match (bound, ratio, failed) {
         (Some(bound), Some(ratio), _) => bound.judge(ratio.median),
@@ -332,7 +332,7 @@ fn judge(variant: &'static str, bound: Option<Bound>, compared: Compared<'_>) ->
     }
 }
 
-/// Where there must be none of what a cell counts.
+/// Judges a cell whose value must be zero.
 fn judge_none(variant: &'static str, cell: Option<&Cell>) -> JudgedVariant {
     let ratio = cell.and_then(stats::value);
     let what = cell.and_then(|cell| cell.note.clone());
@@ -347,7 +347,7 @@ fn judge_none(variant: &'static str, cell: Option<&Cell>) -> JudgedVariant {
     }
 }
 
-/// The workloads of all targets that this program measures.
+/// The workloads of all targets measured by this program.
 #[cfg(test)]
 pub(crate) fn measured_here() -> impl Iterator<Item = &'static str> {
     let here = TARGETS
@@ -356,7 +356,7 @@ pub(crate) fn measured_here() -> impl Iterator<Item = &'static str> {
     here.flat_map(|target| target.workloads.iter().copied())
 }
 
-/// Judges a run by every target.
+/// Judges a run on every target.
 pub(crate) fn judge_all(run: &Run) -> Vec<Judged<'_>> {
     let ours = TARGETS.iter().flat_map(|target| {
         let workloads = target.workloads.iter();
@@ -365,7 +365,8 @@ pub(crate) fn judge_all(run: &Run) -> Vec<Judged<'_>> {
     ours.chain(with_go(run)).collect()
 }
 
-/// The tunnels with a Go program at one end, in each workload that Go ran with itself.
+/// Judges the tunnels with the Go program at one end, in each workload that ran with Go at both
+/// ends.
 fn with_go(run: &Run) -> Vec<Judged<'_>> {
     let is_go = |row: &&Row| row.cell(baseline::GO).is_some();
     let names = run.rows.iter().filter(is_go).map(|row| &*row.workload);
@@ -382,7 +383,7 @@ fn with_go(run: &Run) -> Vec<Judged<'_>> {
 
 fn judge_with_go<'a>(row: Option<&Row>, workload: &'a str) -> Judged<'a> {
     let rate = row.is_none_or(|row| row.metric.more_is_better());
-    // A latency is as good as Go's where it is no longer.
+    // For latencies the bound is inverted: lower is better.
     let bound = match (rate, WITH_GO_TARGET) {
         (false, AtLeast(bound)) => AtMost(1.0 / bound),
         (_, bound) => bound,
@@ -408,7 +409,7 @@ fn judge_with_go<'a>(row: Option<&Row>, workload: &'a str) -> Judged<'a> {
 }
 
 impl Judged<'_> {
-    /// The worst of the variants that were measured.
+    /// The worst verdict of the measured variants.
     pub(crate) fn verdict(&self) -> Verdict {
         let measured = self.variants.iter().map(|variant| &variant.verdict);
         let measured = measured.filter(|v| !matches!(v, Verdict::NotMeasured | Verdict::Shown));
@@ -416,14 +417,14 @@ impl Judged<'_> {
         worst.cloned().unwrap_or(Verdict::NotMeasured)
     }
 
-    /// The variants that have this target, and that the run left out.
+    /// The variants that have this target but were not measured.
     pub(crate) fn left_out(&self) -> impl Iterator<Item = &'static str> {
         let variants = self.variants.iter();
         let left_out = variants.filter(|v| v.verdict == Verdict::NotMeasured);
         left_out.map(|v| v.variant)
     }
 
-    /// Whether the run says anything of it.
+    /// Whether the run has a result for this target.
     pub(crate) fn is_measured(&self) -> bool {
         let mut variants = self.variants.iter();
         variants.any(|v| v.ratio.is_some() || matches!(v.verdict, Verdict::Failed(_)))
@@ -442,7 +443,7 @@ impl Verdict {
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Reached => "reached".to_owned(),
-            // Rounding must not turn a miss into none.
+            // Do not round a small miss to "missed by 0 %".
             Self::Missed(by) if *by < 0.01 => "missed by <1 %".to_owned(),
             Self::Missed(by) => format!("missed by {:.0} %", by * 100.0),
             Self::Failed(why) => format!("missed: {why}"),
@@ -457,7 +458,7 @@ mod tests {
     use super::*;
     use crate::report::sample::{cell, hangs, row, run};
 
-    /// The verdict of a run of this row, on the target for this workload and measure.
+    /// Judges a run on the target for this workload and measure.
     fn verdict(run: &Run, workload: &str, measure: &str) -> Judged<'static> {
         let run = Box::leak(Box::new(run.clone()));
         let mut judged = judge_all(run).into_iter();

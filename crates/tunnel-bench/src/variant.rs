@@ -1,15 +1,15 @@
-//! What is compared: ways to carry a call, and which program is at each end.
+//! The compared variants: the transport of calls, and the program at each end.
 
 use std::fmt;
 
-/// How calls get from the client to the server.
+/// The transport between client and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// One HTTP/2 connection as tonic makes it.
+    /// One HTTP/2 connection with tonic's defaults.
     Plain,
-    /// The same with large windows and frames.
+    /// One HTTP/2 connection with large windows and frames.
     Tuned,
-    /// Each call on a connection of its own, all of them inside one by yamux.
+    /// An HTTP/2 connection as a yamux stream on a TCP connection.
     Yamux,
     /// An HTTP/2 connection inside one bidirectional call.
     Http2,
@@ -51,7 +51,7 @@ impl Way {
         found.ok_or_else(|| format!("there is no variant {name}"))
     }
 
-    /// What the program in Go calls it, where it can do it.
+    /// The name in the Go program, if the Go program has this transport.
     pub(crate) fn name_in_go(self) -> Option<&'static str> {
         match self {
             Self::Plain => Some("plain"),
@@ -73,14 +73,14 @@ impl fmt::Display for Way {
     }
 }
 
-/// What an end is written in.
+/// The language of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Language {
     Rust,
     Go,
 }
 
-/// One column of the tables.
+/// A variant: one column of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
@@ -90,14 +90,14 @@ pub(crate) struct Variant {
     pub(crate) spreads: Spreads,
 }
 
-/// What a variant does where a workload has many tunnels.
+/// What a variant does in workloads with many tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spreads {
-    /// It stays on one connection.
+    /// Uses one connection.
     No,
-    /// It has as many as the workload.
+    /// Uses as many tunnels or connections as the workload says.
     Yes,
-    /// The same, and there is no other use for it.
+    /// Like [`Yes`](Self::Yes), and takes part in no other workload.
     Only,
 }
 
@@ -124,7 +124,7 @@ const fn with_go(name: &'static str, way: Way, client: Language, server: Languag
 const FORWARD: Way = Way::Forward { inline: false };
 const REVERSE: Way = Way::Reverse { inline: false };
 
-/// All, in the order in which each round runs them.
+/// All variants, in the order in which each round runs them.
 pub(crate) const VARIANTS: &[Variant] = &[
     rust("plain tonic", Way::Plain, Spreads::No),
     rust("plain connections", Way::Plain, Spreads::Only),
@@ -163,7 +163,7 @@ pub(crate) const VARIANTS: &[Variant] = &[
 ];
 
 impl Variant {
-    /// Whether the program in Go is one of its ends.
+    /// Whether one of the ends is the Go program.
     pub(crate) fn needs_go(&self) -> bool {
         [self.client, self.server].contains(&Language::Go)
     }

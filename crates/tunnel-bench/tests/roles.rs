@@ -1,6 +1,6 @@
-//! The program as whole processes: its roles, and what the orchestrator leaves behind.
+//! Tests of the program's roles as processes, and of the files that the orchestrator writes.
 
-// The helpers below are tests too.
+// Helper functions may unwrap, as tests may.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Write};
@@ -55,7 +55,7 @@ fn a_client_answers_each_job_and_both_processes_end_with_their_input() {
     }
     let open = ask(r#"{"job":"open_loop","size":16,"per_second":1000,"millis":20}"#);
     assert_eq!(open["ok"]["count"], 20, "{open}");
-    // The handler is not slow: that its answers are no timeouts must show.
+    // The handler is fast, so no call times out, and the reply must show that.
     let brownout =
         r#"{"job":"brownout","callers":2,"timeout_millis":60000,"ends":"drop","millis":1}"#;
     let failures = &ask(brownout)["ok"]["failures"];

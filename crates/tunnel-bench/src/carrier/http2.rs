@@ -1,7 +1,7 @@
-//! HTTP/2 inside a gRPC stream: a bidirectional call carries the bytes of a whole tonic connection.
+//! HTTP/2 inside a gRPC stream: a bidirectional call carries the bytes of a tonic connection.
 //!
-//! Invariant: a [`Pipe`] is one call, and what it writes is in order with nothing lost; where
-//! messages begin and end means nothing.
+//! Invariant: a [`Pipe`] is one call. It carries bytes in order and without loss; message
+//! boundaries have no meaning.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -24,13 +24,13 @@ use super::proto::Piece;
 use super::proto::carrier_client::CarrierClient;
 use super::proto::carrier_server::{Carrier, CarrierServer};
 
-/// How many bytes go into a message, at most.
+/// The largest message, in bytes.
 const PIECE: usize = 64 << 10;
-/// How many messages wait for the outer connection, at most: a few, so that the inner one feels
-/// its back-pressure, and more than one, so that neither waits for the other.
+/// The most messages queued for the outer connection. Few enough that its back-pressure reaches the
+/// inner connection, and enough that neither waits for the other.
 const WAITING: usize = 16;
 
-/// A tonic channel through a call of another one to a port of this host.
+/// Connects to a port on this host through a call of another tonic channel.
 pub(crate) async fn connect(port: u16) -> Result<Channel> {
     let outer = CarrierClient::new(super::endpoint(port)?.connect().await?);
     let connector = tower::service_fn(move |_| {
@@ -42,7 +42,7 @@ pub(crate) async fn connect(port: u16) -> Result<Channel> {
         .await?)
 }
 
-/// Serves what comes through calls.
+/// Serves the connections that arrive as calls.
 pub(crate) async fn serve(listener: TcpListener, routes: Routes) -> Result<()> {
     let (opened, pipes) = mpsc::channel(1);
     let outer = super::server()
@@ -59,12 +59,12 @@ async fn open(mut outer: CarrierClient<Channel>) -> Result<Pipe, Status> {
     Ok(Pipe::new(received.into_inner(), sender))
 }
 
-/// Makes a pipe of each call.
+/// A service that turns each call into a pipe.
 struct Calls {
     opened: mpsc::Sender<Pipe>,
 }
 
-/// What a call answers with: it cannot fail by itself.
+/// The response stream of a call. It never yields an error.
 type Answer = futures::stream::Map<ReceiverStream<Piece>, fn(Piece) -> Result<Piece, Status>>;
 
 #[tonic::async_trait]
@@ -88,7 +88,7 @@ impl Carrier for Calls {
 /// A call as a byte stream.
 struct Pipe {
     received: Streaming<Piece>,
-    /// Of the last message, what is not read yet.
+    /// The unread part of the last message.
     rest: Bytes,
     sender: PollSender<Piece>,
 }
@@ -160,7 +160,7 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// As much of it as goes into a message.
+/// Copies the slices into one message, up to [`PIECE`] bytes.
 fn gather(slices: &[IoSlice<'_>]) -> Bytes {
     let total: usize = slices.iter().map(|slice| slice.len()).sum();
     let mut piece = BytesMut::with_capacity(total.min(PIECE));

@@ -1,9 +1,9 @@
-//! What one can do today in place of a tunnel: other carriers for an ordinary tonic connection.
+//! The alternatives to a tunnel: other carriers for an ordinary tonic connection.
 //!
-//! What lives where: `yamux` and `http2` each carry a byte stream that tonic speaks HTTP/2 over.
+//! `yamux` and `http2` each carry a byte stream, on which tonic speaks HTTP/2.
 //!
-//! Invariant: one tonic connection is one carried stream, and nothing else shares what carries it.
-//! Its HTTP/2 connection has large windows in both, so that what is compared is the carrier.
+//! Invariant: a carrier carries one tonic connection and nothing else. The HTTP/2 connection has
+//! large windows with both carriers, so that the comparison shows the carrier only.
 
 pub(crate) mod http2;
 pub(crate) mod yamux;
@@ -23,18 +23,18 @@ use tonic::service::Routes;
 use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Endpoint, Server};
 
-/// The service of `http2`, generated.
+/// The generated service of the `http2` carrier.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 mod proto {
     include!("../generated/tunnel.carrier.v1.rs");
 }
 
-/// The windows of tonic, where it is tuned.
+/// The HTTP/2 windows of tuned tonic, in bytes.
 const WINDOW: u32 = 16 << 20;
-/// The largest HTTP/2 frame of tonic, where it is tuned.
+/// The largest HTTP/2 frame of tuned tonic, in bytes.
 const MAX_FRAME: u32 = 1 << 20;
 
-/// An endpoint of this host, with large windows.
+/// An endpoint on this host with large windows.
 fn endpoint(port: u16) -> Result<Endpoint> {
     Ok(Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
         .initial_stream_window_size(WINDOW)
@@ -51,12 +51,12 @@ fn server() -> Server {
         .max_frame_size(MAX_FRAME)
 }
 
-/// Accepts connections that send at once what they are given.
+/// Accepts TCP connections, with `TCP_NODELAY`.
 fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
-/// Serves on carried streams.
+/// Serves the routes on carried streams.
 async fn serve_on<I, T>(carried: I, routes: Routes) -> Result<()>
 where
     I: Stream<Item = T>,
@@ -71,7 +71,7 @@ where
     Ok(())
 }
 
-/// A carried stream as tonic's server wants it: nobody asks who is at its other end.
+/// A carried stream for tonic's server, without connect info.
 struct Carried<T>(T);
 
 impl<T> Connected for Carried<T> {

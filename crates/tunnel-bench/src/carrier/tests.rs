@@ -1,4 +1,4 @@
-//! Both carriers carry: each takes a service whose calls bring back what they send.
+//! Tests that both carriers deliver bytes unchanged, with an echo service.
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
@@ -44,7 +44,7 @@ async fn over_http2() -> Channel {
     http2::connect(port).await.unwrap()
 }
 
-/// Messages of no bytes, a few, and more than any buffer on the way.
+/// Messages from zero bytes to more than any buffer on the path.
 fn pieces() -> Vec<Piece> {
     let sizes = [0, 1, 1_000, 64 << 10, 3_000_000];
     let bytes = |size| (0..size).map(|n: u32| (n % 251) as u8).collect::<Bytes>();

@@ -1,7 +1,7 @@
-//! Turns what jobs came to into rows.
+//! Collects the measurements of jobs into rows.
 //!
-//! Invariant: the cells of a row have one entry for each round that counts; what came to no end is
-//! none, and a cell without any value has a note.
+//! Invariant: the cells of a row have one entry for each round that counts. The entry is `None` if
+//! the job did not finish, and a cell without any value has a note.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::job::{Job, Kind, Measured};
 use crate::results::{Cell, Metric, Row};
 use crate::variant::Variant;
 
-/// What was measured of one job: by the client, and from outside.
+/// The measurements of one job, by the client and from outside.
 #[derive(Clone, Debug)]
 pub(super) struct Sample<'a> {
     pub(super) job: &'a Job,
     pub(super) measured: Measured,
     /// CPU time of both processes.
     pub(super) cpu: Option<Duration>,
-    /// What both processes have grown by.
+    /// The growth of the memory of both processes, in bytes.
     pub(super) grown: Option<f64>,
 }
 
 impl Sample<'_> {
-    /// The value of a metric, if there is one.
+    /// The value of a metric, if the job has it.
     pub(super) fn value(&self, metric: Metric, row: &RowOf) -> Option<f64> {
         let measured = &self.measured;
         let count = measured.count as f64;
@@ -68,22 +68,22 @@ impl Sample<'_> {
     }
 }
 
-/// Bytes that arrived in each bucket of time.
+/// The bytes that arrived in each bucket of time.
 struct Buckets {
     seconds: f64,
     bytes: Vec<f64>,
 }
 
 impl Buckets {
-    /// The rate over the last half, in bytes a second. Its mean: messages of 1 MiB are as large as
-    /// what a slow variant gets through in a bucket, so that single buckets say little.
+    /// The mean rate over the second half, in bytes a second. A mean, because a slow variant
+    /// receives only about one message of 1 MiB in a bucket, so single buckets vary much.
     fn steady(&self) -> Option<f64> {
         let last = &self.bytes[self.bytes.len() / 2..];
         let bytes: f64 = last.iter().sum();
         (bytes > 0.0).then(|| bytes / (last.len() as f64 * self.seconds))
     }
 
-    /// When the first bucket ended that was as fast as nine tenths of that.
+    /// The end of the first bucket that reached nine tenths of the steady rate, in seconds.
     fn ramp(&self) -> Option<f64> {
         let enough = self.steady()? * self.seconds * 0.9;
         let first = self.bytes.iter().position(|bytes| *bytes >= enough)?;
@@ -98,7 +98,7 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Room for everything that is going to be measured.
+    /// Makes an empty row for every metric of every workload.
     pub(super) fn new(workloads: &[Workload], variants: &[Variant], rounds: usize) -> Self {
         let mut rows = Vec::new();
         for workload in workloads {
@@ -123,7 +123,7 @@ impl Collector {
         row.cells.iter_mut().find(|c| c.variant == variant.name)
     }
 
-    /// Notes what was measured in a round, counted from 0.
+    /// Records the measurements of a round, counted from 0.
     pub(super) fn add(
         &mut self,
         round: usize,
@@ -139,14 +139,14 @@ impl Collector {
         }
     }
 
-    /// Notes what failed where nothing was to fail, in whatever round.
+    /// Records unexpected failures, in any round including the warm-up.
     pub(super) fn note_failures(&mut self, row: &RowOf, variant: &Variant, what: String) {
         if let Some(cell) = self.cell(row, Metric::OtherFailures, variant) {
             cell.note.get_or_insert(what);
         }
     }
 
-    /// Notes that a row came to no end.
+    /// Records why a row has no value.
     pub(super) fn fail(&mut self, row: &RowOf, variant: &Variant, note: &str) {
         for metric in row.metrics {
             if let Some(cell) = self.cell(row, *metric, variant) {
@@ -155,7 +155,8 @@ impl Collector {
         }
     }
 
-    /// The rows, without those of metrics that the system does not tell.
+    /// The rows, without those that have neither values nor notes: metrics that this system does
+    /// not provide.
     pub(super) fn finish(mut self) -> Vec<Row> {
         debug_assert!(
             self.rows
@@ -186,7 +187,7 @@ fn empty(variant: &Variant, rounds: usize) -> Cell {
 }
 
 impl Failure {
-    /// What a cell says.
+    /// The note of a cell.
     pub(super) fn note(&self) -> &'static str {
         match self {
             Self::Hangs => "hangs",

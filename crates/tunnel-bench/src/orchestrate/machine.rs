@@ -1,11 +1,11 @@
-//! Where and of what a run is.
+//! The machine and the commit of a run.
 
 use std::fs;
 use std::process::Command;
 
 use crate::results::Machine;
 
-/// What there is to know of this machine; "unknown" where it does not tell.
+/// Describes this machine, with "unknown" for each part that the system does not report.
 pub(super) fn describe() -> Machine {
     let unknown = || "unknown".to_owned();
     Machine {
@@ -30,7 +30,7 @@ fn os() -> String {
     }
 }
 
-/// The commit that is measured, marked where files differ from it.
+/// The measured commit, marked `-dirty` if files differ from it.
 pub(super) fn commit() -> Option<String> {
     let here = env!("CARGO_MANIFEST_DIR");
     let commit = output("git", &["-C", here, "rev-parse", "HEAD"])?;
@@ -41,7 +41,7 @@ pub(super) fn commit() -> Option<String> {
     }
 }
 
-/// What a program prints, if there is such a program and it succeeds.
+/// The output of a program, if the program exists and succeeds.
 fn output(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

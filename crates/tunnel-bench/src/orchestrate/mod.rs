@@ -1,4 +1,4 @@
-//! The orchestrator: decides what is measured, has it measured, and hands on the results.
+//! The orchestrator: selects the workloads, runs them and reports the results.
 
 mod collect;
 mod machine;
@@ -24,10 +24,10 @@ use run::Plan;
 use workload::{RowOf, Workload};
 use workloads::Scale;
 
-/// Open files that a thousand tunnels and their like need.
+/// The limit of open files, enough for the workloads with a thousand connections.
 const FILES: u64 = 8192;
 
-/// The user has stopped it.
+/// The error of a run that the user stopped.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -39,7 +39,7 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Measures and reports. Stopped by the user it leaves no process behind and reports nothing.
+/// Measures and reports. If the user stops it, it ends its processes and reports nothing.
 pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let settings = settings(&args);
     let workloads = chosen_workloads(&args)?;
@@ -49,9 +49,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         return Ok(());
     }
     if !process::tells() {
-        eprintln!("this system does not tell CPU times and memory of processes: they are left out");
+        eprintln!("this system does not report CPU time and memory of processes: left out");
     }
-    // Processes that are started inherit it. Where it cannot be had, connections fail and say so.
+    // Child processes inherit the limit. If it cannot be raised, connections fail with an error.
     let _ = rlimit::increase_nofile_limit(FILES);
     let began = chrono::Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
     let plan = Plan {
@@ -106,7 +106,7 @@ fn chosen_workloads(args: &RunArgs) -> Result<Vec<Workload>> {
     };
     let rows = || all.iter().flat_map(Workload::rows);
     let names: String = rows().map(|row| format!("\n  {}", row.name)).collect();
-    // "unary 16 B x 1" is a row of its own as well as a part of "unary 16 B x 1024".
+    // "unary 16 B x 1" is the name of a row and also a part of "unary 16 B x 1024".
     let whole = rows().any(|row| row.name == *part);
     let wanted = |row: &RowOf| match whole {
         true => row.name == *part,
@@ -168,9 +168,9 @@ fn list(workloads: &[Workload], variants: &[Variant]) {
     }
 }
 
-/// Prints and writes what was measured.
+/// Prints and writes the results.
 fn hand_on(args: &RunArgs, run: &Run) -> Result<()> {
-    // Files first: a terminal that has gone away must not cost the results.
+    // Write the files first, so that a closed terminal does not lose the results.
     let files: Vec<PathBuf> = report::write_all(run, &args.out)?;
     report::print(run);
     if let Some(file) = &args.against {

@@ -1,7 +1,7 @@
-//! A client and a server process, as one.
+//! A pair: a client process and a server process.
 //!
-//! Invariant: when a [`Pair`] is gone so are its processes. They are killed when it is dropped,
-//! and end by themselves when this process does, since their standard input ends with it.
+//! Invariant: the processes of a [`Pair`] never outlive it. They are killed when the pair is
+//! dropped, and end by themselves when this process ends, because that closes their standard input.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,10 +18,10 @@ use crate::job::{Greeting, Job, Measured, Reply};
 use crate::link::Delay;
 use crate::variant::{Language, Spreads, Variant};
 
-/// How long a pair may take until its client can make calls.
+/// The time limit for a pair to become ready for calls.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
-/// The files of the programs.
+/// The paths of the programs.
 #[derive(Clone, Debug)]
 pub(super) struct Programs {
     pub(super) rust: PathBuf,
@@ -32,38 +32,38 @@ impl Programs {
     fn of(&self, language: Language) -> Result<&Path> {
         match language {
             Language::Rust => Ok(&self.rust),
-            Language::Go => self.go.as_deref().context("no program in Go was named"),
+            Language::Go => self.go.as_deref().context("--go names no Go program"),
         }
     }
 }
 
-/// What a workload needs of its pairs beyond the defaults.
+/// The settings of a workload's pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Setup {
-    /// How many tunnels, where a variant can have several.
+    /// The number of tunnels, for variants that can have several.
     pub(super) tunnels: usize,
-    /// How many streams a tunnel may have.
+    /// The stream limit of a tunnel.
     pub(super) max_streams: Option<usize>,
-    /// How long the link between the two takes each way.
+    /// The delay of the link in each direction.
     pub(super) each_way: Option<Duration>,
-    /// Whether each measurement has processes of its own.
+    /// Whether each measurement starts new processes.
     pub(super) fresh: bool,
-    /// What share of a core other tasks use at each end, in percent.
+    /// The share of a core that other tasks use in each process, in percent.
     pub(super) busy_percent: u32,
-    /// For how long handlers of unary calls compute.
+    /// How long handlers of unary calls compute.
     pub(super) computes: Duration,
-    /// How long they then wait.
+    /// How long handlers of unary calls wait after computing.
     pub(super) waits: Duration,
 }
 
-/// Why there is nothing to tell of a job.
+/// The reason why a job has no result.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Nothing was heard for the time it may take.
+    /// The client did not reply within the time limit.
     Hangs,
-    /// The client said why, or one of the processes ended.
+    /// The client reported an error, or a process ended.
     Failed(anyhow::Error),
-    /// The pair never got ready.
+    /// The pair did not become ready.
     NotStarted(anyhow::Error),
 }
 
@@ -104,25 +104,25 @@ impl Process {
     async fn line<T: DeserializeOwned>(&mut self) -> Result<T> {
         let line = self.lines.next_line().await?;
         let line = line.context("the process has ended")?;
-        serde_json::from_str(&line).with_context(|| format!("not understood: {line}"))
+        serde_json::from_str(&line).with_context(|| format!("cannot parse the line: {line}"))
     }
 
     async fn port(&mut self) -> Result<u16> {
         match self.line().await? {
             Greeting::Port(port) => Ok(port),
-            Greeting::Ready(_) => bail!("it told no port"),
+            Greeting::Ready(_) => bail!("the process did not print its port"),
         }
     }
 
     async fn ready(&mut self) -> Result<()> {
         match self.line().await? {
             Greeting::Ready(true) => Ok(()),
-            other => bail!("it is not ready: {other:?}"),
+            other => bail!("the process is not ready: {other:?}"),
         }
     }
 }
 
-/// What a pair is started from.
+/// The parameters for starting a pair.
 #[derive(Clone, Copy)]
 struct Starting<'a> {
     programs: &'a Programs,
@@ -146,12 +146,12 @@ impl Starting<'_> {
             Language::Rust => Some(way.name()),
             Language::Go => way.name_in_go(),
         };
-        let way = way.context("the program in Go does not have this variant")?;
+        let way = way.context("the Go program does not have this variant")?;
         Process::start(program, &[role, "--variant", way], options, port)
     }
 
-    /// What the program in Go has no options for: its library has no such limit, and it takes no part
-    /// where there are many tunnels or other work.
+    /// The options for Rust processes only. The Go library has no stream limit, and the Go program
+    /// takes no part in workloads with many tunnels or other work.
     fn options(&self) -> Vec<String> {
         let mut options = Vec::new();
         if self.variant.spreads != Spreads::No && self.setup.tunnels > 1 {
@@ -210,7 +210,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Starts both, and waits until calls can be made.
+    /// Starts both processes and waits until the client can make calls.
     pub(super) async fn start(
         programs: &Programs,
         variant: &Variant,
@@ -222,10 +222,11 @@ impl Pair {
             setup,
         };
         let started = timeout(READY_WITHIN, starting.pair()).await;
-        started.context("it has not become ready in time")?
+        started.context("the pair did not become ready in time")?
     }
 
-    /// Has the client do a job. After a failure the pair is of no more use.
+    /// Sends a job to the client and waits for the reply. After a failure the pair must not be used
+    /// any more.
     pub(super) async fn job(&mut self, job: &Job, limit: Duration) -> Result<Measured, Failure> {
         let answer = async {
             let mut line = serde_json::to_string(job)?;
@@ -241,17 +242,17 @@ impl Pair {
         }
     }
 
-    /// CPU time that both have used up.
+    /// The CPU time used by both processes.
     pub(super) fn cpu(&self) -> Option<Duration> {
         Some(process::cpu(self.client.pid)? + process::cpu(self.server.pid)?)
     }
 
-    /// Resident memory of both, in bytes.
+    /// The resident memory of both processes, in bytes.
     pub(super) fn resident(&self) -> Option<u64> {
         Some(process::resident(self.client.pid)? + process::resident(self.server.pid)?)
     }
 
-    /// Kills both, and waits until they are gone and disturb nothing any more.
+    /// Kills both processes and waits until they have ended, so that they disturb no measurement.
     pub(super) async fn end(mut self) {
         let _ = self.client.child.start_kill();
         let _ = self.server.child.start_kill();

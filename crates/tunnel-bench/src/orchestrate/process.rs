@@ -1,19 +1,19 @@
-//! What the system tells of a process: CPU time and resident memory.
+//! CPU time and resident memory of processes.
 //!
-//! From `/proc`, so on Linux alone; elsewhere the answer is none.
+//! The source is `/proc`, so on systems other than Linux every result is `None`.
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Whether the system tells.
+/// Whether the system reports these values.
 pub(super) fn tells() -> bool {
     cpu(std::process::id()).is_some()
 }
 
-/// CPU time that a process has used up. Exact to the nanosecond where the kernel counts it for each
-/// thread, else to its tick of 10 ms. Threads that have ended are left out of the exact count: a
-/// pair's threads stay.
+/// The CPU time used by a process. It is exact to the nanosecond if the kernel counts it for each
+/// thread, otherwise to a tick of 10 ms. The exact count leaves out threads that have ended; the
+/// processes of a pair keep their threads.
 pub(super) fn cpu(pid: u32) -> Option<Duration> {
     exact_cpu(pid).or_else(|| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -36,7 +36,8 @@ fn on_cpu(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()
 }
 
-/// User and system time of a `stat`, in ticks. The name before them may contain anything.
+/// User and system time in a `stat`, in ticks. The process name before them may contain spaces and
+/// parentheses.
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
@@ -44,7 +45,7 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// Resident memory in bytes.
+/// The resident memory of a process, in bytes.
 pub(super) fn resident(pid: u32) -> Option<u64> {
     rss(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }

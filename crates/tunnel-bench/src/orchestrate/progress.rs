@@ -1,4 +1,4 @@
-//! How far it is, on the terminal; lines where there is none.
+//! The progress display: a bar on a terminal, lines otherwise.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -8,7 +8,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of so many measurements.
+    /// A display for this number of measurements.
     pub(super) fn new(measurements: usize) -> Self {
         let bar = ProgressBar::new(measurements as u64);
         let style = "[{elapsed_precise}] {bar:30} {pos}/{len} (about {eta} left) {wide_msg}";
@@ -18,17 +18,17 @@ impl Progress {
         Self { bar }
     }
 
-    /// What is being measured.
+    /// Shows the current measurement.
     pub(super) fn at(&self, what: String) {
         self.bar.set_message(what);
     }
 
-    /// Some measurements have been made, or need not be.
+    /// Counts measurements that are finished or skipped.
     pub(super) fn done(&self, measurements: usize) {
         self.bar.inc(measurements as u64);
     }
 
-    /// A part begins: it is worth a line only where there is no bar.
+    /// Prints the start of a part, if there is no bar.
     pub(super) fn part(&self, what: &str) {
         if self.bar.is_hidden() {
             eprintln!(
@@ -39,7 +39,7 @@ impl Progress {
         }
     }
 
-    /// Something that the reader should know.
+    /// Prints a note.
     pub(super) fn note(&self, what: &str) {
         match self.bar.is_hidden() {
             true => eprintln!("{what}"),

@@ -1,8 +1,8 @@
-//! Rounds: every variant of every workload, one after another.
+//! Runs the rounds: every variant of every workload, one after another.
 //!
-//! Workloads whose pairs are alike share them, and stand together as a stage; its pairs end with
-//! it. In each round a stage runs every workload, and of each workload every variant, so that
-//! variants stand close together in time.
+//! Consecutive workloads with the same setup are a stage and share pairs, which end with the stage.
+//! In each round a stage runs all variants of a workload before the next workload, so that the
+//! variants are measured close together in time.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,17 +13,17 @@ use super::workload::{Step, Workload};
 use crate::results::Row;
 use crate::variant::Variant;
 
-/// All that is measured, and by whom.
+/// The workloads, variants, rounds and programs of a run.
 pub(super) struct Plan {
     pub(super) workloads: Vec<Workload>,
     pub(super) variants: Vec<Variant>,
-    /// Rounds that count.
+    /// The number of rounds that count.
     pub(super) rounds: usize,
     pub(super) programs: Programs,
 }
 
 impl Plan {
-    /// Consecutive workloads whose pairs are alike.
+    /// Groups of consecutive workloads with the same setup.
     fn stages(&self) -> impl Iterator<Item = &[Workload]> {
         self.workloads.chunk_by(|a, b| a.setup == b.setup)
     }
@@ -33,7 +33,8 @@ impl Plan {
         self.variants.iter().filter(move |variant| who(variant))
     }
 
-    /// The rounds of a stage; the first only warms up. Fresh processes are never warm.
+    /// The rounds of a stage. The first is the warm-up, `None`; stages that start new processes for
+    /// each measurement have none.
     fn rounds(&self, setup: &Setup) -> impl Iterator<Item = Option<usize>> + use<> {
         let warm_up = (!setup.fresh).then_some(None);
         warm_up.into_iter().chain((0..self.rounds).map(Some))
@@ -44,7 +45,7 @@ impl Plan {
         self.workloads.iter().map(of).sum()
     }
 
-    /// Measures all of it.
+    /// Runs all measurements.
     pub(super) async fn run(&self) -> Vec<Row> {
         let mut runner = Runner {
             plan: self,
@@ -63,10 +64,10 @@ impl Plan {
 
 struct Runner<'a> {
     plan: &'a Plan,
-    /// Those of this stage, by the variant's name.
+    /// The pairs of the current stage, by variant name.
     pairs: HashMap<&'static str, Pair>,
-    /// What hung or did not start: a row's name and a variant's. It is not tried again, for each
-    /// time costs as long as one waits for it.
+    /// The row and variant names of jobs that hung or pairs that did not start. They are not tried
+    /// again, because each attempt would cost the full time limit.
     given_up: HashSet<(String, &'static str)>,
     collector: Collector,
     progress: Progress,
@@ -95,7 +96,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Runs a workload once, over one variant.
+    /// Runs a workload once with one variant.
     async fn measure(&mut self, round: Option<usize>, workload: &Workload, variant: &Variant) {
         let steps = self.still_tried(workload, variant);
         if !steps.iter().any(|step| !step.rows.is_empty()) {
@@ -115,7 +116,7 @@ impl Runner<'_> {
                 }
             }
         }
-        // What failed may go on failing, and is not the next workload's fault.
+        // A pair with failures is not reused: it could make the next workload fail too.
         match workload.setup.fresh || !sound {
             true => pair.end().await,
             false => {
@@ -124,7 +125,7 @@ impl Runner<'_> {
         }
     }
 
-    /// The steps before the first that was given up.
+    /// The steps before the first one that was given up.
     fn still_tried<'w>(&self, workload: &'w Workload, variant: &Variant) -> &'w [Step] {
         let given_up = |step: &Step| {
             let mut rows = step.rows.iter();
@@ -132,7 +133,7 @@ impl Runner<'_> {
         };
         match workload.steps.iter().position(given_up) {
             None => &workload.steps,
-            // What prepares the step that failed is left out too.
+            // Leave out the steps that only prepare the given-up step too.
             Some(end) => {
                 let before = &workload.steps[..end];
                 let last = before.iter().rposition(|step| !step.rows.is_empty());
@@ -148,7 +149,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Has one job done; whether no call failed.
+    /// Runs one job. Returns whether no call failed.
     async fn step(
         &mut self,
         pair: &mut Pair,
@@ -190,7 +191,7 @@ impl Runner<'_> {
         Ok(false)
     }
 
-    /// Notes that these steps have no result, and why. What may hang again is not tried again.
+    /// Records why these steps have no result. Steps that could hang again are given up.
     fn fail(&mut self, steps: &[Step], variant: &Variant, failure: &Failure) {
         for row in steps.iter().flat_map(|step| &step.rows) {
             self.collector.fail(row, variant, failure.note());

@@ -1,7 +1,6 @@
-//! What a measurement consists of.
+//! Workloads and their steps.
 //!
-//! Invariant: the steps of a workload run in order on one pair, and when one fails none after it is
-//! run.
+//! Invariant: the steps of a workload run in order on one pair, and the first failure ends it.
 
 use std::time::Duration;
 
@@ -10,28 +9,28 @@ use crate::job::Job;
 use crate::results::Metric;
 use crate::variant::Variant;
 
-/// What runs on one pair without anything between.
+/// A sequence of steps that run on one pair without interruption.
 #[derive(Clone, Debug)]
 pub(super) struct Workload {
     pub(super) group: &'static str,
     pub(super) setup: Setup,
     pub(super) steps: Vec<Step>,
-    /// Who takes part.
+    /// Selects the variants that take part.
     pub(super) who: fn(&Variant) -> bool,
 }
 
-/// One job of it.
+/// One job of a workload.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) job: Job,
-    /// How long it may take before it is said to hang.
+    /// The time limit, after which the job counts as hanging.
     pub(super) limit: Duration,
-    /// The rows it fills; none where it only prepares.
+    /// The rows that the step fills. Empty if the step only prepares others.
     pub(super) rows: Vec<RowOf>,
 }
 
 impl Step {
-    /// Whether steps after it need it.
+    /// Whether later steps need this one.
     fn prepares(&self) -> bool {
         matches!(
             self.job,
@@ -40,24 +39,24 @@ impl Step {
     }
 }
 
-/// A row's name and metrics.
+/// The name and the metrics of a row.
 #[derive(Clone, Debug)]
 pub(super) struct RowOf {
     pub(super) name: String,
     pub(super) metrics: &'static [Metric],
-    /// Payload of each message.
+    /// The payload of each message, in bytes.
     pub(super) size: u32,
 }
 
 impl Workload {
-    /// The names of its rows.
+    /// The rows of all steps.
     pub(super) fn rows(&self) -> impl Iterator<Item = &RowOf> {
         self.steps.iter().flat_map(|step| &step.rows)
     }
 
-    /// What is left of it when only some rows are wanted: steps that prepare stay, as long as
-    /// there is a row after them, and so does the first one of fresh processes, whose memory is
-    /// measured when they have served calls before.
+    /// Reduces the workload to the wanted rows, or returns `None` if there are none. Preparing
+    /// steps before a wanted row stay. With new processes the first step stays too: memory is
+    /// measured after the processes have served calls.
     pub(super) fn only(mut self, wanted: impl Fn(&RowOf) -> bool) -> Option<Self> {
         let last = (self.steps.iter()).rposition(|s| s.rows.iter().any(&wanted))?;
         let fresh = self.setup.fresh;

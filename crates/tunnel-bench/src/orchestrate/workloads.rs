@@ -1,6 +1,6 @@
-//! What is measured, as a list.
+//! The list of workloads.
 //!
-//! Invariant: a row's name and metric belong to one step of one workload.
+//! Invariant: a name and metric of a row belong to one step of one workload.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::variant::{Spreads, Variant, Way};
 const KIB: u32 = 1 << 10;
 const MIB: u32 = 1 << 20;
 
-/// How long a job may take beyond the time it is asked to.
+/// The time limit of a job beyond its duration.
 const SLACK: Duration = Duration::from_secs(15);
 
-/// The same where a variant is expected to hang.
+/// Like [`SLACK`], for jobs where a variant is expected to hang.
 const SHORT_SLACK: Duration = Duration::from_secs(4);
 
-/// How long streams may take to open.
+/// The time limit for opening streams.
 const OPEN: Duration = Duration::from_secs(120);
 
 const CALLS: &[Metric] = &[
@@ -51,14 +51,14 @@ const RATE: &[Metric] = &[Metric::CallRate, Metric::P99];
 const STEADY: &[Metric] = &[Metric::ByteRate, Metric::Ramp];
 const TIMEOUTS: &[Metric] = &[Metric::TimeoutRate, Metric::OtherFailures];
 
-/// How long and how much.
+/// The durations and sizes of a run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     pub(super) millis: u64,
-    /// The most streams that are opened.
+    /// The largest number of open streams.
     pub(super) streams: usize,
-    /// How long one measurement takes where less would say little: on a slow link, at a fixed
-    /// rate, in a brownout.
+    /// The duration of the workloads that need more time: on a slow link, at a fixed rate, in a
+    /// brownout. In milliseconds.
     pub(super) long_millis: u64,
 }
 
@@ -70,12 +70,12 @@ fn in_rust_alone(variant: &Variant) -> bool {
     everyone(variant) && !variant.needs_go()
 }
 
-/// Those that can have many tunnels or connections, and one plain connection to compare with.
+/// Selects the variants with many tunnels or connections, and plain tonic as their baseline.
 fn many(variant: &Variant) -> bool {
     variant.spreads != Spreads::No || variant.name == "plain tonic"
 }
 
-/// Tunnels as they come, and what they are compared with.
+/// Selects tunnels with default settings, and plain tonic as their baseline.
 fn main_ones(variant: &Variant) -> bool {
     ["plain tonic", "forward tunnel", "reverse tunnel"].contains(&variant.name)
 }
@@ -84,7 +84,7 @@ fn many_reverse(variant: &Variant) -> bool {
     many(variant) && !matches!(variant.way, Way::Forward { .. })
 }
 
-/// All of them; those that can share pairs stand together.
+/// All workloads. Workloads that can share pairs are adjacent.
 pub(super) fn all(scale: Scale) -> Vec<Workload> {
     let mut all = Vec::new();
     all.extend(unary(scale));
@@ -109,10 +109,10 @@ pub(super) fn all(scale: Scale) -> Vec<Workload> {
     all
 }
 
-/// A job that is a load.
+/// A constructor of a [`Job`] from a load.
 type Lasting = fn(Load) -> Job;
 
-/// Room for calls beside the streams that are held.
+/// How many streams a tunnel allows beyond the held ones, for calls.
 const SPARE: usize = 2048;
 
 fn shared() -> Setup {
@@ -122,7 +122,7 @@ fn shared() -> Setup {
     }
 }
 
-/// A job that lasts for a time and fills a row.
+/// A step whose job has a fixed duration and fills one row.
 fn timed(name: String, metrics: &'static [Metric], size: u32, millis: u64, job: Job) -> Step {
     Step {
         job,
@@ -143,7 +143,7 @@ fn hold(job: Job) -> Step {
     }
 }
 
-/// A workload of one step on pairs that live on.
+/// A workload of one step, on shared pairs.
 fn single(group: &'static str, step: Step) -> Workload {
     Workload {
         group,
@@ -231,7 +231,7 @@ fn beside_stream(scale: Scale) -> Workload {
     };
     let name = "4 callers beside a 1 MiB stream".to_owned();
     let mut step = timed(name, LATENCIES, 16, scale.millis, job);
-    // Callers are fast beside a stream that stands still: that must show.
+    // Callers are fast beside a stalled stream, so the rate of the stream is a row too.
     step.rows.push(RowOf {
         name: "the 1 MiB stream beside 4 callers".to_owned(),
         metrics: BESIDE,
@@ -274,7 +274,7 @@ fn unread(scale: Scale) -> Workload {
     }
 }
 
-/// Calls of one connection beside hostile ones.
+/// Calls on one connection beside hostile connections.
 fn flooded(scale: Scale) -> Workload {
     let measure = |connections: usize| {
         let millis = scale.long_millis;
@@ -302,9 +302,9 @@ fn flooded(scale: Scale) -> Workload {
     }
 }
 
-/// What else goes on while calls come at a fixed rate: its name, and what processes are told.
+/// The conditions of the open loop: the name and the setup of each.
 ///
-/// Workloads of one condition stand together, and so share their pairs.
+/// Workloads with the same condition are adjacent, so that they share pairs.
 fn conditions() -> [(&'static str, Setup); 4] {
     let busy = |busy_percent| Setup {
         busy_percent,
@@ -332,7 +332,7 @@ fn open_loops(scale: Scale) -> Vec<Workload> {
     let mut all = Vec::new();
     for (condition, setup) in conditions() {
         for (per_second, unit, size) in rates {
-            // Both processes together would need two cores for anything but the calls, or nearly.
+            // The other work alone would use up, or nearly use up, two cores.
             let too_much = setup.busy_percent == 80 || !setup.computes.is_zero();
             if per_second == 10_000 && too_much {
                 continue;
@@ -355,7 +355,7 @@ fn open_loops(scale: Scale) -> Vec<Workload> {
     all
 }
 
-/// Callers whose timeouts a slow handler never meets.
+/// Callers of a handler that is slower than their timeouts.
 fn brownouts(scale: Scale) -> Vec<Workload> {
     let setup = Setup {
         waits: Duration::from_secs(10),
@@ -420,8 +420,8 @@ fn fresh(streams: usize) -> Setup {
     }
 }
 
-/// Opens streams on processes that have served calls and nothing else; with the most there are,
-/// calls before and beside them are measured too.
+/// Opens streams on processes that have served calls and nothing else. With the largest number of
+/// streams, calls before and beside them are measured too.
 fn open(scale: Scale, streams: usize) -> Workload {
     let name = |beside| format!("unary 16 B x 64 beside {beside} idle streams");
     let opening = Step {
@@ -449,7 +449,7 @@ fn open(scale: Scale, streams: usize) -> Workload {
     }
 }
 
-/// Calls beside ever more streams, on one pair.
+/// Calls beside a growing number of idle streams, on one pair.
 fn growth(scale: Scale) -> Workload {
     let mut steps = Vec::new();
     let mut held = 0;
@@ -506,7 +506,7 @@ mod tests {
         workload.rows().map(|row| row.name.as_str()).collect()
     }
 
-    /// What is left of a workload when rows of such a name are wanted.
+    /// Reduces a workload to the rows whose name contains `part`.
     fn only(workload: Workload, part: &str) -> Option<Workload> {
         workload.only(|row| row.name.contains(part))
     }
@@ -557,7 +557,7 @@ mod tests {
             Job::HoldUnread { streams, .. } => streams,
             _ => 0,
         });
-        // Both lots of streams, the calls, and the release.
+        // Four streams, 60 more, the calls, and the release.
         assert_eq!(held.collect::<Vec<_>>(), [4, 60, 0, 0]);
     }
 

@@ -1,4 +1,4 @@
-//! Callers whose calls all time out: what a service sees whose handlers have become slow.
+//! Callers whose calls all time out, as when the handlers of a service have become slow.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use crate::job::{Brownout, Ends, Measured};
 use crate::proto::Blob;
 use crate::proto::bench_client::BenchClient;
 
-/// How long a caller pauses after a call that did not time out, at most.
+/// The longest pause of a caller after a call that did not time out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the calls of one caller came to.
+/// The outcomes of one caller's calls.
 #[derive(Default)]
 struct Tally {
     timeouts: u64,
     failures: BTreeMap<String, u64>,
 }
 
-/// Each caller makes one call after another until the time is up, and at least one.
+/// Runs the job: each caller makes one call after another until the time is up, and at least one.
 pub(super) async fn run<C: Channel>(clients: &Clients<C>, job: Brownout) -> Result<Measured> {
     let start = Instant::now();
     let until = start + Duration::from_millis(job.millis);
@@ -51,7 +51,7 @@ async fn caller<C: Channel>(mut client: BenchClient<C>, job: Brownout, until: In
             None => tally.timeouts += 1,
             Some(failure) => {
                 *tally.failures.entry(failure).or_default() += 1;
-                // What fails at once must not become a loop that lets nothing else run.
+                // Pause, so that calls that fail at once do not become a busy loop.
                 sleep(limit.min(PAUSE)).await;
             }
         }
@@ -61,20 +61,20 @@ async fn caller<C: Channel>(mut client: BenchClient<C>, job: Brownout, until: In
     }
 }
 
-/// A call whose future is dropped; what happened if it ended before.
+/// Makes a call and drops its future after `limit`. Returns what happened if the call ended before.
 async fn dropped<C: Channel>(client: &mut BenchClient<C>, limit: Duration) -> Option<String> {
     let ended = timeout(limit, client.unary(blob(16))).await;
     ended.ok().map(describe)
 }
 
-/// A call with a deadline; what happened if it ended otherwise.
+/// Makes a call with a deadline. Returns what happened if the call ended in another way.
 async fn expired<C: Channel>(client: &mut BenchClient<C>, limit: Duration) -> Option<String> {
     let mut request = Request::new(blob(16));
     request.set_timeout(limit);
     let ended = client.unary(request).await;
     let is_timeout = ended.as_ref().is_err_and(|status| match status.code() {
         Code::DeadlineExceeded => true,
-        // What tonic says of its own deadlines.
+        // How tonic's client reports an expired deadline.
         Code::Cancelled => status.message() == "Timeout expired",
         _ => false,
     });

@@ -1,4 +1,4 @@
-//! Unary calls, each of them timed.
+//! Timed unary calls.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::job::{Load, Measured};
 use crate::proto::DownloadRequest;
 use crate::proto::bench_client::BenchClient;
 
-/// Each caller makes one call after another until the time is up, and at least one.
+/// Runs the job: each caller makes one call after another until the time is up, and at least one.
 pub(super) async fn unary<C: Channel>(clients: &Clients<C>, load: Load) -> Result<Measured> {
     let start = Instant::now();
     let until = start + Duration::from_millis(load.millis);
@@ -50,7 +50,7 @@ async fn caller<C: Channel>(
     }
 }
 
-/// The same while a stream of large messages is read, from its first message on.
+/// Like [`unary`], beside a download of large messages. Calls start after its first message.
 pub(super) async fn beside_stream<C: Channel>(
     clients: &Clients<C>,
     callers: usize,

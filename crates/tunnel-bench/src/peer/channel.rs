@@ -1,4 +1,4 @@
-//! Channels whose type does not matter to what is measured, and the clients made of them.
+//! Channels of any type, and the clients made of them.
 
 use bytes::Bytes;
 use tonic::body::Body;
@@ -9,7 +9,7 @@ use crate::proto::bench_client::BenchClient;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Anything a generated client can be made of.
+/// A channel for a generated client.
 pub(super) trait Channel:
     GrpcService<Body, Future: Send, Error: Send, ResponseBody = Self::Answer>
     + Clone
@@ -17,9 +17,9 @@ pub(super) trait Channel:
     + Sync
     + 'static
 {
-    /// The body of its responses.
+    /// The body of the responses.
     type Answer: http_body::Body<Data = Bytes, Error = Self::AnswerError> + Send + 'static;
-    /// The error of that body.
+    /// The error of the body.
     type AnswerError: Into<BoxError> + Send;
 }
 
@@ -33,26 +33,28 @@ where
     type AnswerError = <T::ResponseBody as http_body::Body>::Error;
 }
 
-/// One client for each connection or tunnel; at least one.
+/// The clients, one for each connection or tunnel. Never empty.
 #[derive(Clone)]
 pub(super) struct Clients<C>(Vec<BenchClient<C>>);
 
 impl<C: Channel> Clients<C> {
+    /// Makes a client of each channel.
+    ///
     /// # Panics
     ///
-    /// Without a channel.
+    /// If `channels` is empty.
     pub(super) fn new(channels: Vec<C>) -> Self {
         assert!(!channels.is_empty(), "calls need a channel");
         Self(channels.into_iter().map(BenchClient::new).collect())
     }
 
-    /// The first, or the next ones in turn.
+    /// Client `n`, counted round robin.
     pub(super) fn get(&self, n: usize) -> BenchClient<C> {
         self.0[n % self.0.len()].clone()
     }
 
-    /// What caller `n` of `of` uses: together they use all, and each the same number of them or
-    /// one more.
+    /// The clients of caller `n` of `of`. The clients are divided evenly among the callers; if
+    /// there are more callers than clients, callers share a client.
     pub(super) fn share(&self, n: usize, of: usize) -> Vec<BenchClient<C>> {
         match self.0.len() <= of {
             true => vec![self.get(n)],
@@ -61,7 +63,7 @@ impl<C: Channel> Clients<C> {
     }
 }
 
-/// A message with so much payload.
+/// A message with a payload of `size` bytes.
 pub(super) fn blob(size: u32) -> Blob {
     Blob {
         data: Bytes::from(vec![7; size as usize]),

@@ -1,4 +1,4 @@
-//! The client process: connects, then does one job after another.
+//! The client process: connects, then runs one job after another.
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use crate::variant::Way;
 
 type Lines = mpsc::UnboundedReceiver<String>;
 
-/// Does jobs until the input ends.
+/// Runs jobs until standard input ends.
 pub(crate) async fn run(options: Options, port: Option<u16>) -> Result<()> {
     let jobs = input();
     let flood_port = port;
@@ -33,7 +33,7 @@ pub(crate) async fn run(options: Options, port: Option<u16>) -> Result<()> {
     }
 }
 
-/// `port` is where floods go to.
+/// Runs the jobs on `channels`. `port` is the target of floods.
 async fn work<C: Channel>(channels: Vec<C>, port: Option<u16>, mut jobs: Lines) -> Result<()> {
     let mut worker = Worker {
         port,
@@ -45,7 +45,7 @@ async fn work<C: Channel>(channels: Vec<C>, port: Option<u16>, mut jobs: Lines) 
     while let Some(line) = jobs.recv().await {
         let done = match serde_json::from_str(&line) {
             Ok(job) => worker.run(job).await,
-            Err(error) => Err(error).context("this is no job"),
+            Err(error) => Err(error).context("cannot parse the job"),
         };
         say(&match done {
             Ok(measured) => Reply::Ok(measured),

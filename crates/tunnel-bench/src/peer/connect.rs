@@ -1,4 +1,4 @@
-//! How the client process gets its channels.
+//! The connections and tunnels of the client process.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use super::server::{FRAME, WINDOW};
 use super::{Options, listen, say};
 use crate::job::Greeting;
 
-/// How long all tunnels together may take to open.
+/// The time limit for opening all tunnels.
 const OPENED_WITHIN: Duration = Duration::from_secs(60);
 
-/// How many connections are being made at any moment: a thousand at once overflow what a busy
-/// listener has room for.
+/// The number of connections made at the same time. A thousand at once would overflow the backlog
+/// of a busy listener.
 const AT_A_TIME: usize = 32;
 
-/// An endpoint as it comes, or with the windows and frames of connections for tunnels.
+/// An endpoint with default settings or, if `tuned`, with the windows and frames of connections for
+/// tunnels.
 pub(super) fn endpoint(port: u16, tuned: bool) -> Result<Endpoint> {
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?;
     Ok(match tuned {
@@ -32,14 +33,14 @@ pub(super) fn endpoint(port: u16, tuned: bool) -> Result<Endpoint> {
     })
 }
 
-/// As many connections as there are to be.
+/// Opens `options.tunnels` plain connections.
 pub(super) async fn plain(endpoint: Endpoint, options: &Options) -> Result<Vec<Channel>> {
     let connections = stream::iter(0..options.tunnels).map(|_| endpoint.connect());
     let connections = connections.buffered(AT_A_TIME).try_collect().await;
     connections.context("cannot connect to the server")
 }
 
-/// As many tunnels as there are to be, each over a connection of its own.
+/// Opens `options.tunnels` forward tunnels, each on its own connection.
 pub(super) async fn forward(port: u16, options: &Options) -> Result<Vec<TunnelChannel>> {
     let endpoint = endpoint_for_tunnels(endpoint(port, false)?);
     let config = options.config()?;
@@ -49,7 +50,7 @@ pub(super) async fn forward(port: u16, options: &Options) -> Result<Vec<TunnelCh
     tunnels.context("cannot open a tunnel")
 }
 
-/// A gateway's channel, when all tunnels have been opened to it.
+/// Starts a gateway, waits until all reverse tunnels are open, and returns its channel.
 pub(super) async fn reverse(options: &Options) -> Result<ReverseChannel> {
     let (listener, port) = listen().await?;
     let gateway = TunnelServiceHandler::builder()

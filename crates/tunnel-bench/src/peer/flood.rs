@@ -1,4 +1,4 @@
-//! Hostile peers: tunnels on connections of their own, which send the frames that take longest to
+//! Hostile peers: tunnels on their own connections that send the frames that take longest to
 //! decode, as fast as the server reads them.
 
 use std::pin::Pin;
@@ -17,13 +17,14 @@ use tonic::transport::Channel;
 use super::connect;
 use crate::job::Measured;
 
-/// How many metadata entries a frame has: as many as are decoded before the call is refused.
+/// The number of metadata entries in a frame: as many as a server decodes before it refuses the
+/// call.
 const ENTRIES: usize = 4000;
 
-/// How many frames are sent at once, about a quarter of a megabyte.
+/// The number of frames in one write, about a quarter of a megabyte.
 const FRAMES: usize = 30;
 
-/// Connections that flood until this is dropped.
+/// Connections that flood the server until this value is dropped.
 #[derive(Default)]
 pub(super) struct Flood(JoinSet<()>);
 
@@ -43,7 +44,7 @@ impl Flood {
     }
 }
 
-/// Opens a tunnel, and another one whenever the server has ended it.
+/// Opens a tunnel and floods it. Opens another one whenever the server ends it.
 async fn flood(mut channel: Channel) {
     loop {
         let request = Request::post("/grpctunnel.v1.TunnelService/OpenTunnel")
@@ -60,7 +61,7 @@ async fn flood(mut channel: Channel) {
         let Ok(response) = channel.call(request).await else {
             return;
         };
-        // Refusals are read: a peer that does not read them is not read itself.
+        // Read the refusals: the server stops reading from a peer that does not read them.
         let mut body = response.into_body();
         while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
         {
@@ -68,10 +69,10 @@ async fn flood(mut channel: Channel) {
     }
 }
 
-/// An endless body of calls with as many metadata entries as they can have, all of them empty.
+/// An endless body of new calls, each with [`ENTRIES`] empty metadata entries.
 struct Openings {
     id: u64,
-    /// All of a frame but its stream's id.
+    /// The bytes of a frame after its stream id.
     rest: Bytes,
 }
 
@@ -87,7 +88,7 @@ impl Openings {
     }
 }
 
-/// A protobuf field of bytes.
+/// Encodes a protobuf field of type `bytes`.
 fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     encode_varint(number << 3 | 2, &mut out);

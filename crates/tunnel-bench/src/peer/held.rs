@@ -1,4 +1,4 @@
-//! Streams that stay open beside what is measured.
+//! Streams that are held open during measurements.
 
 use std::time::Instant;
 
@@ -12,10 +12,10 @@ use super::streams::ENDLESS;
 use crate::job::Measured;
 use crate::proto::{Blob, DownloadRequest};
 
-/// How many streams are being opened at any moment.
+/// The number of streams that are opened at the same time.
 const OPENERS: usize = 64;
 
-/// What is held.
+/// The held streams.
 #[derive(Default)]
 pub(super) struct Held(Vec<Streaming<Blob>>);
 
@@ -43,7 +43,7 @@ impl Held {
         Ok(self.keep(start, opened))
     }
 
-    /// Opens streams of endless messages, and reads none of them.
+    /// Opens streams whose peer sends messages without end, and reads none of them.
     pub(super) async fn unread<C: Channel>(
         &mut self,
         clients: &Clients<C>,
@@ -74,7 +74,7 @@ impl Held {
         }
     }
 
-    /// Drops all, and waits until a call gets through.
+    /// Drops all streams and waits until a call succeeds.
     pub(super) async fn release<C: Channel>(&mut self, clients: &Clients<C>) -> Result<Measured> {
         let start = Instant::now();
         let count = std::mem::take(&mut self.0).len() as u64;

@@ -1,7 +1,7 @@
-//! The two processes of a pair: a server, and a client that does jobs.
+//! The two processes of a pair: a server, and a client that runs jobs.
 //!
-//! Invariant: either ends when its standard input does, whatever it is busy with, so that none
-//! outlives the orchestrator.
+//! Invariant: each process ends when its standard input ends, even in the middle of a job. So no
+//! process outlives the orchestrator.
 
 mod brownout;
 mod calls;
@@ -30,30 +30,30 @@ pub(crate) use client::run as client;
 pub(crate) use server::run as server;
 use service::Service;
 
-/// What both roles are told when they start.
+/// The options of both roles.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// How calls travel.
+    /// The transport of calls.
     #[arg(long, value_parser = crate::variant::Way::parse)]
     pub(crate) variant: crate::variant::Way,
 
-    /// How many streams a tunnel may have open, where its own default is not enough.
+    /// The stream limit of a tunnel. Default: the library's.
     #[arg(long)]
     pub(crate) max_streams: Option<usize>,
 
-    /// How many tunnels or connections there are.
+    /// The number of tunnels or connections.
     #[arg(long, default_value_t = 1)]
     pub(crate) tunnels: usize,
 
-    /// What share of a core other tasks use at each end, in percent.
+    /// The share of a core that other tasks use in each process, in percent.
     #[arg(long, default_value_t = 0)]
     pub(crate) busy_percent: u32,
 
-    /// For how long the handler of a unary call computes, in microseconds.
+    /// How long the handler of a unary call computes, in microseconds.
     #[arg(long, default_value_t = 0)]
     pub(crate) compute_micros: u64,
 
-    /// How long it then waits, in milliseconds.
+    /// How long the handler of a unary call then waits, in milliseconds.
     #[arg(long, default_value_t = 0)]
     pub(crate) wait_millis: u64,
 }
@@ -69,16 +69,16 @@ impl Options {
     fn config(&self) -> Result<tunnel_client::Config> {
         let mut config = tunnel_client::Config::builder();
         if let Some(max) = self.max_streams {
-            // So many streams can be promised their windows only together with more memory than a
-            // tunnel may use; what it uses stays within the same bound.
+            // The initial windows of all streams together exceed the tunnel's buffer limit, so
+            // overcommit is needed. The limit itself still holds.
             config = config.max_concurrent_streams(max).overcommit(true);
         }
-        config.build().context("impossible settings of a tunnel")
+        config.build().context("invalid settings of a tunnel")
     }
 }
 
-/// Lines from standard input. When it ends the process does, from a thread of its own: also when
-/// the runtime has got stuck.
+/// The lines of standard input. When it ends, the reading thread ends the process, even if the
+/// runtime is blocked.
 fn input() -> mpsc::UnboundedReceiver<String> {
     let (sender, lines) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -96,10 +96,10 @@ fn say(what: &impl Serialize) -> Result<()> {
     line.push('\n');
     let mut out = std::io::stdout().lock();
     out.write_all(line.as_bytes())?;
-    out.flush().context("nobody listens")
+    out.flush().context("cannot write to standard output")
 }
 
-/// Listens on a free port of the loopback.
+/// Listens on a free port of 127.0.0.1.
 async fn listen() -> Result<(TcpListener, u16)> {
     let listener = TcpListener::bind(("127.0.0.1", 0))
         .await

@@ -1,7 +1,7 @@
-//! Calls at a fixed rate: a call is made when it is due, however many are still under way.
+//! Calls at a fixed rate: each call is made when it is due, however many are still in flight.
 //!
-//! Its time counts from when it was due. So a peer that stands still for a moment pays for all calls
-//! that were due meanwhile, as it does with users who do not know of each other.
+//! The latency of a call counts from when it was due. So a stall delays every call that is due
+//! during it, as it would with independent users.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ use crate::job::{Measured, OpenLoop};
 use crate::proto::Blob;
 use crate::proto::bench_client::BenchClient;
 
-/// Makes all calls, and waits for the last of them.
+/// Makes all calls and waits for the last of them.
 pub(super) async fn run<C: Channel>(clients: &Clients<C>, job: OpenLoop) -> Result<Measured> {
     let (clients, runtime) = (clients.clone(), Handle::current());
     let start = Instant::now();
-    // The timer of the runtime is too coarse, and late where the runtime is busy.
+    // The runtime's timer is too coarse, and late when the runtime is busy.
     let calls = spawn_blocking(move || make_calls(&clients, job, start, &runtime)).await?;
     let calls = calls.into_iter().map(|call| async { call.await? });
     summary(start, try_join_all(calls).await?)
@@ -47,7 +47,7 @@ fn make_calls<C: Channel>(
     calls
 }
 
-/// One call; how many nanoseconds after it was due it has its answer.
+/// Makes one call. Returns the nanoseconds from when it was due to its response.
 async fn call<C: Channel>(mut client: BenchClient<C>, blob: Blob, due: Instant) -> Result<u64> {
     let size = blob.data.len();
     let reply = client.unary(blob).await?;

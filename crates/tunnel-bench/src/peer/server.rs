@@ -1,4 +1,4 @@
-//! The server process: the service, reached in one of the ways.
+//! The server process: serves the service over one of the transports.
 
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
@@ -14,11 +14,12 @@ use crate::job::Greeting;
 use crate::proto::bench_server::BenchServer;
 use crate::variant::Way;
 
-/// Windows and frames of the tuned variant, at both ends: those of connections for tunnels.
+/// The HTTP/2 windows and frames of the tuned variant, at both ends. They equal the preset for
+/// connections that carry tunnels.
 pub(super) const WINDOW: u32 = 16 << 20;
 pub(super) const FRAME: u32 = 1 << 20;
 
-/// Serves until the input ends.
+/// Serves until standard input ends.
 pub(crate) async fn run(options: Options, dial: Option<u16>) -> Result<()> {
     let _input = input();
     work::start_other_tasks(options.busy_percent);
@@ -63,7 +64,7 @@ async fn serve(mut server: Server, routes: Routes, listener: TcpListener) -> Res
     Ok(server.serve_with_incoming(incoming).await?)
 }
 
-/// Serves through tunnels to a gateway.
+/// Serves through reverse tunnels to a gateway.
 async fn dial_out(options: &Options, gateway: u16, inline: bool) -> Result<()> {
     let gateway = Endpoint::from_shared(format!("http://127.0.0.1:{gateway}"))?;
     let stopped = ReverseTunnelServer::builder(gateway)

@@ -1,4 +1,4 @@
-//! The service that is called: it does as little as it can, or as little as it is told to.
+//! The service under test. It does no work beyond the computing and waiting in its options.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::work::compute;
 use crate::proto::bench_server::Bench;
 use crate::proto::{Blob, DownloadRequest, Total};
 
-/// Its unary calls compute and wait, if they are told to.
+/// The service, with the computing and waiting time of its unary calls.
 #[derive(Clone, Copy)]
 pub(super) struct Service {
     pub(super) computes: Duration,

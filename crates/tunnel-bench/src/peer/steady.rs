@@ -1,4 +1,4 @@
-//! What arrives over time, for links on which a stream needs a while to reach its speed.
+//! Arrivals over time, for links on which a stream needs some time to reach its full rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use crate::job::{Kind, Measured, Steady};
 use crate::proto::DownloadRequest;
 use crate::proto::bench_client::BenchClient;
 
-/// Counts what arrives, by when it does.
+/// Counts bytes or calls by the time at which they arrive.
 #[derive(Clone)]
 struct Buckets {
     start: Instant,
@@ -37,7 +37,7 @@ impl Buckets {
         }
     }
 
-    /// What arrives after the last bucket does not count.
+    /// Adds to the current bucket. Arrivals after the last bucket are not counted.
     fn add(&self, what: u64) {
         let bucket = self.start.elapsed().as_nanos() / self.length.as_nanos();
         let bucket = usize::try_from(bucket).unwrap_or(usize::MAX);
@@ -47,13 +47,13 @@ impl Buckets {
     }
 }
 
-/// Runs for a time, and returns what arrived in each bucket of it.
+/// Runs the job and returns the arrivals in each bucket.
 pub(super) async fn run<C: Channel>(clients: &Clients<C>, job: Steady) -> Result<Measured> {
     let buckets = Buckets::new(&job);
     let tasks = (0..job.at_once).map(|n| {
         let task = one(clients.get(n), job, buckets.clone());
         let task = tokio::spawn(timeout_at(buckets.until, task));
-        // Running out of time is how it ends.
+        // The timeout is the normal end.
         async { task.await?.unwrap_or(Ok(())) }
     });
     try_join_all(tasks).await?;
@@ -73,7 +73,7 @@ async fn one<C: Channel>(client: BenchClient<C>, job: Steady, buckets: Buckets) 
         Kind::Upload => upload(client, job.size, &buckets).await?,
         Kind::Unary => unary(client, job.size, &buckets).await?,
     }
-    bail!("it ended before its time")
+    bail!("a stream ended too early")
 }
 
 async fn download<C: Channel>(
@@ -92,8 +92,7 @@ async fn download<C: Channel>(
     Ok(())
 }
 
-/// Counts by the far end's receipts: what has left this end has not arrived, and up to a window of
-/// it is under way.
+/// Counts by the peer's receipts, because up to a window of the sent bytes is still in flight.
 async fn upload<C: Channel>(
     mut client: BenchClient<C>,
     size: u32,

@@ -1,4 +1,4 @@
-//! Streams of all kinds.
+//! Streaming calls of all kinds.
 
 use std::time::{Duration, Instant};
 
@@ -16,16 +16,16 @@ use crate::proto::{Blob, DownloadRequest};
 
 pub(super) const MIB: u32 = 1 << 20;
 
-/// As many messages as a stream can be asked for: more than any measurement waits for.
+/// The largest number of messages that can be requested: more than any measurement receives.
 pub(super) const ENDLESS: u32 = u32::MAX;
 
-/// After how many messages one looks at the clock: not after each small one, which takes little
-/// longer than that.
+/// The number of messages between two reads of the clock. A small message takes little longer than
+/// reading the clock.
 fn messages_between_looks(size: u32) -> u64 {
     u64::from((64 * 1024 / size.max(1)).clamp(1, 64))
 }
 
-/// Messages of one size until a time, at least one.
+/// Messages of one size, until a point in time. At least one.
 pub(super) fn blobs_until(
     size: u32,
     until: Instant,
@@ -67,7 +67,7 @@ async fn read<C: Channel>(mut client: BenchClient<C>, size: u32, until: Instant)
     Ok(messages)
 }
 
-/// Client streams, each written until the time is up and then waited for until all has arrived.
+/// Client streams, each written until the time is up. Then waits until everything has arrived.
 pub(super) async fn upload<C: Channel>(clients: &Clients<C>, load: Load) -> Result<Measured> {
     let start = Instant::now();
     let until = start + Duration::from_millis(load.millis);
@@ -92,8 +92,8 @@ fn sum(start: Instant, messages: Vec<u64>) -> Result<Measured> {
     })
 }
 
-/// Bidirectional streams with one message at a time under way, each turn timed; at least one turn
-/// on each.
+/// Bidirectional streams with one message in flight at a time. Each round trip is timed; a stream
+/// makes at least one.
 pub(super) async fn ping_pong<C: Channel>(clients: &Clients<C>, load: Load) -> Result<Measured> {
     let start = Instant::now();
     let until = start + Duration::from_millis(load.millis);

@@ -1,4 +1,4 @@
-//! Timed calls, and what they come to.
+//! Times of calls, and their summary.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use tokio::task::JoinHandle;
 
 use crate::job::Measured;
 
-/// How long each call or turn of one caller took, in nanoseconds. A plain list, for a histogram
-/// for each of a thousand callers would be half a gigabyte.
+/// The duration of each call or round trip of one caller, in nanoseconds. A list, because a
+/// histogram for each of a thousand callers would take too much memory.
 pub(super) type Times = Vec<u64>;
 
-/// Nanoseconds of a time.
+/// A duration in nanoseconds.
 pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Waits for all callers and sums up what they timed.
+/// Waits for all callers and summarises their times.
 pub(super) async fn sum_up(
     start: Instant,
     callers: Vec<JoinHandle<Result<Times>>>,
@@ -27,7 +27,7 @@ pub(super) async fn sum_up(
     summary(start, times.into_iter().flatten())
 }
 
-/// What all calls together came to.
+/// The summary of all calls.
 pub(super) fn summary(start: Instant, times: impl IntoIterator<Item = u64>) -> Result<Measured> {
     let seconds = start.elapsed().as_secs_f64();
     let mut histogram = Histogram::<u64>::new(3)?;

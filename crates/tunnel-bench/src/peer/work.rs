@@ -1,16 +1,16 @@
-//! Computing: what handlers and other tasks do beside what is measured.
+//! CPU work of handlers and other tasks during measurements.
 
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval_at};
 
-/// For how long other tasks compute without a pause.
+/// How long another task computes without a pause.
 const PIECE: Duration = Duration::from_micros(300);
 
-/// After what time the next piece of a task is due. Together with [`PIECE`]: a tenth of a core.
+/// The interval between two pieces of a task. With [`PIECE`] a task uses a tenth of a core.
 const PERIOD: Duration = Duration::from_millis(3);
 
-/// Computes for a time, and lets nothing else run meanwhile.
+/// Computes for a time, without yielding to other tasks.
 pub(super) fn compute(time: Duration) {
     let until = Instant::now() + time;
     while Instant::now() < until {

@@ -1,12 +1,12 @@
-//! A run beside an earlier one.
+//! Compares a run with an earlier one.
 //!
-//! The machine may be another one, or in another mood. What is compared first is therefore each
-//! variant's ratio to plain tonic in its own run: what changed for both cancels. The values
-//! themselves come after, for those who know that the machine is the same.
+//! The machine may differ, or be more or less busy. The main comparison is therefore between the
+//! ratios to plain tonic, each in its own run: what changed for both cancels out. The values
+//! follow; they mean something only on the same machine.
 //!
-//! Invariant: a change counts only where it is larger than the spread, that is, where every round of
-//! one run is above every round of the other. Of few rounds this happens by chance, so there the
-//! medians must also be further apart than the rounds of either run.
+//! Invariant: a change counts only if it exceeds the spread, that is, if every round of one run is
+//! above every round of the other. With few rounds this happens by chance, so then the medians must
+//! also be further apart than the rounds of either run.
 
 use std::fmt::{self, Write as _};
 
@@ -16,13 +16,13 @@ use super::view::distinct;
 use super::{baseline, facts, units};
 use crate::results::{Cell, Metric, Row, Run};
 
-/// The same variant of the same row, in both runs.
+/// The cells of a variant and row in both runs.
 struct Pair<'a> {
     workload: &'a str,
     metric: Metric,
     variant: &'a str,
     values: Change,
-    /// Of its ratio to plain tonic.
+    /// The change of the ratio to plain tonic.
     ratios: Option<Change>,
 }
 
@@ -32,21 +32,21 @@ struct Change {
     now: Summary,
 }
 
-/// Whether it changed by more than the spread.
+/// Whether a value changed by more than the spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Better,
     Worse,
     Same,
-    /// Too few rounds to know a spread.
+    /// There are too few rounds for a spread.
     Unknown,
 }
 
-/// With fewer rounds, a spread says nothing.
+/// With fewer rounds the spread means nothing.
 const FEWEST_ROUNDS: usize = 3;
 
-/// With fewer rounds, two runs that measured the same are often apart by chance: of three rounds each,
-/// one time in ten; of five, one in a hundred.
+/// With fewer rounds the rounds of two equal runs often do not overlap by chance: once in ten times
+/// with three rounds each, once in a hundred with five.
 const ENOUGH_ROUNDS: usize = 5;
 
 pub(crate) fn text(now: &Run, before: &Run) -> String {
@@ -82,7 +82,7 @@ fn write(text: &mut String, now: &Run, before: &Run, pairs: &[Pair<'_>]) -> fmt:
     Ok(())
 }
 
-/// What else differs between the runs, which may explain a change.
+/// Writes the differences in settings and machine, which may explain a change.
 fn write_differences(text: &mut String, now: &Run, before: &Run) -> fmt::Result {
     let earlier = facts::of(before);
     for (name, value) in facts::of(now) {
@@ -130,8 +130,8 @@ fn pair<'a>(row: &'a Row, cell: &'a Cell, earlier: &Row) -> Option<Pair<'a>> {
     })
 }
 
-/// Always to plain tonic, even for variants whose baseline is Go: their baseline may have changed
-/// for reasons of its own.
+/// The ratio to the root baseline, even for variants whose baseline is Go: their own baseline may
+/// have changed too.
 fn ratio_to_root(row: &Row, cell: &Cell) -> Option<Summary> {
     let root = baseline::root(&row.workload);
     let base = row.cell(root).filter(|base| base.variant != cell.variant)?;
@@ -161,12 +161,13 @@ impl Change {
 }
 
 impl Pair<'_> {
-    /// By its ratio; by its value only where it has no ratio because plain tonic came to no end.
+    /// Judges by the ratio, or by the value if there is no ratio because plain tonic did not
+    /// finish.
     fn mark(&self) -> Mark {
         let is_root = self.variant == baseline::root(self.workload);
         match self.ratios {
             Some(ratios) => ratios.mark(self.metric),
-            // What plain tonic did by itself is the machine's doing.
+            // A change of plain tonic itself comes from the machine.
             None if is_root => Mark::Same,
             None => self.values.mark(self.metric),
         }

@@ -1,6 +1,6 @@
-//! What each variant is compared with.
+//! The baseline of each variant.
 //!
-//! Invariant: a baseline is never compared with a variant that is compared with it.
+//! Invariant: no variant is, directly or through others, its own baseline.
 
 pub(crate) const PLAIN: &str = "plain tonic";
 pub(crate) const TUNED: &str = "tuned tonic";
@@ -8,7 +8,7 @@ pub(crate) const PLAIN_GO: &str = "plain go";
 pub(crate) const GO: &str = "go in go";
 pub(crate) const GO_REVERSE: &str = "go in go reverse";
 
-/// The four ways in which a call goes through a tunnel of ours.
+/// The variants that use this library's tunnels at both ends.
 pub(crate) const TUNNELS: [&str; 4] = [
     "forward tunnel",
     "reverse tunnel",
@@ -16,7 +16,7 @@ pub(crate) const TUNNELS: [&str; 4] = [
     "reverse inline",
 ];
 
-/// The tunnels with a Go program at one end.
+/// The variants with the Go program at one end of a tunnel.
 pub(crate) const WITH_GO: [&str; 4] = [
     "rust calls go",
     "go calls rust",
@@ -24,8 +24,8 @@ pub(crate) const WITH_GO: [&str; 4] = [
     "go calls rust reverse",
 ];
 
-/// The variant that all others of a workload are compared with, in the end. On a long link that is
-/// tonic with windows that fit it: with its own ones it mostly waits.
+/// The root baseline of a workload. On a long link this is tonic with large windows: with its
+/// default windows tonic mostly waits.
 pub(crate) fn root(workload: &str) -> &'static str {
     match is_long_link(workload) {
         true => TUNED,
@@ -33,7 +33,7 @@ pub(crate) fn root(workload: &str) -> &'static str {
     }
 }
 
-/// The variant with which another one is compared; none for the [`root`] itself.
+/// The baseline of a variant; `None` for the [`root`].
 pub(crate) fn of(workload: &str, variant: &str) -> Option<&'static str> {
     let base = match variant {
         GO | GO_REVERSE => PLAIN_GO,

@@ -1,8 +1,8 @@
-//! Where, when and how a run was measured, in words.
+//! Descriptions of a run: its machine, time and settings.
 
 use crate::results::{Run, Settings};
 
-/// What it was measured with, in pairs of name and value.
+/// The facts of a run, as pairs of name and value.
 pub(crate) fn of(run: &Run) -> Vec<(&'static str, String)> {
     let machine = &run.machine;
     let mut facts = vec![
@@ -18,7 +18,7 @@ pub(crate) fn of(run: &Run) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// Such as "Example CPU, 2 cores".
+/// The processor, such as "Example CPU, 2 cores".
 pub(crate) fn cpu(run: &Run) -> String {
     let cores = match run.machine.cores {
         1 => "1 core".to_owned(),
@@ -27,7 +27,7 @@ pub(crate) fn cpu(run: &Run) -> String {
     format!("{}, {cores}", run.machine.cpu)
 }
 
-/// When a run began, to the minute.
+/// The start of a run, to the minute.
 pub(crate) fn began(run: &Run) -> String {
     let time = run.began.get(11..16).unwrap_or_default();
     format!("{} {time} UTC", date(run))
@@ -38,7 +38,7 @@ pub(crate) fn date(run: &Run) -> &str {
     run.began.split('T').next().unwrap_or_default()
 }
 
-/// A commit's first digits, and whether files differed from it.
+/// The first digits of a commit, with `-dirty` if files differed from it.
 pub(crate) fn short(commit: &str) -> String {
     const DIGITS: usize = 10;
     let (hash, rest) = commit.split_once('-').unwrap_or((commit, ""));
@@ -57,7 +57,7 @@ fn rounds(settings: &Settings) -> String {
     format!("{} of {} ms each{quick}", settings.rounds, settings.millis)
 }
 
-/// How the figures are to be read, in a sentence or two.
+/// The legend of the tables.
 pub(crate) const LEGEND: &str = "\
 The baseline of each table shows the median of its values, every other variant the median
 ratio to it, and the spread from the lowest to the highest round. Ratios are formed within

@@ -1,4 +1,4 @@
-//! Tables: the same one for a terminal and in Markdown.
+//! Tables for terminals and Markdown.
 
 use std::ops::Range;
 
@@ -7,24 +7,24 @@ use comfy_table::{
     Table, TableStyle, Width,
 };
 
-/// A head, and rows that are as long.
+/// A table. Every row has as many cells as the head.
 pub(crate) struct Grid {
     pub(crate) head: Vec<String>,
     pub(crate) rows: Vec<Vec<Text>>,
-    /// How many columns, from the left, are words; the others are numbers.
+    /// The number of text columns, from the left. The other columns are numbers.
     pub(crate) words: usize,
 }
 
-/// What is in a cell.
+/// The content of a cell.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Text {
     pub(crate) main: String,
-    /// In a second line, or in parentheses.
+    /// Shown in a second line, or in parentheses.
     pub(crate) small: Option<String>,
     pub(crate) tone: Tone,
 }
 
-/// What a cell says, for those who only glance at it.
+/// The colour of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Tone {
     #[default]
@@ -78,8 +78,8 @@ impl Grid {
         }
     }
 
-    /// No wider than the terminal: as many tables as it takes, each with some of the columns of
-    /// numbers. Where there is no terminal, it is one.
+    /// Formats the table for the terminal. If it is too wide, it is split into several tables with
+    /// some of the number columns each. Without a terminal it stays one table.
     pub(crate) fn terminal(&self) -> String {
         let table = Table::new();
         match table.width().filter(|_| table.is_tty()) {
@@ -94,7 +94,7 @@ impl Grid {
         let room = width - words.min(width / 2);
         let at_once = usize::from((room / NUMBERS).max(1));
         let numbers = self.head.len() - self.words;
-        // Tables that are about as wide as each other.
+        // Distribute the columns evenly over the tables.
         let tables = numbers.div_ceil(at_once).max(1);
         let at_once = numbers.div_ceil(tables).max(1);
         let starts = (self.words..self.head.len()).step_by(at_once);
@@ -102,7 +102,7 @@ impl Grid {
         starts.map(part).collect()
     }
 
-    /// How wide a column of words is, at most.
+    /// The width of a text column.
     fn widest(&self, column: usize) -> u16 {
         let lines = self.rows.iter().flat_map(|row| {
             let small = row[column].small.as_deref().unwrap_or_default();
@@ -112,7 +112,7 @@ impl Grid {
         u16::try_from(widest).unwrap_or(WORDS).min(WORDS)
     }
 
-    /// A table of the words and of these columns of numbers.
+    /// A table of the text columns and these number columns.
     fn part(&self, numbers: Range<usize>, width: u16) -> String {
         let columns = || (0..self.words).chain(numbers.clone());
         let mut table = Table::new();
@@ -121,7 +121,7 @@ impl Grid {
         table.set_width(width);
         table.set_header(columns().map(|column| &self.head[column]));
         for (i, row) in self.rows.iter().enumerate() {
-            // Rows without a name belong to the one above.
+            // A row without a name belongs to the row above.
             if i > 0 && !row[0].main.is_empty() {
                 table.add_row([""]);
             }
@@ -152,12 +152,12 @@ impl Grid {
     }
 }
 
-/// Longer words in the first columns are wrapped, and so are longer heads of the others. Every
-/// spread has room, such as "0.047–0.49".
+/// The widths beyond which text columns and the heads of number columns are wrapped. Every spread
+/// fits, such as "0.047–0.49".
 const WORDS: u16 = 34;
 const NUMBERS: u16 = 12;
 
-/// How wide a table is where there is no terminal.
+/// The width of a table without a terminal.
 const WITHOUT_TERMINAL: u16 = 150;
 
 const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
@@ -175,7 +175,7 @@ fn table_cell(text: &Text) -> TableCell {
     }
 }
 
-/// Text that stays what it is within a cell of Markdown.
+/// Escapes text for a Markdown cell.
 fn escape(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
 }

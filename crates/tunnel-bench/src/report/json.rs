@@ -1,4 +1,4 @@
-//! A run as a file, for programs and for later runs to compare with.
+//! A run as a JSON file, for programs and for comparison with later runs.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::results::Run;
 
-/// All that is read of a file before its format is known.
+/// The format version of a file, which is read first.
 #[derive(Deserialize)]
 struct Format {
     format: u32,
@@ -21,7 +21,7 @@ pub(crate) fn text(run: &Run) -> Result<String> {
 
 pub(crate) fn read(path: &Path) -> Result<Run> {
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    parse(&text).with_context(|| format!("{} is no run to compare with", path.display()))
+    parse(&text).with_context(|| format!("cannot compare with {}", path.display()))
 }
 
 fn parse(text: &[u8]) -> Result<Run> {
@@ -66,7 +66,7 @@ mod tests {
         fs::write(&file, "[]").expect("it can be written");
         let error = read(&file).expect_err("it is no run");
         assert!(
-            format!("{error:#}").contains("is no run to compare with"),
+            format!("{error:#}").contains("cannot compare with"),
             "{error:#}"
         );
     }

@@ -1,4 +1,4 @@
-//! A run in Markdown.
+//! The Markdown report of a run.
 
 use std::fmt::{self, Write as _};
 

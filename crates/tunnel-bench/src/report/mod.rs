@@ -1,6 +1,6 @@
-//! What becomes of a run: tables on the terminal, files, and comparisons.
+//! Reports of a run: tables on the terminal, files, and comparisons.
 //!
-//! [`view`] arranges a run for all of them, [`stats`] has the only arithmetic.
+//! [`view`] arranges a run for all reports. All statistics are in [`stats`].
 
 mod against;
 pub(crate) mod baseline;
@@ -25,10 +25,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::results::Run;
 
-/// Writes a run in every form, and returns where.
+/// Writes a run in every format and returns the paths.
 ///
-/// `report.*` is always the last run. Its JSON is kept beside them under the time when it began, for
-/// later runs to be compared with.
+/// `report.*` is always the last run. A copy of the JSON, named after the start of the run, stays
+/// for comparison with later runs.
 pub(crate) fn write_all(run: &Run, dir: &Path) -> Result<Vec<PathBuf>> {
     let json = json::text(run)?;
     let kept = format!("runs/{}.json", file_name(&run.began));
@@ -53,13 +53,13 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     fs::write(path, text)
 }
 
-/// A time, to the second, as every file system takes it.
+/// A time as a file name that is valid on every file system, to the second.
 fn file_name(time: &str) -> String {
     const TO_THE_SECOND: usize = 19;
     time.replace(':', "-").chars().take(TO_THE_SECOND).collect()
 }
 
-/// Prints a run's tables, and how far it reaches the targets.
+/// Prints the tables and the verdicts on the targets.
 pub(crate) fn print(run: &Run) {
     for section in view::sections(run) {
         for panel in &section.panels {
@@ -75,7 +75,7 @@ pub(crate) fn print(run: &Run) {
     }
 }
 
-/// A run beside the one in a file.
+/// Compares a run with the one in a file.
 pub(crate) fn against(run: &Run, file: &Path) -> Result<String> {
     let earlier = json::read(file)?;
     ensure!(

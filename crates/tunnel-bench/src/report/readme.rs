@@ -1,6 +1,6 @@
-//! The table of the repository's README.
+//! The benchmark table of the repository's README.
 //!
-//! Invariant: it is only ever of a full run, and everything outside the markers stays as it is.
+//! Invariant: the table always shows a full run, and text outside the markers is not changed.
 
 use std::fmt::{self, Write as _};
 use std::fs;
@@ -16,14 +16,13 @@ use crate::results::{Metric, Row, Run, Settings};
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
 
-/// Fewer than these are no full run.
+/// The minimum number of rounds of a full run.
 const FEWEST_ROUNDS: u32 = 7;
 
-/// The two that a reader chooses from.
+/// The variants in the table.
 const SHOWN: [&str; 2] = ["forward tunnel", "reverse tunnel"];
 
-/// The workloads that most will look for: what they are called here, and their name; the rate where
-/// no metric is given.
+/// The rows of the table: label, workload and metric. The metric is the rate if it is `None`.
 const MAIN: &[(&str, &str, Option<Metric>)] = &[
     ("calls of 16 B, 1 at a time", "unary 16 B x 1", None),
     ("… 16 at a time", "unary 16 B x 16", None),
@@ -83,7 +82,7 @@ const MAIN: &[(&str, &str, Option<Metric>)] = &[
     ),
 ];
 
-/// Puts a run's table between the markers of a README.
+/// Writes the table of a run between the markers of a README.
 pub(crate) fn update(run: &Run, readme: &Path) -> Result<()> {
     check(&run.settings)?;
     check_complete(run)?;
@@ -95,7 +94,7 @@ pub(crate) fn update(run: &Run, readme: &Path) -> Result<()> {
     fs::write(readme, text).with_context(|| format!("cannot write {name}"))
 }
 
-/// What is not a full run must not pass for one. To be asked before a run, too: it takes long.
+/// Fails unless the settings are those of a full run. Call it before the run too, which takes long.
 pub(crate) fn check(settings: &Settings) -> Result<()> {
     ensure!(
         !settings.quick,
@@ -113,7 +112,7 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Of all that the table shows there is a measurement, or a reason why there is none.
+/// Fails unless the run has a value, or a note about a missing value, for every cell of the table.
 fn check_complete(run: &Run) -> Result<()> {
     for (_, workload, metric) in MAIN {
         let row = row(run, workload, *metric);
@@ -208,7 +207,7 @@ mod tests {
     use super::*;
     use crate::report::sample::{cell, hangs, row, run};
 
-    /// Of two workloads.
+    /// A full run, reduced to two workloads.
     fn full() -> Run {
         let cells = |plain| {
             let forward = cell("forward tunnel", &[2000.0, 2100.0, 2200.0]);
@@ -272,7 +271,7 @@ mod tests {
         );
     }
 
-    /// Of everything that the table shows.
+    /// A run with every cell of the table.
     fn complete() -> Run {
         let variants = [
             "plain tonic",

@@ -1,4 +1,4 @@
-//! Made-up runs for tests.
+//! Sample runs for tests.
 
 use crate::results::{Cell, Machine, Metric, Row, Run, Settings};
 
@@ -41,7 +41,7 @@ pub(crate) fn cell(variant: &str, rounds: &[f64]) -> Cell {
     }
 }
 
-/// Of which no round came to an end.
+/// A cell in which no round finished.
 pub(crate) fn hangs(variant: &str) -> Cell {
     Cell {
         variant: variant.to_owned(),

@@ -1,21 +1,20 @@
-//! Medians and spreads, and ratios of two variants.
+//! Medians, spreads, and ratios of two variants.
 //!
-//! Invariant: a ratio divides what was measured in the same round, so that whatever disturbed the
-//! machine then disturbed both of its sides.
+//! Invariant: a ratio divides values of the same round, so that noise on the machine affects both.
 
 use crate::results::Cell;
 
-/// The middle of what several rounds measured, and how far apart they are.
+/// The median and the spread of the values of several rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) median: f64,
     pub(crate) low: f64,
     pub(crate) high: f64,
-    /// How many rounds it is of.
+    /// The number of rounds with a value.
     pub(crate) rounds: usize,
 }
 
-/// None where there is nothing to summarise.
+/// Summarises values. `None` if there are none.
 pub(crate) fn summary(values: impl IntoIterator<Item = f64>) -> Option<Summary> {
     let mut values: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
     values.sort_by(f64::total_cmp);
@@ -33,15 +32,15 @@ pub(crate) fn summary(values: impl IntoIterator<Item = f64>) -> Option<Summary> 
     })
 }
 
-/// A variant's own value. None where most of its rounds came to no end: the few that did tell
-/// nothing of the others, and the cell's note says what happened.
+/// The summary of a cell's values. `None` if most rounds did not finish: the others would not be
+/// representative, and the cell's note says what happened.
 pub(crate) fn value(cell: &Cell) -> Option<Summary> {
     let values = summary(cell.rounds.iter().flatten().copied())?;
     let mostly = 2 * values.rounds >= cell.rounds.len() || cell.note.is_none();
     mostly.then_some(values)
 }
 
-/// The ratio of one variant to another, of the rounds in which both have a value.
+/// The ratio of two cells, over the rounds in which both have a value.
 pub(crate) fn ratio(cell: &Cell, base: &Cell) -> Option<Summary> {
     value(cell).and(value(base))?;
     let pairs = cell.rounds.iter().zip(&base.rounds);
@@ -76,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_ratio_is_formed_within_each_round() {
-        // The machine was twice as fast in the second round: the ratio does not show it.
+        // The machine was twice as fast in the second round, which the ratio cancels out.
         let ours = cell(&[Some(2.0), Some(4.0)], None);
         let base = cell(&[Some(1.0), Some(2.0)], None);
         let ratio = ratio(&ours, &base).expect("both have values");

@@ -1,11 +1,11 @@
-//! A run as tables: one for each section and baseline.
+//! The tables of a run: one for each section and baseline.
 
 use super::grid::{Grid, Text, Tone};
 use super::units;
 use super::view::{Line, Panel, Reading, Section, Standing};
 use crate::results::Metric;
 
-/// A table of the section's panel, with its title.
+/// The title and the table of a panel.
 pub(crate) fn of_panel(section: &Section<'_>, panel: &Panel<'_>) -> (String, Grid) {
     let title = match section.panels.len() {
         1 => section.name.to_owned(),
@@ -15,7 +15,7 @@ pub(crate) fn of_panel(section: &Section<'_>, panel: &Panel<'_>) -> (String, Gri
     let mut grid = Grid::new(2, head.chain(panel.variants.iter().copied()));
     let mut last = None;
     for line in &panel.lines {
-        // A workload of several metrics is named once.
+        // A workload with several metrics is named once.
         let name = match last.replace(line.workload) == Some(line.workload) {
             true => "",
             false => line.workload,
@@ -32,7 +32,7 @@ fn row(name: &str, line: &Line<'_>) -> Vec<Text> {
     row
 }
 
-/// A ratio with its spread; the value where there is none; or why there is neither.
+/// The text of a cell: the ratio with its spread, or the value if there is no ratio, or the note.
 pub(crate) fn cell(metric: Metric, reading: &Reading<'_>) -> Text {
     if let Some(ratio) = &reading.ratio {
         let text = Text::new(units::ratio(ratio.median)).small(units::ratio_spread(ratio));

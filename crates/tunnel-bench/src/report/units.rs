@@ -1,9 +1,9 @@
-//! How numbers read: three digits that count, and a prefix.
+//! Formats numbers with three significant digits and a unit prefix.
 
 use super::stats::Summary;
 use crate::results::Metric;
 
-/// What a metric is called in a report.
+/// The name of a metric in a report.
 pub(crate) fn label(metric: Metric) -> &'static str {
     match metric {
         Metric::CallRate => "calls",
@@ -71,7 +71,7 @@ pub(crate) fn value_spread(metric: Metric, spread: &Summary) -> String {
     )
 }
 
-/// How much a ratio is above or below one, such as "+3 %".
+/// The difference of a ratio from one, such as "+3 %".
 pub(crate) fn change(ratio: f64) -> String {
     let percent = (ratio - 1.0) * 100.0;
     match percent {
@@ -81,7 +81,7 @@ pub(crate) fn change(ratio: f64) -> String {
     }
 }
 
-/// A number between 1 and 1000 where there is a prefix for it, and the prefix.
+/// Scales a number to between 1 and 1000, if there is a prefix for it, and returns the prefix.
 fn scaled(value: f64) -> (f64, &'static str) {
     const PREFIXES: [(f64, &str); 7] = [
         (1e12, "T"),
@@ -95,14 +95,14 @@ fn scaled(value: f64) -> (f64, &'static str) {
     if value == 0.0 {
         return (0.0, "");
     }
-    // What rounds up to a thousand belongs to the next prefix.
+    // A number that rounds up to 1000 belongs to the next prefix.
     let fits = |scale: f64| value.abs() >= scale * 0.9995;
     let found = PREFIXES.into_iter().find(|(scale, _)| fits(*scale));
     let (scale, prefix) = found.unwrap_or((1e-9, "n"));
     (value / scale, prefix)
 }
 
-/// Three digits that count.
+/// Formats a number with three significant digits.
 fn digits(number: f64) -> String {
     match number.abs() {
         n if n >= 99.95 => format!("{number:.0}"),

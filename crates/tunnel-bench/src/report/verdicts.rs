@@ -1,17 +1,18 @@
-//! How far a run reaches the targets, as tables.
+//! The tables of verdicts on the targets.
 
 use super::grid::{Grid, Text, Tone};
 use super::units;
 use crate::results::Run;
 use crate::targets::{Judged, JudgedVariant, Verdict, judge_all};
 
-/// A line that counts, and tables: one for the tunnels, one for those with Go at one end.
+/// A line with the counts, and two tables: one for tunnels in Rust, one for tunnels with Go at one
+/// end.
 pub(crate) struct Verdicts {
     pub(crate) counts: String,
     pub(crate) grids: Vec<Grid>,
 }
 
-/// Of every target.
+/// The verdicts on every target.
 pub(crate) fn of(run: &Run) -> Verdicts {
     let judged = judge_all(run);
     Verdicts {
@@ -20,7 +21,7 @@ pub(crate) fn of(run: &Run) -> Verdicts {
     }
 }
 
-/// Tables only of the targets that the run says something of. The counts are of all.
+/// The verdicts with tables of the measured targets only. The counts include all targets.
 pub(crate) fn of_measured(run: &Run) -> Verdicts {
     let mut judged = judge_all(run);
     let counts = counts(&judged);

@@ -1,14 +1,14 @@
-//! A run as its reports show it: sections, in each the variants that share a baseline, and what was
-//! read of each.
+//! The structure of a report: sections, panels of variants with the same baseline, lines and
+//! readings.
 //!
-//! Invariants: nothing measured is left out, and everything stays in the order of the run. The first
-//! reading of a [`Line`] is the baseline's, and there is one for each variant of its [`Panel`].
+//! Invariants: no measurement is left out, and everything stays in the order of the run. A [`Line`]
+//! has one reading for each variant of its [`Panel`], the baseline's first.
 
 use super::baseline;
 use super::stats::{self, Summary};
 use crate::results::{Cell, Metric, Row, Run};
 
-/// What belongs together.
+/// A group of workloads.
 pub(crate) struct Section<'a> {
     pub(crate) name: &'a str,
     pub(crate) panels: Vec<Panel<'a>>,
@@ -29,24 +29,24 @@ pub(crate) struct Line<'a> {
     pub(crate) readings: Vec<Reading<'a>>,
 }
 
-/// What one variant did.
+/// The result of one variant in a line.
 #[derive(Clone, Copy)]
 pub(crate) struct Reading<'a> {
     pub(crate) variant: &'a str,
     pub(crate) value: Option<Summary>,
-    /// To the baseline; none for the baseline itself, and where it has no value.
+    /// The ratio to the baseline. `None` for the baseline itself, or if either has no value.
     pub(crate) ratio: Option<Summary>,
     pub(crate) note: Option<&'a str>,
 }
 
-/// How a ratio stands to the baseline.
+/// A variant compared with the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Better in every round.
     Better,
     /// Worse in every round.
     Worse,
-    /// Neither.
+    /// The rounds disagree.
     Even,
 }
 
@@ -66,7 +66,7 @@ fn panels<'a>(rows: &[&'a Row]) -> Vec<Panel<'a>> {
     let cells = rows
         .iter()
         .flat_map(|row| row.cells.iter().map(move |cell| (*row, cell)));
-    // The root opens its own panel even where nothing else was measured.
+    // The root has its own panel even if nothing else was measured.
     let bases = distinct(cells.map(|(row, cell)| base_or_root(row, cell)));
     let panels = bases.into_iter().map(|base| panel(base, rows));
     panels.collect()
@@ -118,7 +118,7 @@ fn reading<'a>(row: &'a Row, variant: &'a str, base: Option<&Cell>) -> Reading<'
 }
 
 impl Reading<'_> {
-    /// How it stands to the baseline, whatever the rounds say.
+    /// Compares with the baseline, over all rounds.
     pub(crate) fn standing(&self, metric: Metric) -> Standing {
         let Some(ratio) = self.ratio else {
             return Standing::Even;
@@ -131,7 +131,7 @@ impl Reading<'_> {
     }
 }
 
-/// Each once, in the order in which they first come.
+/// The distinct items, in order of first appearance.
 pub(crate) fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut found = Vec::new();
     for item in items {

@@ -1,4 +1,4 @@
-//! Bars: the variants of one metric of one workload, beside their baseline.
+//! Bar charts: the variants of one metric of one workload, compared with their baseline.
 
 use maud::{Markup, html};
 
@@ -8,7 +8,7 @@ use crate::report::units;
 use crate::report::view::{Line, Panel, Reading, Section, Standing};
 use crate::results::Metric;
 
-/// More charts take the whole width of the page.
+/// With more charts than this a workload takes the whole width of the page.
 const FEW: usize = 2;
 
 /// All charts of a workload.
@@ -18,7 +18,7 @@ pub(super) fn workload(section: &Section<'_>, workload: &str) -> Markup {
     let lines = lines.filter(|(_, line)| line.workload == workload);
     let charts: Vec<_> = lines.map(|(panel, line)| chart(panel, line)).collect();
     html! {
-        // Few charts stand above each other, in a card beside others.
+        // A few charts are stacked in a card beside other cards.
         article.wide[charts.len() > FEW] {
             h3 { (workload) }
             div.charts { @for chart in &charts { (chart) } }
@@ -27,7 +27,7 @@ pub(super) fn workload(section: &Section<'_>, workload: &str) -> Markup {
 }
 
 fn chart(panel: &Panel<'_>, line: &Line<'_>) -> Markup {
-    // A variant that never ran this workload has no place in its chart.
+    // Leave out variants that did not run this workload.
     let ran = |reading: &&Reading<'_>| reading.value.is_some() || reading.note.is_some();
     let readings: Vec<_> = line.readings.iter().filter(ran).collect();
     let scale = Scale::of(&readings);
@@ -69,7 +69,7 @@ fn row(metric: Metric, reading: &Reading<'_>, scale: &Scale) -> Markup {
     }
 }
 
-/// The baseline's own ratio is one, where there is a baseline.
+/// The ratio. It is one for the baseline.
 fn ratio(reading: &Reading<'_>, scale: &Scale) -> String {
     match (&reading.ratio, scale.one) {
         (Some(ratio), _) => units::ratio(ratio.median),
@@ -95,7 +95,7 @@ fn track(reading: &Reading<'_>, scale: &Scale) -> Markup {
     }
 }
 
-/// All that is known, for whoever points at it.
+/// The text of the tooltip, with all values.
 fn in_words(metric: Metric, reading: &Reading<'_>) -> String {
     let mut words = format!("{}, {}:", reading.variant, units::label(metric));
     if let Some(value) = &reading.value {
@@ -112,11 +112,11 @@ fn in_words(metric: Metric, reading: &Reading<'_>) -> String {
     words
 }
 
-/// How long a chart's bars are.
+/// The scale of a chart's bars.
 struct Scale {
-    /// What fills the whole width.
+    /// The value that fills the whole width.
     full: f64,
-    /// Whether bars are ratios to a baseline of 1; values where it has none.
+    /// Whether the bars are ratios to a baseline of 1. Otherwise they are values.
     one: bool,
 }
 
@@ -126,7 +126,7 @@ impl Scale {
             || readings.len() == 1 && readings[0].value.is_some();
         let mut scale = Self { full: 1.0, one };
         let lengths = readings.iter().filter_map(|reading| scale.length(reading));
-        // A single round that was far off shall not make all bars short: its line is cut off.
+        // Cut off the spread of an outlier, so that it does not make all bars short.
         let longest = lengths
             .map(|l| l.high.min(l.median * 1.3))
             .fold(0.0, f64::max);
@@ -151,7 +151,7 @@ impl Scale {
         }
     }
 
-    /// In hundredths of a percent, which is finer than any screen.
+    /// The width in percent, rounded to hundredths, which is finer than any screen.
     fn percent(&self, length: f64) -> f64 {
         let percent = (length / self.full * 100.0).clamp(0.0, 100.0);
         (percent * 100.0).round() / 100.0

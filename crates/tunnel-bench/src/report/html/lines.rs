@@ -1,4 +1,4 @@
-//! Lines: how a metric of each variant grows, over a logarithmic axis.
+//! Line charts: how a metric of each variant grows, over a logarithmic axis.
 
 use maud::{Markup, html};
 
@@ -10,7 +10,7 @@ use crate::report::units;
 use crate::report::view::distinct;
 use crate::results::{Cell, Metric};
 
-/// The drawing, in its own units: the page scales it, to the width of a phone too.
+/// The size of the drawing, in its own units. The page scales it to the width of the screen.
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 250.0;
 const LEFT: f64 = 58.0;
@@ -18,7 +18,7 @@ const RIGHT: f64 = WIDTH - 14.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = HEIGHT - 26.0;
 
-/// Values further apart than this are drawn over a logarithmic axis.
+/// The value axis is logarithmic if the ratio of highest to lowest value is greater than this.
 const LINEAR_UP_TO: f64 = 40.0;
 
 pub(super) fn chart(series: &Series<'_>) -> Markup {
@@ -46,12 +46,12 @@ pub(super) fn chart(series: &Series<'_>) -> Markup {
     }
 }
 
-/// A short piece of a variant's line, for the list below the drawing.
+/// A short piece of a variant's line, for the legend.
 fn key() -> Markup {
     html! { svg.key viewBox="0 0 22 8" aria-hidden="true" { path.line d="M0 4H22" {} } }
 }
 
-/// The same as a table.
+/// The values of the chart as a table.
 pub(super) fn numbers(series: &Series<'_>) -> Grid {
     let counts = series.points.iter().map(|(number, _)| count(*number));
     let mut grid = Grid::new(1, std::iter::once("N".to_owned()).chain(counts));
@@ -105,7 +105,7 @@ fn line(series: &Series<'_>, variant: &str, axes: &Axes) -> Markup {
     }
 }
 
-/// Where a number and a value are in the drawing.
+/// The axes: they map numbers and values to positions in the drawing.
 struct Axes {
     /// The logarithms of the first and the last number.
     numbers: (f64, f64),
@@ -175,7 +175,7 @@ impl Axes {
     }
 }
 
-/// How far a value is from the first to the last one, from 0 to 1.
+/// The position of a value between the first and the last, from 0 to 1.
 fn part(value: f64, (first, last): (f64, f64)) -> f64 {
     match last > first {
         true => ((value - first) / (last - first)).clamp(0.0, 1.0),
@@ -183,7 +183,7 @@ fn part(value: f64, (first, last): (f64, f64)) -> f64 {
     }
 }
 
-/// Round values from zero to the first that is not below `high`.
+/// Round tick values from zero to the first that is not below `high`.
 fn steps(high: f64) -> Vec<f64> {
     const STEPS: f64 = 4.0;
     let rough = high / STEPS;
@@ -211,7 +211,7 @@ fn powers(low: f64, high: f64) -> Vec<f64> {
     ticks
 }
 
-/// A value at the axis, where zeros behind the point are in the way.
+/// The label of a tick, without trailing zeros.
 fn tick_text(metric: Metric, value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
@@ -225,7 +225,7 @@ fn tick_text(metric: Metric, value: f64) -> String {
     format!("{number} {unit}")
 }
 
-/// A number of streams or tunnels, short.
+/// A number of streams or tunnels, in short form.
 fn count(number: f64) -> String {
     match number {
         n if n >= 1e6 => format!("{} M", n / 1e6),
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(axes.x(1.0), LEFT);
         assert_eq!(axes.x(10.0), f64::midpoint(LEFT, RIGHT));
         assert_eq!(axes.x(100.0), RIGHT);
-        // From 1 to 100 is too far for a linear axis.
+        // The range from 1 to 100 is too wide for a linear axis.
         assert_eq!(axes.y(10.0), f64::midpoint(TOP, BOTTOM));
         assert_eq!(numbers(&series).rows[1][1].main, "hangs");
     }

@@ -1,6 +1,6 @@
-//! A run as a page that needs nothing else: no script, no font, no network.
+//! The HTML report of a run: a single page without scripts, fonts or network access.
 //!
-//! Invariant: whatever a run says is text on the page and nothing else; `maud` sees to it.
+//! Invariant: all text of a run is escaped on the page; `maud` does that.
 
 mod bars;
 mod lines;
@@ -57,7 +57,7 @@ fn body(run: &Run) -> Markup {
     }
 }
 
-/// How the charts are to be read.
+/// The legend of the charts.
 const LEGEND: &str = "Bars are median ratios to the first variant of each chart, whose 1.0 is the \
 dashed line; the thin line on a bar is the spread from the lowest to the highest round. Beside it \
 stand the ratio, green where better and red where worse in every round, and the median itself. \
@@ -127,13 +127,13 @@ fn cell(text: &Text, number: bool) -> Markup {
     }
 }
 
-/// A section's name as it can stand in an address.
+/// The name of a section as a URL fragment.
 fn id(name: &str) -> String {
     let dashed = |c: char| if c.is_alphanumeric() { c } else { '-' };
     name.to_lowercase().chars().map(dashed).collect()
 }
 
-/// The class that gives a variant its colour, the same in every chart.
+/// The CSS class of a variant, which gives it the same colour in every chart.
 fn class(variant: &str) -> &'static str {
     match variant {
         "plain tonic" => "plain",
@@ -204,7 +204,7 @@ mod tests {
     fn what_grows_is_a_line_and_all_else_is_bars() {
         let page = page(&sample());
         assert_eq!(page.matches("<figure class=\"lines\"").count(), 1);
-        // Two metrics of one workload, and one of another.
+        // Two metrics of one workload and one metric of another.
         assert_eq!(page.matches("<figure class=\"bars\"").count(), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! Workloads that differ in one number only: how something grows.
+//! Series of workloads whose names differ in one number only, to show growth.
 
 use std::collections::HashMap;
 
@@ -7,18 +7,18 @@ use crate::results::{Metric, Row, Run};
 
 /// One metric of workloads whose names differ in one number.
 pub(crate) struct Series<'a> {
-    /// Their name, with "N" for the number.
+    /// The common name, with "N" for the number.
     pub(crate) name: String,
     pub(crate) metric: Metric,
-    /// The number and what was measured there, from the smallest.
+    /// The numbers and their rows, in ascending order.
     pub(crate) points: Vec<(f64, &'a Row)>,
 }
 
-/// Fewer are no line.
+/// The minimum number of points of a line.
 const FEWEST_POINTS: usize = 3;
 
-/// The series of a group, and the workloads that belong to none. Only groups about growth have any:
-/// elsewhere each workload stands for itself.
+/// Splits a group into series and the workloads that belong to none. Only groups about growth have
+/// series.
 pub(super) fn split<'a>(run: &'a Run, group: &str) -> (Vec<Series<'a>>, Vec<&'a str>) {
     let rows: Vec<_> = run.rows.iter().filter(|row| row.group == group).collect();
     let workloads = distinct(rows.iter().map(|row| row.workload.as_str()));
@@ -48,8 +48,11 @@ pub(super) fn split<'a>(run: &'a Run, group: &str) -> (Vec<Series<'a>>, Vec<&'a 
     (series, single.collect())
 }
 
-/// For each workload that is part of a series, the series' name and its own number. Where two of its
-/// numbers could be what grows, it is the one that more workloads share the rest of the name with.
+/// The series name and the number of each workload that is part of a series.
+///
+/// If a name has several numbers, the growing one is the one for which more workloads share the
+/// rest of the name. Example: "unary 16 B x 16 beside 10 idle streams" with "N" for 10 is also the
+/// name of the workloads beside 1 and 100 streams; with "N" for a 16 it is shared with none.
 fn names<'a>(workloads: &[&'a str]) -> HashMap<&'a str, (String, f64)> {
     let mut sizes: HashMap<String, usize> = HashMap::new();
     for (name, _) in workloads.iter().flat_map(|workload| candidates(workload)) {

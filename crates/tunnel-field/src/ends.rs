@@ -1,4 +1,4 @@
-//! The two ends of tunnels: in this process, and as processes that can be frozen.
+//! The ends of tunnels, in this process or as child processes that can be frozen.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -22,16 +22,16 @@ use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, Kind, Probe, TcpServer, TestChannel};
 use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels};
 
-/// The metadata that names a device.
+/// The metadata key that names a device.
 const KEY: &str = "device";
 
-/// How often something is looked at that no event tells of.
+/// The polling interval for conditions without an event.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A process of this program that has one end of tunnels.
+/// The role of a child process: one end of tunnels.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Child {
-    /// Listen for tunnels of both directions.
+    /// Listen for forward and reverse tunnels.
     #[command(hide = true)]
     Gateway,
     /// Serve through a reverse tunnel.
@@ -42,7 +42,7 @@ pub(crate) enum Child {
     Caller { address: SocketAddr },
 }
 
-/// Plays one end, until standard input ends.
+/// Runs a role until standard input ends.
 pub(crate) async fn run(child: Child) -> Result<()> {
     let probe = Probe::default();
     match child {
@@ -69,11 +69,11 @@ pub(crate) async fn run(child: Child) -> Result<()> {
 
 async fn input_ends() {
     let mut rest = Vec::new();
-    // Broken is as good as ended.
+    // Treat a read error like the end of the input.
     let _ = tokio::io::stdin().read_to_end(&mut rest).await;
 }
 
-/// A server that accepts tunnels of both directions.
+/// A server that accepts forward and reverse tunnels.
 pub(crate) struct Gateway {
     pub(crate) handler: TunnelServiceHandler,
     server: TcpServer,
@@ -94,12 +94,12 @@ impl Gateway {
         self.server.address()
     }
 
-    /// A client of one device.
+    /// A client for one device.
     pub(crate) fn client(&self, key: &str) -> Client {
         TestServiceClient::new(TestChannel::new(self.handler.key_as_channel(key)))
     }
 
-    /// Waits until a device has this many tunnels here.
+    /// Waits until a device has this many tunnels to the gateway.
     pub(crate) async fn has(&self, key: &str, count: usize) {
         while self.handler.tunnels_of_key(key).len() != count {
             tokio::time::sleep(LOOK).await;
@@ -107,7 +107,7 @@ impl Gateway {
     }
 }
 
-/// A device that keeps one tunnel up.
+/// A device that keeps one reverse tunnel open.
 pub(crate) struct Device {
     pub(crate) handle: LinksHandle,
     running: tokio::task::JoinHandle<()>,
@@ -129,7 +129,7 @@ impl Device {
         Ok(Self { handle, running })
     }
 
-    /// Waits until its tunnel is known to be lost.
+    /// Waits until the device has noticed the loss of its tunnel.
     pub(crate) async fn lost(&self) {
         while self.handle.links().iter().any(|link| link.is_connected()) {
             tokio::time::sleep(LOOK).await;
@@ -147,36 +147,37 @@ fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-/// Opens a forward tunnel on a connection of its own.
+/// Opens a forward tunnel on a new connection.
 pub(crate) async fn open_forward(address: SocketAddr) -> Result<TunnelChannel> {
     let endpoint = endpoint_for_tunnels(Endpoint::from_shared(url(address))?);
-    let channel = endpoint.connect().await.context("no connection")?;
+    let channel = endpoint.connect().await.context("cannot connect")?;
     ForwardTunnel::new(channel)
         .open()
         .await
-        .context("no tunnel")
+        .context("cannot open a tunnel")
 }
 
 pub(crate) fn client(tunnel: &TunnelChannel) -> Client {
     TestServiceClient::new(TestChannel::new(tunnel.clone()))
 }
 
-/// A unary call that must be answered.
+/// Makes a unary call, which must succeed.
 pub(crate) async fn echo(client: &Client) -> Result<()> {
     let script = Script::named("echo").echo_all();
     let outcome: Outcome = call_with(client, Kind::Unary, &script, vec![request(1, 100)]).await;
     outcome.end.map(drop).context("a call failed")
 }
 
-/// A child process with one end of tunnels. It ends with this value, or with this process.
+/// A child process with one end of tunnels. It ends when this value is dropped or this process
+/// ends.
 pub(crate) struct Process {
     child: process::Child,
-    /// What it said when it was ready.
+    /// The text after `READY` in the process's first line.
     pub(crate) ready: String,
 }
 
 impl Process {
-    /// Starts it and waits until it is ready.
+    /// Starts the process and waits until it is ready.
     pub(crate) async fn start(args: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -184,17 +185,20 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start a child process")?;
-        let output = child.stdout.take().context("its output is piped")?;
+        let output = child
+            .stdout
+            .take()
+            .context("a child process has no output")?;
         let said = tokio::task::spawn_blocking(move || BufReader::new(output).lines().next());
         let said = said.await?.context("a child process ended at once")??;
         let Some(ready) = said.strip_prefix("READY") else {
-            bail!("a child process said {said:?}");
+            bail!("a child process printed {said:?} instead of READY");
         };
         let ready = ready.trim().to_owned();
         Ok(Self { child, ready })
     }
 
-    /// Stops it where it stands, as a hypervisor does; its connections stay open.
+    /// Freezes the process, as a hypervisor does. Its connections stay open.
     pub(crate) fn freeze(&self) -> Result<Instant> {
         self.signal("STOP")?;
         Ok(Instant::now())
@@ -205,7 +209,7 @@ impl Process {
     }
 
     fn signal(&self, name: &str) -> Result<()> {
-        // `kill` is built into every shell, but not a program on every system.
+        // `kill` is built into every shell, but some systems have no program of that name.
         let script = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &script]).status()?;
         ensure!(status.success(), "cannot send {name} to a child process");
@@ -215,7 +219,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A frozen process can be killed too. Both fail for one that has ended.
+        // This kills a frozen process too. Both calls fail if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,9 +1,10 @@
-//! What only shows with real proxies, real processes and much time.
+//! Tests that need real proxies, real processes or much time.
 //!
 //! - `proxies`: the rows of `docs/FIELD.md` that need HAProxy and nginx (`cargo xtask field`).
 //! - `soak`: calls for minutes or hours while links and processes fail (`cargo xtask soak`).
 //!
-//! The other subcommands are the processes that `proxies` starts of itself, to freeze and to kill.
+//! `proxies` starts this program again with the other subcommands: these processes can be frozen
+//! and killed.
 
 mod ends;
 mod progress;
@@ -17,11 +18,11 @@ use anyhow::Result;
 use cap::Cap;
 use clap::{Parser, Subcommand};
 
-/// Counts live memory, for the soak.
+/// The allocator. It counts allocated memory, for `soak`.
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Tunnels behind real proxies, and under faults.
+/// Tests tunnels behind real proxies, and under faults.
 #[derive(Parser)]
 #[command(name = "tunnel-field")]
 struct Options {
@@ -33,7 +34,7 @@ struct Options {
 enum Command {
     /// Run the rows that need HAProxy and nginx.
     Proxies(proxies::Args),
-    /// Call for a long time while links and processes fail, and look for what is lost or leaks.
+    /// Make calls while links and processes fail; look for lost calls and leaks.
     Soak(soak::Args),
     #[command(flatten)]
     Child(ends::Child),

@@ -1,4 +1,5 @@
-//! `proxies`: rows that need HAProxy and nginx, all at once, for most of their time is waiting.
+//! `proxies`: the rows that need HAProxy and nginx. All rows run at the same time, because they
+//! mostly wait.
 
 mod rows;
 mod servers;
@@ -15,17 +16,17 @@ use self::rows::{ROWS, Row};
 use self::servers::Kind;
 use crate::progress::Progress;
 
-/// No row takes this long: one that does hangs.
+/// The time limit for a row. A row that takes longer hangs.
 const GUARD: Duration = Duration::from_secs(300);
 
-/// What to run.
+/// The options of `proxies`.
 #[derive(Clap)]
 pub(crate) struct Args {
-    /// Only the rows that take no longer than a minute.
+    /// Run only the rows that take at most a minute.
     #[arg(long)]
     quick: bool,
 
-    /// Only rows whose name contains this.
+    /// Run only the rows whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 }
@@ -44,7 +45,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     }
     let chosen: Vec<_> = ROWS.iter().filter(|row| args.takes(row)).collect();
     if chosen.is_empty() {
-        bail!("no row is named so");
+        bail!("no row has such a name");
     }
     let progress = Progress::default();
     let outcomes = join_all(chosen.iter().map(|row| one(row, &progress))).await;
@@ -84,7 +85,7 @@ async fn one(row: &Row, progress: &Progress) -> Outcome {
     let run = tokio::time::timeout(GUARD, (row.run)(row.proxy, line.clone()));
     let result = run
         .await
-        .unwrap_or_else(|_| bail!("still waits after {} s", GUARD.as_secs()));
+        .unwrap_or_else(|_| bail!("not finished after {} s", GUARD.as_secs()));
     line.end();
     let outcome = Outcome {
         title,

@@ -1,4 +1,4 @@
-//! The rows: what happens behind which proxy.
+//! The rows: a scenario and a proxy each.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,14 @@ use super::servers::{Kind, Proxy};
 use crate::ends::{Device, Gateway, Process, client, echo, open_forward};
 use crate::progress::Line;
 
-/// Within which time a peer that has vanished is noticed, and what a busy machine may add.
+/// The time within which the loss of a peer is noticed, and the tolerance for a busy machine.
 const NOTICED: Duration = Duration::from_secs(15);
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Longer than any proxy at hand leaves a silent stream alone.
+/// Longer than the idle timeout of every tested proxy.
 const IDLE: Duration = Duration::from_secs(150);
 
-/// Longer than nginx leaves a stream alone that is silent in one direction.
+/// Longer than nginx's timeout for a stream that is silent in one direction.
 const ONE_WAY: Duration = Duration::from_secs(75);
 
 /// The name of the device.
@@ -33,7 +33,7 @@ const DEVICE: &str = "one";
 pub(crate) struct Row {
     name: &'static str,
     pub(crate) proxy: Kind,
-    /// Takes no longer than a minute.
+    /// Whether the row takes at most a minute.
     pub(crate) quick: bool,
     pub(crate) run: fn(Kind, Line) -> BoxFuture<'static, Result<String>>,
 }
@@ -69,7 +69,7 @@ pub(crate) const ROWS: &[Row] = rows! {
     quick "8 MiB each way pass" large_bodies [Haproxy, NginxForTunnels];
 };
 
-/// Both ends of two tunnels in this process, with a proxy between.
+/// A forward and a reverse tunnel through a proxy, with both ends in this process.
 struct Pair {
     gateway: Gateway,
     proxy: Proxy,
@@ -93,7 +93,7 @@ impl Pair {
         })
     }
 
-    /// Both tunnels are the ones that were opened first, and answer.
+    /// Checks that both tunnels are still the first ones, and that calls through them are answered.
     async fn assert_lives(&self) -> Result<()> {
         if let Some(reason) = self.tunnel.end_reason() {
             return Err(reason).context("the forward tunnel has ended");
@@ -137,8 +137,8 @@ async fn idle(kind: Kind, line: Line) -> Result<String> {
     ))
 }
 
-/// The response direction of the outer call of a reverse tunnel is silent, and the request
-/// direction of a forward one.
+/// Only the tunnels' handlers send. So the response direction of the reverse tunnel's outer call is
+/// silent, and the request direction of the forward tunnel's.
 async fn only_responses(kind: Kind, line: Line) -> Result<String> {
     let pair = Pair::start(kind).await?;
     line.at(format!("one message a second for {} s", ONE_WAY.as_secs()));
@@ -153,7 +153,7 @@ async fn only_responses(kind: Kind, line: Line) -> Result<String> {
 
 async fn download(client: Client) -> Result<()> {
     let gates = (0..ONE_WAY.as_secs()).map(|second| format!("{second}"));
-    // The handler has no clock. It answers requests that were sent before, one a second.
+    // The handler has no timer, so the caller sends a short request for each message.
     let script = Script::named("ticks").echo_all();
     let (say, requests) = tokio::sync::mpsc::unbounded_channel();
     let requests = tokio_stream::wrappers::UnboundedReceiverStream::new(requests);
@@ -214,15 +214,15 @@ async fn frozen_gateway(kind: Kind, line: Line) -> Result<String> {
     Ok(words)
 }
 
-/// How long a device may take to come back to a gateway that goes on.
+/// The time limit for a device to reconnect to a gateway that runs again.
 const GRACE: Duration = Duration::from_secs(40);
 
-/// How long after something this ends, in words, if that was in time.
+/// Waits for `event` and returns the seconds since `since` as text. Fails after the time limit.
 async fn noticed(since: Instant, event: impl Future<Output = ()>) -> Result<String> {
     let most = NOTICED + SLACK;
     timeout(most, event)
         .await
-        .with_context(|| format!("has not noticed within {} s", most.as_secs()))?;
+        .with_context(|| format!("did not notice within {} s", most.as_secs()))?;
     Ok(format!("{:.1} s", since.elapsed().as_secs_f64()))
 }
 
@@ -248,7 +248,7 @@ async fn frozen_clients(kind: Kind, line: Line) -> Result<String> {
     .context("the gateway")
 }
 
-/// Calls by key go on all the time, while one path to the device dies silently.
+/// Makes calls by key while one connection of the device is silently lost.
 async fn lost_network(kind: Kind, line: Line) -> Result<String> {
     let probe = Probe::default();
     let gateway = Gateway::start(&probe).await;
@@ -283,7 +283,8 @@ async fn lost_network(kind: Kind, line: Line) -> Result<String> {
     };
     let (gone, (made, failed)) = tokio::join!(gone, calls);
     let gone = gone?;
-    // One was under way when the tunnel went silent, and one more may find out.
+    // At most two calls may fail: the one in flight when the tunnel went silent, and one more
+    // before the silence is noticed.
     ensure!(
         failed <= 2,
         "{failed} of {made} calls failed; tunnel gone after {gone}"
@@ -303,7 +304,7 @@ async fn body_limit(kind: Kind, line: Line) -> Result<String> {
     let status = forward
         .end
         .err()
-        .context("nginx let more than its limit pass")?;
+        .context("nginx accepted more than its limit")?;
     let words = status.message().to_owned();
     ensure!(
         words.contains("client_max_body_size"),

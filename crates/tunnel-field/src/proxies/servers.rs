@@ -1,5 +1,4 @@
-//! HAProxy and nginx as packages install them, with no more configuration than a gRPC backend
-//! takes.
+//! HAProxy and nginx from their packages, with the minimum configuration for a gRPC backend.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,20 +10,20 @@ use std::{env, thread};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-/// Where packages put the programs. Only an administrator's search path has these directories.
+/// The directories of the installed programs. A normal user's `PATH` does not contain them.
 const DIRECTORIES: [&str; 2] = ["/usr/local/sbin", "/usr/sbin"];
 
-/// How long a proxy may take to listen.
+/// The time limit for a proxy to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A proxy in front of one server.
+/// The kind of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// With the timeouts of Debian's `haproxy.cfg`: 50 s.
+    /// HAProxy with the timeouts of Debian's `haproxy.cfg`: 50 s.
     Haproxy,
-    /// With nginx's own defaults: 60 s, bodies of up to 1 MiB.
+    /// nginx with its defaults: timeouts of 60 s, bodies of up to 1 MiB.
     Nginx,
-    /// The same with the line that `docs/PROXIES.md` recommends.
+    /// nginx with the setting that `docs/PROXIES.md` recommends.
     NginxForTunnels,
 }
 
@@ -44,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// Where it is installed.
+    /// The path of the program, if it is installed.
     pub(crate) fn find(self) -> Option<PathBuf> {
         let path = env::var_os("PATH").unwrap_or_default();
         let directories = env::split_paths(&path).chain(DIRECTORIES.map(PathBuf::from));
@@ -97,7 +96,7 @@ impl Kind {
     }
 }
 
-/// A proxy that runs until this is dropped.
+/// A running proxy in front of one server. It ends when this value is dropped.
 pub(crate) struct Proxy {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -105,13 +104,13 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one before a server, and waits until it listens.
+    /// Starts a proxy in front of a server and waits until the proxy listens.
     pub(crate) fn start(kind: Kind, target: SocketAddr) -> Result<Self> {
         let program = kind
             .find()
             .with_context(|| format!("{} is missing", kind.program()))?;
         let directory = tempfile::Builder::new().prefix("tunnel-field-").tempdir()?;
-        // Somebody could take the port before the proxy does; nobody else looks for one here.
+        // Another program could take the port before the proxy does. That is unlikely here.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
@@ -157,7 +156,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // nginx has a master and workers; the master ends them when it is told to end.
+        // nginx has a master and workers. The master ends its workers when it receives SIGTERM.
         let script = format!("kill -TERM {}", self.child.id());
         let _ = Command::new("sh").args(["-c", &script]).status();
         let start = Instant::now();

@@ -1,25 +1,25 @@
-//! Every call by its number: how often it reached a handler, and what came of it.
+//! The books: for each call number, how often the call reached a handler, and how it ended.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How many calls there can be: a page of the books for each, all of it there from the beginning,
-/// so that the books themselves do not look like a leak. Hours of calls.
+/// The largest number of calls, enough for hours. The memory is allocated at the start, so that the
+/// books do not look like a leak.
 const PAGES: usize = 1 << 24;
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Clone, Debug)]
 pub(crate) enum Fate {
-    /// The right answer.
+    /// The call was answered correctly.
     Answered,
-    /// Its caller gave it up, by dropping it or by its deadline, as planned.
+    /// The caller dropped the call, or its deadline expired, as planned.
     GivenUp,
-    /// It failed, as calls may while something is wrong.
+    /// The call failed in a way that is allowed during a fault.
     Failed(String),
-    /// It was answered, but wrongly.
+    /// The call was answered incorrectly, or failed in a way that no fault explains.
     Wrong(String),
-    /// It outlived its deadline.
+    /// The call did not end by its deadline.
     Hanging,
 }
 
@@ -27,26 +27,26 @@ pub(crate) enum Fate {
 pub(crate) struct Books {
     reached: Vec<AtomicU8>,
     last: AtomicU64,
-    /// Odd while a fault goes on.
+    /// Counts the beginnings and ends of faults: odd during a fault.
     fault: AtomicU64,
     totals: Mutex<Totals>,
 }
 
-/// A call that is under way.
+/// A call in flight.
 pub(crate) struct Entry {
     pub(crate) number: u64,
     fault: u64,
 }
 
-/// The sums.
+/// The number of calls by outcome.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) made: u64,
     pub(crate) answered: u64,
     pub(crate) given_up: u64,
-    /// Failed while something was wrong.
+    /// Calls that failed during a fault, by reason.
     pub(crate) failed: BTreeMap<String, u64>,
-    /// Failed while nothing was, or were answered wrongly.
+    /// Calls that failed outside a fault or ended wrongly at any time, by reason.
     pub(crate) lost: BTreeMap<String, u64>,
     pub(crate) doubled: u64,
     pub(crate) hanging: u64,
@@ -62,7 +62,7 @@ impl Books {
         }
     }
 
-    /// A call has reached a handler.
+    /// Records that a call has reached a handler.
     pub(crate) fn reached(&self, number: u64) {
         let page = usize::try_from(number)
             .ok()
@@ -80,7 +80,7 @@ impl Books {
         self.fault.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A new call; `None` when the books are full.
+    /// Begins a call. `None` if the books are full.
     pub(crate) fn begin(&self) -> Option<Entry> {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
         (usize::try_from(number).ok()? < PAGES).then(|| Entry {
@@ -89,7 +89,7 @@ impl Books {
         })
     }
 
-    /// What came of it.
+    /// Records the outcome of a call.
     pub(crate) fn end(&self, entry: &Entry, fate: Fate) {
         let fault = self.fault.load(Ordering::Relaxed);
         let all_was_well = entry.fault == fault && fault.is_multiple_of(2);
@@ -110,7 +110,7 @@ impl Books {
         }
     }
 
-    /// The sums so far. Calls that were doubled are looked for in all pages, which is quick.
+    /// The totals so far.
     pub(crate) fn totals(&self) -> Totals {
         let totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let mut totals = totals.clone();
@@ -136,7 +136,7 @@ impl Totals {
         )
     }
 
-    /// What must not be.
+    /// The reasons why the run fails.
     pub(crate) fn wrong(&self) -> Vec<String> {
         let lost = self
             .lost

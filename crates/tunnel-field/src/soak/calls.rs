@@ -1,4 +1,4 @@
-//! Callers: each makes one call after the other, of all kinds, by all paths.
+//! The callers: each makes one call after another, of all kinds. There are callers on every path.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,22 +19,22 @@ use tunnel_conformance::{Client, Kind, TestChannel};
 use super::books::{Books, Entry, Fate};
 use super::world::{Desk, NUMBER, World};
 
-/// How many callers there are on each path.
+/// The number of callers on each path.
 const CALLERS: usize = 3;
 
-/// How many callers there are in a brownout.
+/// The number of callers in a brownout.
 const BROWNED_OUT: usize = 50;
 
-/// How long a call may take, with all waiting for tunnels to come back.
+/// The deadline of a call, including the time to wait for new tunnels.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What a call may take beyond its deadline: for a machine that is busy.
+/// How long after its deadline a call counts as hanging. The time allows for a busy machine.
 pub(crate) const HANGS: Duration = Duration::from_secs(10);
 
-/// How many messages a stream has.
+/// The number of messages of a stream.
 const MESSAGES: u64 = 10;
 
-/// How a call gets to its handler.
+/// The path from a caller to a handler.
 #[derive(Clone)]
 enum Path {
     /// By the key of a device.
@@ -71,15 +71,15 @@ impl Callers {
         Self { working, stop }
     }
 
-    /// Lets calls under way end.
+    /// Stops making calls and waits for those in flight.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.working.join_all().await;
     }
 }
 
-/// Has many callers give up on a slow handler, all through one path, for a while. That is no fault:
-/// every other call is to be answered meanwhile.
+/// Runs many callers on one path that give up on a slow handler. A brownout does not count as a
+/// fault: all other calls must be answered during it.
 pub(crate) async fn brownout(world: &World, books: &Arc<Books>, device: usize, time: Duration) {
     let stop = CancellationToken::new();
     let mut path = Path::Key(world.desk(), world.devices[device].key.clone());
@@ -136,7 +136,7 @@ impl Caller {
         }
     }
 
-    /// One call of a kind and in a manner that chance decides.
+    /// Makes one call. Its kind, size and ending are random.
     fn one(&mut self, client: &Client, entry: &Entry) -> impl Future<Output = Fate> + use<> {
         let kind = Kind::ALL[self.random.usize(0..4)];
         let size = [0, 10, 1_000, 20_000, 200_000][self.random.usize(0..5)];
@@ -154,7 +154,8 @@ impl Caller {
 }
 
 impl Path {
-    /// A client once there is a tunnel or a gateway, and what tells that it is of no use any more.
+    /// Waits for a tunnel or a gateway. Returns a client and a token that is cancelled when the
+    /// client is of no use any more.
     async fn client(&mut self, stop: &CancellationToken) -> Option<(Client, CancellationToken)> {
         let there = async {
             match self {
@@ -201,7 +202,7 @@ fn numbered(script: &Script, number: u64, size: usize, count: u64) -> Requests {
     request
 }
 
-/// A call that is to be answered with its own messages.
+/// Makes a call that must be answered with its own messages.
 async fn whole(client: &Client, kind: Kind, number: u64, size: usize) -> Fate {
     let count = kind.requests(MESSAGES);
     let script = match kind {
@@ -242,7 +243,7 @@ fn check(kind: Kind, number: u64, size: usize, outcome: &Outcome) -> Result<(), 
     Ok(())
 }
 
-/// A call whose caller does not wait for its handler.
+/// Makes a call and drops it before the handler answers.
 async fn dropped(client: &Client, kind: Kind, number: u64, patience: Duration) -> Fate {
     let script = Script::named("slow").pend();
     let request = numbered(&script, number, 10, 1);
@@ -254,7 +255,7 @@ async fn dropped(client: &Client, kind: Kind, number: u64, patience: Duration) -
     }
 }
 
-/// A call whose deadline passes before its handler answers.
+/// Makes a call whose deadline expires before the handler answers.
 async fn late(client: &Client, kind: Kind, number: u64, patience: Duration) -> Fate {
     let script = Script::named("slow").pend();
     let mut request = numbered(&script, number, 10, 1);
@@ -270,7 +271,7 @@ fn failed(status: &Status) -> Fate {
     let words = format!("{:?}: {}", status.code(), status.message());
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded => Fate::Failed(words),
-        // No fault of a link or of a process is a reason for another code.
+        // A failed link or process must not cause any other code.
         _ => Fate::Wrong(words),
     }
 }

@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! The faults of links and processes.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use tunnel_conformance::proxy::Way;
 
 use super::world::World;
 
-/// One fault, with all that chance decided of it.
+/// A fault with its random parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     Cut(usize),
     Reset(usize),
     Freeze(usize, Duration),
     FreezeOneWay(usize, Way, Duration),
-    /// The link is slow for a while.
+    /// The link has a delay for five seconds.
     Delay(usize, Duration),
     KillDevice(usize, Duration),
     DrainDevice(usize),
     KillGateway(Duration),
-    /// All links at once, as a switch does that restarts.
+    /// All links are cut at once, as when a switch restarts.
     CutAll,
 }
 
@@ -32,7 +32,7 @@ impl Fault {
         let link = random.usize(0..world.links().len());
         let device = random.usize(0..world.devices.len());
         let moment = Duration::from_millis(random.u64(100..3_000));
-        // Sometimes it is over before anybody notices, sometimes not.
+        // Some freezes end before they are noticed, others do not.
         let freeze = Duration::from_millis(random.u64(500..20_000));
         let way = [Way::ToTarget, Way::FromTarget][random.usize(0..2)];
         match random.u8(0..9) {
@@ -48,7 +48,7 @@ impl Fault {
         }
     }
 
-    /// Happens, and is over when this returns; what it broke may still be broken.
+    /// Causes the fault and waits until it is over. Tunnels may still be down then.
     pub(crate) async fn happen(self, world: &mut World) -> Result<()> {
         match self {
             Self::Cut(link) => end(world.links()[link], FaultProxy::cut).await,
@@ -74,7 +74,7 @@ impl Fault {
                 world.links()[link].set_delay(delay);
                 sleep(Duration::from_secs(5)).await;
                 world.links()[link].set_delay(Duration::ZERO);
-                // What is under way keeps its delay.
+                // Bytes in flight keep their delay.
                 sleep(delay).await;
             }
             Self::KillDevice(device, pause) => world.restart_device(device, pause).await?,
@@ -87,7 +87,7 @@ impl Fault {
     }
 }
 
-/// Ends the connections of a link, and waits until there are others.
+/// Ends the connections of a link and waits for new ones.
 async fn end(link: &FaultProxy, how: fn(&FaultProxy)) {
     let (accepted, open) = (link.accepted(), link.open());
     how(link);

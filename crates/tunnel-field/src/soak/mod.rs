@@ -1,13 +1,12 @@
-//! `soak`: calls of all kinds for as long as you like, while links and processes fail.
+//! `soak`: makes calls of all kinds while links and processes fail.
 //!
-//! Every call has a number, which its handler enters in the books. The run fails
+//! Every call has a number, which its handler records. The run fails for
 //!
-//! - for a *lost* call: one that was made while nothing was wrong and was not answered, or one
-//!   that was answered wrongly at any time;
-//! - for a *doubled* call: one that reached a handler more than once;
-//! - for a *hanging* call: one that outlived its deadline by [`calls::HANGS`];
-//! - for a *leak*: when all is over and calm again, tasks, descriptors and memory are as they were
-//!   before the first fault, within [`sample::Sample::leak_since`].
+//! - a *lost* call, which failed outside a fault or was answered incorrectly at any time;
+//! - a *doubled* call, which reached a handler more than once;
+//! - a *hanging* call, which did not end within [`calls::HANGS`] after its deadline;
+//! - a *leak*: at the end there are more tasks, descriptors or memory than before the first fault,
+//!   beyond the tolerance of [`sample::Sample::leak_since`].
 
 mod books;
 mod calls;
@@ -30,38 +29,38 @@ use self::sample::{Sample, Samples};
 use self::world::World;
 use crate::progress::Progress;
 
-/// How long everything may take to be up again after a fault, and to calm down at the end.
+/// The time limit for recovery after a fault, and for reaching a steady state at the end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long calls go on before the first fault, for everything to grow to what it needs.
+/// The time before the first fault, in which buffers and tables grow to their normal size.
 const WARM_UP: Duration = Duration::from_secs(10);
 
-/// How long calls go on between faults.
+/// The time between faults.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What to do.
+/// The options of `soak`.
 #[derive(Clap)]
 pub(crate) struct Args {
-    /// For how long faults go on, beside a short time of calm before and after.
+    /// Minutes with faults. A short time without faults is added before and after.
     #[arg(long, value_name = "N", default_value = "1")]
     minutes: f64,
 
-    /// How many devices there are.
+    /// The number of devices.
     #[arg(long, value_name = "N", default_value = "6")]
     devices: usize,
 
-    /// Decides which faults there are, and when.
+    /// The seed for the random choice of faults and their times.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
 
-/// What came of the run.
+/// The results of a run.
 pub(crate) struct Verdict {
     pub(crate) calls: books::Totals,
     pub(crate) faults: Vec<(f64, String)>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) calm: (Sample, Sample),
-    /// What is wrong; nothing if the run is good.
+    /// The reasons why the run fails; empty if it succeeds.
     pub(crate) wrong: Vec<String>,
 }
 
@@ -87,7 +86,7 @@ async fn soak(args: &Args) -> Result<Verdict> {
     up(&world).await?;
     let samples = Samples::start(&world);
 
-    // Everything grows to what it needs before anything is compared.
+    // Let buffers and tables grow to their normal size before the first sample.
     let callers = Callers::start(&world, &books);
     watched(WARM_UP, &line, &books, "warms up").await;
     callers.stop().await;
@@ -107,7 +106,7 @@ async fn soak(args: &Args) -> Result<Verdict> {
         let words = fault.to_string();
         tokio::select! {
             happened = happening => happened?,
-            () = watched(PATIENCE, &line, &books, &words) => bail!("still going on: {words}"),
+            () = watched(PATIENCE, &line, &books, &words) => bail!("not over in time: {words}"),
         }
         up(&world)
             .await
@@ -136,10 +135,10 @@ async fn soak(args: &Args) -> Result<Verdict> {
 /// Waits until every tunnel is up.
 async fn up(world: &World) -> Result<()> {
     let up = timeout(PATIENCE, world.up()).await;
-    up.with_context(|| format!("not everything is up within {} s", PATIENCE.as_secs()))
+    up.with_context(|| format!("not all tunnels are up after {} s", PATIENCE.as_secs()))
 }
 
-/// Lets time pass, and shows what happens in it.
+/// Waits for a time and shows the progress of calls.
 async fn watched(time: Duration, line: &crate::progress::Line, books: &Books, what: &str) {
     let start = Instant::now();
     while start.elapsed() < time {
@@ -148,8 +147,8 @@ async fn watched(time: Duration, line: &crate::progress::Line, books: &Books, wh
     }
 }
 
-/// Waits until nothing goes on any more, or, beside an earlier calm, until it is as calm as then;
-/// what is left is what it finds after its patience.
+/// Waits until tasks and descriptors are steady and, if there is an `earlier` sample, nothing has
+/// leaked since. Returns the last sample, after [`PATIENCE`] at the latest.
 async fn calm(world: &World, earlier: Option<&Sample>) -> Sample {
     let start = Instant::now();
     let mut last = Sample::now(world, 0.0);

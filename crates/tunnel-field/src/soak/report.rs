@@ -1,4 +1,4 @@
-//! The report: a summary, and a page with charts.
+//! The report: a summary for the terminal, and an HTML page with charts.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::sample::Sample;
 use super::{Args, Verdict};
 
-/// A drawing, in its own units.
+/// The size of a chart, in its own units.
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 160.0;
 
@@ -18,7 +18,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;mar
     stroke-width:1.5}line{stroke:#c33;stroke-opacity:.35}td,th{text-align:left;padding:0 1rem 0 0;\
     vertical-align:top}.bad{color:#b00}";
 
-/// What the terminal shows at the end.
+/// The summary for the terminal.
 pub(crate) fn summary(verdict: &Verdict) -> String {
     let (before, after) = &verdict.calm;
     let mut lines = vec![
@@ -28,7 +28,7 @@ pub(crate) fn summary(verdict: &Verdict) -> String {
         format!("after:  {}", held(after)),
     ];
     for (why, count) in &verdict.calls.failed {
-        lines.push(format!("{count} failed while something was wrong: {why}"));
+        lines.push(format!("{count} failed during a fault: {why}"));
     }
     match verdict.wrong.is_empty() {
         true => {
@@ -57,7 +57,7 @@ pub(crate) fn write(args: &Args, verdict: &Verdict) -> Result<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     let directory = target.join("soak");
-    fs::create_dir_all(&directory).context("cannot make the directory of the report")?;
+    fs::create_dir_all(&directory).context("cannot create the directory of the report")?;
     let file = directory.join("report.html");
     fs::write(&file, page(args, verdict).into_string()).context("cannot write the report")?;
     Ok(file)

@@ -1,4 +1,4 @@
-//! What the process holds, once a second.
+//! Samples of the process's tasks, descriptors and memory, once a second.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,22 +8,21 @@ use tokio::task::JoinHandle;
 use super::world::World;
 use crate::MEMORY;
 
-/// What may seem to be left of memory: tables, windows and buffers of the tunnels that live at the
-/// end have grown by another load than those that lived at the beginning. It is some hundred bytes
-/// for each call of a minute, and ten for each of half an hour.
+/// The tolerance for growth of memory, in bytes. The tunnels at the end are not those of the
+/// beginning, and their tables, windows and buffers have grown with another load.
 const MEMORY_SLACK: usize = 4 << 20;
 
-/// What the process holds at one moment.
+/// A sample.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
     /// Seconds since the start.
     pub(crate) at: f64,
-    /// Bytes that are allocated.
+    /// Allocated memory, in bytes.
     pub(crate) allocated: usize,
-    /// Bytes of memory that the system counts, where it tells.
+    /// Resident memory in bytes, if the system reports it.
     pub(crate) resident: Option<usize>,
-    /// Tasks of the gateway, the devices and the callers of forward tunnels; zero in a series,
-    /// which does not see them.
+    /// Tasks of the gateway, the devices and the clients of forward tunnels. A series has no access
+    /// to their runtimes and counts only its own runtime's tasks.
     pub(crate) tasks: usize,
     pub(crate) descriptors: Option<usize>,
 }
@@ -47,7 +46,7 @@ impl Sample {
         }
     }
 
-    /// What is there that was not there before.
+    /// The growth since an earlier sample, one line for each kind. Memory has a tolerance of 4 MiB.
     pub(crate) fn leak_since(&self, before: &Self) -> Vec<String> {
         let mut leaks = Vec::new();
         if self.tasks > before.tasks {
@@ -75,7 +74,7 @@ fn resident() -> Option<usize> {
     Some(kilobytes << 10)
 }
 
-/// A series of samples that goes on.
+/// A running series of samples.
 pub(crate) struct Samples {
     start: Instant,
     taken: Arc<Mutex<Vec<Sample>>>,

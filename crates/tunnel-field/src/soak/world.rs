@@ -1,5 +1,5 @@
-//! A gateway, its devices and its forward clients, each on a machine of its own, with a link
-//! between that can fail.
+//! A gateway, its devices and its forward clients. Each has its own simulated machine, and the
+//! links between them can fail.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,39 +24,39 @@ use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunne
 
 use super::books::Books;
 
-/// The metadata that names a device.
+/// The metadata key that names a device.
 const KEY: &str = "device";
 
-/// The metadata that numbers a call.
+/// The metadata key of a call's number.
 pub(crate) const NUMBER: &str = "x-number";
 
-/// How many tunnels each device keeps up.
+/// The number of tunnels of each device.
 const TUNNELS: usize = 2;
 
-/// How many forward clients there are.
+/// The number of forward clients.
 const CALLERS: usize = 3;
 
-/// How often something is looked at that no event tells of.
+/// The polling interval for conditions without an event.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How many looks in a row must find everything up.
+/// The number of consecutive polls that must find every tunnel up.
 const STEADY: u32 = 50;
 
-/// All that runs.
+/// The gateway, the devices and the forward clients.
 pub(crate) struct World {
     gateway: Option<Machine>,
-    /// The gateway that is there, for those who make calls at it.
+    /// The current gateway, for callers. `None` while there is none.
     desk: watch::Sender<Option<Desk>>,
     pub(crate) devices: Vec<Device>,
     pub(crate) forward: Vec<Forward>,
     books: Arc<Books>,
 }
 
-/// A gateway as its callers know it.
+/// A gateway, as seen by its callers.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) handler: TunnelServiceHandler,
-    /// Cancelled when it has been killed.
+    /// Cancelled when the gateway has been killed.
     pub(crate) gone: CancellationToken,
     address: SocketAddr,
 }
@@ -104,7 +104,8 @@ impl World {
         self.desk.subscribe()
     }
 
-    /// Waits until every tunnel is up, and has been for a moment: an end may be on its way.
+    /// Waits until every tunnel has been up for a moment. A shorter look could miss a loss that is
+    /// not noticed yet.
     pub(crate) async fn up(&self) {
         let mut looks = 0;
         while looks < STEADY {
@@ -123,7 +124,7 @@ impl World {
         }
     }
 
-    /// How many tasks run, on all machines.
+    /// The number of tasks on all machines.
     pub(crate) fn tasks(&self) -> usize {
         let devices = self
             .devices
@@ -135,7 +136,8 @@ impl World {
         gateway + devices.sum::<usize>() + forward.sum::<usize>()
     }
 
-    /// Cuts the power of the gateway, and starts another one a moment later, elsewhere.
+    /// Kills the gateway, as a power cut does, and starts another one at a new address after
+    /// `pause`.
     pub(crate) async fn restart_gateway(&mut self, pause: Duration) -> Result<()> {
         if let Some(desk) = self.desk.send_replace(None) {
             desk.gone.cancel();
@@ -153,7 +155,7 @@ impl World {
         Ok(())
     }
 
-    /// Cuts the power of a device, and switches it on again.
+    /// Kills a device, as a power cut does, and starts it again after `pause`.
     pub(crate) async fn restart_device(&mut self, which: usize, pause: Duration) -> Result<()> {
         let device = &mut self.devices[which];
         if let Some((machine, _)) = device.machine.take() {
@@ -163,7 +165,7 @@ impl World {
         device.start(&self.books)
     }
 
-    /// Has a device end cleanly, and switches it on again.
+    /// Drains a device, and starts it again.
     pub(crate) async fn drain_device(&mut self, which: usize, grace: Duration) -> Result<()> {
         let device = &mut self.devices[which];
         if let Some((machine, handle)) = device.machine.take() {
@@ -173,7 +175,7 @@ impl World {
         device.start(&self.books)
     }
 
-    /// All links, those of devices first.
+    /// All links, the devices' first.
     pub(crate) fn links(&self) -> Vec<&FaultProxy> {
         let devices = self.devices.iter().map(|device| &device.link);
         devices
@@ -182,7 +184,7 @@ impl World {
     }
 }
 
-/// Enters every call in the books, before its handler.
+/// An interceptor that records every call in the books before its handler.
 fn entering(
     books: &Arc<Books>,
 ) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + use<> {
@@ -198,7 +200,10 @@ fn entering(
 async fn gateway(books: &Arc<Books>) -> Result<(Machine, Desk)> {
     let machine = Machine::start("gateway")?;
     let listening = async { Listener::bind(&"127.0.0.1:0".parse()?).await };
-    let listener = machine.run(listening).await.context("no gateway")??;
+    let listener = machine
+        .run(listening)
+        .await
+        .context("the gateway did not start")??;
     let address = SocketAddr::from(([127, 0, 0, 1], listener.port()));
     let handler = TunnelServiceHandler::builder()
         .affinity_key(|opening: &Opening| opening.metadata_str(KEY).map(AffinityKey::from))
@@ -235,7 +240,7 @@ impl Device {
     }
 }
 
-/// Short waits, so that there is time for many faults.
+/// Short backoff delays, so that there is time for many faults.
 fn impatience() -> Backoff {
     Backoff::default()
         .initial(Duration::from_millis(20))

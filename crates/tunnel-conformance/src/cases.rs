@@ -21,7 +21,7 @@ use crate::payload::{assert_pattern, request};
 use crate::proto::Script;
 use crate::{Client, Kind};
 
-/// Panics unless the client's channel still carries a call.
+/// Panics unless a call on the client's channel succeeds.
 pub(crate) async fn assert_usable(client: &Client) {
     let script = Script::named("is the channel usable?").echo_all();
     let outcome = run(client, Kind::Unary, &script, vec![request(99, 1000)]).await;

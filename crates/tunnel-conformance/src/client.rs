@@ -1,4 +1,4 @@
-//! Calls of every kind, made alike.
+//! Makes calls of all kinds with one set of functions.
 
 use futures::stream::{BoxStream, StreamExt};
 use tonic::codegen::tokio_stream::Stream;
@@ -18,12 +18,12 @@ pub enum Kind {
     ServerStream,
     /// A stream of requests, one response.
     ClientStream,
-    /// A stream of each.
+    /// A stream of requests and a stream of responses.
     Bidi,
 }
 
 impl Kind {
-    /// All four.
+    /// All four kinds.
     pub const ALL: [Self; 4] = [
         Self::Unary,
         Self::ServerStream,
@@ -31,28 +31,28 @@ impl Kind {
         Self::Bidi,
     ];
 
-    /// Those with a stream of requests.
+    /// The kinds with a stream of requests.
     pub const UPLOADS: [Self; 2] = [Self::ClientStream, Self::Bidi];
 
-    /// Those with a stream of responses.
+    /// The kinds with a stream of responses.
     pub const DOWNLOADS: [Self; 2] = [Self::ServerStream, Self::Bidi];
 
-    /// Whether requests are a stream.
+    /// Whether the requests are a stream.
     pub fn uploads(self) -> bool {
         Self::UPLOADS.contains(&self)
     }
 
-    /// Whether responses are a stream.
+    /// Whether the responses are a stream.
     pub fn downloads(self) -> bool {
         Self::DOWNLOADS.contains(&self)
     }
 
-    /// As many requests as a call of this kind can have, up to `many`.
+    /// `many` if the requests are a stream, otherwise 1.
     pub fn requests(self, many: u64) -> u64 {
         if self.uploads() { many } else { 1 }
     }
 
-    /// As many responses as a call of this kind can have, up to `many`.
+    /// `many` if the responses are a stream, otherwise 1.
     pub fn responses(self, many: u64) -> u64 {
         if self.downloads() { many } else { 1 }
     }
@@ -68,16 +68,16 @@ impl Kind {
     }
 }
 
-/// A client that takes messages of any size.
+/// A client without limits on message sizes.
 pub fn unlimited(channel: TestChannel) -> Client {
     TestServiceClient::new(channel).max_decoding_message_size(usize::MAX)
 }
 
-/// A call whose response headers have come. Dropping it cancels the call.
+/// A call whose response headers have arrived. Dropping this value cancels the call.
 #[derive(Debug)]
 pub struct Ongoing {
-    /// The response headers. Where there is but one response, tonic gives it
-    /// together with the end of the call, and the trailers are in here too.
+    /// The response headers. For kinds with one response they also contain the trailers, because
+    /// tonic returns that response together with the end of the call.
     pub headers: MetadataMap,
     replies: Replies,
 }
@@ -89,7 +89,7 @@ enum Replies {
 }
 
 impl Ongoing {
-    /// The next response message; `None` is a clean end.
+    /// The next response message, or `None` at a clean end.
     pub async fn next(&mut self) -> Result<Option<Response>, Status> {
         match &mut self.replies {
             Replies::One(one) => Ok(one.take()),
@@ -97,7 +97,7 @@ impl Ongoing {
         }
     }
 
-    /// The next response message, which must come.
+    /// The next response message. Panics if there is none.
     #[track_caller]
     pub fn expect_next(&mut self) -> impl Future<Output = Response> {
         let caller = std::panic::Location::caller();
@@ -109,7 +109,7 @@ impl Ongoing {
         }
     }
 
-    /// Everything up to the end of the call.
+    /// Reads the call to its end.
     pub async fn outcome(mut self) -> Outcome {
         let mut messages = Vec::new();
         loop {
@@ -129,7 +129,7 @@ impl Ongoing {
 
 /// Starts a call and waits for its response headers.
 ///
-/// The methods with one request take the first of the stream.
+/// For kinds with one request this sends the first message of the stream.
 pub async fn open<T, S>(
     client: &TestServiceClient<T>,
     kind: Kind,
@@ -180,7 +180,7 @@ where
     Request::from_parts(metadata, extensions, message)
 }
 
-/// Makes a whole call.
+/// Makes a call and reads it to its end.
 pub async fn call<T, S>(client: &TestServiceClient<T>, kind: Kind, request: Request<S>) -> Outcome
 where
     T: tonic::client::GrpcService<tonic::body::Body> + Clone,
@@ -194,7 +194,7 @@ where
     }
 }
 
-/// Makes a whole call with these request messages.
+/// Makes a call with a script and request messages, and reads it to its end.
 pub async fn run(
     client: &Client,
     kind: Kind,
@@ -209,15 +209,15 @@ pub async fn run(
     .await
 }
 
-/// All that came of a call.
+/// The complete result of a call.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The response headers, if the call got so far.
+    /// The response headers, if they arrived.
     pub headers: Option<MetadataMap>,
     /// The response messages.
     pub messages: Vec<Response>,
-    /// The trailers of a success, or how the call failed.
+    /// The trailers of a success, or the status of a failure.
     pub end: Result<MetadataMap, Status>,
 }
 
@@ -234,7 +234,7 @@ impl Outcome {
         }
     }
 
-    /// The messages of a call that must have succeeded.
+    /// The messages. Panics unless the call succeeded.
     #[track_caller]
     pub fn expect_success(&self) -> &[Response] {
         if let Err(status) = &self.end {
@@ -246,7 +246,7 @@ impl Outcome {
         &self.messages
     }
 
-    /// The status of a call that must have failed with this code.
+    /// The status. Panics unless the call failed with this code.
     #[track_caller]
     pub fn expect_failure(&self, code: Code) -> &Status {
         match &self.end {
@@ -261,7 +261,7 @@ impl Outcome {
         }
     }
 
-    /// The trailers of a call that must have succeeded.
+    /// The trailers. Panics unless the call succeeded.
     #[track_caller]
     pub fn expect_trailers(&self) -> &MetadataMap {
         self.expect_success();

@@ -1,4 +1,4 @@
-//! Request streams that tell what became of them.
+//! Request streams whose use a test can observe.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,35 +10,35 @@ use tokio::sync::watch;
 use crate::payload::request;
 use crate::proto::Request;
 
-/// What has become of a [`Feed`].
+/// The state of a [`Feed`].
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
     taken: u64,
     dropped: bool,
 }
 
-/// A request stream that is watched.
+/// A request stream that reports its state to a [`FeedWatch`].
 #[allow(missing_debug_implementations)]
 pub struct Feed {
     messages: BoxStream<'static, Request>,
     fate: watch::Sender<Fate>,
 }
 
-/// Watches a [`Feed`] that was given away.
+/// Observes a [`Feed`] that was passed to a call.
 #[derive(Clone, Debug)]
 pub struct FeedWatch(watch::Receiver<Fate>);
 
 impl Feed {
-    /// A feed of whatever the stream yields.
+    /// A feed with the messages of a stream.
     pub fn new(messages: impl Stream<Item = Request> + Send + 'static) -> (Self, FeedWatch) {
         let (fate, watch) = watch::channel(Fate::default());
         let messages = messages.boxed();
         (Self { messages, fate }, FeedWatch(watch))
     }
 
-    /// Messages with the patterns of `seed`, `seed + 1` and so on, without end.
+    /// An endless feed of messages with the patterns of `seed`, `seed + 1` and so on.
     ///
-    /// It yields to the runtime now and then, so that a test which fails can end.
+    /// The feed sometimes yields to the runtime, so that a failing test can end.
     pub fn endless(seed: u64, size: usize) -> (Self, FeedWatch) {
         Self::new(stream::iter(seed..).then(move |seed| async move {
             tokio::task::consume_budget().await;
@@ -46,7 +46,7 @@ impl Feed {
         }))
     }
 
-    /// These messages, and then neither another nor an end.
+    /// A feed of these messages that then stays open.
     pub fn open(messages: Vec<Request>) -> (Self, FeedWatch) {
         Self::new(stream::iter(messages).chain(stream::pending()))
     }
@@ -71,12 +71,12 @@ impl Drop for Feed {
 }
 
 impl FeedWatch {
-    /// How many messages were taken so far.
+    /// The number of messages taken so far.
     pub fn taken(&self) -> u64 {
         self.0.borrow().taken
     }
 
-    /// Waits until so many messages were taken.
+    /// Waits until `count` messages were taken.
     pub async fn until_taken(&mut self, count: u64) {
         let _ = self.0.wait_for(|fate| fate.taken >= count).await;
         assert!(self.taken() >= count, "the feed was dropped before that");

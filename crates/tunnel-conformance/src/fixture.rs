@@ -8,9 +8,9 @@ use crate::proto::test_service_client::TestServiceClient;
 use crate::service::scripted;
 use crate::{Client, Host, Offer, Path, Probe, TestChannel};
 
-/// What a case begins with.
+/// A started server with a client: the start of every case.
 pub struct Fixture {
-    /// Sees into the handlers.
+    /// Observes the handlers.
     pub probe: Probe,
     /// A channel over the path.
     pub channel: TestChannel,
@@ -20,12 +20,12 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// The scripted service behind a new far end, with one channel to it.
+    /// Starts a server with the scripted service, and connects one channel to it.
     pub async fn start(path: &dyn Path) -> Self {
         Self::start_with(path, |probe| Offer::new(Routes::new(scripted(probe)))).await
     }
 
-    /// The same with another offer.
+    /// Starts a server with another offer, and connects one channel to it.
     pub async fn start_with(path: &dyn Path, offer: impl FnOnce(&Probe) -> Offer) -> Self {
         let probe = Probe::default();
         let host = path.host(offer(&probe)).await;
@@ -39,12 +39,12 @@ impl Fixture {
         }
     }
 
-    /// A client on another channel to the same far end.
+    /// A client on another channel to the same server.
     pub async fn another_client(&self) -> Client {
         TestServiceClient::new(self.host.connect().await)
     }
 
-    /// Ends the far end as a crash would.
+    /// Kills the server, as a crash does.
     pub fn kill_far_end(&self) {
         self.host.kill();
     }

@@ -1,25 +1,21 @@
-//! Golden frames: recorded sequences of what travels through a tunnel, as text.
+//! Golden frames: recordings of the frames of a tunnel, as text.
 //!
-//! A recording is a list of frames in the order in which they were seen, one on a line: who
-//! sends it, and its bytes in hexadecimal, as they stand inside the messages of the outer
-//! gRPC call (the message itself, without gRPC's prefix of five bytes).
+//! A recording is a list of frames in the order in which they passed, one on a line: the sender,
+//! and the bytes of the outer call's message in hexadecimal, without gRPC's five-byte prefix.
 //!
 //! ```text
 //! # A call, from its beginning.
-//! caller  0801 1a05 4f00{61*3}  # what it says, for humans
+//! caller  0801 1a05 4f00{61*3}  # a description of the frame
 //! handler 0801
 //! ```
 //!
-//! - What follows `#` is a comment; empty lines mean nothing.
-//! - Spaces between bytes mean nothing.
-//! - `{61*300}` stands for 300 bytes of value 0x61, and `{61+*300}` for 300 bytes of which each
-//!   is one more than the last, from 0x61 on, with 0 after 250: so that the large messages of tests
-//!   stay readable.
+//! - `#` starts a comment. Empty lines and spaces between bytes are ignored.
+//! - `{61*300}` is 300 bytes of value 0x61. `{61+*300}` is 300 rising bytes that begin with 0x61,
+//!   with 0 after 250.
 //!
-//! Nothing else is needed to read one, in any language. [`read`] is the reader used here,
-//! [`write()`] makes the canonical text of a recording, so that a change of the wire shows as a
-//! difference between files. The recordings lie in `golden/`: what we send in `golden/ours`, what
-//! other speakers of the protocol were seen to say in the folders named after them.
+//! [`read`] parses a recording and [`write()`] formats it in a canonical form, so that a change of
+//! the wire format shows as a difference between files. `golden/ours` has the frames of this
+//! library; the other directories of `golden/` have those of the library they are named after.
 
 use std::fmt::Write as _;
 
@@ -27,10 +23,10 @@ use bytes::Bytes;
 use tunnel_core::frame::codec;
 use tunnel_core::{Frame, FrameKind, Side};
 
-/// Runs that are at least so long are written short.
+/// The minimum length of a run in the short form.
 const RUN: usize = 16;
 
-/// The byte after this one in a run of rising bytes, if it can stand in one: the payloads of
+/// The byte that follows in a run of rising bytes, or `None` for bytes above 250. The payloads of
 /// the interop peers have this pattern.
 fn next_of(byte: u8) -> Option<u8> {
     (byte < 251).then(|| (byte + 1) % 251)
@@ -39,28 +35,28 @@ fn next_of(byte: u8) -> Option<u8> {
 /// One frame of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// Who sends it.
+    /// The sender.
     pub from: Side,
-    /// Its bytes.
+    /// The encoded frame.
     pub bytes: Bytes,
 }
 
 impl Recorded {
-    /// The frame.
+    /// Decodes the frame.
     ///
     /// # Errors
     ///
-    /// A sentence, when the bytes are none.
+    /// If the bytes are not a valid frame; the text says why.
     pub fn decode(&self) -> Result<Frame, String> {
         codec::decode(self.from, self.bytes.clone()).map_err(|error| error.to_string())
     }
 }
 
-/// Reads a recording.
+/// Parses a recording.
 ///
 /// # Errors
 ///
-/// A sentence that names the line which is none.
+/// If a line is invalid; the text names the line.
 ///
 /// ```
 /// use tunnel_conformance::golden::read;
@@ -121,7 +117,7 @@ fn read_byte(text: &str) -> Result<u8, String> {
     u8::from_str_radix(text, 16).map_err(|_| format!("{text:?} is no byte"))
 }
 
-/// Writes a recording, under a title.
+/// Formats a recording with a title.
 pub fn write(title: &str, frames: &[Recorded]) -> String {
     let mut text = String::new();
     for line in title.lines() {
@@ -156,13 +152,13 @@ fn write_bytes(mut bytes: &[u8]) -> String {
     text
 }
 
-/// How many of the first bytes follow one another so.
+/// The length of the run at the start in which each byte follows the previous one by `follows`.
 fn run_len(bytes: &[u8], follows: impl Fn(u8, u8) -> bool) -> usize {
     let pairs = bytes.windows(2);
     1 + pairs.take_while(|pair| follows(pair[0], pair[1])).count()
 }
 
-/// What a frame says, in a few words.
+/// A short description of a frame.
 fn describe(frame: &Frame) -> String {
     let id = frame.stream_id;
     let what = match &frame.kind {

@@ -1,4 +1,4 @@
-//! One call, following its script.
+//! The handler of a call, which runs the call's script.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -16,15 +16,15 @@ use crate::proto::{self, Entry, Received, Script};
 use crate::script::SCRIPT_KEY;
 use crate::trailers::Ending;
 
-/// Where a handler's request messages come from.
+/// The source of a handler's request messages.
 pub(crate) enum Inbound {
     One(Option<proto::Request>),
     Many(Streaming<proto::Request>),
     Detached,
 }
 
-/// The state of one call's handler. It lives in the handler's future and then in
-/// its response stream, so that its drop tells when either is dropped.
+/// The state of a call's handler. It is owned first by the handler's future and then by its
+/// response stream, so its drop shows when either of them is dropped.
 pub(crate) struct Handler {
     probe: Probe,
     call: String,
@@ -64,7 +64,7 @@ impl Handler {
         })
     }
 
-    /// Follows the script of a method with one response message.
+    /// Runs the script of a method with one response message.
     pub(crate) async fn respond_once(mut self) -> Result<Response<proto::Response>, Status> {
         let message = self.next().await?.unwrap_or_default();
         let ending = match self.next().await {
@@ -75,7 +75,7 @@ impl Handler {
         Ok(self.response(message, ending))
     }
 
-    /// Follows the script of a method with a stream of responses.
+    /// Runs the script of a method with a stream of responses.
     pub(crate) async fn respond(
         mut self,
     ) -> Result<Response<BoxStream<'static, Result<proto::Response, Status>>>, Status> {
@@ -99,7 +99,7 @@ impl Handler {
         response
     }
 
-    /// The next response message; `None` is the end.
+    /// The next response message, or `None` at the end.
     async fn next(&mut self) -> Result<Option<proto::Response>, Status> {
         if self.finished {
             return Ok(None);
@@ -155,7 +155,7 @@ impl Handler {
         }
     }
 
-    /// The next message of a `send` step, whose rest goes back to the script.
+    /// The next message of a `send` step. The rest of the step is put back into the script.
     fn send(&mut self, send: step::Send) -> Option<proto::Response> {
         let step::Send { count, size, seed } = send;
         let count = count.checked_sub(1)?;
@@ -177,7 +177,7 @@ impl Handler {
         })
     }
 
-    /// Follows the script up to the next step that sends something.
+    /// Runs the script up to the next step that sends something.
     async fn until_output(&mut self) -> Result<(), Status> {
         while let Some(step) = self.steps.pop_front() {
             match step {
@@ -214,8 +214,8 @@ impl Handler {
         )
     }
 
-    /// The next request message. A request stream that fails ends the handler
-    /// with that failure, as it would one that uses `?`.
+    /// The next request message. If the request stream fails, the handler fails with the same
+    /// status, as with `?`.
     async fn receive(&mut self) -> Result<Option<proto::Request>, Status> {
         let next = match &mut self.inbound {
             Inbound::One(one) => Ok(one.take()),

@@ -1,19 +1,19 @@
-//! Turning cases into tests.
+//! Makes tests of the cases.
 
 use std::time::Duration;
 
-/// A case that takes this long waits for something that will not come. Nothing
-/// is measured with it: a case takes a fraction of a second, a slow one a few.
+/// The time after which a case counts as hanging. Most cases take a fraction of a second, and slow
+/// ones a few seconds.
 const GUARD: Duration = Duration::from_secs(120);
 
-/// Runs a case, and fails by name if it hangs.
+/// Runs a case, and panics with its name if it hangs.
 pub async fn guard(name: &str, case: impl Future<Output = ()>) {
     if tokio::time::timeout(GUARD, Box::pin(case)).await.is_err() {
         panic!("{name} still waits after {} s", GUARD.as_secs());
     }
 }
 
-/// Makes a test module of the whole suite over one path: a test for each case.
+/// Makes a test module that runs the whole suite over one path, with a test for each case.
 ///
 /// ```no_run
 /// tunnel_conformance::suite! {
@@ -24,22 +24,22 @@ pub async fn guard(name: &str, case: impl Future<Output = ()>) {
 /// }
 /// ```
 ///
-/// What a path can lack, each with a reason that the list of tests then shows:
+/// The features that a path can lack. The reason is shown in the list of tests:
 ///
-/// - `deadlines`: expiry ends a call as DEADLINE_EXCEEDED, at any stage.
-/// - `panics`: a handler's panic ends its own call with INTERNAL, and nothing else.
-/// - `loss`: the far end can be killed, and every call in flight then fails with
-///   UNAVAILABLE.
-/// - `windows`: each stream has a window of its own, so that one whose responses
-///   are not read does not stop the others.
-/// - `isolation`: nor do several, nor requests that a handler does not read.
-/// - `responses_alone`: dropping the responses of a call whose requests are still
-///   open ends the whole call.
-/// - `cancellation_handle`: tonic's handle cancels a call on both sides.
-/// - `cut_uploads`: a handler never takes an upload that was cut short for one
-///   that ended.
-/// - `detached`: not even one whose request stream outlives it: that yields an error.
-/// - `raised_limits`: the limit on messages can be raised to 64 MiB.
+/// - `deadlines`: an expired deadline ends a call with DEADLINE_EXCEEDED, at any stage.
+/// - `panics`: a panic of a handler ends only its own call, with INTERNAL.
+/// - `loss`: the server can be killed, and every call in flight then fails with UNAVAILABLE.
+/// - `windows`: each stream has its own window, so a stream whose responses are not read does not
+///   block the others.
+/// - `isolation`: several such streams, or requests that a handler does not read, do not block the
+///   others either.
+/// - `responses_alone`: dropping the responses of a call whose requests are still open ends the
+///   whole call.
+/// - `cancellation_handle`: tonic's cancellation handle cancels a call on both sides.
+/// - `cut_uploads`: a handler never sees a clean end of an upload that was cut short.
+/// - `detached`: a request stream that outlives its handler also ends with an error when it is cut
+///   short.
+/// - `raised_limits`: the limit on message sizes can be raised to 64 MiB.
 #[macro_export]
 macro_rules! suite {
     (
@@ -61,7 +61,7 @@ macro_rules! suite {
     };
 }
 
-/// Takes the needs that there are, so that a misspelt one does not compile.
+/// Accepts the names of the features, so that a misspelt name does not compile.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __need {
@@ -77,8 +77,8 @@ macro_rules! __need {
     (raised_limits) => {};
 }
 
-/// Makes a test of each entry of the table, which reads
-/// `name [need]: module::function(arguments);`.
+/// Makes a test of each entry of the table. An entry is
+/// `name [feature]: module::function(arguments);`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __cases {
@@ -91,8 +91,8 @@ macro_rules! __cases {
     )*};
 }
 
-/// Makes a test of one case: an ignored one, with the reason, if the path lacks
-/// what the case needs.
+/// Makes a test of one case. The test is ignored, with the reason, if the path lacks the feature
+/// that the case needs.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __case {
@@ -133,7 +133,7 @@ macro_rules! __case {
     };
 }
 
-/// Makes the test itself.
+/// Makes the test function.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __test {

@@ -1,9 +1,8 @@
-//! One suite of gRPC behaviour, run over every path a call can take.
+//! A test suite of gRPC behaviour that runs over every transport of calls.
 //!
-//! A *case* is a named function that drives an ordinary generated client against
-//! an ordinary tonic service and checks every code, byte and count. A *path* is
-//! anything that puts a channel between the two: tonic's own `Routes` in process
-//! (the oracle, which says what right is), plain tonic over TCP, or a tunnel.
+//! A *case* is a function that drives a generated client against a tonic service and checks every
+//! status code, byte and count. A *path* puts a channel between the two: tonic's `Routes` in
+//! process (the oracle, which defines the correct behaviour), plain tonic over TCP, or a tunnel.
 //!
 //! # Running the suite over a path
 //!
@@ -18,21 +17,19 @@
 //! }
 //! ```
 //!
-//! Each case becomes a test of its own, `oracle::unary_succeeds` and so on. What a
-//! path cannot do is declared under `lacks`, with the reason: the cases that need
-//! it stay in the list, reported as ignored with that reason, and can be run all
-//! the same with `-- --ignored` to see the difference. [`suite!`] lists what can be lacking.
+//! Each case becomes a test, such as `oracle::unary_succeeds`. Features that a path does not have
+//! are declared under `lacks`, with the reason. The cases that need such a feature are ignored,
+//! with that reason in the test output; `-- --ignored` runs them. [`suite!`] lists the features.
 //!
 //! # Writing a case
 //!
-//! Start a [`Fixture`], say with a [`Script`](proto::Script) what the far handler
-//! does, and await events on the [`Probe`] rather than time: nothing in here sleeps,
-//! and no case asserts a duration. Every test has a hang guard instead, which fails it by name.
+//! Start a [`Fixture`], describe the handler's actions with a [`Script`](proto::Script), and await
+//! events on the [`Probe`]. Cases do not sleep and do not assert durations; a guard fails a test
+//! that hangs. [`FaultProxy`] simulates network faults: it delays, freezes, cuts and resets
+//! connections.
 //!
-//! What a network does to connections is [`FaultProxy`]'s to play: it delays, freezes, cuts and resets.
-//!
-//! A case must be able to fail: `tests/faults.rs` runs cases over paths that do one
-//! thing wrong, and expects them to notice.
+//! A case must be able to fail: `tests/faults.rs` runs cases over paths with one deliberate error
+//! each, and expects the cases to detect it.
 
 pub mod cases;
 pub mod client;

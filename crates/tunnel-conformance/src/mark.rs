@@ -1,11 +1,11 @@
-//! A mark that shows whether request extensions reach the handler.
+//! A request extension that shows whether extensions reach the handler.
 
-/// Marks a call: an interceptor or a layer of the far side may put one in the
-/// request's extensions, and the handler reports it as metadata under this key.
+/// A mark on a call. An interceptor or layer of the server puts it into the request's extensions,
+/// and the handler reports it as metadata with the key [`KEY`](Self::KEY).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark(pub String);
 
 impl Mark {
-    /// The key under which a handler reports the mark it found.
+    /// The metadata key with which a handler reports the mark.
     pub const KEY: &str = "x-mark-in-extensions";
 }

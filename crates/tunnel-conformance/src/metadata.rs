@@ -1,4 +1,4 @@
-//! Metadata as the test service's messages carry it.
+//! Metadata in the messages of the test service.
 
 use bytes::Bytes;
 use tonic::Status;
@@ -9,7 +9,7 @@ use tonic::metadata::{
 
 use crate::proto::Entry;
 
-/// One entry; the value of a `-bin` key is the bytes themselves.
+/// An entry. The value of a `-bin` key is the decoded bytes.
 pub fn entry(key: &str, value: impl AsRef<[u8]>) -> Entry {
     Entry {
         key: key.to_owned(),
@@ -17,7 +17,7 @@ pub fn entry(key: &str, value: impl AsRef<[u8]>) -> Entry {
     }
 }
 
-/// Every value a byte can have, once each.
+/// All 256 byte values.
 pub fn every_byte() -> Vec<u8> {
     (0..=255).collect()
 }
@@ -60,14 +60,14 @@ pub fn values(entries: &[Entry], key: &str) -> Vec<Bytes> {
     of_key.map(|entry| entry.value.clone()).collect()
 }
 
-/// Panics unless the map has, for each key named in `expected`, exactly the values
-/// listed there, in that order. Other keys are no matter.
+/// Panics unless the map has, for each key in `expected`, exactly the values listed there, in that
+/// order. Other keys are ignored.
 #[track_caller]
 pub fn assert_has(map: &MetadataMap, expected: &[Entry]) {
     assert_entries(&entries(map), expected);
 }
 
-/// [`assert_has`] for entries.
+/// Like [`assert_has`], for a list of entries.
 #[track_caller]
 pub fn assert_entries(actual: &[Entry], expected: &[Entry]) {
     for Entry { key, .. } in expected {

@@ -1,4 +1,4 @@
-//! What puts a channel between a client and the service under test.
+//! Paths: the transports between a client and the service under test.
 
 mod channel;
 mod device;
@@ -19,39 +19,38 @@ pub use tcp::{PlainTcpPath, TcpServer};
 use futures::future::BoxFuture;
 use tonic::service::Routes;
 
-/// A way for calls to travel. One implementation for each path; no state.
+/// A transport of calls, such as plain TCP or a forward tunnel. It has no state.
 pub trait Path: Send + Sync {
-    /// Puts the offer behind a new far end of its own.
+    /// Starts a new server with this offer.
     fn host(&self, offer: Offer) -> BoxFuture<'_, Box<dyn Host>>;
 }
 
-/// A far end that serves one offer, for as long as it is kept. Dropping it takes
-/// everything down that it started.
+/// A running server with one offer. Dropping it stops everything that it started.
 pub trait Host: Send + Sync {
-    /// Makes a new channel to the far end: another connection, another tunnel.
+    /// Makes a new channel to the server, with a new connection or tunnel.
     fn connect(&self) -> BoxFuture<'_, TestChannel>;
 
-    /// Ends the far end as a crash would: no goodbye, its connections break.
+    /// Kills the server, as a crash does: its connections break without a graceful end.
     ///
-    /// Only asked of paths that do not lack `loss`.
+    /// Called only for paths that do not lack `loss`.
     fn kill(&self) {
         unimplemented!("this path has no far end that could be killed");
     }
 }
 
-/// What a far end is to serve, and under which limits.
+/// The services of a server, and their limits.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Offer {
     /// The services.
     pub routes: Routes,
-    /// The largest message a case sends, where that is more than tonic's
-    /// default of 4 MiB. A path with a limit of its own raises it to this.
+    /// The largest message of the case, if it exceeds tonic's default of 4 MiB. A path raises its
+    /// own limit to this size.
     pub max_message_size: Option<usize>,
 }
 
 impl Offer {
-    /// These services, under the default limits.
+    /// An offer of these services with the default limits.
     pub fn new(routes: Routes) -> Self {
         Self {
             routes,
@@ -59,7 +58,7 @@ impl Offer {
         }
     }
 
-    /// Announces messages of up to `limit` bytes.
+    /// Raises the message limit to `limit` bytes.
     pub fn with_max_message_size(mut self, limit: usize) -> Self {
         self.max_message_size = Some(limit);
         self

@@ -1,4 +1,4 @@
-//! Payloads that can be made again by whoever checks them.
+//! Payloads that the receiver can reproduce and check.
 
 use bytes::Bytes;
 use prost::Message;
@@ -8,11 +8,11 @@ use crate::proto::{Received, Request, Response};
 /// tonic's default limit for one decoded message.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
-/// The pattern repeats after this many bytes: a prime, so that no two chunks of
-/// a message are alike and a lost, doubled or swapped one shows.
+/// The period of the pattern, in bytes. It is a prime, so that the chunks of a message differ and
+/// lost, doubled or swapped chunks are detected.
 const PERIOD: usize = 4093;
 
-/// `size` bytes that only this seed gives.
+/// `size` bytes that are unique to this seed.
 pub fn pattern(seed: u64, size: usize) -> Bytes {
     let mut block = Vec::with_capacity(PERIOD + 8);
     let mut state = seed;
@@ -36,8 +36,8 @@ fn split_mix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Panics unless `payload` is exactly `pattern(seed, size)`; says where it differs
-/// instead of printing megabytes.
+/// Panics unless `payload` is exactly `pattern(seed, size)`. The panic names the first difference
+/// instead of printing the payload.
 #[track_caller]
 pub fn assert_pattern(payload: &[u8], seed: u64, size: usize) {
     assert_eq!(payload.len(), size, "length of payload {seed}");
@@ -48,7 +48,7 @@ pub fn assert_pattern(payload: &[u8], seed: u64, size: usize) {
     }
 }
 
-/// One request with the pattern of `seed`.
+/// A request with the pattern of `seed`.
 pub fn request(seed: u64, size: usize) -> Request {
     Request {
         payload: pattern(seed, size),
@@ -60,10 +60,9 @@ pub fn requests(seed: u64, count: u64, size: usize) -> Vec<Request> {
     (seed..seed + count).map(|s| request(s, size)).collect()
 }
 
-/// The payload size that makes a message exactly `encoded` bytes long, if there is one.
+/// The payload size for a message of exactly `encoded` bytes, if there is one.
 ///
-/// None gives one byte, and a few sizes are skipped where the length's own
-/// encoding grows.
+/// There is none for one byte, and for a few sizes at which the encoding of the length grows.
 pub fn payload_size_for(encoded: usize) -> Option<usize> {
     (encoded.saturating_sub(6)..=encoded).find(|&size| {
         let envelope = match size {
@@ -80,7 +79,7 @@ pub fn assert_encoded(message: &impl Message, encoded: usize) {
     assert_eq!(message.encoded_len(), encoded, "encoded length");
 }
 
-/// What a handler that received these messages has to say of them.
+/// The summary that a handler sends after it has received these messages.
 pub fn received<'a>(messages: impl IntoIterator<Item = &'a Request>) -> Received {
     let mut tally = Received::empty();
     for message in messages {
@@ -90,7 +89,7 @@ pub fn received<'a>(messages: impl IntoIterator<Item = &'a Request>) -> Received
 }
 
 impl Received {
-    /// Nothing received.
+    /// The summary of no messages.
     pub fn empty() -> Self {
         Self {
             messages: 0,
@@ -99,7 +98,7 @@ impl Received {
         }
     }
 
-    /// Counts one more message.
+    /// Adds a message.
     pub fn add(&mut self, message: &Request) {
         self.messages += 1;
         self.bytes += message.payload.len() as u64;
@@ -112,7 +111,7 @@ impl Received {
     }
 }
 
-/// Panics unless these are the responses of a `send` step with these arguments.
+/// Panics unless the messages are those of a `send` step with these arguments.
 #[track_caller]
 pub fn assert_sent(messages: &[Response], count: u64, size: usize, seed: u64) {
     assert_eq!(messages.len() as u64, count, "number of responses");

@@ -1,16 +1,13 @@
-//! A link that fails on demand: a TCP proxy in user space for tests and benchmarks.
+//! A TCP proxy in user space that simulates network faults, for tests and benchmarks.
 //!
-//! What lives where: `gate` is where a freeze takes hold, `line` holds what is under way, `direction`
-//! moves bytes one way, `connection` pairs two directions and ends them, `books` keeps the counts.
+//! - Bytes arrive unchanged and in order, even if the delay changes. The end of a stream and a
+//!   reset stay behind the bytes before them.
+//! - Accepting, reading, writing and shutting down all go through the `gate`, so nothing moves
+//!   after [`FaultProxy::freeze`] has returned. Cuts and resets bypass the gate.
+//! - One task accepts connections and owns their tasks; when it ends, they end.
 //!
-//! Invariants:
-//!
-//! - Bytes arrive unchanged and in order, whatever the delay was when they came in; an end of the
-//!   stream and a reset keep their place behind the bytes before them.
-//! - Whatever passes on what an end did (accepting, reading, writing, shutting down) goes through
-//!   the gate, so nothing moves any more once [`FaultProxy::freeze`] has returned. Orders to cut
-//!   and to reset go past it.
-//! - One task accepts and owns the tasks of the connections; when it goes, they go.
+//! `line` holds the bytes in flight, `direction` moves bytes in one direction, `connection` owns
+//! two directions and ends them, and `books` counts.
 
 mod books;
 mod connection;
@@ -33,23 +30,23 @@ use self::connection::Arrival;
 use self::gate::Frozen;
 use self::shared::{End, Settings, Shared};
 
-/// How long accepting rests after the operating system refused to hand over a connection, as it
-/// does while the process is out of descriptors. The connection waits in the kernel meanwhile.
+/// The pause after an error of `accept`, for example when the process has no free descriptors. The
+/// connection waits in the kernel meanwhile.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 
-/// Stands between clients and a server, and can delay, freeze, cut and reset what passes.
+/// A TCP proxy between clients and a server that can delay, freeze, cut and reset connections.
 ///
-/// Clients connect to [`address`](Self::address); each of their connections is carried to the
-/// target of that moment over a connection of its own. Bytes, half-closes and resets pass in both
-/// directions. It starts with no delay, and moving.
+/// Clients connect to [`address`](Self::address). The proxy opens a connection to its current
+/// target for each client connection, and forwards bytes, half-closes and resets in both
+/// directions. It starts without a delay and not frozen.
 ///
-/// It works on sockets, not on packets, so the kernels at its sides see a healthy loopback
-/// connection throughout: connecting takes no delay, acknowledgements and TCP's own keepalive
-/// probes are answered even while it is [frozen](Self::freeze), and a sender's congestion control
-/// never hears of the [delay](Self::set_delay).
+/// The proxy works on sockets, not on packets, so both kernels see a healthy loopback connection:
+/// connecting is not delayed, acknowledgements and TCP keepalive probes are answered even while the
+/// proxy is [frozen](Self::freeze), and the [delay](Self::set_delay) does not affect congestion
+/// control.
 ///
-/// It runs on the runtime it was started on. Dropping it ends its listener, its connections and
-/// its tasks, as they are: they are gone as soon as that runtime gets round to it.
+/// The proxy runs on the runtime on which it was started. Dropping it ends its listener, its
+/// connections and its tasks; they end when the runtime next polls them.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -75,14 +72,13 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// How many bytes of one connection can be under way in one direction: 64 MiB. A sender that
-    /// has filled this meets back-pressure, whatever the reason: a receiver that does not read, or
-    /// a delay so long that the link holds no more.
+    /// The most bytes of a connection in flight in one direction: 64 MiB. Beyond it the sender
+    /// meets back-pressure, either because the receiver does not read or because the delay is long.
     pub const CAPACITY: usize = line::CAPACITY;
 
-    /// Starts a proxy to this server, on a free port of the loopback interface.
+    /// Starts a proxy for this server, on a free port of the loopback interface.
     ///
-    /// The server need not be there yet: connections are made as clients come.
+    /// The server need not run yet: the proxy connects to it when a client connects.
     ///
     /// # Panics
     ///
@@ -101,114 +97,110 @@ impl FaultProxy {
         }
     }
 
-    /// Where clients connect to. It stays the same for the life of the proxy.
+    /// The address for clients. It does not change.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The same as tonic wants it, with tonic's defaults.
+    /// A tonic endpoint for [`address`](Self::address), with tonic's defaults.
     pub fn endpoint(&self) -> Endpoint {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address));
         endpoint.expect("a socket address makes a valid URI")
     }
 
-    /// Where connections go that are accepted from now on; those that are open stay where they
-    /// are. With another address, a server that was restarted elsewhere is still the same to its
-    /// clients.
+    /// Sets the target of new connections. Open connections keep their target. So clients can keep
+    /// their address when a server restarts at another address.
     ///
-    /// With `None`, new connections are refused, as they also are when nobody listens at the
-    /// target: a client's attempt succeeds or fails as the race goes, and what it has got is reset
-    /// at once. Refused connections count as [accepted](Self::accepted), and never as
-    /// [open](Self::open).
+    /// With `None`, or if no program listens at the target, new connections are refused: connecting
+    /// may succeed at first, but the connection is reset at once. Refused connections count as
+    /// [accepted](Self::accepted), and never as [open](Self::open).
     pub fn set_target(&self, target: Option<SocketAddr>) {
         self.shared.settings().target = target;
     }
 
-    /// How long bytes are under way, each way, that arrive from now on: a latency, not a limit on
-    /// throughput. The default is zero.
+    /// Sets the latency in each direction for bytes that enter the proxy from now on. It does not
+    /// limit the throughput. Default zero.
     ///
-    /// Nothing arrives sooner than that, and on a machine that is not busy it arrives within a
-    /// millisecond or two after. Ends and resets take as long as bytes do. A shorter delay lets
-    /// nothing overtake what is under way already, and does not hurry it.
+    /// Bytes never arrive earlier, and on an idle machine within a millisecond or two after it.
+    /// Ends of streams and resets are delayed like bytes. Bytes in flight keep their old delay, and
+    /// later bytes do not overtake them.
     pub fn set_delay(&self, delay: Duration) {
         self.shared.settings().delay = delay;
     }
 
-    /// Stops everything, as if a cable was pulled out: once this has returned, no byte, end or
-    /// reset moves in either direction. Nothing is closed and nothing is lost.
+    /// Freezes the link, as if a cable was unplugged: after this has returned, no byte, end of
+    /// stream or reset moves in either direction. Nothing is closed and nothing is lost.
     ///
-    /// What senders write waits in the buffers of the kernel, which take up to a few MiB. New
-    /// connections are accepted by the kernel, wait there (up to 1024 of them), and are served and
-    /// counted after the thaw.
+    /// Bytes that senders write wait in the kernel's buffers, up to a few MiB. The kernel accepts
+    /// up to 1,024 new connections, which are served and counted after the thaw.
     pub fn freeze(&self) {
         self.shared.gate.freeze(Frozen::Everything);
     }
 
-    /// Stops one direction, as a congested or misconfigured network does: the other goes on. Takes
-    /// the place of a freeze of everything or of the other direction; [`thaw`](Self::thaw) ends it.
+    /// Freezes one direction, as a congested or misconfigured network does. This replaces an
+    /// earlier freeze of the whole link or of the other direction. [`thaw`](Self::thaw) ends it.
     pub fn freeze_way(&self, way: Way) {
         self.shared.gate.freeze(Frozen::OneWay(way));
     }
 
-    /// Ends a freeze: everything goes on where it stopped. Bytes whose delay has passed meanwhile
-    /// arrive at once.
+    /// Ends a freeze. Bytes whose delay has passed meanwhile arrive at once.
     pub fn thaw(&self) {
         self.shared.gate.thaw();
     }
 
-    /// Ends all connections that were accepted until now in order: both sides are told that the
-    /// stream is over (FIN). What is under way is lost. Works while frozen too.
+    /// Ends all accepted connections cleanly: both sides receive the end of the stream (FIN). Bytes
+    /// in flight are lost. This works while frozen too.
     ///
-    /// It takes effect soon after this returned; [`wait_open(0)`](Self::wait_open) waits for it.
-    /// What an end sends afterwards, or had sent and was not read, goes nowhere: each of the
-    /// sockets is held until its own end is closed, for closing it earlier would be a reset.
+    /// It takes effect soon after this has returned; [`wait_open(0)`](Self::wait_open) waits for
+    /// it. Bytes that an end sends afterwards are discarded. Each socket stays open until its peer
+    /// closes it, because closing it earlier would be a reset.
     pub fn cut(&self) {
         self.shared.orders.send_replace(Some(End::Cut));
     }
 
-    /// Ends all connections that were accepted until now abruptly: both sides are told that the
-    /// connection was reset (RST). What is under way is lost. Works while frozen too, and on those
-    /// that were [cut](Self::cut) and whose ends have not closed.
+    /// Resets all accepted connections: both sides receive a reset (RST). Bytes in flight are lost.
+    /// This works while frozen too, and for [cut](Self::cut) connections that are not closed yet.
     ///
-    /// It takes effect soon after this returned; [`wait_open(0)`](Self::wait_open) waits for it.
+    /// It takes effect soon after this has returned; [`wait_open(0)`](Self::wait_open) waits for
+    /// it.
     pub fn reset(&self) {
         self.shared.orders.send_replace(Some(End::Reset));
     }
 
-    /// How many connections it has accepted so far, the refused ones included.
+    /// The number of connections accepted so far, including refused ones.
     pub fn accepted(&self) -> usize {
         self.shared.books.accepted()
     }
 
-    /// How many connections are open: they have reached their target, and neither were they ended
-    /// here nor have both of their ends closed.
+    /// The number of open connections: connected to their target, and neither ended by the proxy
+    /// nor closed by both ends.
     pub fn open(&self) -> usize {
         self.shared.books.open()
     }
 
-    /// When each connection was accepted, the refused ones included, in order.
+    /// The times at which connections were accepted, in order, including refused ones.
     pub fn arrivals(&self) -> Vec<Instant> {
         self.shared.books.arrivals()
     }
 
-    /// Waits until at least so many connections were accepted.
+    /// Waits until at least `count` connections were accepted.
     pub async fn wait_accepted(&self, count: usize) {
         self.shared.books.wait_accepted(count).await;
     }
 
-    /// Waits until exactly so many connections are open.
+    /// Waits until exactly `count` connections are open.
     pub async fn wait_open(&self, count: usize) {
         self.shared.books.wait_open(count).await;
     }
 
-    /// How many bytes went that way so far, in all connections there were. Exact: every byte that
-    /// an end has seen is counted.
+    /// The bytes that moved in this direction so far, on all connections. The count is exact: it
+    /// includes every byte that an end has received.
     pub fn traffic(&self, way: Way) -> Traffic {
         self.shared.gate.settle();
         self.shared.books.meter(way).read()
     }
 
-    /// Waits until the traffic that way is as wanted, and gives it.
+    /// Waits until the traffic in this direction meets a condition, and returns it.
     pub async fn wait_traffic(&self, way: Way, wanted: impl FnMut(&Traffic) -> bool) -> Traffic {
         self.shared.books.meter(way).until(wanted).await
     }
@@ -236,8 +228,8 @@ impl fmt::Debug for FaultProxy {
     }
 }
 
-/// Takes note of a connection. From here on it heeds orders and has its target; only then is
-/// it counted, so that whoever has waited for it finds it so.
+/// Registers a connection: subscribes it to orders, sets its target and only then counts it. So a
+/// test that waited for the count can rely on both.
 fn arrived(shared: &Shared, near: TcpStream) -> Arrival {
     let arrival = Arrival {
         near,

@@ -1,4 +1,4 @@
-//! Writing scripts for the test service.
+//! Builds scripts for the test service.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,11 +11,11 @@ use crate::metadata::entry;
 use crate::proto::step::{self, Action};
 use crate::proto::{Script, Step};
 
-/// The metadata key a script travels under, as base64 text.
+/// The metadata key of a call's script, which is encoded as base64.
 pub const SCRIPT_KEY: &str = "x-script";
 
 impl Script {
-    /// An empty script, filed under this name by the probe.
+    /// An empty script. The probe records the call under this name.
     pub fn named(call: impl Into<String>) -> Self {
         Self {
             call: call.into(),
@@ -35,7 +35,7 @@ impl Script {
         self
     }
 
-    /// Reads this many request messages (or all there are, if fewer).
+    /// Reads `count` request messages, or fewer if the stream ends.
     pub fn receive(self, count: u64) -> Self {
         self.step(Action::Receive(step::Receive { count }))
     }
@@ -51,7 +51,7 @@ impl Script {
         self.step(Action::Send(step::Send { count, size, seed }))
     }
 
-    /// Answers this many request messages with their own payload.
+    /// Answers `count` request messages with their own payload.
     pub fn echo(self, count: u64) -> Self {
         self.step(Action::Echo(step::Echo { count }))
     }
@@ -61,12 +61,12 @@ impl Script {
         self.echo(0)
     }
 
-    /// Sends one message that says what has been received.
+    /// Sends one message with a summary of the received messages.
     pub fn summarize(self) -> Self {
         self.step(Action::Summarize(step::Summarize {}))
     }
 
-    /// Sends one message with the request metadata as the handler sees it.
+    /// Sends one message with the request metadata that the handler sees.
     pub fn report(self) -> Self {
         self.step(Action::Report(step::Report {}))
     }
@@ -76,7 +76,7 @@ impl Script {
         self.step(Action::SendHeaders(step::SendHeaders {}))
     }
 
-    /// Waits for [`Probe::open`](crate::Probe::open).
+    /// Waits until [`Probe::open`](crate::Probe::open) opens the gate.
     pub fn wait(self, gate: &str) -> Self {
         let gate = gate.to_owned();
         self.step(Action::Wait(step::Wait { gate }))
@@ -87,7 +87,7 @@ impl Script {
         self.fail_with(code, message, Bytes::new())
     }
 
-    /// [`fail`](Self::fail) with details.
+    /// Like [`fail`](Self::fail), with details.
     pub fn fail_with(self, code: Code, message: &str, details: impl Into<Bytes>) -> Self {
         self.step(Action::Fail(step::Fail {
             code: code.into(),
@@ -96,7 +96,7 @@ impl Script {
         }))
     }
 
-    /// Never goes on: the handler stays until it is dropped.
+    /// Waits forever: the handler runs until it is dropped.
     pub fn pend(self) -> Self {
         self.step(Action::Pend(step::Pend {}))
     }
@@ -107,8 +107,8 @@ impl Script {
         self.step(Action::Panic(step::Panic { message }))
     }
 
-    /// Moves the request stream to a task of its own, which reads it to its end
-    /// and tells the probe how it ended.
+    /// Moves the request stream to a separate task, which reads it to its end and reports the end
+    /// to the probe.
     pub fn detach(self) -> Self {
         self.step(Action::Detach(step::Detach {}))
     }
@@ -128,7 +128,7 @@ impl Script {
         request
     }
 
-    /// The script that a request carries; one that echoes if there is none.
+    /// The script of a request, or a script that echoes if there is none.
     pub fn of(metadata: &MetadataMap) -> Result<Self, Status> {
         let Some(text) = metadata.get(SCRIPT_KEY) else {
             return Ok(Self::default().echo_all());

@@ -1,5 +1,4 @@
-//! The service under test: generated server stubs around a handler that does what
-//! each call's script says.
+//! The service under test: generated server stubs around a handler that runs each call's script.
 
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -11,7 +10,7 @@ use crate::proto;
 use crate::proto::test_service_server::{TestService, TestServiceServer};
 pub use crate::trailers::WithEndings;
 
-/// A handler of all four methods that follows the script of each call.
+/// A handler of all four methods that runs the script of each call.
 #[derive(Clone, Debug)]
 pub struct Scripted {
     probe: Probe,
@@ -26,7 +25,7 @@ pub fn scripted(probe: &Probe) -> ScriptedServer {
     WithEndings(TestServiceServer::new(Scripted { probe }))
 }
 
-/// A new service under test that takes requests up to `limit` bytes.
+/// A new service under test that accepts requests up to `limit` bytes.
 pub fn scripted_with_limit(probe: &Probe, limit: usize) -> ScriptedServer {
     let WithEndings(server) = scripted(probe);
     WithEndings(server.max_decoding_message_size(limit))

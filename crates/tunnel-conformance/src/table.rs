@@ -1,6 +1,6 @@
-//! The list of all cases, in one place.
+//! The table of all cases.
 
-/// Hands the table to [`__cases!`](crate::__cases), with what the path lacks.
+/// Passes the table to [`__cases!`](crate::__cases), with the features that the path lacks.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __every_case {
@@ -40,7 +40,7 @@ macro_rules! __every_case {
             bidi_status_details_arrive: kinds::details_arrive_as_they_were(Bidi);
             status_messages_arrive_as_written: kinds::status_messages_arrive_as_written();
 
-            // Messages and streams of unusual shape.
+            // Empty messages, empty streams, many messages, and messages in alternation.
             unary_empty_messages_are_counted: messages::empty_messages_are_counted(Unary);
             server_stream_empty_messages_are_counted: messages::empty_messages_are_counted(ServerStream);
             client_stream_empty_messages_are_counted: messages::empty_messages_are_counted(ClientStream);
@@ -95,7 +95,7 @@ macro_rules! __every_case {
             a_hundred_keys_arrive: metadata::a_hundred_keys_arrive();
             metadata_is_not_seen_by_the_next_call: metadata::metadata_is_not_seen_by_the_next_call();
 
-            // Messages of every size that is an edge of something.
+            // Messages with sizes at the edges of chunks, windows and limits.
             messages_of_0_bytes_pass: sizes::messages_of(0);
             messages_of_1_byte_pass: sizes::messages_of(1);
             messages_of_16383_bytes_pass: sizes::messages_of(16383);
@@ -121,7 +121,7 @@ macro_rules! __every_case {
             client_stream_of_32_mib_arrives_whole: sizes::a_stream_of_32_mib_arrives_whole(ClientStream);
             bidi_of_32_mib_arrives_whole: sizes::a_stream_of_32_mib_arrives_whole(Bidi);
 
-            // Many calls at once.
+            // Many concurrent calls.
             a_thousand_unary_calls_at_once_succeed: concurrency::a_thousand_unary_calls_at_once();
             a_thousand_calls_of_all_kinds_at_once_succeed: concurrency::a_thousand_calls_of_all_kinds_at_once();
             large_transfers_run_side_by_side: concurrency::large_transfers_run_side_by_side();
@@ -189,7 +189,7 @@ macro_rules! __every_case {
             a_cancellation_of_one_call_leaves_the_others: cancellation::of_one_call_leaves_the_others();
             a_channel_takes_two_hundred_cancellations_in_a_row: cancellation::two_hundred_times_in_a_row();
 
-            // Calls that nobody serves, and handlers that panic.
+            // Calls of unknown methods, and handlers that panic.
             an_unknown_method_is_unimplemented: failures::an_unknown_method_is_unimplemented();
             an_unknown_service_is_unimplemented: failures::an_unknown_service_is_unimplemented();
             unary_panic_before_headers_is_internal [panics]: failures::a_panic_before_headers_is_internal(Unary);
@@ -201,7 +201,7 @@ macro_rules! __every_case {
             client_stream_panic_during_an_upload_is_internal [panics]: failures::a_panic_during_an_upload_is_internal(ClientStream);
             bidi_panic_during_an_upload_is_internal [panics]: failures::a_panic_during_an_upload_is_internal(Bidi);
 
-            // A far end that dies.
+            // Loss of the server.
             unary_lost_before_headers_is_unavailable [loss]: loss::before_headers(Unary);
             server_stream_lost_before_headers_is_unavailable [loss]: loss::before_headers(ServerStream);
             client_stream_lost_before_headers_is_unavailable [loss]: loss::before_headers(ClientStream);
@@ -243,7 +243,7 @@ macro_rules! __every_case {
             client_stream_server_layer_sees_the_call: interceptors::a_server_layer_sees_every_call(ClientStream);
             bidi_server_layer_sees_the_call: interceptors::a_server_layer_sees_every_call(Bidi);
 
-            // What happens on one stream or one channel is no matter to the others.
+            // Streams and channels do not affect each other.
             server_stream_left_unread_stops_nobody [windows]: isolation::an_unread_stream_stops_nobody(ServerStream);
             bidi_left_unread_stops_nobody [windows]: isolation::an_unread_stream_stops_nobody(Bidi);
             client_stream_upload_nobody_reads_stops_nobody [isolation]: isolation::an_upload_nobody_reads_stops_nobody(ClientStream);

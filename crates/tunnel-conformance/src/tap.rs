@@ -1,7 +1,7 @@
-//! A service that stands between the two ends of a tunnel and records what they say.
+//! A service between the two ends of a tunnel that records their frames.
 //!
-//! It is a proxy of the outer call: what comes in is passed on as it is, and copied. The frames
-//! of both ends stand in the recording in the order in which they came by here.
+//! It is a proxy of the outer call: it forwards all bytes unchanged and copies them. The recording
+//! has the frames of both ends in the order in which they pass the proxy.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,10 +22,10 @@ use tunnel_tonic::outer::{OPEN_REVERSE_TUNNEL_PATH, SERVICE_NAME};
 
 use crate::golden::Recorded;
 
-/// Frames larger than any that a tunnel carries.
+/// The largest frame, which is larger than any frame of a tunnel.
 const MAX_FRAME: usize = 64 << 20;
 
-/// Passes tunnels on to a channel, and records their frames.
+/// Forwards tunnels to a channel and records their frames.
 #[derive(Clone, Debug)]
 pub struct Tap {
     channel: Channel,
@@ -33,7 +33,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// A tap before this channel.
+    /// A tap in front of this channel.
     pub fn new(channel: Channel) -> Self {
         Self {
             channel,
@@ -41,7 +41,7 @@ impl Tap {
         }
     }
 
-    /// What was recorded so far.
+    /// The frames recorded so far.
     pub fn recorded(&self) -> Vec<Recorded> {
         let recorded = self.recorded.lock();
         recorded.unwrap_or_else(PoisonError::into_inner).clone()
@@ -71,7 +71,7 @@ impl Service<http::Request<Body>> for Tap {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        // The dialling side is the caller, unless the tunnel is a reverse one.
+        // The dialling side is the caller in a forward tunnel and the handler in a reverse tunnel.
         let dialled = match request.uri().path() {
             OPEN_REVERSE_TUNNEL_PATH => Side::Handler,
             _ => Side::Caller,
@@ -88,7 +88,7 @@ impl Service<http::Request<Body>> for Tap {
     }
 }
 
-/// A body of which everything is copied.
+/// A body whose bytes are copied.
 struct Tapped {
     body: Body,
     from: Side,

@@ -1,9 +1,8 @@
-//! Endings that a tonic handler cannot write by itself.
+//! Endings of calls that a tonic handler cannot produce.
 //!
-//! A tonic handler has no way to send trailers with a success, nor to fail after
-//! the only message of a unary response. The handler leaves an [`Ending`] in the
-//! response's extensions and this layer, right above the generated server,
-//! rewrites the trailers accordingly.
+//! A tonic handler cannot send trailers with a success, and cannot fail after the message of a
+//! unary response. Here the handler puts an [`Ending`] into the response's extensions, and this
+//! layer around the generated server rewrites the trailers.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,13 +20,13 @@ use tower::Service;
 /// How a response ends.
 #[derive(Clone, Debug)]
 pub(crate) enum Ending {
-    /// As the body says; these are added to the trailers of a success.
+    /// As the body says. These trailers are added to a success.
     Trailers(HeaderMap),
-    /// With this status, whatever the body says.
+    /// With this status, which replaces the body's.
     Failure(Status),
 }
 
-/// Ends responses as their handlers asked for; everything else passes unchanged.
+/// A layer that ends responses with their `Ending`. Everything else passes unchanged.
 #[derive(Clone, Debug)]
 pub struct WithEndings<S>(pub(crate) S);
 
@@ -61,8 +60,8 @@ fn apply(mut response: http::Response<Body>) -> http::Response<Body> {
     }
 }
 
-/// A body whose trailers are rewritten. It never calls itself ended before they
-/// were taken: `Body::new` would drop them.
+/// A body whose trailers are rewritten. It does not report its end before the trailers were taken,
+/// because `Body::new` would drop them.
 struct EndingBody {
     body: Body,
     ending: Ending,

@@ -1,8 +1,8 @@
-//! Records what the two ends of a tunnel say to each other, as golden frames.
+//! Records the frames of both ends of a tunnel, as golden frames.
 //!
-//! `record-frames TARGET FILE TITLE` listens on a free port of the loopback interface, says
-//! `LISTENING` and the port, passes tunnels on to the target, and writes the recording when its
-//! input ends.
+//! `record-frames TARGET FILE TITLE` listens on a free port of the loopback interface, prints
+//! `LISTENING PORT`, forwards tunnels to the target, and writes the recording when standard input
+//! ends.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Callers that let go of a call, at every stage; seen from the far side.
+//! Callers that drop a call, at every stage. The cases check the effect on the handler.
 
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -11,7 +11,7 @@ use crate::probe::Record;
 use crate::proto::Script;
 use crate::{Fixture, Kind, Path};
 
-/// The caller drops the call's future while the handler has said nothing yet.
+/// The caller drops the call's future before the handler has sent anything.
 pub async fn before_headers(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("cancelled").receive_all().pend();
@@ -27,7 +27,7 @@ pub async fn before_headers(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// The caller drops the responses before the first one has come.
+/// The caller drops the responses before the first one has arrived.
 pub async fn after_headers(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("cancelled")
@@ -43,7 +43,7 @@ pub async fn after_headers(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// The caller has heard three responses and drops the rest.
+/// The caller reads three responses and drops the rest.
 pub async fn between_responses(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("cancelled")
@@ -62,7 +62,7 @@ pub async fn between_responses(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// The caller drops a flood of responses of which it has read one.
+/// The caller reads one of a flood of responses and drops the rest.
 pub async fn in_a_flood_of_responses(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("cancelled")
@@ -78,7 +78,7 @@ pub async fn in_a_flood_of_responses(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// The caller drops a call in the middle of its requests, of which more could come.
+/// The caller drops a call whose request stream is still open.
 pub async fn during_an_upload(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::open(requests(1, 3, 1000));
@@ -92,8 +92,8 @@ pub async fn during_an_upload(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// A handler that waits for the next request when the caller drops the call never
-/// takes the cut for a clean end of the requests, and so never for a success.
+/// The caller drops the call while the handler waits for the next request. The handler never sees
+/// a clean end of the requests, so it cannot treat the call as a success.
 pub async fn is_no_clean_end_of_an_upload(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::open(requests(1, 3, 1000));
@@ -112,7 +112,7 @@ pub async fn is_no_clean_end_of_an_upload(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// The caller drops an upload that waits for room, since nobody reads it.
+/// The caller drops an upload that is blocked by flow control, because the handler does not read.
 pub async fn during_an_upload_nobody_reads(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::endless(1, 65_536);
@@ -127,8 +127,7 @@ pub async fn during_an_upload_nobody_reads(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// The caller drops the responses alone, of a call whose requests stay open:
-/// that is the end of the whole call.
+/// The caller drops the responses of a call whose requests stay open. That ends the whole call.
 pub async fn by_dropping_the_responses_alone(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::open(requests(1, 2, 100));
@@ -164,8 +163,7 @@ pub async fn by_the_cancellation_handle(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// A request stream that outlives its handler is told of the cancellation as well,
-/// and not as a clean end.
+/// A request stream that outlives its handler also ends with an error when the call is cancelled.
 pub async fn reaches_a_detached_request_stream(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, _watch) = Feed::open(requests(1, 2, 100));
@@ -184,7 +182,7 @@ pub async fn reaches_a_detached_request_stream(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// Of a hundred calls every second is dropped; the others do not notice.
+/// Every second of a hundred calls is dropped. The others are not affected.
 pub async fn of_one_call_leaves_the_others(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let mut kept = JoinSet::new();
@@ -223,7 +221,7 @@ pub async fn of_one_call_leaves_the_others(path: &dyn Path) {
     assert_eq!((record.finished, record.dropped), (100 - count, 0));
 }
 
-/// Two hundred calls are begun and dropped; the channel takes it.
+/// Two hundred calls are started and dropped. The channel stays usable.
 pub async fn two_hundred_times_in_a_row(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     for round in 1..=200 {

@@ -1,4 +1,4 @@
-//! Many calls at once on one channel.
+//! Many concurrent calls on one channel.
 
 use tokio::task::JoinSet;
 
@@ -7,7 +7,7 @@ use crate::payload::{assert_pattern, assert_sent, received, request, requests};
 use crate::proto::Script;
 use crate::{Fixture, Kind, Path};
 
-/// A thousand unary calls whose handlers are all at work at the same time.
+/// A thousand unary calls whose handlers all run at the same time.
 pub async fn a_thousand_unary_calls_at_once(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let mut calls = JoinSet::new();
@@ -31,7 +31,7 @@ pub async fn a_thousand_unary_calls_at_once(path: &dyn Path) {
     assert_eq!(fixture.probe.record("crowd").finished, 1000);
 }
 
-/// A thousand calls of all four kinds whose handlers are all at work at the same time.
+/// A thousand calls of all four kinds whose handlers all run at the same time.
 pub async fn a_thousand_calls_of_all_kinds_at_once(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let mut calls = JoinSet::new();
@@ -63,7 +63,7 @@ pub async fn a_thousand_calls_of_all_kinds_at_once(path: &dyn Path) {
     assert_eq!(fixture.probe.record("crowd").finished, 1000);
 }
 
-/// Large transfers each way side by side, none of them mixed up.
+/// Concurrent large transfers in both directions. No data is mixed up.
 pub async fn large_transfers_run_side_by_side(path: &dyn Path) {
     const SIZE: usize = 100_000;
     let fixture = Fixture::start(path).await;

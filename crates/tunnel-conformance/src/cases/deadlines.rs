@@ -1,8 +1,8 @@
-//! Deadlines: they travel, and where the path enforces them, they end the call as
-//! DEADLINE_EXCEEDED at whatever stage it is.
+//! Deadlines: they reach the handler and, if the path enforces them, end the call with
+//! DEADLINE_EXCEEDED at any stage.
 //!
-//! A deadline runs by the clock, so a slow machine may see it expire earlier in
-//! the call than a case is about. Such cases try again with a longer one.
+//! On a slow machine a deadline can expire at an earlier stage of the call than the case tests.
+//! Such cases try again with a longer deadline.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::payload::{assert_pattern, assert_sent, request, requests};
 use crate::proto::Script;
 use crate::{Fixture, Kind, Ongoing, Path};
 
-/// One attempt of a case: a name for its call and a deadline.
+/// One attempt of a case: the name of its call and its deadline.
 struct Attempt {
     name: String,
     deadline: Duration,
@@ -46,7 +46,7 @@ fn assert_exceeded(status: &Status) {
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
 }
 
-/// A deadline that is over before the call begins.
+/// A deadline that expires before the call begins.
 pub async fn already_over(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let messages = futures::stream::iter(requests(1, 1, 10));
@@ -57,7 +57,7 @@ pub async fn already_over(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// A deadline that ends before the handler has said anything.
+/// A deadline that expires before the handler has sent anything.
 pub async fn before_headers(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::default().pend();
@@ -74,7 +74,7 @@ pub async fn before_headers(path: &dyn Path, kind: Kind) {
     panic!("no deadline was long enough for the handler to start");
 }
 
-/// Tries until the headers of a call come before its deadline.
+/// Tries until the headers of a call arrive before its deadline.
 async fn open_in_time(fixture: &Fixture, kind: Kind, script: &Script) -> (Attempt, Ongoing) {
     for attempt in Attempt::growing() {
         let messages = futures::stream::iter(requests(1, 1, 10));
@@ -87,7 +87,7 @@ async fn open_in_time(fixture: &Fixture, kind: Kind, script: &Script) -> (Attemp
     panic!("no deadline was long enough for the headers to come");
 }
 
-/// A deadline that ends between the headers and the first message.
+/// A deadline that expires between the headers and the first message.
 pub async fn after_headers(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::default().send_headers().pend();
@@ -99,7 +99,7 @@ pub async fn after_headers(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// A deadline that ends after some messages: they come, and then it ends.
+/// A deadline that expires after some messages. The messages arrive, and then the call ends.
 pub async fn between_messages(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::default().send(3, 1000, 1).pend();
@@ -117,7 +117,7 @@ pub async fn between_messages(path: &dyn Path, kind: Kind) {
     panic!("no deadline was long enough for three messages");
 }
 
-/// A deadline that ends while the caller could still send.
+/// A deadline that expires while the request stream is open.
 pub async fn during_an_upload(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::default().receive_all().summarize();
@@ -140,13 +140,13 @@ pub async fn during_an_upload(path: &dyn Path, kind: Kind) {
     panic!("no deadline was long enough for three requests");
 }
 
-/// A deadline that ends while the caller reads none of a flood of responses.
+/// A deadline that expires while the caller does not read a flood of responses.
 pub async fn while_responses_wait_to_be_read(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::default().send(u64::MAX, 65_536, 1);
     let (attempt, mut ongoing) = open_in_time(&fixture, kind, &script).await;
     fixture.probe.dropped(&attempt.name).await;
-    // What had arrived by then may still be read, then comes the end.
+    // Responses that had arrived by then may still be read before the error.
     for seed in 1.. {
         match ongoing.next().await {
             Ok(Some(message)) => assert_pattern(&message.payload, seed, 65_536),
@@ -160,7 +160,7 @@ pub async fn while_responses_wait_to_be_read(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// A deadline ends its own call and no other.
+/// A deadline ends only its own call.
 pub async fn of_one_call_leaves_the_others(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let client = fixture.client.clone();
@@ -181,7 +181,7 @@ pub async fn of_one_call_leaves_the_others(path: &dyn Path) {
     assert_sent(outcome.expect_success(), 5, 1000, 1);
 }
 
-/// A deadline far away changes nothing.
+/// A deadline in the far future has no effect.
 pub async fn far_away_changes_nothing(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     for deadline in [
@@ -197,7 +197,7 @@ pub async fn far_away_changes_nothing(path: &dyn Path, kind: Kind) {
     }
 }
 
-/// The handler can read how long it has: never more than the caller gave.
+/// The handler sees the remaining time, which is never more than the caller's timeout.
 pub async fn reaches_the_handler(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let messages = futures::stream::iter(vec![request(1, 10)]);

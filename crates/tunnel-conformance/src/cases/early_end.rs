@@ -1,7 +1,7 @@
-//! Handlers that end their call while the caller is still uploading.
+//! Handlers that end their call during the caller's upload.
 //!
-//! The feeds here have no end: a caller that waited for it would never return,
-//! and one that let the upload run on would never drop the feed.
+//! The feeds are endless. A caller that waited for the end of the upload would never return, and a
+//! caller that continued the upload would never drop the feed.
 
 use tonic::Code;
 
@@ -14,7 +14,7 @@ use crate::{Fixture, Kind, Path};
 
 const SIZE: usize = 65_536;
 
-/// The handler has heard enough and answers OK.
+/// The handler answers OK before the upload ends.
 pub async fn a_success_ends_the_upload(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::endless(1, SIZE);
@@ -29,7 +29,7 @@ pub async fn a_success_ends_the_upload(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// The handler has heard enough and fails.
+/// The handler fails before the upload ends.
 pub async fn a_failure_ends_the_upload(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::endless(1, SIZE);
@@ -42,7 +42,7 @@ pub async fn a_failure_ends_the_upload(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// The handler does not listen at all.
+/// The handler fails without reading.
 pub async fn a_refusal_ends_the_upload(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::endless(1, SIZE);
@@ -56,7 +56,7 @@ pub async fn a_refusal_ends_the_upload(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// Responses that were on their way when the handler ended still arrive.
+/// Responses in flight when the handler ends still arrive.
 pub async fn responses_before_an_early_end_arrive(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::endless(1, SIZE);
@@ -67,7 +67,7 @@ pub async fn responses_before_an_early_end_arrive(path: &dyn Path) {
     assert_usable(&fixture.client).await;
 }
 
-/// A caller that waits for room to send is told of the end too.
+/// The end also reaches a caller that is blocked by flow control.
 pub async fn an_upload_nobody_reads_is_ended(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::endless(1, SIZE);

@@ -1,4 +1,4 @@
-//! Calls that nobody serves, and handlers that panic.
+//! Calls of unknown methods, and handlers that panic.
 
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -13,7 +13,7 @@ use crate::payload::{assert_pattern, assert_sent, request, requests};
 use crate::proto::{self, Script};
 use crate::{Fixture, Kind, Path, TestChannel};
 
-/// What becomes of a call of any method, which should fail before a message comes.
+/// Makes a call of any method, which must fail before a message, and returns its status.
 async fn status_of(
     channel: &TestChannel,
     method: &'static str,
@@ -63,7 +63,7 @@ pub async fn an_unknown_method_is_unimplemented(path: &dyn Path) {
     assert_unimplemented(path, &methods).await;
 }
 
-/// A service that is not there.
+/// A service that does not exist.
 pub async fn an_unknown_service_is_unimplemented(path: &dyn Path) {
     let methods = [
         "/no.such.Service/Method",
@@ -74,7 +74,7 @@ pub async fn an_unknown_service_is_unimplemented(path: &dyn Path) {
     assert_unimplemented(path, &methods).await;
 }
 
-/// A handler that panics before it answers ends its own call with INTERNAL.
+/// A panic of the handler before any response ends only its own call, with INTERNAL.
 pub async fn a_panic_before_headers_is_internal(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let client = fixture.client.clone();
@@ -98,7 +98,7 @@ pub async fn a_panic_before_headers_is_internal(path: &dyn Path, kind: Kind) {
     assert_usable(&fixture.client).await;
 }
 
-/// A handler that panics between its responses: what came before stands.
+/// A handler panics between its responses. The responses before the panic arrive.
 pub async fn a_panic_between_responses_is_internal(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("panic")
@@ -120,7 +120,7 @@ pub async fn a_panic_between_responses_is_internal(path: &dyn Path, kind: Kind) 
     assert_usable(&fixture.client).await;
 }
 
-/// A handler that panics in the middle of an upload ends it.
+/// A panic of the handler during an upload ends the call.
 pub async fn a_panic_during_an_upload_is_internal(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::endless(1, 65_536);

@@ -1,4 +1,4 @@
-//! Interceptors and tower layers on either side, as tonic's users write them.
+//! Interceptors and tower layers on both sides, as users of tonic write them.
 
 use std::convert::Infallible;
 
@@ -20,7 +20,7 @@ use crate::proto::test_service_client::TestServiceClient;
 use crate::service::{Mark, scripted};
 use crate::{Fixture, Kind, Offer, Path};
 
-/// The refusal that an interceptor answers with.
+/// The status with which an interceptor refuses a call.
 fn refusal() -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert("x-reason", "no pass".parse().expect("legal metadata"));
@@ -63,7 +63,7 @@ pub async fn a_client_interceptor_adds_metadata(path: &dyn Path, kind: Kind) {
     assert_entries(&outcome.expect_success()[0].metadata, &added);
 }
 
-/// A client interceptor refuses: the status reaches the caller, nothing the far end.
+/// A client interceptor refuses a call. The caller gets the status, and the server gets nothing.
 pub async fn a_client_interceptor_refuses(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let refuse = |_: Request<()>| Err(refusal());
@@ -77,8 +77,7 @@ pub async fn a_client_interceptor_refuses(path: &dyn Path, kind: Kind) {
     assert_eq!(fixture.probe.record("refused").started, 0);
 }
 
-/// A server interceptor sees the request, and what it leaves in the extensions
-/// reaches the handler.
+/// A server interceptor sees the request, and the extensions that it sets reach the handler.
 pub async fn a_server_interceptor_reaches_the_handler(path: &dyn Path, kind: Kind) {
     let intercept = |mut request: Request<()>| {
         let seen = request.metadata().get("x-token").cloned();
@@ -111,7 +110,7 @@ pub async fn a_server_interceptor_reaches_the_handler(path: &dyn Path, kind: Kin
     assert_entries(&outcome.expect_success()[0].metadata, &expected);
 }
 
-/// A server interceptor refuses with details and metadata; the handler never starts.
+/// A server interceptor refuses with details and metadata. The handler never starts.
 pub async fn a_server_interceptor_refuses(path: &dyn Path, kind: Kind) {
     let refuse = |request: Request<()>| match request.metadata().get("x-token") {
         Some(_) => Ok(request),
@@ -124,7 +123,7 @@ pub async fn a_server_interceptor_refuses(path: &dyn Path, kind: Kind) {
         )))
     })
     .await;
-    // A small request, and one that is refused before all of it has come.
+    // A small request, and a request that is refused before it has arrived completely.
     for size in [10, MAX_MESSAGE / 2] {
         let script = Script::named("refused").receive_all().send(1, 10, 1);
         let outcome = run(&fixture.client, kind, &script, vec![request(1, size)]).await;
@@ -172,8 +171,8 @@ where
     Routes::new(layer.named_layer(service))
 }
 
-/// A tower layer around the far side's service sees the call's path, and may add
-/// to requests and responses.
+/// A tower layer around the server's service sees the URI path of calls, and can add metadata to
+/// requests and responses.
 pub async fn a_server_layer_sees_every_call(path: &dyn Path, kind: Kind) {
     let fixture =
         Fixture::start_with(path, |probe| Offer::new(routes_with_layer(scripted(probe)))).await;
@@ -188,7 +187,7 @@ pub async fn a_server_layer_sees_every_call(path: &dyn Path, kind: Kind) {
     assert_has(headers, &[entry("x-layer", "on the way out")]);
 }
 
-/// A tower layer around the channel may add to requests and responses too.
+/// A tower layer around the channel can add metadata to requests and responses.
 pub async fn a_client_layer_sees_every_call(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let channel = fixture

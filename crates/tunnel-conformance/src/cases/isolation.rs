@@ -1,4 +1,4 @@
-//! What happens on one stream or one channel is no matter to the others.
+//! Streams and channels do not affect each other.
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -12,7 +12,7 @@ use crate::proto::Script;
 use crate::{Client, Fixture, Kind, Ongoing, Path};
 
 const SIZE: usize = 65_536;
-/// More than any window and any buffer between the two ends: 64 MiB.
+/// The number of messages that make 64 MiB: more than all windows and buffers between the ends.
 const COUNT: u64 = 1024;
 
 /// A hundred calls of all kinds, all of which must succeed.
@@ -39,14 +39,14 @@ async fn open_unread(fixture: &Fixture, name: &str, kind: Kind) -> Ongoing {
         .expect("headers come")
 }
 
-/// Reads a stream that was left unread: nothing of it was lost in the meantime.
+/// Reads a stream that was not read before, and checks that nothing was lost.
 async fn read_all(ongoing: Ongoing) {
     let outcome = ongoing.outcome().await;
     assert_sent(outcome.expect_success(), COUNT, SIZE, 1);
 }
 
-/// A caller stops reading one stream; a hundred other calls do not notice, and
-/// the stream is whole when it is read at last.
+/// A caller stops reading a stream. A hundred other calls succeed, and the stream is complete when
+/// it is read at last.
 pub async fn an_unread_stream_stops_nobody(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let unread = open_unread(&fixture, "unread", kind).await;
@@ -59,7 +59,7 @@ pub async fn an_unread_stream_stops_nobody(path: &dyn Path, kind: Kind) {
     read_all(unread).await;
 }
 
-/// The same with eight unread streams at once.
+/// The same with eight unread streams.
 pub async fn eight_unread_streams_stop_nobody(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let mut unread = Vec::new();
@@ -100,8 +100,8 @@ async fn assert_uploaded(upload: Upload) {
     assert_eq!(tally, Some(received(&requests(1, COUNT, SIZE))));
 }
 
-/// A handler does not read its upload; a hundred other calls do not notice, and
-/// the upload is whole when it is read at last.
+/// A handler does not read its upload. A hundred other calls succeed, and the upload is complete
+/// when it is read at last.
 pub async fn an_upload_nobody_reads_stops_nobody(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (upload, watch) = upload_unread(&fixture, "unread", kind);
@@ -115,7 +115,7 @@ pub async fn an_upload_nobody_reads_stops_nobody(path: &dyn Path, kind: Kind) {
     assert_uploaded(upload).await;
 }
 
-/// The same with eight uploads at once.
+/// The same with eight unread uploads.
 pub async fn eight_uploads_nobody_reads_stop_nobody(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let (first, _watch) = upload_unread(&fixture, "first", Kind::ClientStream);
@@ -143,8 +143,8 @@ pub async fn eight_uploads_nobody_reads_stop_nobody(path: &dyn Path) {
     assert_uploaded(first).await;
 }
 
-/// Four channels to one far end, at work at the same time, whose calls look alike
-/// from outside: each gets its own answers and nothing else.
+/// Four channels to the same server make similar calls at the same time. Each channel gets its own
+/// responses and no others.
 pub async fn channels_never_see_each_other_s_messages(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let mut clients = vec![fixture.client.clone()];
@@ -184,7 +184,7 @@ pub async fn channels_never_see_each_other_s_messages(path: &dyn Path) {
     }
 }
 
-/// A channel that goes away takes its own calls with it and no other's.
+/// The end of a channel ends only its own calls.
 pub async fn a_channel_that_goes_away_leaves_the_others(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let leaving = fixture.another_client().await;
@@ -203,7 +203,7 @@ pub async fn a_channel_that_goes_away_leaves_the_others(path: &dyn Path) {
         .probe
         .until("stayed", |record| record.started == 2)
         .await;
-    // The task owns the only handle of its channel.
+    // The task owns the only clone of its channel.
     left.abort();
     fixture.probe.dropped("left").await;
     fixture.probe.open("on");

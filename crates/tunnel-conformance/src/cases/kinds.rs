@@ -1,4 +1,4 @@
-//! The four kinds of call, and how each ends.
+//! The four kinds of call, and the ways in which each can end.
 
 use bytes::Bytes;
 use tonic::Code;
@@ -10,7 +10,7 @@ use crate::payload::{assert_pattern, assert_sent, received, request, requests};
 use crate::proto::Script;
 use crate::{Fixture, Kind, Path};
 
-/// Every request arrives whole and in order, every response too.
+/// All requests and responses arrive complete and in order.
 pub async fn succeeds(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let sent = requests(1, kind.requests(5), 100);
@@ -40,7 +40,7 @@ pub async fn succeeds(path: &dyn Path, kind: Kind) {
     }
 }
 
-/// A call that carries no metadata of ours at all.
+/// A call without metadata of the suite.
 pub async fn succeeds_without_metadata(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let sent = futures::stream::iter([request(3, 77)]);
@@ -51,7 +51,7 @@ pub async fn succeeds_without_metadata(path: &dyn Path, kind: Kind) {
     assert_pattern(&response.payload, 3, 77);
 }
 
-/// Code, message, details and trailers of a failure before any response.
+/// A failure before any response: its code, message, details and trailers arrive.
 pub async fn fails_before_messages(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("failing")
@@ -69,7 +69,7 @@ pub async fn fails_before_messages(path: &dyn Path, kind: Kind) {
     assert_eq!(outcome.messages, []);
 }
 
-/// The same, from a handler that looks at no request.
+/// The same, from a handler that reads no request.
 pub async fn fails_without_reading(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("failing").fail(Code::ResourceExhausted, "too much");
@@ -82,7 +82,7 @@ pub async fn fails_without_reading(path: &dyn Path, kind: Kind) {
     assert_eq!(outcome.messages, []);
 }
 
-/// The headers come, and then a failure instead of a message.
+/// A failure after the headers and before any message.
 pub async fn fails_after_headers(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("failing")
@@ -101,8 +101,8 @@ pub async fn fails_after_headers(path: &dyn Path, kind: Kind) {
     assert_eq!(outcome.messages, []);
 }
 
-/// Every message that was sent comes, and then the failure. A kind with one
-/// response has it swallowed by the failure.
+/// A failure after messages. All messages arrive before it, except in kinds with one response,
+/// where the failure replaces the response.
 pub async fn fails_after_messages(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let count = kind.responses(4);
@@ -125,7 +125,7 @@ pub async fn fails_after_messages(path: &dyn Path, kind: Kind) {
     }
 }
 
-/// All sixteen codes, before and after a message.
+/// Failures with all sixteen codes, before and after a message.
 pub async fn fails_with_every_code(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     for code in failure_codes() {
@@ -140,7 +140,7 @@ pub async fn fails_with_every_code(path: &dyn Path, kind: Kind) {
     }
 }
 
-/// Messages, however odd, arrive as they were written.
+/// Status messages with any characters arrive unchanged.
 pub async fn status_messages_arrive_as_written(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let long = "all work and no play ".repeat(50);
@@ -165,7 +165,7 @@ pub async fn status_messages_arrive_as_written(path: &dyn Path) {
     }
 }
 
-/// Details of every byte value, and of some length, arrive as they were.
+/// Status details with every byte value, and long ones, arrive unchanged.
 pub async fn details_arrive_as_they_were(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let every: Bytes = crate::metadata::every_byte().into();

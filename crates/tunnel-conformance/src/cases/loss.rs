@@ -1,4 +1,4 @@
-//! A far end that dies: UNAVAILABLE for every call, and never a clean end.
+//! Loss of the server: every call ends with UNAVAILABLE, and never cleanly.
 
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -9,7 +9,7 @@ use crate::payload::{assert_pattern, requests};
 use crate::proto::Script;
 use crate::{Fixture, Kind, Path};
 
-/// While the handler has said nothing yet.
+/// The server is lost before the handler has sent anything.
 pub async fn before_headers(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("lost").receive_all().pend();
@@ -22,7 +22,7 @@ pub async fn before_headers(path: &dyn Path, kind: Kind) {
     assert_eq!(outcome.messages, []);
 }
 
-/// After the headers, before a message.
+/// The server is lost after the headers and before a message.
 pub async fn after_headers(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("lost").receive_all().send_headers().pend();
@@ -36,7 +36,7 @@ pub async fn after_headers(path: &dyn Path, kind: Kind) {
     assert_eq!(outcome.messages, []);
 }
 
-/// After three responses have come.
+/// The server is lost after three responses.
 pub async fn between_responses(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("lost").receive_all().send(3, 1000, 1).pend();
@@ -53,8 +53,8 @@ pub async fn between_responses(path: &dyn Path, kind: Kind) {
     assert_eq!(outcome.messages, []);
 }
 
-/// In the middle of a flood of responses: what is read of it is right, as far as
-/// it goes, and then the call fails.
+/// The server is lost during a flood of responses. The responses that arrive are correct, and then
+/// the call fails.
 pub async fn in_a_flood_of_responses(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("lost")
@@ -73,7 +73,7 @@ pub async fn in_a_flood_of_responses(path: &dyn Path, kind: Kind) {
     }
 }
 
-/// While the caller is uploading.
+/// The server is lost during an upload.
 pub async fn during_an_upload(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let (feed, mut watch) = Feed::endless(1, 65_536);
@@ -88,7 +88,7 @@ pub async fn during_an_upload(path: &dyn Path, kind: Kind) {
     watch.dropped().await;
 }
 
-/// A hundred calls of all kinds at once: every single one is told.
+/// The server is lost during a hundred calls of all kinds. Every call fails.
 pub async fn fails_every_call_in_flight(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let mut calls = JoinSet::new();
@@ -114,7 +114,7 @@ pub async fn fails_every_call_in_flight(path: &dyn Path) {
     assert_eq!(failed, 100);
 }
 
-/// Calls that are made afterwards fail in the same way, and do not wait.
+/// Calls after the loss fail in the same way, without waiting.
 pub async fn fails_calls_made_afterwards(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("lost").pend();

@@ -1,4 +1,4 @@
-//! Messages and streams of unusual shape: empty, many, back and forth.
+//! Empty messages, empty streams, many messages, and messages in alternation.
 
 use futures::stream;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use crate::payload::{assert_pattern, assert_sent, received, request, requests};
 use crate::proto::{self, Received, Script};
 use crate::{Fixture, Kind, Path};
 
-/// Empty messages are messages: none is lost, none is made up.
+/// Empty messages are counted: none is lost and none is added.
 pub async fn empty_messages_are_counted(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let sent = requests(1, kind.requests(10), 0);
@@ -32,7 +32,7 @@ pub async fn empty_messages_are_counted(path: &dyn Path, kind: Kind) {
     assert_sent(outcome.expect_success(), count, 0, 0);
 }
 
-/// A stream of requests without a request.
+/// A request stream without a message.
 pub async fn an_empty_request_stream_ends_cleanly(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("empty").receive_all().summarize();
@@ -42,7 +42,7 @@ pub async fn an_empty_request_stream_ends_cleanly(path: &dyn Path, kind: Kind) {
     assert_eq!(fixture.probe.record("empty").inputs_ended, 1);
 }
 
-/// A stream of responses without a response, its headers and trailers in place.
+/// A response stream without a message, with headers and trailers.
 pub async fn an_empty_response_stream_ends_cleanly(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("empty")
@@ -58,7 +58,7 @@ pub async fn an_empty_response_stream_ends_cleanly(path: &dyn Path, kind: Kind) 
     }
 }
 
-/// A bidirectional call in which nothing is said at all.
+/// A bidirectional call without messages.
 pub async fn a_bidi_call_without_any_message_succeeds(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let request = Script::named("silent").receive_all().request(no_requests());
@@ -67,7 +67,7 @@ pub async fn a_bidi_call_without_any_message_succeeds(path: &dyn Path) {
     fixture.probe.finished("silent").await;
 }
 
-/// Headers reach the caller before there is any message, in either direction.
+/// Headers reach the caller before any message is sent in either direction.
 pub async fn headers_come_before_messages(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("early")
@@ -87,7 +87,7 @@ pub async fn headers_come_before_messages(path: &dyn Path, kind: Kind) {
     assert_sent(ongoing.outcome().await.expect_success(), 2, 50, 1);
 }
 
-/// Each request is sent only once the answer to the one before has come.
+/// Each request is sent after the response to the previous one has arrived.
 pub async fn bidi_messages_go_back_and_forth(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let (requests, stream) = mpsc::channel(1);
@@ -109,7 +109,7 @@ pub async fn bidi_messages_go_back_and_forth(path: &dyn Path) {
     assert_eq!(ongoing.outcome().await.expect_success(), []);
 }
 
-/// The handler speaks only once it has seen the end of the requests.
+/// The handler sends responses only after the end of the requests.
 pub async fn bidi_answers_after_the_end_of_the_requests(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("late")
@@ -129,7 +129,7 @@ pub async fn bidi_answers_after_the_end_of_the_requests(path: &dyn Path) {
     assert_sent(outcome.expect_success(), 50, 1000, 7);
 }
 
-/// Ten thousand small messages each way, all there and in order.
+/// Ten thousand small messages in each direction arrive complete and in order.
 pub async fn many_small_messages_stay_in_order(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let up = requests(1, kind.requests(10_000), 5);
@@ -180,7 +180,7 @@ pub async fn a_unary_call_without_a_request_is_refused(path: &dyn Path) {
     assert_usable(&fixture.client).await;
 }
 
-/// A response that ends with OK and no message, where the caller needs one.
+/// A response that ends with OK and without a message, although the caller needs one.
 pub async fn a_unary_call_without_a_response_fails(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let mut grpc = Grpc::new(fixture.channel.clone());

@@ -10,7 +10,7 @@ use crate::payload::requests;
 use crate::proto::{Entry, Script};
 use crate::{Fixture, Kind, Path};
 
-/// Text that is legal in a header, in every shape it comes in.
+/// Text entries with every kind of value that a header allows.
 fn text() -> Vec<Entry> {
     let printable: Vec<u8> = (0x21..0x7f).collect();
     vec![
@@ -35,7 +35,7 @@ fn text() -> Vec<Entry> {
     ]
 }
 
-/// Bytes that no text could be made of, and some that look like text.
+/// Binary entries, some of them not valid as text and some that look like text.
 fn binary() -> Vec<Entry> {
     vec![
         entry("x-every-byte-bin", every_byte()),
@@ -53,7 +53,7 @@ fn binary() -> Vec<Entry> {
     ]
 }
 
-/// A script that sends these as headers or as trailers.
+/// A script that sends these headers and trailers.
 fn sending(headers: Vec<Entry>, trailers: Vec<Entry>) -> Script {
     Script {
         headers,
@@ -79,7 +79,7 @@ pub async fn request_text_arrives(path: &dyn Path, kind: Kind) {
     assert_request_metadata(path, kind, text()).await;
 }
 
-/// Binary metadata of a request reaches the handler, whatever the bytes.
+/// Binary metadata of a request reaches the handler, with any bytes.
 pub async fn request_bytes_arrive(path: &dyn Path, kind: Kind) {
     assert_request_metadata(path, kind, binary()).await;
 }
@@ -129,7 +129,7 @@ pub async fn trailer_bytes_arrive(path: &dyn Path, kind: Kind) {
     assert_trailers(path, kind, binary()).await;
 }
 
-/// Trailers of a failure reach the caller in the status, before and after messages.
+/// Trailers of a failure before or after messages reach the caller, in the status.
 pub async fn trailers_of_a_failure_arrive(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let sent = [text(), binary()].concat();
@@ -143,7 +143,7 @@ pub async fn trailers_of_a_failure_arrive(path: &dyn Path, kind: Kind) {
     }
 }
 
-/// One key in headers and in trailers stays two values in two places.
+/// The same key in headers and trailers keeps its two values apart.
 pub async fn headers_and_trailers_stay_apart(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let headers = vec![entry("x-same", "in front"), entry("x-same-bin", [1])];
@@ -163,7 +163,7 @@ pub async fn a_hundred_keys_arrive(path: &dyn Path) {
             .collect()
     };
     let (headers, sent) = (keys("x-h"), keys("x-r"));
-    // The script is metadata itself: headers in one call, trailers in another.
+    // The script itself is sent as metadata. So one call has the headers and another the trailers.
     for (headers, trailers) in [(headers.clone(), vec![]), (vec![], headers)] {
         let script = sending(headers.clone(), trailers.clone()).report();
         let mut request = script.request(futures::stream::iter(requests(1, 1, 1)));
@@ -175,7 +175,7 @@ pub async fn a_hundred_keys_arrive(path: &dyn Path) {
     }
 }
 
-/// What one call carried is gone with it.
+/// The metadata of a call does not appear in the next call.
 pub async fn metadata_is_not_seen_by_the_next_call(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     for kind in Kind::ALL {

@@ -1,4 +1,4 @@
-//! Messages of every size that is an edge of something: chunks, windows, limits.
+//! Messages with sizes at the edges of chunks, windows and limits.
 
 use tonic::Code;
 use tonic::service::Routes;
@@ -13,19 +13,19 @@ use crate::proto::Script;
 use crate::service::scripted_with_limit;
 use crate::{Client, Fixture, Kind, Offer, Path};
 
-/// Messages of this many payload bytes, and ones that are this long altogether:
-/// up, down and back again, in all kinds of call.
+/// Messages with a payload of this size, and messages with this encoded size, in both directions
+/// and all kinds of call.
 pub async fn messages_of(path: &dyn Path, size: usize) {
     let fixture = Fixture::start(path).await;
     assert_carries(&fixture.client, size).await;
-    // No message is one byte long.
+    // No message has an encoded size of one byte.
     if let Some(payload) = payload_size_for(size) {
         assert_encoded(&request(1, payload), size);
         assert_carries(&fixture.client, payload).await;
     }
 }
 
-/// The longest messages that tonic takes by default.
+/// The longest messages that tonic accepts by default.
 pub async fn messages_of_the_maximum(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let payload = payload_size_for(MAX_MESSAGE).expect("there is such a message");
@@ -52,7 +52,7 @@ async fn assert_carries(client: &Client, size: usize) {
     }
 }
 
-/// A request one byte too long, after one that was not where there can be two.
+/// A request one byte over the limit, after a normal request if the kind allows two.
 pub async fn a_request_over_the_maximum_is_out_of_range(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let payload = payload_size_for(MAX_MESSAGE + 1).expect("there is such a message");
@@ -65,7 +65,7 @@ pub async fn a_request_over_the_maximum_is_out_of_range(path: &dyn Path, kind: K
     assert_usable(&fixture.client).await;
 }
 
-/// A response one byte too long; where there can be two, after one that was not.
+/// A response one byte over the limit, after a normal response if the kind allows two.
 pub async fn a_response_over_the_maximum_is_out_of_range(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let payload = payload_size_for(MAX_MESSAGE + 1).expect("there is such a message");
@@ -80,8 +80,7 @@ pub async fn a_response_over_the_maximum_is_out_of_range(path: &dyn Path, kind: 
     assert_usable(&fixture.client).await;
 }
 
-/// A caller that got too long a response lets go of the call, and so the handler
-/// that had more to say is dropped.
+/// A response over the limit ends the call, so its handler, which had more to send, is dropped.
 pub async fn a_response_over_the_maximum_cancels_the_handler(path: &dyn Path) {
     let fixture = Fixture::start(path).await;
     let script = Script::named("too long").send(1, MAX_MESSAGE + 1, 2).pend();
@@ -93,7 +92,7 @@ pub async fn a_response_over_the_maximum_cancels_the_handler(path: &dyn Path) {
     assert_usable(&fixture.client).await;
 }
 
-/// With every limit raised, one message of 64 MiB goes there and back.
+/// With every limit raised, a message of 64 MiB passes in both directions.
 pub async fn a_message_of_64_mib_passes_where_the_limits_allow(path: &dyn Path) {
     const LIMIT: usize = 64 * 1024 * 1024;
     let fixture = Fixture::start_with(path, |probe| {
@@ -109,7 +108,7 @@ pub async fn a_message_of_64_mib_passes_where_the_limits_allow(path: &dyn Path) 
     assert_pattern(&outcome.expect_success()[0].payload, 5, payload);
 }
 
-/// Sizes of all orders next to each other in one stream, back and forth.
+/// Messages of very different sizes in one stream, in alternation.
 pub async fn messages_of_mixed_sizes_keep_their_order(path: &dyn Path) {
     const SIZES: [usize; 16] = [
         0, 1, 16_383, 0, 0, 16_384, 5, 1_048_576, 16_385, 65_535, 2, 65_536, 65_537, 0, 131_072, 1,
@@ -129,7 +128,7 @@ pub async fn messages_of_mixed_sizes_keep_their_order(path: &dyn Path) {
     }
 }
 
-/// Much more than any window holds, in one stream.
+/// A stream with much more data than any window.
 pub async fn a_stream_of_32_mib_arrives_whole(path: &dyn Path, kind: Kind) {
     const COUNT: u64 = 512;
     const SIZE: usize = 65_536;

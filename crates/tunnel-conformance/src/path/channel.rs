@@ -1,4 +1,4 @@
-//! A channel whose type does not say where it leads.
+//! A channel with an erased type.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -9,11 +9,10 @@ use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 
-/// Any channel that a generated client takes, with its type erased, so that a
-/// case is compiled once and not for each path.
+/// A channel for generated clients with an erased type, so that a case is compiled once and not for
+/// each path.
 ///
-/// Errors stay the channel's own, boxed: tonic's client makes the same status of
-/// them as it would without the box.
+/// Errors are boxed. tonic's client converts a boxed error to the same status as the original.
 #[derive(Clone)]
 pub struct TestChannel(BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>);
 

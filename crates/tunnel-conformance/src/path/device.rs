@@ -1,10 +1,10 @@
-//! A far end that dials: it serves through reverse tunnels.
+//! A server that dials, and serves through reverse tunnels.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime of its own for everything that dials, so that it can be killed like a process.
+/// A separate runtime for the dialling side, so that it can be killed like a process.
 #[derive(Debug)]
 pub(super) struct DeviceRuntime {
     runtime: Mutex<Option<Runtime>>,
@@ -23,7 +23,7 @@ impl DeviceRuntime {
         }
     }
 
-    /// Runs something on the device, as long as that lives.
+    /// Runs a task on the device, until the device is killed.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*runtime {
@@ -31,7 +31,7 @@ impl DeviceRuntime {
         }
     }
 
-    /// Drops every task of the device where it stands, and its sockets with them.
+    /// Drops all tasks of the device at once, and with them its sockets.
     pub(super) fn kill(&self) {
         let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = runtime.take() {

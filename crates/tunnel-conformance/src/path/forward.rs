@@ -1,4 +1,4 @@
-//! A forward tunnel over tonic on TCP.
+//! Forward tunnels over tonic on TCP.
 
 use futures::future::{BoxFuture, FutureExt};
 use tonic::service::Routes;
@@ -9,8 +9,8 @@ use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 use super::settings::config;
 use super::{Host, Offer, Path, TcpServer, TestChannel};
 
-/// Every channel is a forward tunnel on a connection of its own; the far end speaks both
-/// revisions, and the caller decides which it is.
+/// Each channel is a forward tunnel on its own connection. The server supports both revisions, and
+/// the caller chooses one.
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardPath {
     revisions: Revisions,
@@ -19,26 +19,26 @@ pub struct ForwardPath {
 }
 
 impl ForwardPath {
-    /// Tunnels of revision one: with flow control.
+    /// Tunnels with revision one, which has flow control.
     pub const REVISION_ONE: Self = Self {
         revisions: Revisions::OnlyOne,
         inline: false,
         kept_up: false,
     };
 
-    /// Tunnels of revision one whose own task polls each call first.
+    /// Tunnels with revision one that poll each handler inline first.
     pub const INLINE: Self = Self {
         inline: true,
         ..Self::REVISION_ONE
     };
 
-    /// Channels that keep their tunnel up.
+    /// Channels that open a new tunnel when theirs is lost.
     pub const KEPT_UP: Self = Self {
         kept_up: true,
         ..Self::REVISION_ONE
     };
 
-    /// Tunnels of revision zero: without.
+    /// Tunnels with revision zero, which has no flow control.
     pub const REVISION_ZERO: Self = Self {
         revisions: Revisions::OnlyZero,
         inline: false,

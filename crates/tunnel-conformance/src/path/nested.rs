@@ -16,14 +16,14 @@ use super::reverse::wait_for;
 use super::settings::config;
 use super::{Host, Offer, Path, TcpServer, TestChannel};
 
-/// A tunnel of one direction inside a tunnel of the other, both of revision one.
+/// A tunnel inside a tunnel of the other direction, both with revision one.
 #[derive(Clone, Copy, Debug)]
 pub enum NestedPath {
-    /// A device dials the gateway; the gateway opens a forward tunnel to it through its reverse
-    /// tunnel.
+    /// A device opens a reverse tunnel to the gateway, and the gateway opens a forward tunnel to
+    /// the device through it.
     ForwardInReverse,
-    /// A client opens a forward tunnel to the server, and serves it through a reverse tunnel that
-    /// it opens inside.
+    /// A client opens a forward tunnel to the server, opens a reverse tunnel through it, and serves
+    /// calls through the latter.
     ReverseInForward,
 }
 
@@ -46,7 +46,7 @@ async fn serve(handler: &TunnelServiceHandler) -> TcpServer {
     TcpServer::start(server_for_tunnels(Server::builder()), routes).await
 }
 
-/// The channel of the newest of so many tunnels.
+/// Waits for `count` tunnels and returns the channel of the newest.
 async fn newest(handler: &TunnelServiceHandler, count: usize) -> TunnelChannel {
     let tunnels = wait_for(&handler.as_channel(), count).await;
     let newest = tunnels.iter().max_by_key(|tunnel| tunnel.id());

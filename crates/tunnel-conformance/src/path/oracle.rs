@@ -1,14 +1,14 @@
-//! tonic's own routing, in process, without any transport.
+//! tonic's routing in process, without a transport.
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use tonic::service::Routes;
 
 use super::{Host, Offer, Path, TestChannel};
 
-/// Calls the services directly: what it does is what is right.
+/// Calls the services directly, and so defines the correct behaviour.
 ///
-/// A call's handler runs inside the caller's own future. So it is dropped with
-/// it, its panic is the caller's panic, and nobody looks at a deadline.
+/// The handler of a call runs inside the caller's future. So it is dropped with that future, its
+/// panic is the caller's panic, and deadlines are not enforced.
 #[derive(Clone, Copy, Debug)]
 pub struct OraclePath;
 

@@ -1,4 +1,4 @@
-//! Reverse tunnels over tonic on TCP: the far end dials, and serves.
+//! Reverse tunnels over tonic on TCP: the server of calls dials.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,25 +16,25 @@ use super::device::DeviceRuntime;
 use super::settings::config;
 use super::{Host, Offer, Path, TcpServer, TestChannel};
 
-/// How long a device may take to be listed; a test that waits longer has failed.
+/// The time limit for the tunnels of a device to appear at the gateway.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The metadata that names a device.
+/// The metadata key that names a device.
 const KEY: &str = "device";
 
-/// How a gateway reaches the devices.
+/// The channel that a gateway uses.
 #[derive(Clone, Copy, Debug)]
 enum Via {
-    /// By one tunnel.
+    /// The channel of one tunnel.
     Tunnel,
-    /// By any of several tunnels.
+    /// A pool of all tunnels.
     Pool,
-    /// By any of the several tunnels of one key.
+    /// A pool of the tunnels with one key.
     KeyPool,
 }
 
-/// A gateway that devices dial; every channel is to one more device, by its own tunnel or by a
-/// pool.
+/// A gateway with devices that dial it. Each channel is to a new device, through the device's
+/// tunnel or through a pool.
 #[derive(Clone, Copy, Debug)]
 pub struct ReversePath {
     revisions: Revisions,
@@ -43,34 +43,34 @@ pub struct ReversePath {
 }
 
 impl ReversePath {
-    /// One tunnel of revision one: with flow control.
+    /// A tunnel with revision one, which has flow control.
     pub const REVISION_ONE: Self = Self {
         revisions: Revisions::OnlyOne,
         via: Via::Tunnel,
         inline: false,
     };
 
-    /// One tunnel of revision one whose own task, at the device, polls each call first.
+    /// A tunnel with revision one whose device polls each handler inline first.
     pub const INLINE: Self = Self {
         inline: true,
         ..Self::REVISION_ONE
     };
 
-    /// One tunnel of revision zero: without.
+    /// A tunnel with revision zero, which has no flow control.
     pub const REVISION_ZERO: Self = Self {
         revisions: Revisions::OnlyZero,
         via: Via::Tunnel,
         inline: false,
     };
 
-    /// All tunnels of the gateway, several to the same device, each call by the next one.
+    /// All tunnels of the gateway, with several to the same device. Calls rotate over the tunnels.
     pub const POOL: Self = Self {
         revisions: Revisions::ZeroAndOne,
         via: Via::Pool,
         inline: false,
     };
 
-    /// The tunnels of one device among those of others, each call by the next one.
+    /// The tunnels of one device, beside those of other devices. Calls rotate over the tunnels.
     pub const KEY_POOL: Self = Self {
         revisions: Revisions::ZeroAndOne,
         via: Via::KeyPool,
@@ -115,7 +115,7 @@ impl Path for ReversePath {
 }
 
 impl ReverseHost {
-    /// Has a device of a name open this many tunnels, and waits until all take calls.
+    /// Starts a device with this many tunnels and waits until all of them accept calls.
     async fn dial(&self, name: &str, tunnels: usize) -> ReverseChannel {
         let mut metadata = MetadataMap::new();
         metadata.insert(KEY, name.parse().expect("a legal value"));
@@ -137,7 +137,7 @@ impl ReverseHost {
     }
 }
 
-/// Waits until so many tunnels take calls.
+/// Waits until `count` tunnels accept calls.
 pub(super) async fn wait_for(channel: &ReverseChannel, count: usize) -> Vec<TunnelHandle> {
     let listed = async {
         loop {

@@ -1,4 +1,4 @@
-//! What the paths through tunnels have in common.
+//! The settings of the paths through tunnels.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use tunnel_client::{Config, Revisions};
 
 use super::Offer;
 
-/// The settings of one end of a tunnel that is to carry an offer.
+/// The settings of one end of a tunnel for an offer.
 pub(super) fn config(offer: &Offer, revisions: Revisions) -> Config {
-    // Without windows, what nobody reads holds up everything behind it, a cancel included,
-    // until this has passed. A case would wait for the default half a minute.
+    // With revision zero an unread stream blocks all later frames, even its cancel, until this
+    // timeout. The default is half a minute, which is too long for a case.
     let mut builder = Config::builder()
         .revisions(revisions)
         .unread_stall_timeout(Duration::from_secs(1));

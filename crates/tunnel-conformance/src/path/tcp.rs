@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 
 use super::{Host, Offer, Path, TestChannel};
 
-/// No tunnel: a tonic client on a tonic server.
+/// A tonic client and a tonic server, without a tunnel.
 #[derive(Clone, Copy, Debug)]
 pub struct PlainTcpPath;
 
@@ -36,8 +36,8 @@ impl Host for TcpServer {
     }
 }
 
-/// A tonic server on a free port of the loopback interface, with a runtime of its
-/// own, so that killing it takes all its connections, handlers and tasks along.
+/// A tonic server on a free port of the loopback interface. It has its own runtime, so that killing
+/// it ends all its connections, handlers and tasks.
 #[derive(Debug)]
 pub struct TcpServer {
     address: SocketAddr,
@@ -45,7 +45,7 @@ pub struct TcpServer {
 }
 
 impl TcpServer {
-    /// Serves these routes until it is killed or dropped.
+    /// Starts a server with these routes. It runs until it is killed or dropped.
     pub async fn start(mut server: Server, routes: Routes) -> Self {
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -67,12 +67,12 @@ impl TcpServer {
         Self { address, runtime }
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A connection to it.
+    /// Connects to the server.
     pub async fn channel(&self) -> Channel {
         self.endpoint()
             .connect()
@@ -80,18 +80,18 @@ impl TcpServer {
             .expect("the far end accepts a connection")
     }
 
-    /// How to connect to it, for paths that set options of their own.
+    /// An endpoint for the server, for paths with their own options.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::from_shared(format!("http://{}", self.address)).expect("a valid address")
     }
 
-    /// The runtime everything of the far end runs on; `None` once it was killed.
+    /// The runtime of the server; `None` after it was killed.
     pub fn runtime(&self) -> Option<Handle> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         runtime.as_ref().map(|runtime| runtime.handle().clone())
     }
 
-    /// Drops every task of the far end where it stands, and its sockets with them.
+    /// Drops all tasks of the server at once, and with them its sockets.
     pub fn kill(&self) {
         let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = runtime.take() {

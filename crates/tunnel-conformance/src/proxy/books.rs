@@ -1,6 +1,6 @@
-//! The counts: connections that came and are open, bytes that came and went.
+//! Counts accepted and open connections, and the bytes in each direction.
 //!
-//! Invariant: they tell of what has happened already, never of what is about to.
+//! Invariant: an event is counted only after it has happened.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -16,13 +16,13 @@ pub enum Way {
     FromTarget,
 }
 
-/// How many bytes went one way.
+/// The bytes that moved in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Bytes taken from the sending end.
+    /// Bytes received from the sending end.
     pub taken: u64,
-    /// Bytes handed to the receiving end. The difference is under way, or was lost when its
+    /// Bytes delivered to the receiving end. The difference is in flight, or was lost when its
     /// connection ended.
     pub delivered: u64,
 }
@@ -47,7 +47,7 @@ impl Books {
             .send_modify(|connections| connections.arrivals.push(now));
     }
 
-    /// Counts a connection as open, until what this gives is dropped.
+    /// Counts a connection as open until the returned value is dropped.
     pub(super) fn opened(&self) -> Open<'_> {
         self.connections
             .send_modify(|connections| connections.open += 1);
@@ -100,8 +100,8 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Counts the bytes that go one way. Not a watch channel: bytes move far more often than somebody
-/// waits for them.
+/// Counts the bytes in one direction. It is not a watch channel, because bytes move far more often
+/// than a test waits for them.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     taken: AtomicU64,
@@ -119,7 +119,7 @@ impl Meter {
     }
 
     fn add(&self, counter: &AtomicU64, count: usize) {
-        // Ordered, so that what was delivered is never seen to exceed what was taken.
+        // Sequentially consistent, so that a reader never sees `delivered` exceed `taken`.
         counter.fetch_add(count as u64, Ordering::SeqCst);
         self.moved.notify_waiters();
     }
@@ -132,7 +132,7 @@ impl Meter {
 
     pub(super) async fn until(&self, mut wanted: impl FnMut(&Traffic) -> bool) -> Traffic {
         loop {
-            // It hears of what moves from here on, before it is first polled.
+            // `Notified` receives notifications from its creation on, before it is first polled.
             let moved = self.moved.notified();
             let traffic = self.read();
             if wanted(&traffic) {

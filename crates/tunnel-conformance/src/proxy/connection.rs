@@ -1,7 +1,7 @@
-//! One connection, from its arrival to its end.
+//! A connection from its arrival to its end.
 //!
-//! Invariant: whatever ends it, both of its sockets hear of the same end, and it is open no longer
-//! once they have.
+//! Invariant: both sockets of a connection receive the same kind of end, and then the connection
+//! does not count as open any more.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use super::books::Way;
 use super::direction::{Direction, Step};
 use super::shared::{End, Shared};
 
-/// A connection as it was accepted.
+/// An accepted connection.
 pub(super) struct Arrival {
-    /// The client's.
+    /// The client's socket.
     pub(super) near: TcpStream,
-    /// Where new connections went when it came.
+    /// The target at the time of accepting.
     pub(super) target: Option<SocketAddr>,
-    /// The orders given after it came.
+    /// The orders given after the connection was accepted.
     pub(super) orders: watch::Receiver<Option<End>>,
 }
 
-/// Carries a connection until it ends.
+/// Forwards a connection until it ends.
 pub(super) async fn serve(arrival: Arrival, shared: Arc<Shared>) {
     let Arrival {
         mut near,
@@ -47,15 +47,15 @@ pub(super) async fn serve(arrival: Arrival, shared: Arc<Shared>) {
     finish(end, vec![near, far], orders, open).await;
 }
 
-/// Connects to the target, if there is one and it listens.
+/// Connects to the target. `None` if there is no target or it does not listen.
 async fn reach(target: Option<SocketAddr>, shared: &Shared) -> Option<TcpStream> {
     let far = TcpStream::connect(target?).await.ok()?;
-    // The kernel connects whether it is frozen or not.
+    // The kernel connects even while the proxy is frozen.
     shared.gate.thawed(None).await;
     Some(far)
 }
 
-/// Waits for an order to end.
+/// Waits for an order to end the connection.
 async fn order(orders: &mut watch::Receiver<Option<End>>) -> End {
     let changed = orders.changed().await;
     changed.expect("the sender is shared with the task of this connection");
@@ -63,11 +63,11 @@ async fn order(orders: &mut watch::Receiver<Option<End>>) -> End {
     order.expect("an order is never taken back")
 }
 
-/// Carries what both sides say until that is over.
+/// Forwards bytes in both directions until the connection ends.
 async fn carry(near: &mut TcpStream, far: &mut TcpStream, shared: &Shared) -> End {
     for socket in [&*near, &*far] {
-        // A proxy that waits for more to send would add a delay of its own. Where this fails, the
-        // connection is lost already, which reading it tells.
+        // Nagle's algorithm would add a delay. If this fails the connection is lost already, and
+        // reading from it fails too.
         let _ = socket.set_nodelay(true);
     }
     let (from_near, to_near) = near.split();
@@ -88,7 +88,7 @@ async fn carry(near: &mut TcpStream, far: &mut TcpStream, shared: &Shared) -> En
     End::Closed
 }
 
-/// Ends a connection on these sockets. `open` is dropped once they have been told.
+/// Ends a connection on these sockets. `open` is dropped after both have received the end.
 async fn finish<Open>(
     end: End,
     mut sockets: Vec<TcpStream>,
@@ -100,7 +100,7 @@ async fn finish<Open>(
         End::Reset => reset(sockets),
         End::Cut => {
             for socket in &mut sockets {
-                // It fails if its own end is gone, who then need not be told.
+                // This fails if the peer of the socket is gone, which is fine.
                 let _ = socket.shutdown().await;
             }
             drop(open);
@@ -112,16 +112,16 @@ async fn finish<Open>(
     }
 }
 
-/// Closes sockets with a reset, whatever state they are in.
+/// Closes sockets with a reset, in any state.
 fn reset(sockets: Vec<TcpStream>) {
     for socket in sockets {
-        // It fails on a socket that has nobody to tell any more.
+        // This fails on a socket without a peer, which is fine.
         let _ = socket.set_zero_linger();
     }
 }
 
-/// Reads what an end still says, for nobody, until it closes. Closing a socket that has unread
-/// bytes, or gets some later, would reset the connection that was ended in order.
+/// Reads and discards bytes until the peer closes. Closing a socket that has unread bytes, or gets
+/// some later, would reset a connection that was ended cleanly.
 async fn drain(socket: &mut TcpStream) {
     let mut nowhere = vec![0; 16 << 10];
     while matches!(socket.read(&mut nowhere).await, Ok(1..)) {}

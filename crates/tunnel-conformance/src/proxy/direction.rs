@@ -1,8 +1,8 @@
-//! One direction of one connection.
+//! One direction of a connection.
 //!
-//! Invariants: a step either did one thing or nothing, so it can be dropped at any await. What was
-//! taken is stamped at once with the time when it is due; reading goes on while earlier bytes wait
-//! for theirs, which is what makes the delay a latency.
+//! Invariants: a step does exactly one thing or nothing, so its future can be dropped at any await.
+//! Bytes get their delivery time when they are read, and reading continues while earlier bytes
+//! wait, so that a delay is a latency and does not limit the throughput.
 
 use std::future::pending;
 use std::io;
@@ -17,12 +17,12 @@ use super::books::Way;
 use super::line::{Cargo, Line, Parcel};
 use super::shared::Shared;
 
-/// How much is read at once, at most.
+/// The most bytes in one read.
 const CHUNK: usize = 64 << 10;
-/// With less space than this left in the buffer, a new one is cheaper than more reads.
+/// With less free space than this in the buffer, a new buffer is allocated, to avoid small reads.
 const SPACE: usize = 8 << 10;
 
-/// Carries what one socket says to the other.
+/// Forwards bytes from one socket to the other.
 pub(super) struct Direction<'a> {
     shared: &'a Shared,
     way: Way,
@@ -37,7 +37,7 @@ pub(super) struct Direction<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     Open,
-    /// It was reset, as writing to it has told; there may be bytes to read that came before.
+    /// Writing to the socket showed a reset. Bytes from before the reset may still be readable.
     Lost,
     /// There is nothing more to read.
     Over,
@@ -46,29 +46,29 @@ enum Source {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sink {
     Open,
-    /// It was told the end.
+    /// The end of the stream was sent.
     Ended,
-    /// It takes no more.
+    /// The socket accepts no more bytes.
     Lost,
 }
 
-/// What came of a step.
+/// The result of a step.
 pub(super) enum Step {
     /// Something moved.
     Moved,
-    /// The receiving socket's own end is gone, which that end's direction must tell the sender.
+    /// The receiver is gone. The opposite direction must deliver that to the sender.
     SinkLost,
-    /// The sender is gone, and it is time for the receiver to hear of it.
+    /// The sender is gone, and its reset is due at the receiver.
     Reset,
 }
 
-/// What came of a read, and when it is due at the other end.
+/// The result of a read, and its delivery time.
 struct Taken {
     due: Instant,
     count: io::Result<usize>,
 }
 
-/// What was delivered.
+/// The result of a delivery.
 enum Delivered {
     Bytes(usize),
     End,
@@ -89,13 +89,13 @@ impl<'a> Direction<'a> {
         }
     }
 
-    /// Whether its end has been delivered.
+    /// Whether the end of the stream was delivered.
     pub(super) fn is_over(&self) -> bool {
         self.sink == Sink::Ended
     }
 
-    /// Writing to the socket that this direction reads from has failed. A reset is what its end
-    /// must have sent, even if there is an orderly end to read: the failed write took the error.
+    /// Called when writing to the socket that this direction reads from has failed. Its peer must
+    /// have sent a reset, even if reading shows a clean end: the failed write consumed the error.
     pub(super) fn source_lost(&mut self) {
         match self.source {
             Source::Open => self.source = Source::Lost,
@@ -104,7 +104,7 @@ impl<'a> Direction<'a> {
         }
     }
 
-    /// Does the next thing: reads some bytes, or delivers some.
+    /// Reads some bytes, or delivers some.
     pub(super) async fn step(&mut self) -> Step {
         let room = self.line.room();
         let reads = self.source != Source::Over && room > 0;
@@ -113,8 +113,8 @@ impl<'a> Direction<'a> {
             self.buffer = BytesMut::with_capacity(CHUNK);
         }
         let space = (&mut self.buffer).limit(room);
-        // Neither goes first: with much to deliver, what is read must still be stamped in time,
-        // and with much to read, what is due must still leave.
+        // Neither branch has priority: much to deliver must not delay the time stamps of reads, and
+        // much to read must not delay deliveries.
         tokio::select! {
             taken = take(self.shared, self.way, &mut self.from, space), if reads => {
                 self.taken(taken);
@@ -155,8 +155,8 @@ impl<'a> Direction<'a> {
     }
 }
 
-/// Reads once. What was read is stamped before it is counted, so that whoever has seen the count
-/// can change the delay without changing when this is due.
+/// Reads once. Bytes get their delivery time before they are counted. So a test that has seen the
+/// count can change the delay without affecting these bytes.
 async fn take(
     shared: &Shared,
     way: Way,
@@ -174,7 +174,7 @@ async fn take(
     shared.gate.pass(Some(way), reading).await
 }
 
-/// Waits until the next parcel is due, and writes once; without one, waits for ever.
+/// Waits until the next parcel is due and writes once. Without a parcel it waits forever.
 async fn deliver(
     shared: &Shared,
     way: Way,

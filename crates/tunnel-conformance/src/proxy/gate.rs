@@ -1,7 +1,7 @@
-//! Where a freeze takes hold.
+//! The gate, which implements freezes.
 //!
-//! Invariant: an operation that passes is polled only while the gate is open, and under its read
-//! lock. Closing takes the write lock, so none is under way once that has returned.
+//! Invariant: an operation is polled only while the gate is open, and under its read lock. Closing
+//! the gate takes the write lock, so no operation is running after it has returned.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -11,13 +11,13 @@ use tokio::sync::watch;
 
 use super::books::Way;
 
-/// Open or frozen. The lock inside the watch channel is the one that operations hold.
+/// The state of the gate, open or frozen. Operations hold the lock inside the watch channel.
 #[derive(Default)]
 pub(super) struct Gate {
     frozen: watch::Sender<Frozen>,
 }
 
-/// What stands still: everything, or one direction.
+/// The extent of a freeze.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Frozen {
     #[default]
@@ -27,7 +27,7 @@ pub(super) enum Frozen {
 }
 
 impl Frozen {
-    /// Whether it stops an operation of this direction, or of neither.
+    /// Whether the freeze stops an operation of this direction (`None`: of no direction).
     fn stops(self, way: Option<Way>) -> bool {
         match self {
             Self::Nothing => false,
@@ -50,13 +50,15 @@ impl Gate {
         *self.frozen.borrow()
     }
 
-    /// Returns once every poll is over that was under way, and with it what it noted down.
+    /// Returns after every running poll has ended and has recorded its counts.
     pub(super) fn settle(&self) {
         self.frozen.send_if_modified(|_| false);
     }
 
-    /// Completes an operation of one direction or of neither, while it is open. The operation must not ask the gate anything,
-    /// for its lock is held, and each of its polls either does the whole of it or nothing.
+    /// Runs an operation of one direction (`None`: of no direction) while the gate is open.
+    ///
+    /// The operation must not use the gate, because its lock is held. Each poll of the operation
+    /// must do all of its work or nothing.
     pub(super) async fn pass<T>(&self, way: Option<Way>, operation: impl Future<Output = T>) -> T {
         let mut operation = pin!(operation);
         loop {
@@ -74,7 +76,7 @@ impl Gate {
         }
     }
 
-    /// Waits until it is open to operations of this direction, or of neither.
+    /// Waits until the gate is open to operations of this direction (`None`: of no direction).
     pub(super) async fn thawed(&self, way: Option<Way>) {
         let mut frozen = self.frozen.subscribe();
         let thawed = frozen.wait_for(|frozen| !frozen.stops(way)).await;

@@ -1,17 +1,17 @@
-//! What is under way in one direction.
+//! The queue of bytes in flight in one direction.
 //!
-//! Invariants: first in, first out, whatever the times at which things are due; and never more
-//! bytes than [`CAPACITY`].
+//! Invariants: the queue is first in, first out, even if delivery times are not in order. It never
+//! has more than [`CAPACITY`] bytes.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
-/// How many bytes can be under way.
+/// The most bytes in flight.
 pub(super) const CAPACITY: usize = 64 << 20;
 
-/// What can be under way.
+/// The content of a parcel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cargo {
     /// Never empty.
@@ -24,7 +24,7 @@ pub(super) enum Cargo {
 
 #[derive(Debug)]
 pub(super) struct Parcel {
-    /// Not to be delivered before.
+    /// The earliest time of delivery.
     pub(super) due: Instant,
     pub(super) cargo: Cargo,
 }
@@ -36,7 +36,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// How many more bytes it takes.
+    /// How many more bytes fit.
     pub(super) fn room(&self) -> usize {
         CAPACITY - self.held
     }
@@ -49,12 +49,12 @@ impl Line {
         self.parcels.push_back(Parcel { due, cargo });
     }
 
-    /// What is to be delivered next.
+    /// The next parcel to deliver.
     pub(super) fn first(&self) -> Option<&Parcel> {
         self.parcels.front()
     }
 
-    /// So many bytes of the first parcel were delivered. One that holds none is done with.
+    /// Removes `count` delivered bytes from the first parcel, and the parcel if it is empty then.
     pub(super) fn delivered(&mut self, count: usize) {
         let Some(parcel) = self.parcels.front_mut() else {
             return;

@@ -1,4 +1,4 @@
-//! What the proxy and its tasks have in common.
+//! The state shared by the proxy and its tasks.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,27 +9,27 @@ use tokio::sync::watch;
 use super::books::Books;
 use super::gate::Gate;
 
-/// What stands in for a delay that the clock cannot count to: some thirty years.
+/// The delay that is used if a delay overflows the clock: about thirty years.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// Both sides have closed their halves, and have been told that the other one did.
+    /// Both sides have closed their halves, and the closes were delivered.
     Closed,
-    /// By order, with an end of the stream.
+    /// By an order, with the end of the stream (FIN).
     Cut,
-    /// By order or by a peer, with a reset.
+    /// By an order or a peer, with a reset (RST).
     Reset,
 }
 
-/// What the proxy and its tasks have in common.
+/// The state shared by the proxy and its tasks.
 pub(super) struct Shared {
     pub(super) gate: Gate,
     pub(super) books: Books,
     settings: Mutex<Settings>,
-    /// The last order to end whatever connections there are; each one heeds those that were given
-    /// after it arrived.
+    /// The last order to end all connections. A connection obeys the orders given after it was
+    /// accepted.
     pub(super) orders: watch::Sender<Option<End>>,
 }
 
@@ -57,7 +57,7 @@ impl Shared {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When something is due at the other end that has just come in.
+    /// The delivery time of bytes that have just been read.
     pub(super) fn due(&self) -> tokio::time::Instant {
         let now = tokio::time::Instant::now();
         let due = now.checked_add(self.settings().delay);

@@ -1,4 +1,4 @@
-//! `cargo xtask interop`: builds `xtask-interop`, which runs the matrix, and runs it.
+//! `cargo xtask interop`: builds and runs the program of the crate `tunnel-interop`.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::run::cargo;
 
 /// Run the tests with the Go and Python implementations of the protocol.
 #[derive(clap::Args)]
-// `xtask-interop` defines the options and prints their help.
+// `tunnel-interop` defines the options and prints their help.
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
     /// See `cargo xtask interop --help`.
@@ -19,10 +19,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut command = cargo();
-    command.args(["run", "--quiet", "--package", "xtask"]);
-    command.args(["--features", "interop", "--bin", "xtask-interop", "--"]);
+    command.args(["run", "--quiet", "--package", "tunnel-interop", "--"]);
     command.args(&args.args);
-    // `xtask-interop` handles Ctrl-C, because it has child processes to end.
+    // Its child processes end with it.
     let _ctrl_c = CtrlC::watch()?;
     let status = command.status().context("cannot run cargo")?;
     Ok(exit_code(status).into())

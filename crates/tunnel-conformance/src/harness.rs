@@ -39,6 +39,9 @@ pub async fn guard(name: &str, case: impl Future<Output = ()>) {
 /// - `cut_uploads`: a handler never sees a clean end of an upload that was cut short.
 /// - `detached`: a request stream that outlives its handler also ends with an error when it is cut
 ///   short.
+/// - `any_details`: status details may be any bytes, not only a `google.rpc.Status`.
+/// - `early_ends`: a handler may end a call while its requests still come.
+/// - `unusual_metadata`: text metadata may have bytes beyond ASCII, and keys may be gRPC's own.
 /// - `raised_limits`: the limit on message sizes can be raised to 64 MiB.
 #[macro_export]
 macro_rules! suite {
@@ -56,7 +59,7 @@ macro_rules! suite {
             }
 
             $($crate::__need!($need);)*
-            $crate::__every_case!({ $($need: $why,)* });
+            $crate::__every_case!(__cases { $($need: $why,)* });
         }
     };
 }
@@ -74,6 +77,9 @@ macro_rules! __need {
     (cancellation_handle) => {};
     (cut_uploads) => {};
     (detached) => {};
+    (any_details) => {};
+    (early_ends) => {};
+    (unusual_metadata) => {};
     (raised_limits) => {};
 }
 
@@ -123,6 +129,15 @@ macro_rules! __case {
         $crate::__test! { [#[ignore = $why]] $($case)* }
     };
     ({detached: $why:literal, $($rest:tt)*} [detached] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({any_details: $why:literal, $($rest:tt)*} [any_details] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({early_ends: $why:literal, $($rest:tt)*} [early_ends] $($case:tt)*) => {
+        $crate::__test! { [#[ignore = $why]] $($case)* }
+    };
+    ({unusual_metadata: $why:literal, $($rest:tt)*} [unusual_metadata] $($case:tt)*) => {
         $crate::__test! { [#[ignore = $why]] $($case)* }
     };
     ({raised_limits: $why:literal, $($rest:tt)*} [raised_limits] $($case:tt)*) => {

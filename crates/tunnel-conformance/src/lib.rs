@@ -48,6 +48,7 @@ pub mod service;
 pub mod tap;
 
 mod handler;
+mod list;
 mod table;
 mod trailers;
 
@@ -65,6 +66,7 @@ pub mod proto {
 
 pub use client::{Kind, Ongoing, Outcome};
 pub use fixture::Fixture;
+pub use list::{CASES, Case};
 pub use path::{
     ForwardPath, Host, NestedPath, Offer, OraclePath, Path, PlainTcpPath, ReversePath, TcpServer,
     TestChannel,

@@ -14,6 +14,7 @@ pub use forward::ForwardPath;
 pub use nested::NestedPath;
 pub use oracle::OraclePath;
 pub use reverse::ReversePath;
+pub use settings::config;
 pub use tcp::{PlainTcpPath, TcpServer};
 
 use futures::future::BoxFuture;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use tonic::Code;
 
 use crate::proto::{Received, Request, Response};
 
@@ -77,6 +78,21 @@ pub fn payload_size_for(encoded: usize) -> Option<usize> {
 #[track_caller]
 pub fn assert_encoded(message: &impl Message, encoded: usize) {
     assert_eq!(message.encoded_len(), encoded, "encoded length");
+}
+
+/// Status details in the only form that every implementation passes on: a `google.rpc.Status` with
+/// the code and message of the failure.
+pub fn details(code: Code, message: &str) -> Bytes {
+    let detail = prost_types::Any {
+        type_url: "type.example/any".to_owned(),
+        value: vec![0, 127, 255],
+    };
+    let status = tunnel_proto::google::rpc::Status {
+        code: code.into(),
+        message: message.to_owned(),
+        details: vec![detail],
+    };
+    status.encode_to_vec().into()
 }
 
 /// The summary that a handler sends after it has received these messages.

@@ -1,12 +1,12 @@
 //! The table of all cases.
 
-/// Passes the table to [`__cases!`](crate::__cases), with the features that the path lacks.
+/// Passes the table to another macro of this crate, after an argument of that macro.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __every_case {
-    ($lacks:tt) => {
-        $crate::__cases! {
-            $lacks
+    ($then:ident $argument:tt) => {
+        $crate::$then! {
+            $argument
             // The four kinds of call, and how each ends.
             unary_succeeds: kinds::succeeds(Unary);
             server_stream_succeeds: kinds::succeeds(ServerStream);
@@ -22,8 +22,8 @@ macro_rules! __every_case {
             bidi_fails_before_messages: kinds::fails_before_messages(Bidi);
             unary_fails_without_reading: kinds::fails_without_reading(Unary);
             server_stream_fails_without_reading: kinds::fails_without_reading(ServerStream);
-            client_stream_fails_without_reading: kinds::fails_without_reading(ClientStream);
-            bidi_fails_without_reading: kinds::fails_without_reading(Bidi);
+            client_stream_fails_without_reading [early_ends]: kinds::fails_without_reading(ClientStream);
+            bidi_fails_without_reading [early_ends]: kinds::fails_without_reading(Bidi);
             server_stream_fails_after_headers: kinds::fails_after_headers(ServerStream);
             bidi_fails_after_headers: kinds::fails_after_headers(Bidi);
             unary_fails_after_messages: kinds::fails_after_messages(Unary);
@@ -34,10 +34,10 @@ macro_rules! __every_case {
             server_stream_fails_with_every_code: kinds::fails_with_every_code(ServerStream);
             client_stream_fails_with_every_code: kinds::fails_with_every_code(ClientStream);
             bidi_fails_with_every_code: kinds::fails_with_every_code(Bidi);
-            unary_status_details_arrive: kinds::details_arrive_as_they_were(Unary);
-            server_stream_status_details_arrive: kinds::details_arrive_as_they_were(ServerStream);
-            client_stream_status_details_arrive: kinds::details_arrive_as_they_were(ClientStream);
-            bidi_status_details_arrive: kinds::details_arrive_as_they_were(Bidi);
+            unary_status_details_arrive [any_details]: kinds::details_arrive_as_they_were(Unary);
+            server_stream_status_details_arrive [any_details]: kinds::details_arrive_as_they_were(ServerStream);
+            client_stream_status_details_arrive [any_details]: kinds::details_arrive_as_they_were(ClientStream);
+            bidi_status_details_arrive [any_details]: kinds::details_arrive_as_they_were(Bidi);
             status_messages_arrive_as_written: kinds::status_messages_arrive_as_written();
 
             // Empty messages, empty streams, many messages, and messages in alternation.
@@ -66,6 +66,10 @@ macro_rules! __every_case {
             server_stream_request_text_arrives: metadata::request_text_arrives(ServerStream);
             client_stream_request_text_arrives: metadata::request_text_arrives(ClientStream);
             bidi_request_text_arrives: metadata::request_text_arrives(Bidi);
+            unary_unusual_request_metadata_arrives [unusual_metadata]: metadata::unusual_request_metadata_arrives(Unary);
+            server_stream_unusual_request_metadata_arrives [unusual_metadata]: metadata::unusual_request_metadata_arrives(ServerStream);
+            client_stream_unusual_request_metadata_arrives [unusual_metadata]: metadata::unusual_request_metadata_arrives(ClientStream);
+            bidi_unusual_request_metadata_arrives [unusual_metadata]: metadata::unusual_request_metadata_arrives(Bidi);
             unary_request_bytes_of_every_value_arrive: metadata::request_bytes_arrive(Unary);
             server_stream_request_bytes_of_every_value_arrive: metadata::request_bytes_arrive(ServerStream);
             client_stream_request_bytes_of_every_value_arrive: metadata::request_bytes_arrive(ClientStream);
@@ -74,6 +78,10 @@ macro_rules! __every_case {
             server_stream_header_text_arrives: metadata::header_text_arrives(ServerStream);
             client_stream_header_text_arrives: metadata::header_text_arrives(ClientStream);
             bidi_header_text_arrives: metadata::header_text_arrives(Bidi);
+            unary_unusual_headers_arrive [unusual_metadata]: metadata::unusual_headers_arrive(Unary);
+            server_stream_unusual_headers_arrive [unusual_metadata]: metadata::unusual_headers_arrive(ServerStream);
+            client_stream_unusual_headers_arrive [unusual_metadata]: metadata::unusual_headers_arrive(ClientStream);
+            bidi_unusual_headers_arrive [unusual_metadata]: metadata::unusual_headers_arrive(Bidi);
             unary_header_bytes_of_every_value_arrive: metadata::header_bytes_arrive(Unary);
             server_stream_header_bytes_of_every_value_arrive: metadata::header_bytes_arrive(ServerStream);
             client_stream_header_bytes_of_every_value_arrive: metadata::header_bytes_arrive(ClientStream);
@@ -82,6 +90,10 @@ macro_rules! __every_case {
             server_stream_trailer_text_arrives: metadata::trailer_text_arrives(ServerStream);
             client_stream_trailer_text_arrives: metadata::trailer_text_arrives(ClientStream);
             bidi_trailer_text_arrives: metadata::trailer_text_arrives(Bidi);
+            unary_unusual_trailers_arrive [unusual_metadata]: metadata::unusual_trailers_arrive(Unary);
+            server_stream_unusual_trailers_arrive [unusual_metadata]: metadata::unusual_trailers_arrive(ServerStream);
+            client_stream_unusual_trailers_arrive [unusual_metadata]: metadata::unusual_trailers_arrive(ClientStream);
+            bidi_unusual_trailers_arrive [unusual_metadata]: metadata::unusual_trailers_arrive(Bidi);
             unary_trailer_bytes_of_every_value_arrive: metadata::trailer_bytes_arrive(Unary);
             server_stream_trailer_bytes_of_every_value_arrive: metadata::trailer_bytes_arrive(ServerStream);
             client_stream_trailer_bytes_of_every_value_arrive: metadata::trailer_bytes_arrive(ClientStream);
@@ -127,15 +139,15 @@ macro_rules! __every_case {
             large_transfers_run_side_by_side: concurrency::large_transfers_run_side_by_side();
 
             // Handlers that end their call during an upload.
-            client_stream_success_ends_the_upload: early_end::a_success_ends_the_upload(ClientStream);
-            bidi_success_ends_the_upload: early_end::a_success_ends_the_upload(Bidi);
-            client_stream_failure_ends_the_upload: early_end::a_failure_ends_the_upload(ClientStream);
-            bidi_failure_ends_the_upload: early_end::a_failure_ends_the_upload(Bidi);
-            client_stream_refusal_ends_the_upload: early_end::a_refusal_ends_the_upload(ClientStream);
-            bidi_refusal_ends_the_upload: early_end::a_refusal_ends_the_upload(Bidi);
-            client_stream_upload_nobody_reads_is_ended: early_end::an_upload_nobody_reads_is_ended(ClientStream);
-            bidi_upload_nobody_reads_is_ended: early_end::an_upload_nobody_reads_is_ended(Bidi);
-            responses_before_an_early_end_arrive: early_end::responses_before_an_early_end_arrive();
+            client_stream_success_ends_the_upload [early_ends]: early_end::a_success_ends_the_upload(ClientStream);
+            bidi_success_ends_the_upload [early_ends]: early_end::a_success_ends_the_upload(Bidi);
+            client_stream_failure_ends_the_upload [early_ends]: early_end::a_failure_ends_the_upload(ClientStream);
+            bidi_failure_ends_the_upload [early_ends]: early_end::a_failure_ends_the_upload(Bidi);
+            client_stream_refusal_ends_the_upload [early_ends]: early_end::a_refusal_ends_the_upload(ClientStream);
+            bidi_refusal_ends_the_upload [early_ends]: early_end::a_refusal_ends_the_upload(Bidi);
+            client_stream_upload_nobody_reads_is_ended [early_ends]: early_end::an_upload_nobody_reads_is_ended(ClientStream);
+            bidi_upload_nobody_reads_is_ended [early_ends]: early_end::an_upload_nobody_reads_is_ended(Bidi);
+            responses_before_an_early_end_arrive [early_ends]: early_end::responses_before_an_early_end_arrive();
 
             // Deadlines.
             unary_deadline_already_over_is_exceeded [deadlines]: deadlines::already_over(Unary);

@@ -86,12 +86,15 @@ fn opaque(value: &[u8]) -> String {
 /// Leaves out text values that are not UTF-8, for a peer that does not accept them. Also returns their
 /// number.
 pub(crate) fn without_opaque(md: Metadata) -> (Metadata, usize) {
-    let is_opaque = |value: &str| value.starts_with(OPAQUE_MARK);
-    let dropped = md.iter().filter(|(_, value)| is_opaque(value)).count();
+    // A binary value may begin with any byte.
+    let is_opaque =
+        |key: &str, value: &str| value.starts_with(OPAQUE_MARK) && !key.ends_with(BINARY_SUFFIX);
+    let dropped = md.iter().filter(|(key, value)| is_opaque(key, value));
+    let dropped = dropped.count();
     if dropped == 0 {
         return (md, 0);
     }
-    let taken = md.iter().filter(|(_, value)| !is_opaque(value));
+    let taken = md.iter().filter(|(key, value)| !is_opaque(key, value));
     (taken.collect(), dropped)
 }
 
@@ -243,10 +246,12 @@ mod tests {
         let mut back = HeaderMap::new();
         from_wire(&md, &mut back, 0);
         assert_eq!(back, headers);
+        let mut md = md;
+        md.push("x-bin", "\u{1}\u{2}");
         let (others, dropped) = without_opaque(md);
         assert_eq!(dropped, 2);
         let others: Vec<_> = others.iter().map(|(_, v)| v.to_owned()).collect();
-        assert_eq!(others, ["plain", "grün"]);
+        assert_eq!(others, ["plain", "grün", "\u{1}\u{2}"]);
     }
 
     #[test]

@@ -1,156 +1,74 @@
-// The Go peer: serves the test services through tunnels, and calls them.
+// The Go peer: a bridge between plain gRPC and the tunnels of grpctunnel.
 //
-// How it is used is described in the README above this directory; the Python
-// peer has the same command line.
+// The README above this directory describes how it is used. The Python peer has
+// the same command line.
 package main
 
 import (
-	"errors"
+	"bufio"
 	"flag"
 	"fmt"
-	"io"
 	"os"
-	"strings"
-	"time"
-
-	"google.golang.org/grpc/metadata"
-
-	"interoppeer/internal/cases"
 )
 
 const usage = `usage: peer COMMAND [OPTION...]
 
-  peer serve-forward --address HOST:PORT
-  peer call-forward  --address HOST:PORT --case NAME[,NAME...]|all
-  peer serve-reverse --address HOST:PORT
-  peer call-reverse  --address HOST:PORT --case NAME[,NAME...]|all
-  peer cases
+  serve-forward   accept forward tunnels, and pass their calls on to backends
+  serve-reverse   open a reverse tunnel for each line "ADDRESS NAME" of standard
+                  input, and pass its calls on to backends
+  call-forward    accept plain calls, and make them through forward tunnels
+  call-reverse    accept reverse tunnels and plain calls, and make these calls
+                  through the tunnels
+  relay           accept plain calls, and pass them on to backends without a tunnel
+
+It runs until its standard input ends.
 
 options:
 `
 
-// options are what the command line says.
+// options are the options of the command line.
 type options struct {
-	address   string
-	cases     string
-	revision  string
-	opening   opening
-	timeout   time.Duration
-	oneTunnel bool
-	again     bool
+	revision string
+	backend  string
+	tunnel   string
 }
 
-// opening is the metadata that a tunnel is opened with.
-type opening metadata.MD
-
-// String implements flag.Value.
-func (o opening) String() string { return "" }
-
-// Set implements flag.Value.
-func (o opening) Set(text string) error {
-	key, value, found := strings.Cut(text, "=")
-	if !found {
-		return errors.New("expected NAME=VALUE")
-	}
-	metadata.MD(o).Append(key, value)
-	return nil
+// commands starts each of them; the program then waits for its standard input.
+var commands = map[string]func(*options) error{
+	"serve-forward": serveForward,
+	"serve-reverse": serveReverse,
+	"call-forward":  callForward,
+	"call-reverse":  callReverse,
+	"relay":         relay,
 }
 
-func parse(command string, arguments []string) (*options, error) {
-	o := &options{opening: opening{}}
-	flags := flag.NewFlagSet("peer "+command, flag.ExitOnError)
-	flags.StringVar(&o.address, "address", "", "where to listen, or whom to dial")
+func main() {
+	o := &options{}
+	flags := flag.NewFlagSet("peer", flag.ExitOnError)
 	flags.StringVar(&o.revision, "revision", "one", "the highest revision to offer: zero or one")
-	seconds := 30.0
-	if command == "call-forward" || command == "call-reverse" {
-		flags.StringVar(&o.cases, "case", "", "what to try, names with commas between them, or `all`")
-		flags.Float64Var(&seconds, "timeout", seconds, "how many seconds one case may take")
-		flags.BoolVar(&o.oneTunnel, "one-tunnel", false, "run all cases through one tunnel")
-	}
-	if command == "call-forward" || command == "serve-reverse" {
-		flags.Var(o.opening, "key", "metadata to open tunnels with, as `NAME=VALUE`; may be repeated")
-	}
-	if command == "serve-reverse" {
-		flags.BoolVar(&o.again, "again", false, "dial again when the tunnel has ended")
-	}
+	flags.StringVar(&o.backend, "backend", "", "`ADDRESS` of the backend of calls that name none")
+	flags.StringVar(&o.tunnel, "tunnel", "", "`ADDRESS` of the tunnel server for calls that name none")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()
 	}
-	_ = flags.Parse(arguments) // ends the program where that fails
-	o.timeout = time.Duration(seconds * float64(time.Second))
-	switch {
-	case flags.NArg() > 0:
-		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case o.address == "" && command != "cases":
-		return nil, errors.New("--address is missing")
-	case o.revision != "zero" && o.revision != "one":
-		return nil, fmt.Errorf("there is no revision %q", o.revision)
+	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
+		flags.Usage()
+		os.Exit(2)
 	}
-	return o, nil
-}
-
-func main() {
-	command, arguments := "", os.Args[1:]
-	if len(arguments) > 0 {
-		command, arguments = arguments[0], arguments[1:]
+	_ = flags.Parse(os.Args[2:]) // ends the program if it fails
+	if o.revision != "zero" && o.revision != "one" || flags.NArg() > 0 {
+		flags.Usage()
+		os.Exit(2)
 	}
-	os.Exit(run(command, arguments))
-}
-
-// run returns the exit code: 0 for success, 1 for failure, 2 for misuse.
-func run(command string, arguments []string) int {
-	commands := map[string]func(*options) error{
-		"serve-forward": serveForward,
-		"serve-reverse": serveReverse,
-		"call-forward":  callForward,
-		"call-reverse":  callReverse,
-		"cases":         listCases,
-	}
-	do, known := commands[command]
-	if !known {
-		fmt.Fprint(os.Stderr, usage)
-		return 2
-	}
-	o, err := parse(command, arguments)
-	if err != nil {
+	if err := commands[os.Args[1]](o); err != nil {
 		fmt.Fprintln(os.Stderr, "peer:", err)
-		return 2
+		os.Exit(1)
 	}
-	err = do(o)
-	var misuse misuse
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &misuse):
-		fmt.Fprintln(os.Stderr, "peer:", err)
-		return 2
-	default:
-		fmt.Println("FAIL", oneLine(err))
-		return 1
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		inputs <- lines.Text()
 	}
 }
 
-// misuse is an error of whoever called the program.
-type misuse struct{ error }
-
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(c rune) bool { return c == '\n' || c == '\r' }), "; ")
-}
-
-func listCases(*options) error {
-	for _, each := range cases.All() {
-		fmt.Println(each.Name)
-	}
-	return nil
-}
-
-// inputEnds waits until whoever started the program no longer wants it.
-func inputEnds() <-chan struct{} {
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_, _ = io.Copy(io.Discard, os.Stdin)
-	}()
-	return ended
-}
+// inputs are the lines of standard input.
+var inputs = make(chan string, 1000)

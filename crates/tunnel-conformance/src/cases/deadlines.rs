@@ -201,7 +201,10 @@ pub async fn far_away_changes_nothing(path: &dyn Path, kind: Kind) {
 pub async fn reaches_the_handler(path: &dyn Path, kind: Kind) {
     let fixture = Fixture::start(path).await;
     let messages = futures::stream::iter(vec![request(1, 10)]);
-    let mut request = Script::named("timed").report().request(messages);
+    let mut request = Script::named("timed")
+        .receive_all()
+        .report()
+        .request(messages);
     request.set_timeout(Duration::from_secs(1000));
     let outcome = call(&fixture.client, kind, request).await;
     let seen = values(&outcome.expect_success()[0].metadata, "grpc-timeout");

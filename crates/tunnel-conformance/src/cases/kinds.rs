@@ -6,7 +6,7 @@ use tonic::Code;
 use super::failure_codes;
 use crate::client::run;
 use crate::metadata::{assert_has, entry};
-use crate::payload::{assert_pattern, assert_sent, received, request, requests};
+use crate::payload::{assert_pattern, assert_sent, details, received, request, requests};
 use crate::proto::Script;
 use crate::{Fixture, Kind, Path};
 
@@ -57,13 +57,20 @@ pub async fn fails_before_messages(path: &dyn Path, kind: Kind) {
     let script = Script::named("failing")
         .trailer("x-reason", "because")
         .receive_all()
-        .fail_with(Code::FailedPrecondition, "not today", &b"some details"[..]);
+        .fail_with(
+            Code::FailedPrecondition,
+            "not today",
+            details(Code::FailedPrecondition, "not today"),
+        );
     let sent = requests(1, kind.requests(3), 100);
     let outcome = run(&fixture.client, kind, &script, sent).await;
 
     let status = outcome.expect_failure(Code::FailedPrecondition);
     assert_eq!(status.message(), "not today");
-    assert_eq!(status.details(), b"some details");
+    assert_eq!(
+        status.details(),
+        details(Code::FailedPrecondition, "not today")
+    );
     assert_has(status.metadata(), &[entry("x-reason", "because")]);
     assert!(outcome.headers.is_none(), "no headers came");
     assert_eq!(outcome.messages, []);
@@ -89,13 +96,17 @@ pub async fn fails_after_headers(path: &dyn Path, kind: Kind) {
         .header("x-header", "came")
         .receive_all()
         .send_headers()
-        .fail_with(Code::Aborted, "changed my mind", &b"why"[..]);
+        .fail_with(
+            Code::Aborted,
+            "changed my mind",
+            details(Code::Aborted, "changed my mind"),
+        );
     let sent = requests(1, kind.requests(3), 100);
     let outcome = run(&fixture.client, kind, &script, sent).await;
 
     let status = outcome.expect_failure(Code::Aborted);
     assert_eq!(status.message(), "changed my mind");
-    assert_eq!(status.details(), b"why");
+    assert_eq!(status.details(), details(Code::Aborted, "changed my mind"));
     let headers = outcome.headers.as_ref().expect("headers came");
     assert_has(headers, &[entry("x-header", "came")]);
     assert_eq!(outcome.messages, []);
@@ -110,13 +121,17 @@ pub async fn fails_after_messages(path: &dyn Path, kind: Kind) {
         .trailer("x-reason", "because")
         .receive_all()
         .send(count, 300, 20)
-        .fail_with(Code::DataLoss, "and that was it", &b"some details"[..]);
+        .fail_with(
+            Code::DataLoss,
+            "and that was it",
+            details(Code::DataLoss, "and that was it"),
+        );
     let sent = requests(1, kind.requests(3), 100);
     let outcome = run(&fixture.client, kind, &script, sent).await;
 
     let status = outcome.expect_failure(Code::DataLoss);
     assert_eq!(status.message(), "and that was it");
-    assert_eq!(status.details(), b"some details");
+    assert_eq!(status.details(), details(Code::DataLoss, "and that was it"));
     assert_has(status.metadata(), &[entry("x-reason", "because")]);
     if kind.downloads() {
         assert_sent(&outcome.messages, count, 300, 20);

@@ -10,7 +10,7 @@ use crate::payload::requests;
 use crate::proto::{Entry, Script};
 use crate::{Fixture, Kind, Path};
 
-/// Text entries with every kind of value that a header allows.
+/// Text entries with every kind of printable value.
 fn text() -> Vec<Entry> {
     let printable: Vec<u8> = (0x21..0x7f).collect();
     vec![
@@ -25,6 +25,13 @@ fn text() -> Vec<Entry> {
         ),
         entry("x-long", "a".repeat(4096)),
         entry("x_under.score-0", "legal"),
+    ]
+}
+
+/// Text with bytes beyond ASCII, which a header allows too, and keys of gRPC that a transport must
+/// pass on.
+fn unusual() -> Vec<Entry> {
+    vec![
         entry("x-utf8", "é☃🦀"),
         entry("x-not-utf8", [0xff, 0xfe, 0x80]),
         entry("x-mixed", "text"),
@@ -32,6 +39,8 @@ fn text() -> Vec<Entry> {
         entry("x-mixed", "été"),
         entry("grpc-previous-rpc-attempts", "2"),
         entry("grpc-retry-pushback-ms", "100"),
+        entry("grpc-trace-bin", [0, 1, 255]),
+        entry("grpc-tags-bin", [255, 0]),
     ]
 }
 
@@ -48,8 +57,6 @@ fn binary() -> Vec<Entry> {
         entry("x-bad-utf8-bin", [0xff, 0xfe, 0x80, 0xc0]),
         entry("x-base64-bin", "AAECAw=="),
         entry("x-zeros-bin", [0; 64]),
-        entry("grpc-trace-bin", [0, 1, 255]),
-        entry("grpc-tags-bin", [255, 0]),
     ]
 }
 
@@ -79,6 +86,11 @@ pub async fn request_text_arrives(path: &dyn Path, kind: Kind) {
     assert_request_metadata(path, kind, text()).await;
 }
 
+/// Unusual metadata of a request reaches the handler.
+pub async fn unusual_request_metadata_arrives(path: &dyn Path, kind: Kind) {
+    assert_request_metadata(path, kind, unusual()).await;
+}
+
 /// Binary metadata of a request reaches the handler, with any bytes.
 pub async fn request_bytes_arrive(path: &dyn Path, kind: Kind) {
     assert_request_metadata(path, kind, binary()).await;
@@ -102,6 +114,11 @@ pub async fn header_text_arrives(path: &dyn Path, kind: Kind) {
     assert_headers(path, kind, text()).await;
 }
 
+/// Unusual headers of a response reach the caller.
+pub async fn unusual_headers_arrive(path: &dyn Path, kind: Kind) {
+    assert_headers(path, kind, unusual()).await;
+}
+
 /// Binary headers of a response reach the caller.
 pub async fn header_bytes_arrive(path: &dyn Path, kind: Kind) {
     assert_headers(path, kind, binary()).await;
@@ -122,6 +139,11 @@ async fn assert_trailers(path: &dyn Path, kind: Kind, sent: Vec<Entry>) {
 /// Text trailers of a success reach the caller.
 pub async fn trailer_text_arrives(path: &dyn Path, kind: Kind) {
     assert_trailers(path, kind, text()).await;
+}
+
+/// Unusual trailers of a success reach the caller.
+pub async fn unusual_trailers_arrive(path: &dyn Path, kind: Kind) {
+    assert_trailers(path, kind, unusual()).await;
 }
 
 /// Binary trailers of a success reach the caller.

@@ -7,7 +7,7 @@ use tunnel_client::{Config, Revisions};
 use super::Offer;
 
 /// The settings of one end of a tunnel for an offer.
-pub(super) fn config(offer: &Offer, revisions: Revisions) -> Config {
+pub fn config(offer: &Offer, revisions: Revisions) -> Config {
     // With revision zero an unread stream blocks all later frames, even its cancel, until this
     // timeout. The default is half a minute, which is too long for a case.
     let mut builder = Config::builder()

@@ -70,22 +70,6 @@ pub(crate) const TARGETS: &[Target] = &[
         stubs: plain_stubs,
     },
     Target {
-        include: "crates/tunnel-conformance/peers/proto",
-        protos: Protos::Files(&["interop.proto"]),
-        out: "crates/tunnel-conformance/peers/rust/src/generated",
-        wire_types: true,
-        descriptor: false,
-        stubs: plain_stubs,
-    },
-    Target {
-        include: "crates/tunnel-conformance/peers/proto",
-        protos: Protos::Files(&["grpc_testing.proto", "grpchantesting.proto"]),
-        out: "crates/tunnel-conformance/peers/grpc-rust/src/generated",
-        wire_types: true,
-        descriptor: false,
-        stubs: plain_stubs,
-    },
-    Target {
         include: "crates/tunnel-bench/proto",
         protos: Protos::All,
         out: "crates/tunnel-bench/src/generated",

@@ -1,0 +1,1 @@
+"""The Python peer: a bridge between plain gRPC and the tunnels of grpctunnel-py."""

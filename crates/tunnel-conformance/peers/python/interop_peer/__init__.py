@@ -1,1 +1,0 @@
-"""The Python peer: serves the test services through tunnels, and calls them."""

@@ -1,0 +1,225 @@
+//! Runs the cases of a pair on a few threads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::runtime::{Builder, Runtime};
+use tunnel_conformance::{CASES, Case};
+
+use crate::bridge::Bridges;
+use crate::examples;
+use crate::expected::Expectations;
+use crate::grpc;
+use crate::matrix::{Direction, Pair, Peer, Revision};
+use crate::outcome::Verdict;
+use crate::path::PeerPath;
+use crate::programs::Programs;
+
+/// The timeout of a case.
+const CASE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The timeout of a case that is expected to hang.
+const HANG_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The symptom of a case that hangs.
+const HANGS: &str = "timed out";
+
+/// The number of cases that run at the same time.
+const WORKERS: usize = 4;
+
+/// The names of the cases of a pair, in the order in which they run.
+///
+/// The suite's own tests run its cases between two ends of this library. Python is too slow for the
+/// soak of gRPC's cases, and the suite covers what the others prove.
+pub(crate) fn cases(pair: &Pair) -> Vec<String> {
+    if pair.has_examples() {
+        return examples::CASES.map(str::to_owned).into();
+    }
+    let ends = [pair.caller, pair.handler];
+    let mut cases = Vec::new();
+    if pair.has_foreign_end() {
+        let lacks = lacks(pair);
+        // h2 ends a plain connection with many small DATA frames that are not read yet, as grpc-go
+        // sends them.
+        let small = "many_small_messages_stay_in_order";
+        let has = |case: &&Case| {
+            !case.name.ends_with(small) && case.needs.is_none_or(|need| !lacks.contains(&need))
+                // They look for a cut upload as well as for the deadline.
+                && !(lacks.contains(&"cut_uploads") && case.name.ends_with("during_an_upload"))
+        };
+        cases.extend(CASES.iter().filter(has).map(|case| case.name.to_owned()));
+    }
+    if pair.direction != Direction::Plain && !ends.contains(&Peer::Python) {
+        cases.extend(grpc::cases());
+    }
+    cases
+}
+
+/// The features of the suite that revision zero lacks, or a plain connection to or from a bridge.
+fn lacks(pair: &Pair) -> Vec<&'static str> {
+    // grpc-go and grpcio refuse such metadata, and grpc-go drops such details.
+    let mut lacks = vec!["unusual_metadata", "any_details"];
+    if [pair.caller, pair.handler].contains(&Peer::Python) {
+        // A call of grpcio that is written to after its end has ended as INTERNAL, now and then.
+        lacks.push("early_ends");
+    }
+    if pair.handler.is_foreign() {
+        // hyper resets the stream of a handler that panics, and tonic reads a reset request stream
+        // as a clean end.
+        lacks.extend(["panics", "cut_uploads", "detached"]);
+    }
+    if pair.caller.is_foreign() || pair.direction == Direction::Plain {
+        // The stream stays open for the requests.
+        lacks.push("responses_alone");
+    }
+    if pair.revision == Revision::Zero {
+        // It has no windows.
+        lacks.extend(["windows", "isolation"]);
+    }
+    if pair.direction == Direction::Plain {
+        // The streams of a connection share a window.
+        lacks.extend(["windows", "isolation", "loss"]);
+    }
+    lacks
+}
+
+/// Runs cases of a pair, and calls `ended` after each with the number of cases that have ended.
+pub(crate) fn run(
+    pair: Pair,
+    cases: &[String],
+    programs: &Arc<Programs>,
+    expectations: &Expectations,
+    ended: impl Fn(usize) + Sync,
+) -> BTreeMap<String, (Verdict, f64)> {
+    let queue = Mutex::new(cases.iter());
+    let verdicts = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for number in 0..WORKERS.min(cases.len()) {
+            let (queue, verdicts, ended) = (&queue, &verdicts, &ended);
+            let worker = Worker::new(pair, programs, number);
+            let thread = thread::Builder::new().name(worker.name.clone());
+            let work = move || {
+                // The lock must not be held while a case runs.
+                while let Some(case) = { lock(queue).next() } {
+                    let start = Instant::now();
+                    let expected = expectations.of(&pair, case);
+                    let hangs = expected.iter().any(|entry| entry.symptom == HANGS);
+                    let verdict = worker.run(case, if hangs { HANG_TIMEOUT } else { CASE_TIMEOUT });
+                    let seconds = start.elapsed().as_secs_f64();
+                    let mut verdicts = lock(verdicts);
+                    verdicts.insert(case.clone(), (verdict, seconds));
+                    ended(verdicts.len());
+                }
+            };
+            thread.spawn_scoped(scope, work).expect("a thread starts");
+        }
+    });
+    verdicts
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs one case at a time, with bridges of its own.
+struct Worker {
+    /// The name of its threads, by which panics are told apart.
+    name: String,
+    pair: Pair,
+    programs: Arc<Programs>,
+    bridges: Arc<Bridges>,
+}
+
+impl Worker {
+    fn new(pair: Pair, programs: &Arc<Programs>, number: usize) -> Self {
+        let log = programs.out.join("logs").join(pair.file_stem());
+        let log = log.with_extension(format!("{number}.log"));
+        // Logs are appended to; an old one would mislead.
+        let _ = std::fs::remove_file(&log);
+        Self {
+            name: format!("case-{number}"),
+            pair,
+            programs: Arc::clone(programs),
+            bridges: Arc::new(Bridges::new(Arc::clone(programs), log)),
+        }
+    }
+
+    fn run(&self, case: &str, timeout: Duration) -> Verdict {
+        lock_panics().remove(&self.name);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name(&self.name)
+            .enable_all()
+            .build();
+        let ran = runtime.map_err(Into::into).and_then(|runtime| {
+            let ran =
+                panic::catch_unwind(AssertUnwindSafe(|| self.run_on(&runtime, case, timeout)));
+            runtime.shutdown_background();
+            ran.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked without a message")))
+        });
+        // The first panic explains those that follow from it.
+        let sentence = match (lock_panics().remove(&self.name), ran) {
+            (Some(panic), Err(_)) => panic,
+            (_, Ok(())) => return Verdict::Pass,
+            (None, Err(error)) => format!("{error:#}"),
+        };
+        self.bridges.restart();
+        Verdict::Fail(one_line(&sentence))
+    }
+
+    fn run_on(&self, runtime: &Runtime, case: &str, timeout: Duration) -> Result<()> {
+        let path = PeerPath {
+            pair: self.pair,
+            bridges: Arc::clone(&self.bridges),
+        };
+        if self.pair.has_examples() {
+            return runtime.block_on(examples::run(case, &self.pair, &self.programs));
+        }
+        if grpc::is_case(case) {
+            return runtime.block_on(grpc::run(case, &path, &self.programs));
+        }
+        let case = CASES.iter().find(|known| known.name == case);
+        let case = case.expect("the names come from this list");
+        let run = async { tokio::time::timeout(timeout, case.run(&path)).await };
+        let ran = runtime.block_on(run);
+        ran.map_err(|_| anyhow::anyhow!("{HANGS} after {} s", timeout.as_secs()))
+    }
+}
+
+/// The first panic of each worker's current case, by the name of its threads.
+static PANICS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
+
+struct Panics(MutexGuard<'static, Option<HashMap<String, String>>>);
+
+fn lock_panics() -> Panics {
+    Panics(PANICS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Panics {
+    fn remove(&mut self, worker: &str) -> Option<String> {
+        self.0.get_or_insert_default().remove(worker)
+    }
+}
+
+/// Records the panics of cases in place of printing them. Panics of other threads belong to the
+/// scripted handlers of some cases.
+pub(crate) fn record_panics() {
+    panic::set_hook(Box::new(|info| {
+        let name = thread::current().name().unwrap_or_default().to_owned();
+        let message = info.payload_as_str().unwrap_or("a panic without a message");
+        let mut panics = lock_panics();
+        let panics = panics.0.get_or_insert_default();
+        panics.entry(name).or_insert_with(|| message.to_owned());
+    }));
+}
+
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,14 +1,13 @@
-//! How fast the state machine is by itself: calls, messages, streams and frames per second of
-//! one thread that does the work of both ends, and what they allocate.
+//! The speed and the allocations of the state machine alone: calls, messages, streams and frames per
+//! second, in one thread that does the work of both ends.
 //!
 //! ```text
 //! cargo bench -p tunnel-core --bench state_machine [-- FILTER]
 //! ```
 //!
-//! Each iteration stands for one unit, of which `support/scenario.rs` says what it is. Where a
-//! round is more than one unit (64 calls at a time), every 64th iteration does all of the work
-//! and the others none; a sample is always a number of whole rounds, so its mean is right. An
-//! `item` is a unit.
+//! Each iteration is one unit of `support/scenario.rs`, called `item` in the output. If a round has
+//! several units (64 calls at a time), every 64th iteration does all of its work. A sample has only
+//! whole rounds, so its mean is right.
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher};
@@ -51,7 +50,7 @@ fn parsed_frames(bencher: Bencher<'_, '_>, scenario: &Scenario) {
     run(bencher, scenario);
 }
 
-/// One iteration decodes a whole byte stream: the throughput tells the shapes apart.
+/// Each iteration decodes a whole byte stream. Compare the throughput of the shapes.
 #[divan::bench(args = SHAPES)]
 fn decoded_shapes(bencher: Bencher<'_, '_>, shape: &Scenario) {
     let bytes = BytesCount::new(shape.units());

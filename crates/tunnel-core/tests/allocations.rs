@@ -1,6 +1,6 @@
-//! How often a call allocates: a promise about speed that does not depend on the machine.
+//! The number of allocations of a call, which does not depend on the machine.
 //!
-//! A program of its own with one test, because the allocator counts what all threads do.
+//! The only test of its program, because the allocator counts all threads.
 
 use std::alloc::System;
 
@@ -17,20 +17,19 @@ use support::scenario::metadata;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Calls after which tables, queues and buffers of the tunnel have grown to what they need.
+/// Calls after which tables, queues and buffers have reached their size.
 const WARM_UP: usize = 1000;
 
 /// Calls that are counted.
 const CALLS: usize = 1000;
 
-/// What a call of 16 bytes each way may allocate at both ends together, from `open` to the end
-/// being read. Measured, and to be lowered with what is measured: for each end its stream, the
-/// message it sends, and the one it receives, which is handed on with one more; the method at each
-/// end, the caller's beginning, and the status at each end.
+/// The limit for a call of 16 bytes in each direction, at both ends together, from `open` until its
+/// end was read. Lower it when the measured number falls. At each end: the stream, the message sent,
+/// the message received and its delivery, the method, the status; and the caller's opening.
 const FOR_EACH_CALL: usize = 11;
 
-/// What ten metadata entries of a request may add: two for the list at each end, one of them
-/// the user's copy, and two while it is parsed.
+/// What ten metadata entries of a request may add: two for the list at each end, which include the
+/// user's copy, and two while it is parsed.
 const FOR_METADATA: usize = 6;
 
 #[test]
@@ -45,8 +44,8 @@ fn a_call_allocates_no_more_often_than_promised() {
     println!("for each call: {plain}; of 50 at once: {at_once}; with metadata: {described}");
 }
 
-/// How often each of many warm calls allocates, rounded: a table that grows once, because of
-/// where its hashes fall, is not a call's.
+/// The allocations of a call, averaged over many and rounded, so that a table that grows once does
+/// not count.
 fn allocations(at_a_time: usize, entries: usize) -> usize {
     let mut joined = Joined::new();
     let headers: Metadata = metadata(entries);

@@ -30,7 +30,7 @@ fn the_default_memory_is_what_all_streams_are_promised_and_56_mib() {
     let windows = config.max_concurrent_streams() * config.initial_window() as usize;
     let unwindowed = 8 << 20;
     let spare = 56 << 20;
-    // What is promised may grow by the spare memory to the byte, and by no more.
+    // The promise may grow by exactly the spare memory.
     let promised = |mark| config.to_builder().unread_high_mark(mark).build();
     promised(unwindowed + spare).expect("it fits");
     promised(unwindowed + spare + 1).expect_err("one byte too much");
@@ -43,7 +43,7 @@ fn another_1024_streams_need_96_mib_more() {
         let builder = Config::builder().max_concurrent_streams(2048);
         builder.max_buffered_bytes((160 + mib) << 20)
     };
-    // With as much to spare as by default.
+    // With the default spare memory.
     let spare = (8 + 56) << 20;
     more(96).unread_high_mark(spare).build().expect("it fits");
     refused(more(95).unread_high_mark(spare), "max_buffered_bytes");

@@ -1,4 +1,4 @@
-//! Frames on a byte stream: whatever the pieces, the same frames come out.
+//! Frames on a byte stream: the same frames come out, however the stream is cut.
 
 #[path = "support/frames.rs"]
 mod frames;
@@ -70,7 +70,7 @@ proptest! {
         for (i, piece) in pieces.into_iter().enumerate() {
             pushed += piece.len();
             deframer.push(piece);
-            // Now and then several pieces wait.
+            // Sometimes several pieces are queued.
             while (eager || i % 3 == 2 || i == last)
                 && let Some(bytes) = deframer.next().expect("no error")
             {
@@ -257,8 +257,7 @@ fn chunks_are_let_go_as_soon_as_they_are_used_up() {
     assert_eq!(frame, Ok(Some(Bytes::copy_from_slice(&body))));
 }
 
-/// Whether a frame of this size, the first of its chunk, is copied out of
-/// it.
+/// Whether a frame of this size is copied out of its chunk, where it is the first.
 fn is_copied(frame: usize, chunk: usize) -> bool {
     let mut bytes = framed(&vec![7; frame]);
     bytes.resize(chunk, 0);
@@ -279,7 +278,7 @@ fn a_frame_is_copied_when_it_would_pin_more_than_six_times_its_size() {
     assert!(is_copied(16 * kb - 1, 96 * kb));
     assert!(is_copied(16 * kb, 96 * kb + 1));
     assert!(is_copied(16 * kb, 1024 * kb));
-    // Small ones are copied by whoever holds on to them.
+    // Small frames are copied by their user.
     assert!(is_copied(SMALL_FRAME, 64 * kb));
     assert!(!is_copied(SMALL_FRAME - 1, 64 * kb));
     assert!(!is_copied(1, 64 * kb));

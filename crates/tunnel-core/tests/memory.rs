@@ -1,6 +1,6 @@
-//! What an open stream on which nothing happens holds in memory.
+//! The memory of an idle stream.
 //!
-//! A program of its own with one test, because the allocator counts what all threads do.
+//! The only test of its program, because the allocator counts all threads.
 
 use std::alloc::System;
 
@@ -16,16 +16,16 @@ use support::joined::Joined;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Enough that what belongs to the tunnel does not show, and just more than what a table of
-/// 16,384 places takes: it has doubled, and holds the most for each stream that it ever will.
+/// Enough streams that the tunnel's own memory does not matter. Just more than fit a table of 16,384
+/// places: it has doubled, and holds the most memory for each stream.
 const STREAMS: usize = 14_337;
 
-/// What a stream may hold that was opened and answered with headers, at both ends together, in
-/// bytes: for each end its state, and its place in a table that is half empty.
+/// The limit for a stream that was opened and answered with headers, at both ends together, in
+/// bytes: its state at each end, and its place in a half-empty table.
 const UNUSED: usize = 1024;
 
-/// What it may hold when a message has gone each way and was read: no more, because the first
-/// item of each queue stands in the stream.
+/// The limit after a message was sent and read in each direction. It is the same, because the first
+/// item of each queue is stored in the stream.
 const USED: usize = 1024;
 
 #[test]

@@ -1,4 +1,4 @@
-//! How often a scenario allocates, and how much.
+//! Counts the allocations of a scenario and their bytes.
 
 use std::alloc::System;
 

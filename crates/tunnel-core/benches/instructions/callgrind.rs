@@ -1,4 +1,4 @@
-//! How many instructions a scenario takes, as valgrind counts them.
+//! Counts the instructions of a scenario with valgrind.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::support::scenario::{self, Scenario};
 
-/// The argument that makes a process do the work of one scenario and nothing else.
+/// The argument of a process that does the work of one scenario.
 pub(crate) const CHILD: &str = "--child";
 
-/// Where profiles are left.
+/// The directory of the profiles.
 pub(crate) const DIRECTORY: &str = env!("CARGO_TARGET_TMPDIR");
 
-/// Copying by one instruction that repeats is counted once for each byte, which drowns all else
-/// where payloads are large. The C library of GNU then copies by vectors; others ignore this.
+/// Makes glibc copy with vector instructions. valgrind counts a repeating copy instruction once for
+/// each byte, which would dominate with large payloads. Other C libraries ignore this.
 const PLAIN_COPIES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-ERMS,-FSRM");
 
 pub(crate) fn is_installed() -> bool {
@@ -31,7 +31,7 @@ pub(crate) fn count(scenario: &Scenario) -> Result<f64, String> {
     Ok(twice.saturating_sub(once) as f64 / units as f64)
 }
 
-/// Instructions of a process that does so many rounds of a scenario.
+/// The instructions of a process that does this many rounds of a scenario.
 fn total(scenario: &Scenario, rounds: usize) -> Result<u64, String> {
     let profile = profile_of(scenario);
     let program = env::current_exe().map_err(|e| format!("this program has no path: {e}"))?;
@@ -59,7 +59,7 @@ fn profile_of(scenario: &Scenario) -> PathBuf {
     Path::new(DIRECTORY).join(format!("callgrind.{words}.out"))
 }
 
-/// Does the work of one scenario: its warm-up, and so many rounds.
+/// Does the warm-up of a scenario and this many rounds.
 pub(crate) fn child(name: &str, rounds: &str) -> ExitCode {
     let scenario = scenario::all().find(|s| s.name == name);
     let (Some(scenario), Ok(rounds)) = (scenario, rounds.parse::<usize>()) else {

@@ -1,4 +1,4 @@
-//! The figures, and those recorded before.
+//! The measured figures, and the recorded ones.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,13 +9,13 @@ use serde::Deserialize;
 
 use crate::support::scenario::Scenario;
 
-/// Where figures are recorded.
+/// The file of recorded figures.
 pub(crate) const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.toml");
 
-/// How many more instructions pass for the same number: 3 %.
+/// The tolerance for instructions: 3 %.
 const TOLERANCE: f64 = 1.03;
 
-/// What one unit of a scenario takes.
+/// The figures of one unit of a scenario.
 #[derive(Clone, Copy, Deserialize)]
 pub(crate) struct Figures {
     /// `None` without valgrind.
@@ -25,7 +25,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// In which ways these are worse than the ones recorded.
+    /// How these are worse than the recorded ones.
     pub(crate) fn worse_than(&self, before: Option<&Self>) -> impl Iterator<Item = String> {
         let Some(before) = before else {
             return vec!["it is not recorded".to_owned()].into_iter();
@@ -34,18 +34,18 @@ impl Figures {
         if let (Some(now), Some(was)) = (self.instructions, before.instructions)
             && now > was * TOLERANCE
         {
-            worse.push(format!("{now:.0} instructions, recorded are {was:.0}"));
+            worse.push(format!("{now:.0} instructions, recorded {was:.0}"));
         }
         let (now, was) = (self.allocations, before.allocations);
-        // Recorded are two digits, so that a table that grows once does not count.
+        // Two decimal places are recorded, so a table that grows once does not count.
         if now - was > 0.01 {
-            worse.push(format!("{now:.2} allocations, recorded are {was:.2}"));
+            worse.push(format!("{now:.2} allocations, recorded {was:.2}"));
         }
         worse.into_iter()
     }
 }
 
-/// The compiler, without which figures mean nothing.
+/// The compiler that the figures belong to.
 #[derive(Debug, PartialEq, Deserialize)]
 pub(crate) struct Compiler {
     /// Its version and commit.
@@ -55,7 +55,7 @@ pub(crate) struct Compiler {
 }
 
 impl Compiler {
-    /// The compiler that cargo would use here, if it tells.
+    /// The compiler that cargo uses here, if `rustc -vV` works.
     pub(crate) fn present() -> Option<Self> {
         let output = Command::new("rustc").arg("-vV").output().ok()?;
         let said = String::from_utf8(output.stdout).ok()?;
@@ -91,7 +91,7 @@ impl Recorded {
             Some(Compiler { rustc, host }) => format!("{rustc} on {host}"),
             None => "unknown".to_owned(),
         };
-        format!("the figures are of {rustc} on {host}, the compiler here is {here}")
+        format!("the figures were recorded with {rustc} on {host}, this compiler is {here}")
     }
 
     pub(crate) fn of(&self, scenario: &Scenario) -> Option<&Figures> {

@@ -1,5 +1,5 @@
-//! How many instructions and allocations the state machine takes: figures that a busy machine
-//! does not change, so that a regression shows where times are too noisy to tell.
+//! The instructions and allocations of the state machine. A busy machine does not change these
+//! figures, so they show regressions that are too small for noisy times.
 //!
 //! ```text
 //! cargo bench -p tunnel-core --bench instructions [-- MODE] [FILTER]
@@ -11,15 +11,14 @@
 //! | `--record` | writes them to `benches/instructions.toml`, all of them |
 //! | `--check` | fails if a scenario takes more than 3 % more instructions than recorded, or any more allocations; and if a shape of frame takes more than four times the instructions of ordinary calls for each byte |
 //!
-//! Each scenario runs in a process of its own under `valgrind --tool=callgrind`, twice: once
-//! with N rounds and once with 2 N, both after a warm-up. The difference is what N rounds take:
-//! what comes before and after cancels out. `support/scenario.rs` says what scenarios and their
-//! units are. Allocations are counted in this process, without valgrind; growing a block
-//! counts as one.
+//! Each scenario runs twice in a separate process under `valgrind --tool=callgrind`, with N and with
+//! 2 N rounds after a warm-up. The difference is the cost of N rounds. `support/scenario.rs` has the
+//! scenarios and their units. Allocations are counted in this process, without valgrind; growing a
+//! block counts as one.
 //!
-//! The figures depend on the compiler, and a little on the C library, whose allocator and
-//! copying are part of them. So the compiler and the host are recorded, too, and others are not
-//! held to the figures; how the shapes of frames compare is checked with any. The profiles of the longer runs stay in the target directory, for
+//! The figures depend on the compiler, and a little on the C library. So the compiler and the host
+//! are recorded, and other compilers are not compared. The ratios between shapes of frames are
+//! always checked. The profiles of the longer runs stay in the target directory, for
 //! `callgrind_annotate --inclusive=yes`.
 
 use std::env;
@@ -37,7 +36,7 @@ use figures::{Compiler, Figures, Recorded};
 use support::scenario::{self, Scenario};
 use support::shapes;
 
-/// What is asked for.
+/// The mode.
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     Show,
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
     let mode = match (has("--record"), has("--check")) {
         (true, _) => Mode::Record,
         (false, true) => Mode::Check,
-        // Under `cargo test`, which says nothing: that it builds is all there is to test.
+        // Under `cargo test` there is nothing to do.
         (false, false) if !has("--bench") => return ExitCode::SUCCESS,
         (false, false) => Mode::Show,
     };
@@ -132,12 +131,12 @@ fn run(mode: Mode, chosen: &[&'static Scenario]) -> Result<ExitCode, String> {
     Ok(if worse.is_empty() {
         ExitCode::SUCCESS
     } else {
-        println!("If more than recorded is as it should be: --record");
+        println!("To accept the new figures: --record");
         ExitCode::FAILURE
     })
 }
 
-/// Which shapes of frames take too much for each byte, beside ordinary ones.
+/// The shapes of frames that cost too much for each byte, compared with ordinary ones.
 fn dear_shapes(measured: &[(&'static str, Figures)]) -> Vec<(&'static str, String)> {
     let of = |shape: &Scenario| {
         let (_, figures) = measured.iter().find(|(name, _)| *name == shape.name)?;

@@ -1,4 +1,4 @@
-//! The scenarios of frames alone: making them, and finding and parsing them in a byte stream.
+//! The scenarios of the codec alone: writing frames, and parsing them from a byte stream.
 
 use std::hint::black_box;
 
@@ -10,22 +10,22 @@ use tunnel_core::{Config, Metadata, Side};
 use super::joined::METHOD;
 use super::scenario::{Round, Scenario, metadata, scenario};
 
-/// How many frames are made before the buffer is emptied.
+/// How many frames are written before the buffer is emptied.
 const FRAMES: usize = 48;
 
-/// In what pieces the transport hands on the bytes.
+/// How the transport cuts the bytes.
 #[derive(Clone, Copy)]
 enum Slices {
-    /// All frames in one.
+    /// All frames in one piece.
     One,
-    /// Each frame in one of its own.
+    /// One piece for each frame.
     Frames,
-    /// No regard for frames: each about what a segment of a network carries. A frame that no
-    /// slice holds whole is copied together.
+    /// Pieces of about a network segment, whatever the frames. A frame in several pieces is copied
+    /// together.
     Split,
 }
 
-/// Frames written behind one another into a buffer that is there already.
+/// Writes frames one after another into a buffer with enough capacity.
 pub(crate) const ENCODE: &[Scenario] = &[
     encoding("encode messages of 16 B", || {
         encode(|id, sink| sink.message(id, 16))
@@ -39,8 +39,8 @@ pub(crate) const ENCODE: &[Scenario] = &[
     }),
 ];
 
-/// Frames of one byte stream. Those of 1 KiB in one slice are copied out of it, lest a part
-/// keep all of it alive; a chunk of 16 KiB comes in a slice of its own and is not.
+/// The frames of one byte stream. Frames of 1 KiB in one piece are copied, so that they do not keep
+/// the whole piece alive. A chunk of 16 KiB in its own piece is not copied.
 pub(crate) const PARSE: &[Scenario] = &[
     parsing("parse requests of 16 B", || parse(Slices::One, requests)),
     parsing("parse requests of 16 B, split", || {
@@ -71,7 +71,7 @@ const fn parsing(name: &'static str, set_up: fn() -> Round) -> Scenario {
     scenario(name, "frame", [FRAMES, 16], set_up)
 }
 
-/// A buffer, and what frames are made of.
+/// A buffer, and the parts of frames.
 struct Source {
     buf: BytesMut,
     payload: Vec<u8>,
@@ -114,7 +114,7 @@ fn write(buf: &mut BytesMut, stream_id: i64, kind: FrameKindRef<'_>) {
     black_box(FrameWriter::new(Side::Caller, buf).frame(frame));
 }
 
-/// What a caller sends for unary calls: opens, messages and half-closes in turn.
+/// The frames of a caller's unary calls: opens, messages and half-closes in turn.
 fn requests(i: i64, source: &mut Source) {
     let id = 1 + i / 3;
     match i % 3 {
@@ -124,7 +124,7 @@ fn requests(i: i64, source: &mut Source) {
     }
 }
 
-/// The frames of unary calls from their caller: at least `bytes` bytes of them.
+/// At least `bytes` bytes of a caller's frames for unary calls.
 pub(crate) fn unary_calls(bytes: usize) -> Vec<u8> {
     let mut source = Source::new();
     let mut frame = 1;
@@ -135,7 +135,7 @@ pub(crate) fn unary_calls(bytes: usize) -> Vec<u8> {
     source.buf.into()
 }
 
-/// Makes one frame, numbered from 1; the number serves as its stream's.
+/// Writes the frame of a number from 1, which is its stream's id too.
 type Make = fn(i64, &mut Source);
 
 fn make_all(make: Make, source: &mut Source) {

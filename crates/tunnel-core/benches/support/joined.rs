@@ -1,6 +1,6 @@
-//! Two ends of a tunnel, joined by buffers: everything a transport does but the I/O. Frames
-//! are encoded, put on a byte stream, found in it again, parsed and handled, in batches of the
-//! size that the binding to tonic takes. Time stands still.
+//! Two ends of a tunnel, joined by buffers, with all work of a transport except I/O: frames are
+//! encoded, put on a byte stream, cut from it, parsed and handled, in batches of the tonic binding's
+//! size. Time stands still.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -14,13 +14,13 @@ use tunnel_core::{
 /// A method of ordinary length.
 pub(crate) const METHOD: &str = "/grpc.testing.TestService/UnaryCall";
 
-/// What one pull may write, in bytes.
+/// The size of a batch, in bytes.
 const BATCH: usize = 64 << 10;
 
 /// One direction of the transport.
 ///
-/// Its buffer is large enough to be reclaimed and not replaced as long as nothing of it is
-/// kept: the transport then allocates nothing, and what is counted is the tunnel's.
+/// Its buffer is large enough to be reused while nothing keeps a part of it. So the transport does
+/// not allocate, and only the tunnel's allocations are counted.
 struct Wire {
     buf: BytesMut,
     deframer: Deframer,
@@ -34,7 +34,7 @@ impl Wire {
         }
     }
 
-    /// Moves all that one end has to send to the other.
+    /// Delivers all frames of one end to the other.
     fn carry(&mut self, now: Instant, from: &mut Connection, to: &mut Connection) {
         let side = from.side();
         let mut writer = FrameWriter::new(side, &mut self.buf);
@@ -82,7 +82,7 @@ impl Joined {
         joined
     }
 
-    /// Moves all that one side has to send to the other.
+    /// Delivers all frames of one side to the other.
     pub(crate) fn carry(&mut self, from: Side) {
         let (now, caller, handler) = (self.now, &mut self.caller, &mut self.handler);
         match from {
@@ -91,7 +91,7 @@ impl Joined {
         }
     }
 
-    /// How many streams both ends have, together.
+    /// The number of streams of both ends together.
     pub(crate) fn streams(&self) -> usize {
         self.caller.active_streams() + self.handler.active_streams()
     }
@@ -102,7 +102,7 @@ impl Joined {
             .expect("the tunnel is ready and below its limit")
     }
 
-    /// Whole calls, so many at a time: one message each way, and an end that is fine.
+    /// Makes whole calls, `at_a_time` at once: one message in each direction, and an OK status.
     pub(crate) fn unary_calls(&mut self, at_a_time: usize, headers: &Metadata, payload: &Bytes) {
         for _ in 0..at_a_time {
             let id = self.open(headers.clone());
@@ -117,7 +117,7 @@ impl Joined {
         assert_eq!((served, answered), (at_a_time, at_a_time));
     }
 
-    /// The handler reads each request to its end and answers it; how many it was.
+    /// The handler reads each request to its end and answers it; returns the number of calls.
     fn answer_calls(&mut self, payload: &Bytes) -> usize {
         let mut served = 0;
         while let Some(event) = self.handler.poll_event() {
@@ -132,7 +132,7 @@ impl Joined {
         served
     }
 
-    /// The caller takes headers, messages and ends; how many calls ended.
+    /// The caller reads headers, messages and ends; returns the number of calls that ended.
     fn take_answers(&mut self) -> usize {
         let mut answered = 0;
         while let Some(event) = self.caller.poll_event() {
@@ -144,7 +144,7 @@ impl Joined {
         answered
     }
 
-    /// Opens streams that both ends know and nobody uses: response headers have come.
+    /// Opens streams and answers them with headers, with no messages.
     pub(crate) fn open_idle(&mut self, count: usize) -> Vec<StreamId> {
         let ids: Vec<_> = (0..count).map(|_| self.open(Metadata::new())).collect();
         self.carry(Side::Caller);
@@ -163,7 +163,7 @@ impl Joined {
         ids
     }
 
-    /// Ends streams in order, with no message on them.
+    /// Closes streams without messages.
     pub(crate) fn close_idle(&mut self, ids: &[StreamId]) {
         for &id in ids {
             sent(self.caller.send(id).finish());
@@ -180,7 +180,7 @@ impl Joined {
         assert_eq!(ended, ids.len());
     }
 
-    /// One side sends messages on an open stream, and the other reads them as they come.
+    /// Sends messages from one side on an open stream, and reads them at the other as they arrive.
     pub(crate) fn messages(&mut self, from: Side, id: StreamId, payload: &Bytes, count: usize) {
         for _ in 0..count {
             sent(self.end(from).send(id).message(payload.clone()));
@@ -217,7 +217,7 @@ fn sent(result: Result<(), WriteError>) {
     result.expect("the stream is open");
 }
 
-/// Reads what has come on a stream, its end included.
+/// Reads a stream to its end.
 fn read_to_end(conn: &mut Connection, id: StreamId) {
     loop {
         match conn.recv(id).read() {
@@ -225,7 +225,7 @@ fn read_to_end(conn: &mut Connection, id: StreamId) {
                 black_box(chunk);
             }
             Read::HalfClosed | Read::Closed(_) => return,
-            other => panic!("a call in order has whole messages and an end: {other:?}"),
+            other => panic!("data or an end, not {other:?}"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What the benchmarks and the tests of allocations share: two ends of a tunnel joined in
-//! memory, and the scenarios that are measured.
+//! Support for benchmarks and tests of allocations: two ends of a tunnel joined in memory, and the
+//! measured scenarios.
 
 // Each program uses a part of it.
 #![allow(dead_code)]

@@ -1,15 +1,14 @@
-//! What is measured.
+//! The measured scenarios.
 //!
-//! Every figure is for one *unit* of its scenario, at both ends together:
+//! Every figure is for one *unit* of a scenario, at both ends together:
 //!
 //! - A **call** is a whole unary call: six frames (open, message, half-close; headers, message,
-//!   close), made, parsed and handled, with the operations and events of both users.
-//! - A **message** goes one way on a stream that stays open, and is read as it comes; the credit
-//!   that returns is part of it. It takes a frame for each 16 KiB.
-//! - A **stream** is opened, answered with headers, idle, then closed in order: four frames.
-//! - A **frame** is made from what the state machine lends, or found in a byte stream and parsed;
-//!   the state machine itself has no part in it.
-//! - A **byte** is one of a byte stream in which frames are found and parsed, prefixes included.
+//!   close), written, parsed and handled, with the operations and events of both users.
+//! - A **message** is sent in one direction on an open stream and read as it arrives, including the
+//!   returned credit. It takes a frame for each 16 KiB.
+//! - A **stream** is opened, answered with headers, and closed: four frames.
+//! - A **frame** is written, or parsed from a byte stream, without the state machine.
+//! - A **byte** is one byte of a parsed byte stream, including prefixes.
 
 use std::fmt;
 
@@ -26,14 +25,13 @@ pub(crate) type Round = Box<dyn FnMut()>;
 /// One thing to measure.
 #[derive(Clone, Copy)]
 pub(crate) struct Scenario {
-    /// What happens, in words. Names the recorded figures, too.
+    /// The description, which is also the name of the recorded figures.
     pub(crate) name: &'static str,
-    /// What the figures are for: one call, message, stream, frame or byte.
+    /// The unit: call, message, stream, frame or byte.
     pub(crate) unit: &'static str,
-    /// The payload of a unit, in bytes, where throughput is of interest.
+    /// The payload of a unit in bytes, if throughput matters.
     pub(crate) payload: usize,
-    /// After how many rounds everything has grown to what it needs, and how many are then
-    /// enough for a figure that counts and takes no time.
+    /// The rounds of the warm-up, and the rounds to count instructions and allocations.
     pub(crate) rounds: usize,
     pub(crate) work: Work,
 }
@@ -43,7 +41,7 @@ pub(crate) struct Scenario {
 pub(crate) enum Work {
     /// This many units.
     Units(usize, fn() -> Round),
-    /// Finds and parses the frames of a byte stream; a unit is a byte.
+    /// Parses the frames of a byte stream; a unit is a byte.
     Decode(fn() -> (Side, Vec<u8>)),
 }
 
@@ -109,7 +107,7 @@ pub(crate) const CALLS: &[Scenario] = &[
     }),
 ];
 
-/// Messages one after another on one stream; at 1 KiB, 32 of them stand ready at a time.
+/// Messages one after another on one stream. At 1 KiB, 32 messages are queued at a time.
 pub(crate) const MESSAGES: &[Scenario] = &[
     Scenario {
         payload: 1 << 10,
@@ -131,7 +129,7 @@ pub(crate) const MESSAGES: &[Scenario] = &[
     },
 ];
 
-/// Streams that carry nothing, a thousand open at once.
+/// Idle streams, a thousand open at once.
 pub(crate) const STREAMS: &[Scenario] = &[scenario(
     "open and close an idle stream",
     "stream",
@@ -139,7 +137,7 @@ pub(crate) const STREAMS: &[Scenario] = &[scenario(
     idle,
 )];
 
-/// Metadata of so many entries; the texts are as long as those of tracing and tokens.
+/// Metadata with this many entries, as long as tracing headers and tokens.
 pub(crate) fn metadata(entries: usize) -> Metadata {
     let entry = |i| {
         (

@@ -1,7 +1,7 @@
-//! What decoding costs for each byte received, by the shape of the frames.
+//! The cost of decoding for each received byte, by the shape of the frames.
 //!
-//! A peer chooses the shape of what it sends, and its connection limits the bytes. So no shape
-//! may cost much more for each byte than [`ORDINARY`] traffic does.
+//! A peer chooses the shape of its frames, and its connection limits the bytes. So no shape may cost
+//! much more for each byte than [`ORDINARY`] traffic.
 
 use std::hint::black_box;
 
@@ -13,16 +13,16 @@ use super::codec;
 use super::scenario::{Round, Scenario, Work};
 use super::wire::{delimited, key, varint};
 
-/// The frames of ordinary unary calls, to which all other shapes are compared.
+/// The frames of ordinary unary calls, the baseline of all shapes.
 pub(crate) const ORDINARY: &Scenario = &SHAPES[0];
 
-/// How many times the instructions of [`ORDINARY`] a shape may take for each byte.
+/// The most instructions of a shape for each byte, as a multiple of [`ORDINARY`].
 pub(crate) const MOST: f64 = 4.0;
 
-/// About how many bytes of a shape are decoded in a round.
+/// About the bytes that a round decodes.
 const BYTES: usize = 240_000;
 
-/// Units are bytes, prefixes of frames included.
+/// Units are bytes, including the prefixes of frames.
 pub(crate) const SHAPES: &[Scenario] = &[
     shape("decode unary calls of 16 B", || {
         (Side::Caller, codec::unary_calls(BYTES))
@@ -129,7 +129,7 @@ pub(crate) const SHAPES: &[Scenario] = &[
     }),
 ];
 
-/// The field that says to which stream a frame belongs.
+/// The field with the stream id.
 const STREAM: &[u8] = b"\x08\x01";
 
 const fn shape(name: &'static str, stream: fn() -> (Side, Vec<u8>)) -> Scenario {
@@ -155,7 +155,7 @@ pub(crate) fn decode((from, stream): (Side, Vec<u8>)) -> Round {
     })
 }
 
-/// A stream of one frame, sent again and again.
+/// A byte stream that repeats one frame.
 fn repeated(from: Side, fields: &[&[u8]]) -> (Side, Vec<u8>) {
     let fields = fields.concat();
     let prefix = [&[0], &(fields.len() as u32).to_be_bytes()[..]].concat();
@@ -182,7 +182,7 @@ fn entry(key: &[u8], values: &[u8]) -> Vec<u8> {
     delimited(1, &[delimited(1, key), values].concat())
 }
 
-/// 4,000 map entries with different keys, in no order, each with the same encoded values.
+/// 4,000 map entries with different unsorted keys and the same encoded values.
 fn distinct(values: &[u8]) -> Vec<u8> {
     (0..4000).flat_map(|i| entry(&short(i), values)).collect()
 }

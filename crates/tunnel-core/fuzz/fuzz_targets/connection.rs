@@ -1,4 +1,5 @@
-//! Arbitrary operations and frames at one end of a tunnel. See `src/bodies/connection.rs`.
+//! Arbitrary operations and frames at one end of a tunnel, or at two. See
+//! `src/bodies/connection/mod.rs`.
 
 #![no_main]
 

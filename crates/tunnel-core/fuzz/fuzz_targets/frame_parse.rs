@@ -1,4 +1,4 @@
-//! Arbitrary bytes as a frame: our parser and prost think the same of them. See `src/bodies/frame_parse.rs`.
+//! Arbitrary bytes as a frame: our parser and prost agree on them. See `src/bodies/frame_parse.rs`.
 
 #![no_main]
 

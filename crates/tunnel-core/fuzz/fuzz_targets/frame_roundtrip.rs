@@ -1,4 +1,4 @@
-//! An arbitrary frame: what one of prost and us writes, the other reads. See `src/bodies/frame_roundtrip.rs`.
+//! An arbitrary frame: our codec and prost read what the other writes. See `src/bodies/frame_roundtrip.rs`.
 
 #![no_main]
 

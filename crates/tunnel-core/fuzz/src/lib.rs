@@ -1,9 +1,9 @@
-//! What the fuzz targets of `tunnel-core` do with their input.
+//! The bodies of the fuzz targets of `tunnel-core`.
 //!
-//! The targets themselves are one line each. Their bodies are in [`bodies`], which
-//! `tests/fuzzed.rs` of `tunnel-core` includes as well: there they run over the inputs that
-//! are checked in, without libFuzzer and on any toolchain. The codec's oracle is that of
-//! the crate's own tests, so that there is one account of what prost thinks.
+//! The targets are one line each. Their bodies are in [`bodies`]. The tests `fuzzed` of
+//! `tunnel-core` run them on the inputs that are checked in, without libFuzzer, and the tests
+//! `properties` run the body of `connection` on inputs from proptest. The codec's oracle is that
+//! of the crate's own tests.
 
 #![forbid(unsafe_code)]
 
@@ -23,12 +23,12 @@ mod frames;
 #[path = "../../tests/codec/oracle.rs"]
 mod oracle;
 
-/// Counts what Rust code holds, and refuses what goes beyond the limit of the run at hand:
-/// the process then aborts, which libFuzzer reports as a crash with its input.
+/// Counts the memory of Rust code, and refuses more than the limit of a run. Then the process
+/// aborts, which libFuzzer reports as a crash with its input.
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Lets what follows take so many bytes beyond what is held now; `None` lets it take any.
+/// Sets the limit of memory, in bytes beyond what is held now. `None` removes it.
 fn allow(bytes: Option<usize>) {
     static REPORTS_NEED_MEMORY: Once = Once::new();
     REPORTS_NEED_MEMORY.call_once(|| {
@@ -42,7 +42,7 @@ fn allow(bytes: Option<usize>) {
         Some(bytes) => ALLOCATOR.allocated().saturating_add(bytes),
         None => usize::MAX,
     };
-    // It fails only where more is held than the limit, which is above what is held.
+    // This fails only if more is held than the limit, which is above that.
     let _ = ALLOCATOR.set_limit(limit);
 }
 

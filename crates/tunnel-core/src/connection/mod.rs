@@ -409,8 +409,11 @@ impl Connection {
         !self.store.counts.paused && !self.refusals_pause
     }
 
+    /// Adds a note, unless the tunnel has ended: its end is the last event.
     fn note(&mut self, note: Note) {
-        self.store.events.push_back(Event::Note(note));
+        if self.end_reason().is_none() {
+            self.store.events.push_back(Event::Note(note));
+        }
     }
 
     /// The time of an input or operation: never earlier than the last.

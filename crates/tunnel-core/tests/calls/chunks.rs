@@ -1,4 +1,4 @@
-//! Messages in pieces.
+//! Messages that are sent in pieces.
 
 use bytes::Bytes;
 use tunnel_core::{Config, Event, FrameKind, Read, Side};
@@ -74,7 +74,7 @@ fn a_message_written_in_pieces_says_its_size_with_the_first() {
     let id = p.call();
     p.caller.conn.send(id).begin_message(6).unwrap();
     p.pump();
-    assert_eq!(letters(&p.caller.log), "", "nothing to say yet");
+    assert_eq!(letters(&p.caller.log), "", "nothing to send yet");
     for piece in ["a", "bc", "def"] {
         p.caller.conn.send(id).write(piece.into()).unwrap();
         p.pump();
@@ -162,7 +162,7 @@ fn a_message_larger_than_the_window_is_held_until_a_quarter_has_arrived() {
 fn pieces_of_all_sizes_that_lie_unread_keep_their_order() {
     let mut p = Pair::new(Config::default());
     let id = p.call();
-    // Pieces below SMALL_FRAME are copied together.
+    // Pieces smaller than SMALL_FRAME are copied together.
     let small = tunnel_core::frame::framing::SMALL_FRAME;
     let lengths = [3, 2000, 1, 1, small - 1, small, small + 1, 10, 5000, 7];
     let whole = pattern(lengths.iter().sum());

@@ -1,4 +1,4 @@
-//! Message credit, and other things that two ends of this library agree on.
+//! Message credit and other extensions of this library.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn empty_messages_that_nobody_reads_are_held_back_by_the_window() {
     p.pump();
     let sent = p.caller.take_log().len();
     assert_eq!(sent, window / 5, "five bytes each");
-    // Reading them gives the credit back, by one way of reading as by the other.
+    // Reading them returns the credit, with either way to read.
     let mut reader = Reader::new(id);
     p.read_until(Side::Handler, &mut reader, window / 2);
     let mut body = BytesMut::new();
@@ -80,7 +80,7 @@ fn messages_beyond_the_window_by_their_count_alone_end_the_stream() {
 
 #[test]
 fn a_million_empty_messages_for_a_call_that_has_ended_are_ignored() {
-    // Where they cost a window, no more than that can come; where they do not, a long link is full.
+    // If messages cost window, no more than a window can come. Otherwise a long link may be full.
     for (offer, messages) in [(counted(), 19_000), (offer(), 1_000_000)] {
         let mut lone = Lone::with_offer(Side::Handler, Config::default(), offer);
         let id = lone.accept(1);
@@ -123,7 +123,7 @@ fn a_caller_opens_no_more_calls_than_its_handler_says_it_serves() {
     assert_eq!(p.caller.conn.room(), 1);
 }
 
-/// A peer of an earlier version ends tunnels for cancels that come too fast.
+/// A peer of an earlier version ends tunnels when cancels come too fast.
 #[test]
 fn cancels_to_a_peer_that_does_not_say_what_it_serves_are_paced_and_hold_back_new_calls() {
     let old = Offer {

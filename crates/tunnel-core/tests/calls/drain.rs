@@ -1,4 +1,4 @@
-//! Tunnels that end in order.
+//! Tunnels that are drained.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn pair() -> Pair {
     Pair::new(Config::default())
 }
 
-/// A tunnel whose caller does not understand the word of a drain.
+/// A tunnel whose caller does not understand drain notices.
 fn pair_without_the_word() -> Pair {
     let callers = Offer {
         drain: false,
@@ -65,7 +65,7 @@ fn a_handler_drains_and_both_ends_are_over_when_the_last_call_is() {
 fn a_tunnel_without_calls_drains_at_once_and_says_so_first() {
     let mut p = pair();
     p.handler.conn.drain(p.now, None);
-    assert_eq!(p.handler.conn.end_reason(), None, "the word is not out");
+    assert_eq!(p.handler.conn.end_reason(), None, "the notice is not sent");
     p.write(Side::Handler, usize::MAX);
     assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::Drained));
     assert_eq!(p.caller.conn.end_reason(), None);
@@ -76,7 +76,7 @@ fn a_tunnel_without_calls_drains_at_once_and_says_so_first() {
 }
 
 #[test]
-fn a_callers_drain_waits_for_its_calls_and_ends_when_its_last_word_is_out() {
+fn a_callers_drain_waits_for_its_calls_and_ends_when_its_last_frame_is_sent() {
     let mut p = pair();
     let id = p.call();
     p.caller.conn.drain(p.now, None);
@@ -88,11 +88,15 @@ fn a_callers_drain_waits_for_its_calls_and_ends_when_its_last_word_is_out() {
     p.read_until(Side::Handler, &mut reader, 1);
     finish(&mut p, id);
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
-    assert_eq!(p.handler.conn.end_reason(), None, "its transport will say");
+    assert_eq!(
+        p.handler.conn.end_reason(),
+        None,
+        "its transport will report the end"
+    );
 
     let mut p = pair();
     p.caller.conn.drain(p.now, None);
-    assert_eq!(p.caller.conn.end_reason(), None, "the word is not out");
+    assert_eq!(p.caller.conn.end_reason(), None, "the notice is not sent");
     p.pump();
     assert_eq!(p.caller.events(), [DRAINED]);
     p.handler.conn.handle_end();
@@ -108,11 +112,15 @@ fn a_handler_is_told_that_its_caller_drains_and_goes_on_until_the_caller_ends() 
     let events = p.handler.events();
     assert!(events.contains(&Event::GoingAway { last: 1 }), "{events:?}");
     assert!(p.handler.conn.is_draining());
-    // What was opened before it is taken all the same.
+    // Calls that were opened before it are served.
     finish(&mut p, first);
     finish(&mut p, late);
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
-    assert_eq!(p.handler.conn.end_reason(), None, "its transport will say");
+    assert_eq!(
+        p.handler.conn.end_reason(),
+        None,
+        "its transport will report the end"
+    );
     p.handler.conn.handle_end();
     assert_eq!(p.handler.conn.end_reason(), Some(&EndReason::PeerDrained));
 }
@@ -128,7 +136,7 @@ fn a_caller_that_ends_its_drain_with_calls_left_has_closed_the_tunnel() {
 }
 
 #[test]
-fn a_callers_word_goes_only_to_who_understands_it() {
+fn a_callers_notice_is_sent_only_to_a_peer_that_understands_it() {
     for knows in [true, false] {
         let handlers = Offer {
             negotiate: true,
@@ -176,7 +184,7 @@ fn a_call_that_comes_while_its_handler_drains_is_refused_as_not_processed() {
     }
 }
 
-/// A call of a peer that was not told may be under way at any moment.
+/// A call may be under way at any time if the peer does not know about the drain.
 #[test]
 fn a_drained_tunnel_whose_caller_was_not_told_refuses_calls_for_a_moment_longer() {
     let mut p = pair_without_the_word();
@@ -188,7 +196,7 @@ fn a_drained_tunnel_whose_caller_was_not_told_refuses_calls_for_a_moment_longer(
     p.pump();
     let (_, end) = read_all(&mut p.caller.conn, late);
     let Read::Closed(close) = end else {
-        panic!("it is refused, and not cut: {end:?}");
+        panic!("it is refused, not cut: {end:?}");
     };
     assert_eq!(close.status.code, Code::Unavailable);
     assert_eq!(p.handler.conn.end_reason(), None);
@@ -226,7 +234,7 @@ fn a_caller_that_asks_for_another_tunnel_calls_through_this_one_until_it_drains_
         ..offer()
     };
     let mut p = Pair::with_offers(Config::default(), Config::default(), offer(), deaf);
-    assert!(!p.caller.conn.retire(p.now), "there is no way to ask");
+    assert!(!p.caller.conn.retire(p.now), "it cannot be requested");
 }
 
 #[test]
@@ -256,7 +264,7 @@ fn a_caller_told_of_a_drain_gives_up_the_calls_beyond_the_last_one_taken() {
 }
 
 #[test]
-fn the_word_of_a_drain_goes_only_to_who_understands_it() {
+fn a_handlers_notice_is_sent_only_to_a_peer_that_understands_it() {
     let mut p = pair_without_the_word();
     let id = p.call();
     p.handler.conn.drain(p.now, None);
@@ -292,7 +300,7 @@ fn a_drain_asked_for_before_a_tunnel_without_negotiation_ends_it_as_it_opens() {
         let now = p.now;
         p.end(side).conn.drain(now, None);
         p.start(Offer::default(), Offer::default());
-        // A handler's waits for the calls that may be under way.
+        // A handler's drain waits for the calls that may be under way.
         p.pass(SECOND);
         assert_eq!(p.end(side).events(), [Event::Ready, DRAINED]);
     }
@@ -353,7 +361,11 @@ fn a_drain_ends_soon_after_its_deadline_even_if_nothing_can_be_sent() {
         let now = p.now;
         p.end(side).conn.drain(now, Some(now + SECOND));
         p.pass(SECOND);
-        assert_eq!(p.end(side).conn.end_reason(), None, "it is to be told");
+        assert_eq!(
+            p.end(side).conn.end_reason(),
+            None,
+            "it has a notice to send"
+        );
         let at = p
             .end(side)
             .conn
@@ -380,7 +392,7 @@ fn a_second_drain_can_only_bring_the_deadline_forward() {
     p.handler.conn.drain(start, Some(start + 2 * SECOND));
     assert_eq!(p.handler.conn.poll_timeout(), Some(start + 2 * SECOND));
     p.pump();
-    assert_eq!(letters(&p.handler.log), "C", "it is said once");
+    assert_eq!(letters(&p.handler.log), "C", "it is sent once");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Calls and tunnels that end otherwise than by a close in order.
+//! Calls and tunnels that do not end with a normal close.
 
 use tunnel_core::{
     Code, Config, ConnectionError, EndReason, Event, Initiator, Metadata, OpenError, Read, Side,
@@ -180,8 +180,8 @@ fn a_status_or_trailers_over_the_limit_are_cut_and_the_code_arrives() {
     );
 }
 
-/// A tunnel with a call that the handler knows, one that was written and has not arrived, and
-/// one that was not written.
+/// A tunnel with three calls: one that the handler knows, one that was sent and has not arrived,
+/// and one that was not sent.
 fn in_flight() -> (Pair, [StreamId; 3]) {
     let mut p = pair();
     let known = p.call();
@@ -311,11 +311,11 @@ fn the_first_reason_for_an_end_stands_and_what_comes_after_is_ignored() {
     p.pass(std::time::Duration::from_secs(1000));
     p.caller.conn.drain(p.now, Some(p.now));
     p.caller.conn.start(p.now, offer());
-    let ends = p
-        .caller
-        .events()
-        .into_iter()
-        .filter(|e| matches!(e, Event::Ended(_)));
+    let long = Status::new(Code::Aborted, "x".repeat(1 << 20));
+    p.caller.conn.close_with(long);
+    let events = p.caller.events();
+    assert_eq!(events.last(), Some(&Event::Ended(EndReason::Closed)));
+    let ends = events.iter().filter(|e| matches!(e, Event::Ended(_)));
     assert_eq!(ends.count(), 1);
     assert_eq!(p.caller.conn.poll_timeout(), None);
     assert!(p.caller.conn.wants_input());

@@ -1,4 +1,4 @@
-//! Windows that grow, and what they may not take.
+//! The growth of windows, and its limits.
 
 use std::time::Duration;
 
@@ -15,21 +15,21 @@ const LONG_WAY: Duration = Duration::from_millis(50);
 /// How an application reads.
 #[derive(Clone, Copy, Debug)]
 enum Habit {
-    /// A piece as soon as it arrives, and credit returns between.
+    /// Each piece as soon as it arrives, with credit returned in between.
     AtOnce,
-    /// All that has arrived together.
+    /// All that has arrived at once.
     Together,
     /// Nothing.
     Never,
 }
 
-/// A long upload over a pipe in which frames stay for half a round trip; how many bytes arrive
-/// in the last of some round trips.
+/// A long upload over a pipe that delays frames by half a round trip. Returns the bytes that arrive
+/// in the last round trip.
 fn upload(p: &mut Pair, reader: &mut Reader, habit: Habit, round_trips: usize) -> usize {
     upload_over(p, reader, habit, round_trips, 60_000, LONG_WAY)
 }
 
-/// The same with messages of another size, or over another way: how long frames stay in the pipe.
+/// The same with messages of another size or another delay.
 fn upload_over(
     p: &mut Pair,
     reader: &mut Reader,
@@ -46,7 +46,7 @@ fn upload_over(
             let sent = p.caller.conn.send(id).message(bytes(message));
             sent.expect("it is writable");
         }
-        // What was under way arrives; what is written meanwhile stays under way.
+        // Frames in flight arrive. Frames written meanwhile stay in flight.
         let (up, down) = (p.caller.pipe.len(), p.handler.pipe.len());
         let before = p.handler.conn.stats().bytes_received;
         p.carry(Side::Handler, down);
@@ -57,7 +57,7 @@ fn upload_over(
                 p.write(Side::Handler, usize::MAX);
             }
         }
-        // As a runtime reads: when told that there is something.
+        // As a runtime reads: after an event.
         let told = p.handler.events().contains(&Event::Readable(id));
         if matches!(habit, Habit::Together) && told {
             reader.read_all(&mut p.handler.conn);
@@ -78,7 +78,7 @@ fn config(change: impl Fn(ConfigBuilder) -> ConfigBuilder) -> Config {
 }
 
 #[test]
-fn a_window_grows_to_its_cap_when_the_reader_keeps_up_and_the_way_is_long() {
+fn a_window_grows_to_its_cap_when_the_reader_keeps_up_and_the_link_is_long() {
     for habit in [Habit::AtOnce, Habit::Together] {
         let mut p = Pair::new(config(|b| b));
         let id = p.call();
@@ -86,7 +86,7 @@ fn a_window_grows_to_its_cap_when_the_reader_keeps_up_and_the_way_is_long() {
         upload(&mut p, &mut reader, habit, 40);
         let grown = p.handler.conn.stats().spare_used;
         assert_eq!(grown, (1 << 20) - WINDOW as usize, "{habit:?}");
-        // Two steps are a round trip. Credit that returns by halves may leave half of it unused.
+        // Two steps are a round trip. With credit returned by halves, half of it may stay unused.
         let in_a_trip: usize = (0..2).map(|_| upload(&mut p, &mut reader, habit, 1)).sum();
         assert!(in_a_trip >= 1 << 19, "{habit:?}: {in_a_trip}");
         p.caller.conn.cancel(id);
@@ -105,9 +105,9 @@ fn a_window_grows_by_messages_of_one_frame_as_well() {
 }
 
 #[test]
-fn a_window_grows_no_further_than_the_length_of_its_way_makes_sense() {
+fn a_window_grows_no_further_than_its_round_trip_can_use() {
     const MIB: usize = 1 << 20;
-    // Each way, in microseconds: a window is what comes in a round trip at 1 GB/s.
+    // The delay in microseconds: a window is what arrives in a round trip at 1 GB/s.
     for (way, window) in [
         (0, MIB / 2),
         (100, MIB / 2),
@@ -125,7 +125,7 @@ fn a_window_grows_no_further_than_the_length_of_its_way_makes_sense() {
         upload_over(&mut p, &mut reader, Habit::Together, 16, 60_000, way);
         let grown = p.handler.conn.stats().spare_used;
         assert_eq!(grown, window - WINDOW as usize, "{way:?}");
-        // The next stream of the tunnel knows from the beginning.
+        // The next stream of the tunnel uses the round-trip time from its beginning.
         let mut reader = Reader::new(ids[1]);
         upload_over(&mut p, &mut reader, Habit::Together, 16, 60_000, way);
         assert_eq!(p.handler.conn.stats().spare_used, 2 * grown, "{way:?}");
@@ -223,7 +223,7 @@ fn all_windows_together_leave_half_of_the_spare_memory_to_large_messages() {
     }
     assert_eq!(p.handler.conn.stats().spare_used, 400_000);
 
-    // A quarter of it fills what is left, and the window.
+    // A quarter of it fills the window and what is left.
     let id = p.call();
     p.caller.conn.send(id).message(bytes(4 * 400_000)).unwrap();
     let mut reader = Reader::new(id);
@@ -255,7 +255,7 @@ fn a_message_whose_quarter_fits_the_window_needs_no_spare_memory() {
 
 #[test]
 fn a_large_message_waits_as_long_as_there_is_memory_and_is_then_handed_on_early() {
-    // A quarter is a window, the spare memory, and one byte more or not.
+    // A quarter is a window, the spare memory, and zero or one byte more.
     for (over, early) in [(0, false), (1, true)] {
         let mut p = Pair::new(spare(1000, WINDOW));
         let id = p.call();

@@ -1,4 +1,4 @@
-//! Heartbeats: an end that is silent for too long is lost, one that is there never is.
+//! Heartbeats: an end that is silent for too long is lost, an end that sends is not.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn pair() -> Pair {
     Pair::with_offers(Config::default(), Config::default(), beats(), beats())
 }
 
-/// How many heartbeats are among the frames, and that nothing else is.
+/// The number of heartbeats. Panics on any other frame.
 fn count(frames: &[tunnel_core::Frame]) -> usize {
     for frame in frames {
         let heartbeat = build::update(-1, 0);
@@ -67,7 +67,7 @@ fn one_way_silence_ends_the_tunnel_however_much_is_sent() {
         for step in 0..steps {
             assert_eq!(p.end(side).conn.end_reason(), None, "step {step}");
             p.pass(Duration::from_millis(10));
-            // Its peer hears it, and is not heard.
+            // Its frames arrive, the peer's do not.
             p.flush(side);
             p.write(side.peer(), usize::MAX);
             p.end(side.peer()).pipe.clear();
@@ -96,7 +96,7 @@ fn an_end_that_was_absent_does_not_take_that_for_the_peers_absence() {
     // Suspended for an hour: its timers are late.
     lone.pass(Duration::from_secs(3600));
     assert_eq!(lone.conn.end_reason(), None);
-    // The peer is there again, or it is not.
+    // Whether or not the peer is back.
     let mut waited = Duration::ZERO;
     while lone.conn.end_reason().is_none() {
         assert!(waited < 2 * SILENCE);
@@ -111,7 +111,7 @@ fn an_end_that_was_absent_does_not_take_that_for_the_peers_absence() {
 fn frames_that_waited_are_read_before_silence_is_judged() {
     let mut lone = Lone::with_offer(Side::Handler, Config::default(), beats());
     lone.now += SILENCE;
-    // Neither sending nor reading judges it.
+    // Neither sending nor reading ends the tunnel.
     lone.sent();
     lone.feed(build::update(-1, 0));
     let now = lone.now;
@@ -158,7 +158,7 @@ fn peers_without_heartbeats_are_sent_them_for_the_proxies_and_may_be_silent() {
         caller.pass(INTERVAL);
         handler.pass(INTERVAL);
         assert_eq!(count(&caller.sent()), 1);
-        assert_eq!(handler.sent(), [], "a Go caller would not bear it yet");
+        assert_eq!(handler.sent(), [], "a Go caller would fail on it now");
     }
     handler.feed(build::open(1));
     handler.pass(INTERVAL);
@@ -195,7 +195,7 @@ fn a_call_without_any_answer_shows_since_when() {
     assert_eq!(p.caller.conn.unanswered_since(), Some(sent), "the first");
     let now = p.now;
     p.caller.conn.handle_activity(now);
-    assert_eq!(p.caller.conn.unanswered_since(), None, "it was heard");
+    assert_eq!(p.caller.conn.unanswered_since(), None, "a frame arrived");
     let given_up = p.open();
     p.flush(Side::Caller);
     p.caller.conn.cancel(given_up);

@@ -1,13 +1,11 @@
 //! Calls of the four kinds, their headers and their trailers.
 
 use bytes::Bytes;
-use tunnel_core::{
-    Code, Config, Event, FrameKind, Metadata, OpenError, Read, Side, Status, WriteError,
-};
+use tunnel_core::{Code, Config, Event, FrameKind, Metadata, OpenError, Read, Status, WriteError};
 
 use crate::support::build::metadata;
 use crate::support::pair::Pair;
-use crate::support::reader::{Reader, read_all};
+use crate::support::reader::read_all;
 use crate::support::{letters, opened};
 
 fn pair() -> Pair {
@@ -121,39 +119,6 @@ fn a_server_streams_messages_that_arrive_in_order_and_before_the_status() {
     );
     assert!(matches!(end, Read::Closed(_)));
     p.assert_idle();
-}
-
-#[test]
-fn both_sides_stream_at_the_same_time() {
-    let mut p = pair();
-    let id = p.call();
-    let mut at_caller = Reader::new(id);
-    let mut at_handler = Reader::new(id);
-    for n in 0..50u8 {
-        p.caller.conn.send(id).message(vec![n; 300].into()).unwrap();
-        p.handler
-            .conn
-            .send(id)
-            .message(vec![n; 200].into())
-            .unwrap();
-        p.pump();
-        assert_eq!(at_caller.read_all(&mut p.caller.conn), Read::Pending);
-        assert_eq!(at_handler.read_all(&mut p.handler.conn), Read::Pending);
-    }
-    assert!(
-        (0..50u8)
-            .zip(&at_caller.messages)
-            .all(|(n, m)| *m == [n; 200])
-    );
-    assert!(
-        (0..50u8)
-            .zip(&at_handler.messages)
-            .all(|(n, m)| *m == [n; 300])
-    );
-    assert_eq!(
-        (at_caller.messages.len(), at_handler.messages.len()),
-        (50, 50)
-    );
 }
 
 #[test]
@@ -377,41 +342,4 @@ fn each_side_can_only_say_what_is_its_to_say() {
     );
     p.pump();
     assert_eq!(letters(p.caller.log.iter().chain(&p.handler.log)), "");
-}
-
-#[test]
-fn calls_do_not_see_each_others_messages() {
-    let mut p = pair();
-    let ids: Vec<_> = (0..20).map(|_| p.open()).collect();
-    for round in 0..5u8 {
-        for (&id, n) in ids.iter().zip(0u8..) {
-            p.caller
-                .conn
-                .send(id)
-                .message(vec![n, round].into())
-                .unwrap();
-        }
-    }
-    for &id in &ids {
-        p.caller.conn.send(id).finish().unwrap();
-    }
-    while p.write(Side::Caller, 25) > 0 {
-        p.carry(Side::Caller, 1);
-    }
-    p.pump();
-    for (&id, n) in ids.iter().zip(0u8..) {
-        let (messages, end) = read_all(&mut p.handler.conn, id);
-        assert!(messages.iter().zip(0..).all(|(m, round)| *m == [n, round]));
-        assert_eq!((messages.len(), end), (5, Read::HalfClosed));
-        p.handler
-            .conn
-            .send(id)
-            .close(Metadata::new(), Status::OK)
-            .unwrap();
-    }
-    p.pump();
-    for &id in &ids {
-        assert!(matches!(p.caller.conn.recv(id).read(), Read::Closed(_)));
-    }
-    p.assert_idle();
 }

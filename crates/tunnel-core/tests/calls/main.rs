@@ -1,4 +1,4 @@
-//! The ordinary life of a tunnel: two ends of this library, in virtual time.
+//! Two ends of this library that behave, in virtual time.
 
 #[path = "../support/mod.rs"]
 mod support;

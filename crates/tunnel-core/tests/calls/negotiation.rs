@@ -1,4 +1,4 @@
-//! How a tunnel begins.
+//! The negotiation of a tunnel.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn speaking(revisions: Revisions) -> Config {
 }
 
 #[test]
-fn settings_are_the_first_word_and_a_caller_waits_for_them() {
+fn settings_come_first_and_a_caller_waits_for_them() {
     let window = |size| Config::builder().initial_window(size).build().unwrap();
     let (ours, config) = (window(60_000), window(70_000));
     let mut p = Pair::with(ours.clone(), config);
@@ -122,13 +122,6 @@ fn a_caller_gives_up_waiting_for_settings() {
 }
 
 #[test]
-fn settings_that_came_leave_no_timer() {
-    let p = Pair::new(Config::default());
-    assert_eq!(p.caller.conn.poll_timeout(), None);
-    assert_eq!(p.handler.conn.poll_timeout(), None);
-}
-
-#[test]
 fn a_peer_that_does_not_negotiate_is_ready_at_once() {
     let mut p = Pair::unopened(Config::default(), Config::default());
     p.start(Offer::default(), Offer::default());
@@ -142,8 +135,8 @@ fn a_peer_that_does_not_negotiate_is_ready_at_once() {
 }
 
 #[test]
-fn the_word_of_a_drain_is_part_of_negotiation() {
-    // Who does not negotiate cannot understand it, whatever the other header says.
+fn drain_notices_need_negotiation() {
+    // A peer that does not negotiate cannot understand it, whatever its other header says.
     let odd = Offer {
         negotiate: false,
         drain: true,

@@ -1,4 +1,4 @@
-//! What leaves first, and how much at a time.
+//! The order and the amount in which frames are sent.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::support::pair::Pair;
 use crate::support::reader::{bytes, read_all};
 use crate::support::{FRAME_COST, letters, payload_len};
 
-/// Windows so large that none is ever in the way.
+/// Windows that never hold a sender back.
 fn wide() -> Config {
     Config::builder()
         .initial_window(8 << 20)
@@ -147,25 +147,6 @@ fn headers_window_updates_and_ends_go_before_the_data_of_other_streams() {
 }
 
 #[test]
-fn a_close_never_overtakes_the_data_of_its_own_stream() {
-    let mut p = Pair::new(wide());
-    let id = p.call();
-    p.caller.conn.send(id).message(bytes(100_000)).unwrap();
-    p.caller.conn.send(id).finish().unwrap();
-    p.handler.conn.send(id).message(bytes(50_000)).unwrap();
-    p.handler
-        .conn
-        .send(id)
-        .close(Metadata::new(), Status::OK)
-        .unwrap();
-    for side in [Side::Caller, Side::Handler] {
-        while p.write(side, 1) > 0 {}
-    }
-    assert_eq!(letters(&p.caller.log), "MddddddE");
-    assert_eq!(letters(&p.handler.log), "HMdddC");
-}
-
-#[test]
 fn the_end_of_a_stream_follows_right_behind_its_last_byte() {
     let mut p = Pair::new(wide());
     let [first, second] = [p.call(), p.call()];
@@ -216,7 +197,7 @@ fn a_budget_of_one_byte_lets_every_kind_of_frame_leave_in_its_order() {
     while p.handler.conn.wants_transmit() {
         assert_eq!(p.write(Side::Handler, 1), 1);
     }
-    // The word of the drain, the refusal; headers, window update; data, close.
+    // The drain notice, the refusal; headers, window update; data, close.
     assert_eq!(letters(&p.handler.log), "CCHuMC");
     assert_eq!(p.handler.log[0].stream_id, -1);
     assert_eq!(p.handler.log[1].stream_id, refused.value());

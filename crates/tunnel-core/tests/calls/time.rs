@@ -103,27 +103,6 @@ fn a_handler_whose_caller_forgets_its_deadline_says_so() {
 }
 
 #[test]
-fn a_call_that_ends_takes_its_deadline_with_it() {
-    let mut p = pair();
-    let [closed, cancelled, reset] = [(); 3].map(|()| p.open_with(timeout("5S")));
-    p.pump();
-    p.handler.events();
-    assert_eq!(p.handler.conn.stats().deadlines, 3);
-    p.handler
-        .conn
-        .send(closed)
-        .close(Metadata::new(), Status::OK)
-        .unwrap();
-    p.handler.conn.reset(reset, Status::OK);
-    p.caller.conn.cancel(cancelled);
-    p.pump();
-    for id in [closed, reset] {
-        assert!(matches!(p.caller.conn.recv(id).read(), Read::Closed(_)));
-    }
-    p.assert_idle();
-}
-
-#[test]
 fn a_deadline_that_passes_before_the_call_was_sent_keeps_it_from_being_sent() {
     let mut p = pair();
     let id = p.open_with(timeout("1S"));

@@ -1,4 +1,4 @@
-//! Revision zero has no windows: the reading of the tunnel pauses, and goes on.
+//! Revision zero has no windows: reading the tunnel pauses and resumes.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn pair(change: impl Fn(ConfigBuilder) -> ConfigBuilder) -> Pair {
     Pair::with_offers(config.clone(), config, silent, silent)
 }
 
-/// The handler has a stream that it does not read, full up to the high mark.
+/// A tunnel whose handler has unread bytes up to the high mark on one stream.
 fn full() -> (Pair, StreamId) {
     let mut p = pair(|b| b);
     let id = p.call();
@@ -190,7 +190,7 @@ fn a_stall_ends_as_many_of_the_fullest_streams_as_it_takes_and_the_others_go_on(
     let waiting = p.open();
     p.caller.conn.send(waiting).message(bytes(7)).unwrap();
     p.write(Side::Caller, usize::MAX);
-    // The new call leaves first: let it be behind the data that stops the reading.
+    // The new call is sent first. Move it behind the data that pauses reading.
     let new = p
         .caller
         .pipe
@@ -223,7 +223,7 @@ fn a_stall_ends_as_many_of_the_fullest_streams_as_it_takes_and_the_others_go_on(
             event => panic!("{event:?}"),
         })
         .collect();
-    // The fullest first; what is left is below the low mark.
+    // The fullest first. The rest is below the low mark.
     assert_eq!(ended, [1, 0, 2].map(|at| streams[at].0));
     assert!(p.handler.conn.wants_input());
     assert_eq!(p.handler.conn.poll_timeout(), None);
@@ -243,7 +243,7 @@ fn a_stall_by_an_answer_that_is_closed_already_is_resolved_as_well() {
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.flush(Side::Handler);
-    // The close comes although reading has paused: it was read with the data.
+    // The close comes although reading has paused: the transport had read it with the data.
     let close = p.handler.pipe.pop_front().expect("the close");
     p.caller
         .conn

@@ -1,4 +1,4 @@
-//! What one writes the other reads, and of arbitrary bytes both think the same.
+//! Our codec and prost read what the other writes, and agree on arbitrary bytes.
 
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
@@ -23,7 +23,7 @@ proptest! {
 
     #[test]
     fn we_write_the_bytes_that_prost_writes((from, frame) in sent()) {
-        // prost sorts keys; the order is the only freedom that the format leaves.
+        // prost sorts keys. The format leaves nothing else open.
         let frame = sorted(frame);
         prop_assert_eq!(encoded(from, &frame), message(from, &frame).bytes());
     }
@@ -66,7 +66,7 @@ proptest! {
         entries in vec(map_entry(), 0..30),
         at in any::<Index>(),
     ) {
-        // One metadata, and the same in two pieces that are to be merged.
+        // One metadata, and the same in two pieces to merge.
         let (a, b) = entries.split_at(at.index(entries.len() + 1));
         let (a, b) = (a.concat(), b.concat());
         for list in [delimited(2, &[&a[..], &b].concat()), [delimited(2, &a), delimited(2, &b)].concat()] {

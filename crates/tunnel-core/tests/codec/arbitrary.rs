@@ -1,4 +1,4 @@
-//! What no frame of ours looks like, but others' may.
+//! Arbitrary messages, also such as this library never sends.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,8 +10,7 @@ use crate::frames::sent;
 use crate::oracle::{Wire, message};
 use crate::wire::{delimited, key, varint};
 
-/// Messages as prost may have them: absent and empty parts, keys without
-/// values, codes that do not exist.
+/// Any messages of prost: with absent and empty parts, keys without values, unknown codes.
 pub(crate) fn foreign() -> impl Strategy<Value = Wire> {
     let values = vec(".{0,5}", 0..3).prop_map(|val| metadata::Values { val });
     let md = proptest::collection::btree_map(".{0,4}", values, 0..6)
@@ -55,9 +54,8 @@ pub(crate) fn foreign() -> impl Strategy<Value = Wire> {
     ]
 }
 
-/// A field whose number is most likely one of this protocol's, with a value
-/// that is most likely legal protobuf: often of the wrong type for the number,
-/// nested, and sometimes broken.
+/// A field, mostly with a number of this protocol and a valid value. The value often has the wrong
+/// type, may be nested, and is sometimes broken.
 pub(crate) fn field() -> impl Strategy<Value = Vec<u8>> {
     let scalar = prop_oneof![
         4 => (0..8u32, prop_oneof![0..300u64, any::<u64>()], 0..3usize)
@@ -81,7 +79,7 @@ pub(crate) fn field() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A map entry that is nearly right, for lists whose keys come twice.
+/// A nearly valid map entry, for lists with repeated keys.
 pub(crate) fn map_entry() -> impl Strategy<Value = Vec<u8>> {
     let key = "[a-c]{0,1}".prop_map(|key| delimited(1, key.as_bytes()));
     let values = vec("[x-z]{0,1}".prop_map(|v| delimited(1, v.as_bytes())), 0..3)
@@ -140,8 +138,8 @@ impl Damage {
     }
 }
 
-/// The same message with the fields in another order on every level, as far as
-/// it can be told which fields are messages.
+/// The same message with its fields in another order on every level, as far as fields can be
+/// recognized as messages.
 pub(crate) fn shuffled(message: &[u8], seed: u64, depth: u32) -> Option<Vec<u8>> {
     use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 

@@ -1,4 +1,4 @@
-//! Every kind in bytes, and every way in which bytes can be broken.
+//! The bytes of every kind of frame, and every way to break them.
 
 use bytes::Bytes;
 use tunnel_core::frame::codec::{DecodeError, decode};
@@ -64,7 +64,7 @@ fn a_new_stream_has_these_bytes() {
           \x18\x80\x80\x04\
           \x20\x01",
     );
-    // Headers are there even when they are empty, as the Go caller has it.
+    // Empty headers are written too, as by the Go caller.
     golden(
         Side::Caller,
         0,
@@ -163,7 +163,7 @@ fn a_close_has_these_bytes() {
           \x0a\x0a\x0a\x08\x0a\x01k\x12\x03\x0a\x01v\
           \x12\x0e\x08\x05\x12\x02no\x1a\x06\x0a\x01t\x12\x01\xff",
     );
-    // Success says nothing; a message with it does.
+    // OK is empty on the wire, unless it has a message.
     golden(
         Side::Handler,
         2,
@@ -235,7 +235,7 @@ fn broken_bytes_are_refused_with_the_reason() {
         (b"\x22\x05abcd", Truncated),
         (b"\x45\x01\x02\x03", Truncated),
         (b"\x41\x01\x02\x03\x04\x05\x06\x07", Truncated),
-        // The inner field ends within the frame, but beyond its message.
+        // The inner field ends inside the frame but outside its message.
         (b"\x1a\x03\x12\x02ab", Truncated),
         (b"\x43", Truncated),
         (b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", Varint),
@@ -257,7 +257,7 @@ fn broken_bytes_are_refused_with_the_reason() {
             b"\x12\x09\x12\x07\x0a\x05\x12\x03\x0a\x01\xff",
             Utf8 { field: 1 },
         ),
-        // Also in what would be replaced.
+        // Also in a part that a later one replaces.
         (b"\x12\x03\x0a\x01\xff\x2a\x00", Utf8 { field: 1 }),
     ];
     for &(bytes, error) in cases {
@@ -269,7 +269,7 @@ fn broken_bytes_are_refused_with_the_reason() {
 
 #[test]
 fn unknown_groups_may_nest_as_deep_as_prost_lets_them() {
-    // At the top, and at the bottom of what has messages inside messages.
+    // At the top level and in the innermost message.
     let at = |levels: usize| [vec![0x7b; levels], vec![0x7c; levels]].concat();
     let inside = |path: &[u32], levels| {
         let inner = at(levels);

@@ -1,5 +1,5 @@
-//! The codec: held to prost on arbitrary input, and to bytes written out by
-//! hand for what prost leaves open.
+//! The codec: compared with prost on arbitrary input, and with bytes written by hand where prost
+//! leaves a choice.
 
 mod agreement;
 mod arbitrary;

@@ -1,4 +1,4 @@
-//! What decoding holds on to, and what it never asks for.
+//! The memory that decoding keeps alive and allocates.
 
 use bytes::Bytes;
 use tunnel_core::frame::codec::{DecodeError, MAX_ENTRIES, decode};
@@ -69,7 +69,7 @@ fn a_payload_does_not_keep_the_padding_of_its_frame_alive() {
 
 #[test]
 fn a_huge_declared_length_allocates_nothing() {
-    // Whoever reserves by these lengths aborts or panics here.
+    // Reserving these lengths would abort or panic.
     for length in [1 << 40, 1 << 62, u64::MAX >> 1, u64::MAX] {
         let declared = |number| [varint(key(number, 2), 0), varint(length, 0)].concat();
         for (from, path) in [
@@ -109,7 +109,7 @@ fn a_huge_declared_length_allocates_nothing() {
 
 #[test]
 fn a_long_key_with_many_values_takes_no_more_memory_than_it_came_in() {
-    // Copied for each value this key alone would need 1 GB.
+    // A copy of this key for each value would need 1 GB.
     let (key, values) = ("k".repeat(256 << 10), MAX_ENTRIES);
     let entry = [
         delimited(1, key.as_bytes()),

@@ -1,4 +1,4 @@
-//! A flat list here, a map on the wire.
+//! Metadata: a flat list in the core, a map on the wire.
 
 use bytes::Bytes;
 use tunnel_core::frame::CloseStream;
@@ -21,7 +21,7 @@ fn owned(md: &Metadata) -> Vec<(String, String)> {
     md.iter().map(owned).collect()
 }
 
-/// What is read from the bytes of metadata.
+/// The metadata read from these bytes.
 fn headers(bytes: Vec<u8>) -> Vec<(String, String)> {
     owned(&headers_of(delimited(2, &bytes).into()))
 }
@@ -64,7 +64,7 @@ fn of_two_map_entries_with_one_key_the_last_counts() {
     ];
     assert_eq!(headers(wire.concat()), pairs(&[("a", "1"), ("b", "new")]));
 
-    // The same far beyond the number of keys that are compared one by one.
+    // The same with far more keys than are compared one by one.
     let many: Vec<_> = (0..200)
         .map(|i| (format!("k{}", i % 150), i.to_string()))
         .collect();
@@ -105,7 +105,7 @@ fn the_values_of_a_key_that_comes_back_are_written_as_one_entry() {
         ])
     );
 
-    // At both sides of the number of keys that are compared one by one.
+    // Around the number of keys up to which they are compared one by one.
     for distinct in [15, 16, 17, 18, 100] {
         for again in [0, distinct / 2, distinct - 1] {
             let entry = |i: usize, value: &str| (format!("k{i}"), value.to_owned());
@@ -137,7 +137,7 @@ fn a_list_as_long_as_the_limit_is_kept() {
     assert!(!details.trailers.is_over_limit());
 }
 
-/// Anything quadratic would take hours here, too.
+/// Quadratic time would take hours here.
 #[test]
 fn a_list_over_the_limit_is_read_to_its_end_and_not_kept() {
     let n = 300_000;

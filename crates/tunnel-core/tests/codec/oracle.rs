@@ -1,4 +1,4 @@
-//! Frames as prost has them.
+//! Frames in prost's types: the oracle of the codec's tests.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ impl Wire {
     }
 }
 
-/// What prost should read from our bytes.
+/// The message that prost should read from our bytes.
 pub(crate) fn message(from: Side, frame: &Frame) -> Wire {
     let stream_id = frame.stream_id;
     let data = |size: u32, data: &Bytes| v1::MessageData {
@@ -113,7 +113,7 @@ fn any_of(detail: &StatusDetail) -> prost_types::Any {
     }
 }
 
-/// What we should read from a message that prost has read. Keys are sorted.
+/// The frame that we should read from a message of prost. Keys are sorted.
 pub(crate) fn frame(message: Wire) -> Frame {
     let (stream_id, kind) = match message {
         Wire::Caller(message) => {
@@ -182,7 +182,7 @@ fn list(md: Option<v1::Metadata>) -> Metadata {
         .collect()
 }
 
-/// The same frame with the keys of its metadata sorted, as prost has them.
+/// The same frame with the keys of its metadata sorted, as in prost.
 pub(crate) fn sorted(mut frame: Frame) -> Frame {
     match &mut frame.kind {
         FrameKind::NewStream(NewStream { headers: md, .. })
@@ -200,7 +200,7 @@ pub(crate) fn encoded(from: Side, frame: &Frame) -> Bytes {
     buf.freeze()
 }
 
-/// Whether a frame had lists that were too long to be kept.
+/// Whether a frame had lists too long to be kept.
 pub(crate) fn is_over_limit(frame: &Frame) -> bool {
     match &frame.kind {
         FrameKind::NewStream(NewStream { headers: md, .. })

@@ -1,4 +1,4 @@
-//! Each side has its own kinds.
+//! Each side has its own kinds of frames.
 
 use bytes::{Bytes, BytesMut};
 use tunnel_core::frame::codec::{decode, encode, encoded_len};

@@ -1,10 +1,10 @@
-//! Protobuf written by hand, as badly as a test wants it.
+//! Protobuf written by hand, with the mistakes that tests need.
 
 pub(crate) fn key(number: u32, wire: u32) -> u64 {
     u64::from(number << 3 | wire)
 }
 
-/// A varint, longer than it must be by `padding` bytes.
+/// A varint, `padding` bytes longer than necessary.
 pub(crate) fn varint(mut value: u64, padding: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 || bytes.len() < padding {

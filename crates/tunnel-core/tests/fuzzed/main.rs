@@ -1,9 +1,9 @@
-//! The bodies of the fuzz targets, over the inputs that are checked in, without a fuzzer.
+//! Runs the bodies of the fuzz targets on the inputs that are checked in, without a fuzzer.
 //!
-//! The targets are in `fuzz/`, and so are the inputs: `fuzz/seeds/TARGET` is made from the golden
-//! frames of `tunnel-conformance` and a few by hand, by `BLESS=1 cargo test -p tunnel-core --test fuzzed the_seeds`;
-//! `fuzz/found/TARGET` holds what a fuzzer once found. Each is tried as it is, and with small
-//! damage that is the same at each run.
+//! `fuzz/seeds/TARGET` has inputs made from the golden frames of `tunnel-conformance`, and a few
+//! written by hand. `BLESS=1 cargo test -p tunnel-core --test fuzzed the_seeds` makes them again.
+//! `fuzz/found/TARGET` has the findings of a fuzzer. Each input is tried as it is, and with small
+//! damage that is the same in each run.
 
 mod seeds;
 
@@ -30,7 +30,7 @@ fn folder(kind: &str, target: &str) -> PathBuf {
     fuzz.join(kind).join(target)
 }
 
-/// The inputs of a folder with their names, in order. None where there is no folder.
+/// The inputs of a folder with their names, in order. Empty without a folder.
 fn inputs(kind: &str, target: &str) -> Vec<(String, Vec<u8>)> {
     let Ok(entries) = fs::read_dir(folder(kind, target)) else {
         return Vec::new();
@@ -74,7 +74,7 @@ fn hex(input: &[u8]) -> String {
 /// The input with a few bytes changed, removed, repeated or cut off.
 fn damaged(input: &[u8], round: u64) -> Vec<u8> {
     let mut state = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ input.len() as u64;
-    // Xorshift: any spread of numbers does, if it is the same each time.
+    // Xorshift: any generator will do that gives the same numbers each time.
     let mut random = |below: usize| {
         state ^= state << 13;
         state ^= state >> 7;

@@ -17,7 +17,7 @@ use tunnel_core::{FrameKind, Side};
 use crate::bodies::connection::op;
 use golden::Recorded;
 
-/// Recordings that between them have every kind of frame, and every speaker.
+/// Recordings that together have every kind of frame and every implementation.
 const RECORDINGS: &[&str] = &[
     "go/bidi-half-close",
     "go/failure-details",
@@ -33,7 +33,7 @@ const RECORDINGS: &[&str] = &[
     "python/metadata-bin",
 ];
 
-/// No seed is larger, in bytes.
+/// The size limit of a seed, in bytes.
 const LARGEST: usize = 2000;
 
 type Seeds = BTreeMap<String, Vec<u8>>;
@@ -49,9 +49,9 @@ pub(crate) fn all() -> [(&'static str, Seeds); 4] {
                 Side::Handler => "handler",
             };
             let name = format!("{}-{who}", recording.replace('/', "-"));
-            let sent: Vec<_> = frames.iter().filter(|f| f.from == side).collect();
-            parse.insert(name.clone(), one_frame(&sent));
-            framing.insert(name.clone(), stream(&sent));
+            let frames_sent: Vec<_> = frames.iter().filter(|f| f.from == side).collect();
+            parse.insert(name.clone(), one_frame(&frames_sent));
+            framing.insert(name.clone(), stream(&frames_sent));
             connection.insert(name, operations(side, &frames));
         }
     }
@@ -83,8 +83,8 @@ fn read(recording: &str) -> Vec<Recorded> {
     golden::read(&text).expect("a recording")
 }
 
-/// All frames of one side as if they were one: what comes twice is merged, and of the members
-/// of a `oneof` the last counts. Two cuts.
+/// All frames of one side as one frame: repeated fields are merged, and the last member of a
+/// `oneof` counts. Two cuts.
 fn one_frame(frames: &[&Recorded]) -> Vec<u8> {
     let mut seed = vec![2, 0, 3, 0, 20];
     for frame in frames {
@@ -108,8 +108,8 @@ fn stream(frames: &[&Recorded]) -> Vec<u8> {
     seed
 }
 
-/// The setup: side and negotiation, then the first of every choice, but larger messages, metadata
-/// and spare memory. At a caller the settings follow.
+/// The setup: side and negotiation, then the first of every choice, except for larger messages,
+/// metadata and spare memory. At a caller the settings follow.
 fn setup(side: Side, streams: u8) -> Vec<u8> {
     let mut seed = vec![u8::from(side == Side::Handler)];
     seed.extend([0, 0, streams, 0, 3, 0, 0, 3, 2, 0, 0]);
@@ -119,15 +119,16 @@ fn setup(side: Side, streams: u8) -> Vec<u8> {
     seed
 }
 
-/// One end of a recording: it does what made it say what it said, and hears what it heard.
+/// One end of a recording: the operations behind the frames that it sent, and the frames that it
+/// received.
 fn operations(side: Side, frames: &[Recorded]) -> Vec<u8> {
     let mut seed = setup(side, 0);
     for frame in frames {
         let kind = frame.decode().expect("a golden frame").kind;
         if frame.from != side {
-            heard(&mut seed, frame, &kind);
+            received(&mut seed, frame, &kind);
         } else {
-            said(&mut seed, side, &kind);
+            sent(&mut seed, side, &kind);
             seed.extend([op::TRANSMIT, 255]);
         }
         if seed.len() > LARGEST {
@@ -138,21 +139,21 @@ fn operations(side: Side, frames: &[Recorded]) -> Vec<u8> {
     seed
 }
 
-fn heard(seed: &mut Vec<u8>, frame: &Recorded, kind: &FrameKind) {
+fn received(seed: &mut Vec<u8>, frame: &Recorded, kind: &FrameKind) {
     if matches!(kind, FrameKind::Settings(_)) {
-        // The setup has given them.
+        // Part of the setup.
     } else if frame.bytes.len() < 400 {
         seed.push(op::RAW);
         seed.extend((frame.bytes.len() as u16).to_be_bytes());
         seed.extend_from_slice(&frame.bytes);
     } else {
-        // Data of the latest stream: a message of its own rather than so many bytes.
+        // A made-up message on the latest stream in place of a long frame.
         seed.extend([op::FRAME, 0, 0, 0, 240]);
     }
     seed.extend([op::READ, 0, 3]);
 }
 
-fn said(seed: &mut Vec<u8>, side: Side, kind: &FrameKind) {
+fn sent(seed: &mut Vec<u8>, side: Side, kind: &FrameKind) {
     match kind {
         FrameKind::NewStream(_) => seed.extend([op::OPEN, 0]),
         FrameKind::Headers(_) => seed.extend([op::HEADERS, 0, 6]),
@@ -181,7 +182,7 @@ fn parts(choice: u8, kind: u8) -> Vec<u8> {
     seed
 }
 
-/// Frames that no speaker of the protocol sends, and any may.
+/// Frames that no implementation sends and the format allows.
 fn unusual() -> [(&'static str, Vec<u8>); 10] {
     let group = |levels: usize| [vec![0x7b; levels], vec![0x7c; levels]].concat();
     let ten = |last: u8| [&[0x08][..], &[0xff; 9], &[last]].concat();
@@ -217,12 +218,24 @@ fn unusual() -> [(&'static str, Vec<u8>); 10] {
     ]
 }
 
-/// Sessions that reach what recordings do not: a limit, and a writer that has to wait.
-fn sessions() -> [(&'static str, Vec<u8>); 2] {
+/// Sessions that recordings lack: a stream limit is reached, a writer waits, a call between two
+/// ends.
+fn sessions() -> [(&'static str, Vec<u8>); 3] {
     let mut limit = setup(Side::Caller, 1);
     limit.extend([op::OPEN, 0, op::OPEN, 0, op::TRANSMIT, 255]);
     let mut waits = setup(Side::Caller, 0);
     waits.extend([op::OPEN, 0, op::MESSAGE, 0, 8, 0, op::WRITABLE, 0]);
     waits.extend([op::TRANSMIT, 255, op::WRITABLE, 0]);
-    [("stream-limit", limit), ("writer-waits", waits)]
+    let mut two_ends = vec![64];
+    two_ends.extend([0; 12]);
+    two_ends.extend([op::OPEN, 0, op::MESSAGE, 0, 8, 0, op::FINISH, 0, op::PUMP]);
+    let handler = 0x80;
+    two_ends.extend([handler | op::READ_ALL, handler | op::MESSAGE, 0, 8, 0]);
+    two_ends.extend([handler | op::FINISH, 0, 0, 0, handler | op::TRANSMIT, 255]);
+    two_ends.extend([handler | op::CARRY, 9, op::READ_ALL]);
+    [
+        ("stream-limit", limit),
+        ("writer-waits", waits),
+        ("two-ends", two_ends),
+    ]
 }

@@ -1,4 +1,4 @@
-//! What a handler does wrong on one stream, as its caller finds it.
+//! Faults of a handler on one stream, at the caller.
 
 use tunnel_core::{Code, Initiator, Metadata, Read, StreamFault, StreamId};
 
@@ -6,7 +6,7 @@ use crate::support::build::{self, WINDOW};
 use crate::support::offer;
 use crate::{Tunnel, caller, own_window};
 
-/// A tunnel with a call, of which the handler has said something.
+/// A tunnel with a call that the handler has answered.
 fn call(before: &[tunnel_core::Frame]) -> (Tunnel, StreamId) {
     let mut tunnel = caller();
     let id = tunnel.lone.open();

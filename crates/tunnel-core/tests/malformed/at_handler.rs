@@ -1,4 +1,4 @@
-//! What a caller does wrong on one stream, as its handler finds it.
+//! Faults of a caller on one stream, at the handler.
 
 use tunnel_core::frame::NewStream;
 use tunnel_core::{Code, Config, Event, Offer, Read, Revisions, Side, Status, StreamFault};

@@ -1,5 +1,5 @@
-//! Frames for streams that are over: ignored, as many as can have been under way, whatever the
-//! application has read by then, and some more.
+//! Frames for streams that have ended. As many are ignored as can have been in flight, and some
+//! more, whatever the application has read.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::build;
 use crate::support::lone::Lone;
 use crate::{Tunnel, handler, own_window};
 
-/// Nothing is ignored but what can have been under way.
+/// Only frames that can have been in flight are ignored.
 fn strict() -> Config {
     Config::builder()
         .max_stray_frames(0)
@@ -20,7 +20,7 @@ fn strict() -> Config {
         .expect("it is valid")
 }
 
-/// A window's worth of messages and what else may be under way from a handler to its caller.
+/// A window of messages, and other frames that may be in flight from a handler to its caller.
 fn from_handler(id: StreamId, answered: bool) -> Vec<Frame> {
     let id = id.value();
     let mut frames: Vec<_> = (0..4)
@@ -129,7 +129,7 @@ fn what_was_under_way_to_a_call_that_was_refused_is_ignored() {
     tunnel.assert_goes_on();
 }
 
-/// A caller that takes nothing for granted, with an answered and an unanswered call.
+/// A strict caller with an answered and an unanswered call.
 fn strict_caller() -> (Tunnel, [StreamId; 2]) {
     let mut tunnel = Tunnel::caller(strict());
     let ids = [tunnel.lone.open(), tunnel.lone.open()];
@@ -236,8 +236,8 @@ fn late_data_in_revision_zero_is_ignored() {
     assert_eq!(lone.conn.stats().unread_bytes, 0);
 }
 
-/// The caller sends messages of one byte each, which a careless peer answers by a window update
-/// each, whenever it likes.
+/// A call with messages of one byte, each of which a careless peer answers with a window update at
+/// any time.
 fn sent_many(count: usize) -> (Tunnel, StreamId) {
     let mut tunnel = Tunnel::caller(strict());
     let id = tunnel.lone.open();
@@ -291,7 +291,7 @@ fn updates_without_end_after_half_close_are_too_many_stray_frames() {
 fn stray_frames_up_to_the_limit_are_ignored_and_one_more_ends_the_tunnel() {
     let config = Config::builder().max_stray_frames(10).build().unwrap();
     let mut tunnel = Tunnel::handler(config);
-    // Opening the bystander was a frame that says something: it makes up for one.
+    // The opening of the bystander was a useful frame, which makes up for one.
     for _ in 0..11 {
         tunnel.assert_ignored(build::message(0, vec![0; 16_384]));
     }

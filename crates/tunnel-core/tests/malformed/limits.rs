@@ -1,4 +1,4 @@
-//! Every limit: fine at its number, and at one more the stream ends or the tunnel does.
+//! Every limit: accepted at the limit, and one more ends the stream or the tunnel.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn limit(limit: Limit) -> ConnectionError {
 
 #[test]
 fn one_stream_more_than_the_limit_is_refused() {
-    // One is left for whoever comes after.
+    // One place is left for a later call.
     let mut tunnel = handler(|b| b.max_concurrent_streams(4));
     let first = tunnel.lone.accept(2);
     tunnel.lone.accept(3);
@@ -104,7 +104,7 @@ fn a_call_with_metadata_of_the_limit_is_taken_and_one_byte_more_is_refused() {
     );
 }
 
-/// Frames as a peer writes them: what is decoded knows that it was too long.
+/// A frame decoded from a peer's bytes, which marks lists that are too long.
 #[test]
 fn a_list_too_long_to_be_kept_is_refused_whatever_the_size_limit() {
     let mut tunnel = handler(|b| b.max_metadata_size(1 << 30).max_frame_size(3 << 30));
@@ -257,10 +257,10 @@ fn a_call_waits_until_the_handler_of_a_cancelled_one_is_gone() {
     let (messages, _) = crate::read_all(&mut tunnel.lone.conn, *id);
     assert_eq!(messages, [b"early"]);
 
-    // The end of a call makes a place as well.
+    // The end of a call frees a place too.
     tunnel.lone.conn.reset(*id, Status::OK);
     assert_eq!(crate::support::opened(&tunnel.lone.events()).len(), 1);
-    // A handler is gone once, and only a cancelled one counts.
+    // Only the first `handler_done` of a cancelled call counts.
     for id in [running[0], running[1], running[1]] {
         tunnel.lone.conn.handler_done(id);
     }
@@ -294,7 +294,7 @@ fn a_call_that_ends_while_it_waits_is_never_seen() {
     assert_eq!(close.status.code, Code::DeadlineExceeded);
     assert_eq!(tunnel.lone.conn.stats().waiting_calls, 0);
     assert_eq!(tunnel.lone.conn.active_streams(), 1);
-    // Nor is one that waits when the tunnel ends.
+    // Neither is a call that waits when the tunnel ends.
     tunnel.lone.feed(build::open(6));
     tunnel.lone.conn.close();
     let events = tunnel.lone.events();
@@ -354,7 +354,7 @@ fn a_peer_that_does_not_read_its_refusals_is_not_read_until_it_does() {
         tunnel.lone.feed(nameless(id));
     }
     assert!(!tunnel.lone.conn.wants_input());
-    // What was under way is still taken.
+    // Frames in flight are still accepted.
     tunnel.lone.feed(nameless(12));
     let mut written = crate::support::Written::default();
     let now = tunnel.lone.now;
@@ -404,7 +404,7 @@ fn answers_to_cancels_never_fill_the_refusals() {
     tunnel.assert_goes_on();
 }
 
-/// Calls with deadlines that expire at a handler at once; how many of their ends were told.
+/// Lets the deadlines of 100 calls expire at a handler at once; returns how many closes were sent.
 fn expire_at_once(offer: tunnel_core::Offer) -> usize {
     let config = Config::builder().max_pending_refusals(10).build();
     let mut lone = Lone::with_offer(Side::Handler, config.expect("it is valid"), offer);

@@ -1,7 +1,7 @@
-//! Malformed peer input never panics, and ends only what it must.
+//! Malformed peer input never panics, and ends only the stream or tunnel that it must.
 //!
-//! The peer is the test: every frame is made by hand. Beside the stream that suffers there is
-//! always another one, which must go on.
+//! The peer is the test, and every frame is made by hand. Each tunnel has a second stream, which
+//! must go on.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -22,7 +22,7 @@ use tunnel_core::{
     Code, Config, Event, Frame, FrameKind, Read, Side, StreamError, StreamFault, StreamId,
 };
 
-/// One end with a stream that minds its own business.
+/// One end with a bystander: a stream that must not be affected.
 struct Tunnel {
     lone: Lone,
     bystander: StreamId,
@@ -41,14 +41,14 @@ impl Tunnel {
         Self { lone, bystander }
     }
 
-    /// The next call at a handler: whatever the peer has done, it can open another.
+    /// The next call at a handler.
     #[track_caller]
     fn accept(&mut self) -> StreamId {
         let id = self.lone.conn.stats().streams_total as i64 + 1;
         self.lone.accept(1000 + id)
     }
 
-    /// The bystander can still receive and send, and the tunnel takes new calls.
+    /// Checks that the bystander can receive and send, and that the tunnel takes new calls.
     #[track_caller]
     fn assert_goes_on(&mut self) {
         let id = self.bystander;
@@ -83,8 +83,8 @@ impl Tunnel {
         self.lone.events();
     }
 
-    /// A frame ends one stream by a fault of the peer: the application learns it, the peer is
-    /// told, and nobody else is concerned.
+    /// Checks that a frame ends one stream by a fault of the peer: the application and the peer get
+    /// the error, and no other stream is affected.
     #[track_caller]
     fn assert_fault(&mut self, id: StreamId, frame: Frame, fault: &StreamFault) -> StreamError {
         let streams = self.lone.conn.active_streams();
@@ -115,7 +115,7 @@ impl Tunnel {
         error
     }
 
-    /// Handler: the one stream that was just cancelled.
+    /// Handler: the error of the one stream that was just cancelled.
     #[track_caller]
     fn cancelled(&mut self, id: StreamId) -> StreamError {
         let events = self.lone.events();
@@ -130,7 +130,7 @@ impl Tunnel {
         error
     }
 
-    /// Caller: the error of a stream that failed, behind what came before it.
+    /// Caller: the error of a failed stream, after its data.
     #[track_caller]
     fn failed(&mut self, id: StreamId) -> StreamError {
         loop {
@@ -142,7 +142,7 @@ impl Tunnel {
         }
     }
 
-    /// A frame that is ignored.
+    /// Checks that a frame is ignored.
     #[track_caller]
     fn assert_ignored(&mut self, frame: Frame) {
         let before = self.lone.conn.stats();
@@ -153,7 +153,7 @@ impl Tunnel {
     }
 }
 
-/// What a peer may send unread on one stream of [`handler`] or [`caller`], in bytes.
+/// The window of one stream of [`handler`] or [`caller`], in bytes.
 fn own_window() -> usize {
     Config::default().initial_window() as usize
 }
@@ -166,7 +166,7 @@ fn caller() -> Tunnel {
     Tunnel::caller(Config::default())
 }
 
-/// A refusal: the one frame that is sent is a close with this code.
+/// Checks that a frame is refused: the only answer is a close with this code.
 #[track_caller]
 fn assert_refused(tunnel: &mut Tunnel, frame: Frame, code: Code) {
     let (id, streams) = (frame.stream_id, tunnel.lone.conn.active_streams());

@@ -1,4 +1,4 @@
-//! What a peer can make this side hold: never more than was promised, never by a word alone.
+//! The memory that a peer can take: never more than the limits, and nothing by a declared size.
 
 use tunnel_core::{Code, Config, ConfigBuilder, Event, Initiator, Limit, Offer, Read, Side};
 
@@ -6,7 +6,7 @@ use crate::support::build::{self, WINDOW};
 use crate::support::lone::Lone;
 use crate::{Tunnel, handler, own_window};
 
-/// Twenty streams may hold more than two windows, so the fullest is ended.
+/// A tunnel of twenty streams and memory for two windows, which ends the fullest stream.
 fn overcommitted() -> Config {
     let change = |b: ConfigBuilder| {
         b.max_concurrent_streams(20)

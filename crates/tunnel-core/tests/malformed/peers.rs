@@ -1,7 +1,8 @@
-//! What the other speakers of the protocol get wrong, and how it is met. Each of these was
-//! seen on the wire; see the notes on the protocol. Some rows are tests elsewhere: an empty
-//! method, data cut short, windows out of bounds (`at_handler`, `at_caller`), late frames
-//! (`late`), the limits that others lack (`limits`).
+//! Mistakes of other implementations of the protocol, and how an end answers them. Each was seen
+//! on the wire; see `docs/PROTOCOL.md`. Other files test the rest: an empty method, data cut short,
+//! windows out of bounds, a half-close without a message (`at_handler`, `at_caller`), late frames
+//! (`late`), settings of revision zero alone (`calls/negotiation`), limits that others lack
+//! (`limits`).
 
 use std::time::Duration;
 
@@ -13,20 +14,6 @@ use crate::support::lone::Lone;
 use crate::support::offer;
 use crate::support::reader::read_all;
 use crate::{Tunnel, caller, handler};
-
-#[test]
-fn after_a_refusal_the_next_frames_of_that_call_do_not_end_the_tunnel() {
-    let mut tunnel = handler();
-    let unknown = NewStream {
-        revision: 7,
-        ..new_stream()
-    };
-    tunnel.lone.feed(build::open_with(2, unknown));
-    tunnel.lone.sent();
-    tunnel.assert_ignored(build::message(2, "x"));
-    tunnel.assert_ignored(build::half_close(2));
-    tunnel.assert_goes_on();
-}
 
 #[test]
 fn draining_keeps_the_calls_in_flight_and_ignores_the_frames_of_those_it_refuses() {
@@ -110,28 +97,11 @@ fn an_empty_list_of_revisions_means_revision_zero() {
 }
 
 #[test]
-fn settings_that_list_only_zero_mean_zero_whatever_window_they_name() {
-    let mut lone = Lone::unopened(Side::Caller, Config::default());
-    lone.conn.start(lone.now, offer());
-    lone.feed(build::settings(&[0], 5));
-    assert_eq!(lone.conn.revision(), Revision::Zero);
-}
-
-#[test]
 fn a_protocol_fault_of_one_stream_is_cancelled_so_that_its_handler_stops() {
     let mut tunnel = caller();
     let id = tunnel.lone.open();
     tunnel.lone.feed(build::more(id.value(), "x"));
     assert_eq!(tunnel.lone.sent(), [build::cancel(id.value())]);
-}
-
-#[test]
-fn a_tunnel_that_dies_is_unavailable_to_calls_of_which_everything_but_the_end_came() {
-    let mut tunnel = caller();
-    let id = tunnel.lone.open();
-    tunnel.lone.feed(build::message(id.value(), "x"));
-    tunnel.lone.conn.handle_end();
-    assert_eq!(tunnel.failed(id).code, Code::Unavailable);
 }
 
 #[test]
@@ -192,37 +162,6 @@ fn a_caller_that_sends_65536_bytes_whatever_it_was_told_is_fine_by_default() {
         .lone
         .feed(build::message(2, vec![0; WINDOW as usize]));
     assert_eq!(read_all(&mut tunnel.lone.conn, id).0.len(), 1);
-    tunnel.assert_goes_on();
-}
-
-#[test]
-fn a_peer_that_never_sends_its_empty_message_ends_with_a_half_close_alone() {
-    let mut tunnel = handler();
-    let id = tunnel.accept();
-    tunnel.lone.feed(build::half_close(id.value()));
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::HalfClosed);
-}
-
-#[test]
-fn window_updates_for_each_chunk_and_after_the_end_are_met_in_peace() {
-    let mut tunnel = caller();
-    let id = tunnel.lone.open();
-    tunnel
-        .lone
-        .conn
-        .send(id)
-        .message(vec![0; 50_000].into())
-        .unwrap();
-    tunnel.lone.conn.send(id).finish().unwrap();
-    tunnel.lone.sent();
-    for credit in [16_384, 16_384] {
-        tunnel.assert_ignored(build::update(id.value(), credit));
-    }
-    tunnel.lone.feed(build::close(id.value(), Code::Ok));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Closed(_)));
-    for credit in [16_384, 848] {
-        tunnel.lone.feed(build::update(id.value(), credit));
-    }
     tunnel.assert_goes_on();
 }
 

@@ -1,4 +1,4 @@
-//! What ends the tunnel: frames after which the peer cannot be understood.
+//! Faults that end the tunnel: frames after which the peer cannot be understood.
 
 use tunnel_core::{Code, Config, ConnectionError, EndReason, Initiator, Read, Revisions, Side};
 
@@ -7,7 +7,7 @@ use crate::support::lone::Lone;
 use crate::support::offer;
 use crate::{Tunnel, caller, handler};
 
-/// A frame ends the tunnel with an error whose code the peer sees, and a sentence.
+/// Checks that a frame ends the tunnel with this error.
 #[track_caller]
 fn assert_fatal(mut tunnel: Tunnel, frame: tunnel_core::Frame, error: &ConnectionError) {
     assert_eq!(tunnel.lone.feed_fatal(frame), *error);
@@ -20,7 +20,7 @@ fn assert_fatal(mut tunnel: Tunnel, frame: tunnel_core::Frame, error: &Connectio
         (Code::Internal, Initiator::Remote)
     );
     assert!(error.to_string().starts_with("protocol error: "), "{error}");
-    // What comes after it is of no interest.
+    // Later frames are ignored.
     tunnel
         .lone
         .try_feed(build::message(1, "x"))

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tunnel_core::frame::{CONTROL_STREAM_ID, CloseStream, NewStream, Settings};
 use tunnel_core::{Code, Frame, FrameKind, Metadata, Status};
 
-/// The window of the other speakers of the protocol.
+/// The window of the other implementations.
 pub(crate) const WINDOW: u32 = 65_536;
 
 fn frame(stream_id: i64, kind: FrameKind) -> Frame {
@@ -26,7 +26,7 @@ pub(crate) fn settings_on(id: i64, revisions: &[i32], initial_window: u32) -> Fr
     )
 }
 
-/// What an ordinary call opens with.
+/// The opening of an ordinary call.
 pub(crate) fn new_stream() -> NewStream {
     NewStream {
         method: "/test.Echo/Say".into(),
@@ -63,7 +63,7 @@ pub(crate) fn message(id: i64, data: impl Into<Bytes>) -> Frame {
     begin(id, data.len() as u32, data)
 }
 
-/// The first frame of a message that says it has `size` bytes.
+/// The first frame of a message that declares `size` bytes.
 pub(crate) fn begin(id: i64, size: u32, data: impl Into<Bytes>) -> Frame {
     let data = data.into();
     frame(id, FrameKind::Message { size, data })
@@ -97,7 +97,7 @@ pub(crate) fn close_with(id: i64, trailers: Metadata, status: Status) -> Frame {
     frame(id, FrameKind::Close(CloseStream { trailers, status }))
 }
 
-/// The word of a drain.
+/// A handler's drain notice.
 pub(crate) fn going_away(last: i64) -> Frame {
     let last = last.to_string();
     let trailers = metadata(&[("grpctunnel-last-stream", &last)]);

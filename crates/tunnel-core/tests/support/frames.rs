@@ -8,7 +8,7 @@ use tunnel_core::{
     Code, Frame, FrameKind, FrameKindRef, FrameRef, Metadata, Side, Status, StatusDetail,
 };
 
-/// The frame as its sender has it.
+/// The frame in the form that is sent.
 pub(crate) fn borrowed(frame: &Frame) -> FrameRef<'_> {
     let kind = match &frame.kind {
         FrameKind::Settings(settings) => FrameKindRef::Settings(settings),
@@ -101,8 +101,8 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof!["", "[a-c]", "/?[a-z.]{1,30}/[A-Z][a-z]{1,10}", ".{0,40}"]
 }
 
-/// Few keys, so that they come back; now and then so many that there are
-/// more than any shortcut for small lists takes.
+/// Metadata with few keys, so that keys repeat. Sometimes with more entries than any shortcut for
+/// small lists handles.
 fn metadata() -> impl Strategy<Value = Metadata> {
     let entries = |key: &'static str| vec((key, prop_oneof!["", ".{0,20}"]), 0..6);
     prop_oneof![

@@ -24,7 +24,7 @@ impl Lone {
         }
     }
 
-    /// An end that is ready, and whose own settings were sent.
+    /// An end that is ready and has sent its settings.
     pub(crate) fn new(side: Side, config: Config) -> Self {
         Self::with_offer(side, config, offer())
     }
@@ -48,7 +48,7 @@ impl Lone {
         Self::new(Side::Caller, config)
     }
 
-    /// A frame that must not end the tunnel.
+    /// Receives a frame that must not end the tunnel.
     #[track_caller]
     pub(crate) fn feed(&mut self, frame: Frame) {
         let shown = format!("{frame:?}");
@@ -62,7 +62,7 @@ impl Lone {
         self.conn.handle_frame(self.now, frame)
     }
 
-    /// A frame that must end the tunnel, with its error.
+    /// Receives a frame that must end the tunnel; returns the error.
     #[track_caller]
     pub(crate) fn feed_fatal(&mut self, frame: Frame) -> ConnectionError {
         let error = self.try_feed(frame).expect_err("it must end the tunnel");
@@ -74,7 +74,7 @@ impl Lone {
         error
     }
 
-    /// All that it has to send.
+    /// Takes all frames to send.
     pub(crate) fn sent(&mut self) -> Vec<Frame> {
         let mut written = Written::default();
         self.conn.transmit(self.now, usize::MAX, &mut written);
@@ -91,7 +91,7 @@ impl Lone {
         self.conn.handle_timeout(self.now);
     }
 
-    /// Handler: a call comes.
+    /// Handler: receives a call.
     #[track_caller]
     pub(crate) fn accept(&mut self, id: i64) -> StreamId {
         self.accept_frame(build::open(id))
@@ -106,7 +106,7 @@ impl Lone {
         }
     }
 
-    /// Caller: a call, of which the peer knows.
+    /// Caller: opens a call and sends it.
     #[track_caller]
     pub(crate) fn open(&mut self) -> StreamId {
         let id = self.open_unsent(Metadata::new());

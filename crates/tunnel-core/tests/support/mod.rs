@@ -1,5 +1,5 @@
-//! What the tests of the state machine share: time that stands still until it is moved, two
-//! ends joined by a pipe that the test works by hand, and one end that is fed made-up frames.
+//! Support for tests of the state machine: virtual time, two ends joined by a pipe that the test
+//! controls, and one end that receives made-up frames.
 
 // Each test program uses a part of it.
 #![allow(dead_code)]
@@ -11,7 +11,7 @@ pub(crate) mod reader;
 
 use tunnel_core::{Config, Event, Frame, FrameKind, FrameRef, FrameSink, Offer, StreamId};
 
-/// What an end of this library offers, without what changes how frames are counted and timed.
+/// The offer of an end of this library, without heartbeats and message credit.
 pub(crate) fn offer() -> Offer {
     Offer {
         heartbeat: None,
@@ -32,10 +32,10 @@ pub(crate) fn quiet(config: Config, peer: Offer) -> Config {
     }
 }
 
-/// What a frame costs beyond its payload, in a budget of these tests.
+/// The cost of a frame beside its payload in the budget of a test.
 pub(crate) const FRAME_COST: usize = 10;
 
-/// Keeps the frames that are written, as their receiver will see them.
+/// Collects written frames in the form that the receiver sees.
 #[derive(Default)]
 pub(crate) struct Written(pub(crate) Vec<Frame>);
 
@@ -83,7 +83,7 @@ pub(crate) fn updates<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> Vec<u3
     frames.into_iter().filter_map(update).collect()
 }
 
-/// How often one of these events occurs.
+/// How often an event is among these.
 pub(crate) fn count(events: &[Event], event: &Event) -> usize {
     events.iter().filter(|e| *e == event).count()
 }

@@ -1,5 +1,6 @@
-//! Two ends of a tunnel, joined by a pipe in order, in virtual time. Nothing moves by itself:
-//! the test says who writes with which budget, how many frames arrive, and when time passes.
+//! Two ends of a tunnel, joined by pipes that keep the order, in virtual time. Nothing moves by
+//! itself: the test decides which end writes with which budget, how many frames arrive, and when
+//! time passes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,12 +11,12 @@ use super::reader::Reader;
 use super::{Written, opened};
 use super::{offer, quiet};
 
-/// One end, and the pipe that leads away from it.
+/// One end, and the pipe from it to the other.
 pub(crate) struct End {
     pub(crate) conn: Connection,
-    /// What it has written since the log was last taken.
+    /// The frames it has written since the log was last taken.
     pub(crate) log: Vec<Frame>,
-    /// What it has written and its peer has not received.
+    /// The frames it has written and the peer has not received.
     pub(crate) pipe: VecDeque<Frame>,
 }
 
@@ -92,7 +93,7 @@ impl Pair {
         }
     }
 
-    /// Lets one side write frames for a budget; how many it wrote.
+    /// Lets one side write frames for a budget; returns their number.
     pub(crate) fn write(&mut self, side: Side, budget: usize) -> usize {
         let now = self.now;
         let end = self.end(side);
@@ -104,8 +105,8 @@ impl Pair {
         count
     }
 
-    /// Hands at most `count` frames that one side wrote to the other, as long as the other
-    /// reads; the last of them.
+    /// Delivers at most `count` frames from one side to the other, as long as the other reads;
+    /// returns the last.
     #[track_caller]
     pub(crate) fn carry(&mut self, from: Side, count: usize) -> Option<Frame> {
         let now = self.now;
@@ -153,7 +154,7 @@ impl Pair {
         moves(&self.caller, &self.handler) || moves(&self.handler, &self.caller)
     }
 
-    /// Moves everything, and reads one stream at one end until so many messages are whole.
+    /// Moves everything, and reads one stream at one end until it has this many whole messages.
     #[track_caller]
     pub(crate) fn read_until(&mut self, at: Side, reader: &mut Reader, messages: usize) {
         for _ in 0..10_000 {
@@ -191,7 +192,7 @@ impl Pair {
             .expect("a call can be opened")
     }
 
-    /// A call that the handler knows; nothing else is left unsent.
+    /// Opens a call and delivers it to the handler; nothing is left unsent.
     #[track_caller]
     pub(crate) fn call(&mut self) -> StreamId {
         let id = self.open();
@@ -202,7 +203,7 @@ impl Pair {
         id
     }
 
-    /// Both ends hold nothing any more.
+    /// Checks that both ends hold nothing.
     #[track_caller]
     pub(crate) fn assert_idle(&self) {
         for end in [&self.caller, &self.handler] {

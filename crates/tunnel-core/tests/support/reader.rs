@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use tunnel_core::{Chunk, Connection, Read, StreamId};
 
-/// Puts the pieces of messages together, and checks that they fit.
+/// Assembles messages from pieces, and checks the pieces.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) id: StreamId,
     /// Whole messages.
     pub(crate) messages: Vec<Vec<u8>>,
-    /// The size of the message at hand, and what there is of it.
+    /// The unfinished message: its size, and its content so far.
     pub(crate) partial: Option<(u32, Vec<u8>)>,
 }
 
@@ -31,7 +31,7 @@ impl Reader {
         read
     }
 
-    /// Reads until there is no more; what came then.
+    /// Reads until no data is left; returns the result after the data.
     pub(crate) fn read_all(&mut self, conn: &mut Connection) -> Read {
         loop {
             match self.read(conn) {
@@ -49,7 +49,7 @@ impl Reader {
         }
         let (size, mut held) = self.partial.take().expect("it has begun");
         held.extend_from_slice(&chunk.data);
-        assert!(!chunk.data.is_empty() || size == 0, "a piece of nothing");
+        assert!(!chunk.data.is_empty() || size == 0, "an empty piece");
         assert!(held.len() <= size as usize, "more than was declared");
         assert_eq!(chunk.ends, held.len() == size as usize);
         if chunk.ends {
@@ -60,7 +60,7 @@ impl Reader {
     }
 }
 
-/// Reads all of a stream there is: whole messages, and what came then.
+/// Reads whole messages until no data is left; returns them and the result after the data.
 pub(crate) fn read_all(conn: &mut Connection, id: StreamId) -> (Vec<Vec<u8>>, Read) {
     let mut reader = Reader::new(id);
     let last = reader.read_all(conn);

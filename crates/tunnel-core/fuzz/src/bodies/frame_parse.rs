@@ -2,13 +2,13 @@
 //!
 //! Layout: places to cut ([`Input::cuts`]), then the bytes of a frame.
 //!
-//! Whatever the bytes are, and whoever is taken to have sent them:
+//! Checked for any bytes from either side:
 //!
-//! - prost and we both read them and read the same, or both refuse them: whatever the order
-//!   of fields, what comes twice, and what nobody knows;
-//! - cut into pieces behind gRPC's prefix, they mean the same;
-//! - what we read we write in one form, which prost reads as the same, and so do we;
-//! - parsing takes no more memory than is promised, and a payload no more than its bytes.
+//! - prost and our codec read the same frame, or both refuse the bytes, with fields in any order,
+//!   repeated and unknown;
+//! - cut into pieces after gRPC's prefix, the bytes give the same frame;
+//! - written again, the frame is read as the same by prost and by our codec;
+//! - parsing takes no more memory than promised, and a payload no more than its bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tunnel_core::frame::codec::{decode, encode, encoded_len};
@@ -19,8 +19,8 @@ use super::{Allow, Input, cut};
 use crate::frames::borrowed;
 use crate::oracle::{self, Wire, sorted};
 
-/// What `codec` promises of the memory that decoding takes: at most this many times the
-/// size of the frame, and a little that does not depend on it.
+/// The promise of `codec` on the memory of decoding: at most this many times the size of the
+/// frame, and a constant.
 const TIMES: usize = 50;
 const CONSTANT: usize = 4096;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(data: &[u8], allow: Allow) {
     }
 }
 
-/// The same frame comes out of a byte stream.
+/// Checks that the same frame comes out of a byte stream.
 fn in_pieces<E>(from: Side, bytes: &Bytes, cuts: &[u16], expected: &Result<Frame, E>)
 where
     E: Copy + Into<FrameError>,
@@ -68,11 +68,11 @@ where
     assert!(!deframer.is_mid_frame());
 }
 
-/// How much may stand around a payload that is not copied out of its frame.
+/// How many bytes may surround a payload that is not copied out of its frame.
 const MOST_AROUND: usize = 64;
 
-/// A payload is a part of what was received, and nothing else keeps that alive; neither does a
-/// payload that is little of its frame.
+/// Checks that only a payload keeps the received bytes alive, and no payload that is a small part
+/// of its frame.
 fn check_payload(bytes: &Bytes, frame: &Frame) {
     let within = bytes.as_ptr_range();
     match &frame.kind {
@@ -87,7 +87,7 @@ fn check_payload(bytes: &Bytes, frame: &Frame) {
     }
 }
 
-/// What was read is written in one form, and read again as what it was.
+/// Checks that the frame is read as the same after it was written.
 fn check_written(from: Side, frame: Frame) {
     if frame.kind == FrameKind::Unknown || oracle::is_over_limit(&frame) {
         return;

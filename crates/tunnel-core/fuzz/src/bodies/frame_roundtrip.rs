@@ -1,13 +1,13 @@
 //! An arbitrary frame.
 //!
-//! Layout: one byte for the sender and whether we write or prost does, then the frame, part
-//! by part, as `Frames` reads them.
+//! Layout: one byte for the sender and the writer (our codec or prost), then the parts of the frame
+//! as `Frames` reads them.
 //!
-//! - What we write prost reads as the same frame, and so do we; with the keys of metadata in
-//!   order, we write the very bytes that prost writes.
-//! - What prost writes, absent and empty parts, unknown codes and keys without values
-//!   included, we read as what it means.
-//! - A frame takes the bytes that were announced, and framing adds its prefix and nothing else.
+//! - prost and our codec read a frame that our codec wrote as the same. With sorted keys, our codec
+//!   and prost write the same bytes.
+//! - Our codec reads what prost writes, also with absent and empty parts, unknown codes and keys
+//!   without values.
+//! - A frame has the announced length, and framing adds only its prefix.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ fn int32(input: &mut Input<'_>) -> i32 {
     input.number() as i32
 }
 
-/// A number of parts: nearly always few, now and then more than any shortcut for few takes.
+/// A number of parts: mostly few, sometimes more than any shortcut for small lists handles.
 fn count(input: &mut Input<'_>) -> usize {
     match input.u8() {
         n @ 0..240 => usize::from(n % 8),
@@ -94,7 +94,7 @@ fn payload(input: &mut Input<'_>) -> Bytes {
     }
 }
 
-/// Metadata whose keys come back: most are one of a few.
+/// Metadata with few different keys, so that keys repeat.
 fn md(input: &mut Input<'_>) -> Metadata {
     let count = count(input);
     (0..count).map(|_| (key(input), input.text())).collect()
@@ -169,7 +169,7 @@ fn status(input: &mut Input<'_>) -> rpc::Status {
     }
 }
 
-/// A message as prost may have it and we never make it.
+/// A message of prost, also such as our codec never writes.
 fn foreign(from: Side, stream_id: i64, input: &mut Input<'_>) -> Wire {
     match from {
         Side::Caller => {

@@ -1,17 +1,17 @@
 //! Frames on a byte stream.
 //!
-//! Layout: one byte of choices, the limit on a frame (a number), places to cut, then the stream:
-//! as it is, or, by choice, as a list of frames: two bytes of length and one that
-//! fills them, with a byte of flags before every eighth.
+//! Layout: one byte of choices, the limit on a frame (a number), places to cut, then the stream. It
+//! is raw or, by choice, a list of frames: two bytes of length and one that fills them, with a byte
+//! of flags before every eighth.
 //!
-//! Held to a parser that has all of the stream before it and takes its time:
+//! Compared with a simple parser that has the whole stream:
 //!
-//! - the same frames come out, whatever the pieces and however late they are taken, and
-//!   then the same error, for good;
+//! - the same frames come out, however the stream is cut and however late frames are taken, and then
+//!   the same error, which stays;
 //! - every byte is accounted for;
-//! - memory follows what has arrived, never a declared length, and a frame that is a slice
+//! - memory depends on the bytes that arrived, not on a declared length, and a frame that is a slice
 //!   of a piece keeps at most six times its size alive, unless it is small;
-//! - taking frames as bytes and parsing them is the same as taking them parsed.
+//! - taking frames as bytes and parsing them equals taking parsed frames.
 
 use bytes::Bytes;
 use tunnel_core::Side;
@@ -23,7 +23,7 @@ use super::{Allow, Input, cut};
 /// How many times its own bytes a frame may keep alive: the fraction below which `Deframer` copies.
 const PINNED_TIMES: usize = 6;
 
-/// What a stream of made-up frames adds up to at most, so that no run takes long.
+/// The size limit of a stream of made-up frames, so that no run takes long.
 const LONGEST: usize = 1 << 18;
 
 pub(crate) fn run(data: &[u8], allow: Allow) {
@@ -84,7 +84,7 @@ fn reference(mut rest: &[u8], limit: usize) -> (Vec<&[u8]>, Option<FramingError>
     (frames, None)
 }
 
-/// Pushes the pieces, and takes frames behind every few of them.
+/// Pushes the pieces, and takes frames after every few of them.
 fn pieces_give(
     pieces: &[Bytes],
     every: usize,

@@ -1,9 +1,9 @@
-//! Reads a fuzzer's input piece by piece.
+//! Reads the input of a fuzz target piece by piece.
 
 use bytes::Bytes;
 
-/// What is left of an input. Beyond its end there are zeros.
-#[derive(Debug)]
+/// The rest of an input. After its end come zeros.
+#[derive(Clone, Debug)]
 pub(crate) struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -62,7 +62,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// A number of 32 bits: small ones in one byte, all others behind a byte of 255.
+    /// A number of 32 bits: a small one in one byte, others after a byte of 255.
     pub(crate) fn number(&mut self) -> u32 {
         match self.u8() {
             255 => self.u32(),
@@ -75,26 +75,26 @@ impl<'a> Input<'a> {
         from[self.below(from.len())]
     }
 
-    /// Bytes behind a length of one byte.
+    /// Bytes after a length of one byte.
     pub(crate) fn short(&mut self) -> &'a [u8] {
         let len = self.u8().into();
         self.take(len)
     }
 
-    /// Text behind a length of one byte. What is not UTF-8 is replaced.
+    /// Text after a length of one byte. Invalid UTF-8 is replaced.
     pub(crate) fn text(&mut self) -> String {
         String::from_utf8_lossy(self.short()).into_owned()
     }
 
-    /// Places to cut a stream of `len` bytes: their number in one byte, of which the lowest
-    /// five bits count, then two bytes each. In order; equal places make empty pieces.
+    /// Places to cut a stream: their number in the lowest five bits of a byte, then two bytes
+    /// each.
     pub(crate) fn cuts(&mut self) -> Vec<u16> {
         let count = self.u8() % 32;
         (0..count).map(|_| self.u16()).collect()
     }
 }
 
-/// Cuts a stream into pieces that own their memory.
+/// Cuts a stream into pieces that own their memory. Equal places make empty pieces.
 pub(crate) fn cut(stream: &[u8], cuts: &[u16]) -> Vec<Bytes> {
     let mut places: Vec<_> = cuts
         .iter()

@@ -1,9 +1,8 @@
-//! The bodies of the fuzz targets: each takes an input, and panics if something is wrong.
+//! The bodies of the fuzz targets: each takes an input, and panics on a fault.
 //!
-//! Their inputs are bytes with a layout of our own, read by [`Input`] and said in the head
-//! of each body, rather than by a crate whose layout may change with its version: an input that
-//! was kept means the same tomorrow. A body that reads past the end of its input reads
-//! zeros, so every input is one.
+//! [`Input`] reads the bytes, and the head of each body says their layout. It does not depend on a
+//! library, so a kept input means the same later. After the end of an input come zeros, so every
+//! input is valid.
 
 pub(crate) mod connection;
 pub(crate) mod frame_parse;
@@ -13,6 +12,6 @@ mod input;
 
 pub(crate) use input::{Input, cut};
 
-/// Lets what follows allocate so many bytes more than is allocated now, or any number again.
-/// Does nothing where the program has no allocator that could refuse.
+/// Limits the memory of what follows, in bytes beyond what is allocated now; `None` removes the
+/// limit. Does nothing in a program without a limiting allocator.
 pub(crate) type Allow = fn(Option<usize>);

@@ -1,4 +1,4 @@
-//! Frames of a peer, nearly right: those get furthest.
+//! Frames of a peer that are nearly right, because those get furthest.
 
 use tunnel_core::frame::{CONTROL_STREAM_ID, CloseStream, NewStream, Settings};
 use tunnel_core::{Code, Frame, FrameKind, Metadata, Side, Status};
@@ -6,7 +6,7 @@ use tunnel_core::{Code, Frame, FrameKind, Metadata, Side, Status};
 use super::super::Input;
 use super::peer::Peer;
 
-/// Metadata of a choice: nothing, a deadline, or about so much as is allowed.
+/// Metadata of a choice: nothing, a deadline, or about as much as the limit.
 pub(crate) fn metadata(choice: u8, limit: usize) -> Metadata {
     let timeout = |value: &str| [("grpc-timeout", value)].into_iter().collect();
     match choice % 8 {
@@ -22,7 +22,7 @@ pub(crate) fn metadata(choice: u8, limit: usize) -> Metadata {
     }
 }
 
-/// A frame of the peer of `side`; message data is filled in later.
+/// A frame of the peer of `side`. The content of message data is filled in later.
 pub(crate) fn frame(side: Side, limit: usize, peer: &Peer, input: &mut Input<'_>) -> Frame {
     let choice = input.u8();
     if side == Side::Handler && choice % 16 < 3 {
@@ -77,7 +77,7 @@ fn new_stream(limit: usize, input: &mut Input<'_>) -> FrameKind {
     })
 }
 
-/// A message: whole or not, empty, or of a size that has nothing to do with its data.
+/// A message: whole or not, empty, or with a size that does not match its data.
 fn message(input: &mut Input<'_>) -> FrameKind {
     let choice = input.u8();
     let data = data(input);
@@ -106,7 +106,7 @@ fn window(input: &mut Input<'_>) -> u32 {
     }
 }
 
-/// What a draining handler says on the stream of the tunnel itself, or on another.
+/// A drain notice of a handler, on any stream.
 fn going_away(input: &mut Input<'_>) -> FrameKind {
     let last = i64::from(input.u8()) - 1;
     let trailers = [("grpctunnel-last-stream", last.to_string())];
@@ -116,7 +116,7 @@ fn going_away(input: &mut Input<'_>) -> FrameKind {
     })
 }
 
-/// Mostly nothing; now and then what ends the tunnel.
+/// Mostly an unknown frame, sometimes one that ends the tunnel.
 fn wrong(side: Side, input: &mut Input<'_>) -> FrameKind {
     match (input.u8(), side) {
         (255, Side::Caller) => FrameKind::HalfClose,

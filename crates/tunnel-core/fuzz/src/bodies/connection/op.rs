@@ -1,9 +1,10 @@
-//! The operations, by number. A number keeps its meaning, or kept inputs lose theirs: new ones
-//! go to the end, before [`COUNT`].
+//! The operations, by number, in the lowest seven bits of a byte. With two ends the highest bit
+//! chooses the end: clear is the caller. A number keeps its meaning, or kept inputs lose theirs:
+//! new ones go to the end, before [`COUNT`].
 
-/// A frame of the peer: two bytes of length, and its bytes. Ignored if they are none.
+/// One end: a frame of the peer: two bytes of length, and its bytes. Ignored if they are none.
 pub(crate) const RAW: u8 = 0;
-/// A frame of the peer, made up: its kind, its stream, and what the kind needs.
+/// One end: a frame of the peer, made up: its kind, its stream, and what the kind needs.
 pub(crate) const FRAME: u8 = 1;
 /// Caller: opens a call; which headers.
 pub(crate) const OPEN: u8 = 2;
@@ -15,7 +16,7 @@ pub(crate) const BEGIN: u8 = 4;
 pub(crate) const WRITE: u8 = 5;
 /// Caller: half-closes. Handler: closes. A call; a handler: the code, and which trailers.
 pub(crate) const FINISH: u8 = 6;
-/// Handler: gives headers: a call, and which.
+/// Handler: sends headers: a call, and which.
 pub(crate) const HEADERS: u8 = 7;
 /// Reads: a call, and how often.
 pub(crate) const READ: u8 = 8;
@@ -25,15 +26,19 @@ pub(crate) const TAKE_HEADERS: u8 = 9;
 pub(crate) const ABANDON: u8 = 10;
 /// Writes frames: a budget.
 pub(crate) const TRANSMIT: u8 = 11;
-/// Lets time pass: milliseconds.
+/// Lets time pass, at both ends: milliseconds.
 pub(crate) const PASS: u8 = 12;
 /// Drains: milliseconds to its deadline, none for 0.
 pub(crate) const DRAIN: u8 = 13;
-/// Ends the tunnel: how. Nothing for most bytes, or few inputs would get far.
+/// One end: ends the tunnel: how. Nothing for most bytes, or few inputs would get far.
 pub(crate) const END: u8 = 14;
-/// Asks whether a call takes more: a call.
+/// Asks whether a call is writable: a call.
 pub(crate) const WRITABLE: u8 = 15;
-/// Reads all calls to where there is no more.
+/// Reads all calls until nothing is left to read.
 pub(crate) const READ_ALL: u8 = 16;
+/// Two ends: delivers frames of an end: how many.
+pub(crate) const CARRY: u8 = 17;
+/// Two ends: both write and receive until nothing moves.
+pub(crate) const PUMP: u8 = 18;
 
-pub(crate) const COUNT: u8 = 17;
+pub(crate) const COUNT: u8 = 19;

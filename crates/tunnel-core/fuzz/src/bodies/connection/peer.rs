@@ -1,10 +1,12 @@
-//! The peer: what it was sent, held to the protocol, and what it may speak of.
+//! The peer's view of one end: checks what the end sends against the protocol, and knows which
+//! streams the peer can name.
 
 use std::collections::BTreeMap;
 
 use tunnel_core::frame::{CONTROL_STREAM_ID, MAX_CHUNK_SIZE, NewStream};
 use tunnel_core::{Frame, FrameKind, Side};
 
+use super::app::Call;
 use super::check_bytes;
 use super::setup::Setup;
 
@@ -15,14 +17,16 @@ struct Stream {
     windowed: bool,
     /// What the peer allowed to be sent: the first credit and all window updates.
     credit: u64,
-    /// Payload that came.
+    /// Payload that came, in bytes.
     received: usize,
-    /// What is missing of the message that began.
+    /// What the messages that came cost beside their payload.
+    cost: usize,
+    /// What is missing of the message that began, in bytes.
     missing: usize,
     /// Credit that the peer was given.
     granted: u64,
     headers: bool,
-    /// Whether the sender has finished in order, or closed.
+    /// Whether the sender half-closed or closed.
     ended: bool,
     cancelled: bool,
 }
@@ -36,7 +40,9 @@ pub(crate) struct Peer {
     first_credit: u64,
     settings: bool,
     going_away: bool,
-    /// Payload that came on all streams.
+    /// The streams with window updates since the last check.
+    updated: Vec<i64>,
+    /// Payload that came on all streams, in bytes.
     pub(crate) received: usize,
     /// Whether any stream has no windows, and whether any has.
     pub(crate) zero: bool,
@@ -51,6 +57,7 @@ impl Peer {
             first_credit: 0,
             settings: false,
             going_away: false,
+            updated: Vec::new(),
             received: 0,
             zero: false,
             windowed: false,
@@ -84,8 +91,8 @@ impl Peer {
         self.streams.get(&id).is_some_and(|s| s.windowed)
     }
 
-    /// The peer says something: what it says it allows, whether it is heard or not.
-    pub(crate) fn says(&mut self, frame: &Frame) {
+    /// The peer sends a frame. What it allows counts whether the frame is accepted or not.
+    pub(crate) fn sends(&mut self, frame: &Frame) {
         match &frame.kind {
             FrameKind::NewStream(new) => self.asks_to_open(frame.stream_id, new),
             FrameKind::WindowUpdate(credit) => {
@@ -113,13 +120,13 @@ impl Peer {
         });
     }
 
-    /// The peer is sent something.
-    pub(crate) fn hears(&mut self, frame: &Frame, drained: bool) {
+    /// The peer receives a frame.
+    pub(crate) fn receives(&mut self, frame: &Frame, drained: bool) {
         if frame.stream_id == CONTROL_STREAM_ID {
-            return self.hears_of_tunnel(&frame.kind, drained);
+            return self.receives_control(&frame.kind, drained);
         }
         if let FrameKind::NewStream(new) = &frame.kind {
-            return self.hears_of_new(frame.stream_id, new);
+            return self.receives_open(frame.stream_id, new);
         }
         assert!(
             self.setup.side == Side::Caller || self.settings || !self.setup.offer.negotiate,
@@ -141,11 +148,12 @@ impl Peer {
                     "a message begins with some of it"
                 );
                 stream.missing = *size as usize;
-                self.received += stream.takes(frame.stream_id, data, self.setup.chunk);
+                stream.cost += self.setup.message_cost();
+                self.received += stream.takes(frame.stream_id, data, &self.setup);
             }
             FrameKind::MoreData(data) => {
                 assert!(!data.is_empty(), "a piece of nothing");
-                self.received += stream.takes(frame.stream_id, data, self.setup.chunk);
+                self.received += stream.takes(frame.stream_id, data, &self.setup);
             }
             FrameKind::HalfClose => {
                 assert_eq!(stream.missing, 0, "the last message is whole");
@@ -157,6 +165,7 @@ impl Peer {
                 assert!(stream.windowed, "revision zero has no windows");
                 assert!(*credit > 0, "an update of nothing");
                 stream.granted += u64::from(*credit);
+                self.updated.push(frame.stream_id);
             }
             FrameKind::Headers(md) => {
                 assert!(!stream.headers, "headers come once");
@@ -170,7 +179,7 @@ impl Peer {
         }
     }
 
-    fn hears_of_tunnel(&mut self, kind: &FrameKind, drained: bool) {
+    fn receives_control(&mut self, kind: &FrameKind, drained: bool) {
         match (kind, self.setup.side) {
             (FrameKind::Settings(settings), Side::Handler) => {
                 assert!(!self.settings && self.setup.offer.negotiate);
@@ -186,7 +195,7 @@ impl Peer {
         }
     }
 
-    fn hears_of_new(&mut self, id: i64, new: &NewStream) {
+    fn receives_open(&mut self, id: i64, new: &NewStream) {
         assert_eq!(self.setup.side, Side::Caller);
         let highest = self.streams.last_key_value().map_or(0, |(id, _)| *id);
         assert!(id > highest, "ids increase");
@@ -209,26 +218,31 @@ impl Peer {
         self.streams.insert(id, stream);
     }
 
-    /// Credit never exceeds what was read, the largest window, and what may be held back of
-    /// large messages.
-    pub(crate) fn check_granted(&self, id: i64, read: usize) {
-        if let Some(stream) = self.streams.get(&id).filter(|s| s.windowed) {
-            let most = read + self.setup.max_window as usize + self.setup.cap;
-            assert!(stream.granted <= most as u64, "stream {id}: {stream:?}");
+    /// Checks the last window updates: credit never exceeds what was read, the largest window, and
+    /// what was held back of large messages before.
+    pub(crate) fn check_granted(&mut self, calls: &BTreeMap<i64, Call>, held: usize) {
+        let cost = self.setup.message_cost();
+        for id in self.updated.drain(..) {
+            let read = calls
+                .get(&id)
+                .map_or(0, |call| call.read + cost * call.begun);
+            let most = read + self.setup.max_window as usize + held;
+            let granted = self.streams[&id].granted;
+            assert!(granted <= most as u64, "stream {id}: {granted} over {most}");
         }
     }
 }
 
 impl Stream {
-    fn takes(&mut self, id: i64, data: &[u8], chunk: usize) -> usize {
+    fn takes(&mut self, id: i64, data: &[u8], setup: &Setup) -> usize {
         assert!(!self.ended, "behind the half-close");
-        assert!(data.len() <= chunk.min(MAX_CHUNK_SIZE));
+        assert!(data.len() <= setup.chunk.min(MAX_CHUNK_SIZE));
         assert!(data.len() <= self.missing, "more than was declared");
-        check_bytes(id, self.received, data);
+        check_bytes(setup.side, id, self.received, data);
         self.missing -= data.len();
         self.received += data.len();
         assert!(
-            !self.windowed || self.received as u64 <= self.credit,
+            !self.windowed || (self.received + self.cost) as u64 <= self.credit,
             "stream {id}: beyond its window: {self:?}"
         );
         data.len()

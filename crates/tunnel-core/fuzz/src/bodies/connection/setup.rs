@@ -1,4 +1,4 @@
-//! Which end it is, what was negotiated, and limits within reach of a few frames.
+//! One end or two, what was negotiated, and limits that a few frames reach.
 
 use std::time::Duration;
 
@@ -12,11 +12,15 @@ const STALL: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) side: Side,
+    /// Whether two ends are joined. Both have this setup.
+    pub(crate) pair: bool,
+    /// Two ends: whether a limit may end honest calls.
+    pub(crate) tight: bool,
     pub(crate) offer: Offer,
     pub(crate) window: u32,
     pub(crate) max_window: u32,
     pub(crate) streams: usize,
-    /// What may lie unread.
+    /// `max_buffered_bytes`.
     pub(crate) cap: usize,
     pub(crate) overcommit: bool,
     pub(crate) chunk: usize,
@@ -25,24 +29,35 @@ pub(crate) struct Setup {
     pub(crate) message: usize,
     pub(crate) limit: usize,
     pub(crate) mark: usize,
+    /// The payload of a run in each direction, in bytes.
+    pub(crate) payload: usize,
     revisions: Revisions,
 }
 
 impl Setup {
-    /// One byte of choices (side, negotiation, drain, overcommit), then one for each number.
+    /// One byte of choices (side, negotiation, drain, overcommit, message credit, the announced
+    /// streams, two ends, tight limits), then one for each number. With two ends, a last one for
+    /// the streams that are announced.
     pub(crate) fn read(input: &mut Input<'_>) -> Self {
         let choice = input.u8();
-        let window = input.pick(&[65_536, 1, 10, 300]);
+        let pair = choice & 64 != 0;
+        let tight = choice & 128 != 0;
+        let window = input.pick(&[65_536, 1, 10, 300, 2, 7, 100, 1024]);
         let max_window = window * input.pick(&[4, 1, 2, 16]);
-        let streams = input.pick(&[30, 1, 4, 200]);
-        let mark = input.pick(&[500, 1, 20_000]);
-        let spare = input.pick(&[0, 5, 400, 100_000]);
-        let overcommit = choice & 8 != 0;
-        Self {
+        let streams = input.pick(&[30, 1, 4, 200, 2]);
+        let mark = input.pick(&[500, 1, 20_000, 50]);
+        let spare = match input.pick(&[0, 5, 400, 100_000]) {
+            _ if pair && !tight => 1 << 20,
+            spare => spare,
+        };
+        let overcommit = choice & 8 != 0 && !pair;
+        let mut setup = Self {
             side: match choice & 1 {
                 0 => Side::Caller,
                 _ => Side::Handler,
             },
+            pair,
+            tight,
             offer: Offer {
                 negotiate: choice & 2 == 0,
                 drain: choice & 4 == 0,
@@ -60,21 +75,48 @@ impl Setup {
                 streams * window as usize + mark + spare
             },
             overcommit,
-            chunk: input.pick(&[16_384, 1, 7, 1000]),
-            send_buffer: input.pick(&[1000, 1, 100_000]),
+            chunk: input.pick(&[16_384, 1, 7, 1000, 100]),
+            send_buffer: input.pick(&[1000, 1, 100_000, 100]),
             metadata: input.pick(&[300, 0, 33, 10_000]),
-            message: input.pick(&[2000, 0, 100_000, u32::MAX as usize]),
-            limit: input.pick(&[1000, 1, 5]),
+            message: input.pick(&[2000, 0, 100_000, u32::MAX as usize, 10]),
+            limit: input.pick(&[1000, 1, 5, 2]),
             mark,
+            payload: PAYLOAD,
             revisions: input.pick(&[
                 Revisions::ZeroAndOne,
                 Revisions::OnlyZero,
                 Revisions::OnlyOne,
             ]),
+        };
+        if pair {
+            // Small windows carry little, or a run takes long.
+            setup.payload = PAYLOAD.min(window as usize * 2000);
+            setup.offer.negotiate |= setup.revisions == Revisions::OnlyOne;
+            let announced = input.pick(&[0, 1, 2, 50]);
+            setup.offer.max_streams = setup.offer.max_streams.map(|streams| match announced {
+                0 => streams,
+                other => other,
+            });
+        }
+        setup
+    }
+
+    /// Two ends: whether streams have no windows.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.revisions == Revisions::OnlyZero || !self.offer.negotiate
+    }
+
+    /// What each message costs of its window beside its payload, where both ends count messages.
+    pub(crate) fn message_cost(&self) -> usize {
+        let counted = self.revisions != Revisions::OnlyZero && self.window >= 1024;
+        if self.offer.message_credit && counted {
+            5
+        } else {
+            0
         }
     }
 
-    /// What may be granted and held beyond what was promised.
+    /// What may be granted and held beyond the promised windows, in bytes.
     pub(crate) fn spare(&self) -> usize {
         let windows = self.streams * self.window as usize;
         match (self.overcommit, self.revisions) {
@@ -86,7 +128,7 @@ impl Setup {
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config::builder()
+        let builder = Config::builder()
             .revisions(self.revisions)
             .initial_window(self.window)
             .max_window(self.max_window)
@@ -96,22 +138,37 @@ impl Setup {
             .chunk_size(self.chunk)
             .send_buffer(self.send_buffer)
             .max_metadata_size(self.metadata)
-            .max_message_size(self.message)
-            .max_unread_empty_messages(self.limit)
-            .max_pending_refusals(self.limit)
-            .max_stray_frames(self.limit)
-            .max_empty_frames(self.limit)
-            .refusal_stall_timeout(STALL)
             .unread_high_mark(self.mark)
             .unread_low_mark(self.mark / 5)
-            .unread_high_messages(self.limit)
-            .unread_stall_timeout(STALL)
-            .build()
-            .expect("its parts agree")
+            .unread_high_messages(self.limit);
+        let builder = match (self.pair, self.tight) {
+            (false, _) => builder
+                .max_message_size(self.message)
+                .max_unread_empty_messages(self.limit)
+                .max_pending_refusals(self.limit)
+                .max_stray_frames(self.limit)
+                .max_empty_frames(self.limit)
+                .refusal_stall_timeout(STALL)
+                .unread_stall_timeout(STALL),
+            // An end of this library sends neither frames that say nothing nor stray ones.
+            (true, tight) => {
+                let builder = builder
+                    .heartbeat(None)
+                    .max_stray_frames(0)
+                    .max_empty_frames(0);
+                match tight {
+                    true => builder
+                        .max_message_size(self.message)
+                        .max_unread_empty_messages(self.limit),
+                    false => builder,
+                }
+            }
+        };
+        builder.build().expect("its parts agree")
     }
 
-    /// What the formula in the documentation of the configuration adds up to beside payloads,
-    /// which the run has a limit for.
+    /// What the formula in the documentation of the configuration adds up to, without the payloads:
+    /// the run limits those itself.
     pub(crate) fn memory(&self) -> usize {
         let unread = self.cap.min(PAYLOAD);
         let alive = 5 * unread;

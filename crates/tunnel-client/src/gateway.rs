@@ -14,7 +14,7 @@ use tower_service::Service;
 use tunnel_tonic::TunnelError;
 
 use crate::dial::{BoxError, unusable_channel};
-use crate::{Keepalive, endpoint_for_tunnels_with};
+use crate::endpoint::{Keepalive, endpoint_for_tunnels_with};
 
 /// A channel of any kind.
 #[derive(Clone)]
@@ -36,9 +36,9 @@ impl Service<http::Request<Body>> for AnyChannel {
     }
 }
 
-/// Limits connecting to half of the time, so that the rest is left for the tunnel.
-fn within_half_of(endpoint: Endpoint, time: Duration) -> Endpoint {
-    let longest = time / 2;
+/// Limits the connect timeout to half of the open timeout, so that the rest is left for the tunnel.
+fn limit_connect_timeout(endpoint: Endpoint, open_timeout: Duration) -> Endpoint {
+    let longest = open_timeout / 2;
     let own = endpoint.get_connect_timeout();
     endpoint.connect_timeout(own.map_or(longest, |own| own.min(longest)))
 }
@@ -64,6 +64,7 @@ type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + 
 /// assert_eq!(gateway.to_string(), "Frankfurt");
 /// ```
 #[derive(Clone)]
+#[must_use = "a gateway does nothing unless it is given to a builder"]
 pub struct Gateway {
     name: Option<Arc<str>>,
     way: Way,
@@ -105,7 +106,7 @@ impl From<Channel> for Gateway {
     }
 }
 
-/// Without credentials, which the URI may hold, and without the path, which says nothing.
+/// The name of a URI: without the credentials that it may contain, and without its path.
 fn name_of(uri: &http::Uri) -> Option<Arc<str>> {
     let authority = uri.authority()?;
     let host = authority.as_str().rsplit('@').next()?;
@@ -225,7 +226,7 @@ impl Gateway {
             .unwrap_or_else(|| format!("gateway {}", place + 1).into())
     }
 
-    /// The keepalive of its connections, if this crate makes them.
+    /// The keepalive of the connections, if this crate makes them.
     pub(crate) fn own_keepalive(&self) -> Option<Keepalive> {
         match &self.way {
             Way::Endpoint { keepalive, .. } => Some(*keepalive),
@@ -233,8 +234,8 @@ impl Gateway {
         }
     }
 
-    /// A channel for one tunnel, which must open within the timeout. With `slow`, pings are as rare
-    /// as [`Keepalive::patient`] has them.
+    /// A channel for one tunnel, which must open within the timeout. With `slow` it has the pings of
+    /// [`Keepalive::patient`].
     pub(crate) async fn channel(
         &self,
         slow: bool,
@@ -249,7 +250,7 @@ impl Gateway {
             } => {
                 let keepalive = if slow { keepalive.slowed() } else { *keepalive };
                 let endpoint = endpoint_for_tunnels_with((**endpoint).clone(), keepalive);
-                let endpoint = within_half_of(endpoint, open_timeout);
+                let endpoint = limit_connect_timeout(endpoint, open_timeout);
                 #[cfg(feature = "proxy")]
                 if *proxied {
                     let connector = crate::ProxyConnector::from_env(&endpoint);
@@ -271,7 +272,7 @@ impl fmt::Display for Gateway {
     }
 }
 
-/// The name and the kind: an endpoint's own form may hold credentials.
+/// Shows the name and the kind, because an endpoint may contain credentials.
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let way = match &self.way {

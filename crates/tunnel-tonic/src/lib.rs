@@ -56,4 +56,4 @@ pub use outbound::{NetworkRole, Outbound};
 #[cfg(feature = "router")]
 pub use services::Services;
 pub use status::{is_safe_to_retry, tonic_status};
-pub use tunnel::Tunnel;
+pub use tunnel::{Inbound, Tunnel};

@@ -183,13 +183,13 @@ impl State {
         md
     }
 
-    pub(crate) fn takes_calls(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.conn.is_ready() && !self.conn.is_draining()
     }
 
     /// Caller: whether a new call has to wait for room.
     pub(crate) fn is_full(&self) -> bool {
-        self.conn.room() <= self.queue.kept() && self.takes_calls()
+        self.conn.room() <= self.queue.kept() && self.is_ready()
     }
 
     /// Puts a call at the end of the queue for room; returns its ticket.
@@ -222,7 +222,7 @@ impl State {
 
     /// Wakes as many waiting calls as there is room for; all of them when they will be refused.
     fn give_turns(&mut self) {
-        let room = match self.takes_calls() {
+        let room = match self.is_ready() {
             true => self.conn.room(),
             false => usize::MAX,
         };

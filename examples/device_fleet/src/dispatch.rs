@@ -10,7 +10,7 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 use tonic::{Code, Request, Response, Status};
-use tunnel_server::{ReverseChannel, ServedBy, TunnelChannel, is_safe_to_retry};
+use tunnel_server::{ReverseChannel, ServedBy, TunnelChannel, WhenNoTunnel, is_safe_to_retry};
 
 use crate::gateway::Desk;
 use crate::report::{Fate, Outcome};
@@ -125,7 +125,7 @@ impl Call<'_> {
 
     async fn ask(&self, desk: &Desk) -> Result<Response<WorkResponse>, Status> {
         // A device that is away for a moment is no failure, until the deadline.
-        let patient = |channel: ReverseChannel| channel.wait_for_ready_calls(true);
+        let patient = |channel: ReverseChannel| channel.when_no_tunnel(WhenNoTunnel::Wait);
         match self.to {
             To::Key(key) => {
                 let channel = desk.handler.key_as_channel(key.as_str());

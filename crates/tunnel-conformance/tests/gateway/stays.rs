@@ -7,7 +7,7 @@ use tunnel_conformance::Kind;
 use tunnel_conformance::client::{call, run};
 use tunnel_conformance::proto::Script;
 use tunnel_core::NOT_PROCESSED_KEY;
-use tunnel_server::is_safe_to_retry;
+use tunnel_server::{WhenNoTunnel, is_safe_to_retry};
 
 use crate::support::by_hand::peer::{Heard, md};
 use crate::support::by_hand::{self, going_away, refuse};
@@ -228,7 +228,7 @@ async fn a_call_that_is_refused_time_and_again_gives_up() {
         callable(&handler, 40).await;
         let channel = handler
             .key_as_channel("device-7")
-            .wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
         let outcome = a_call(&channel, "refused").await;
         assert!(is_safe_to_retry(outcome.expect_failure(Code::Unavailable)));
         let tries = std::iter::from_fn(|| told.try_recv().ok()).count();

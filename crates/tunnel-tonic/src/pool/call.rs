@@ -16,7 +16,7 @@ use tonic::body::Body;
 use tunnel_core::StreamError;
 
 use super::replay::{Replay, TakenBack};
-use super::within;
+use super::with_deadline;
 use crate::{
     CallHead, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo, is_safe_to_retry,
 };
@@ -119,22 +119,24 @@ pub enum WhenNoTunnel {
 
 /// How a call picks its tunnel, and when it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CallOptions {
-    /// What the call does where there is no tunnel; [`WaitForReady`] in its request goes first.
+    /// What the call does without a tunnel. [`WaitForReady`] in its request overrides it.
     pub when_no_tunnel: WhenNoTunnel,
-    /// Whether the call waits for room where all tunnels are full.
-    pub queue: bool,
-    /// How much of the request is kept, in bytes, so that the call can move.
-    pub keep: usize,
+    /// Whether the call waits while all tunnels are full.
+    pub queue_calls: bool,
+    /// How much of the request is kept for a retry on another tunnel, in bytes.
+    pub retry_buffer_limit: usize,
 }
 
-/// A call waits for a place but not for a tunnel, and keeps 256 KiB for a retry, as grpc-go does.
+/// A call waits while all tunnels are full, fails without a tunnel, and keeps 256 KiB for a retry, as
+/// grpc-go does.
 impl Default for CallOptions {
     fn default() -> Self {
         Self {
             when_no_tunnel: WhenNoTunnel::Fail,
-            queue: true,
-            keep: 256 << 10,
+            queue_calls: true,
+            retry_buffer_limit: 256 << 10,
         }
     }
 }
@@ -181,10 +183,10 @@ impl<T: Tunnels> Call<T> {
         Self {
             tunnels,
             head,
-            replay: Replay::new(body, options.keep),
+            replay: Replay::new(body, options.retry_buffer_limit),
             deadline: None,
             when_no_tunnel,
-            queue: options.queue,
+            queue: options.queue_calls,
             mark: 0,
             tried: HashSet::new(),
             refused: 0,
@@ -331,7 +333,7 @@ async fn joins(
         let _ = joined.changed().await;
     };
     match deadline {
-        Some(at) => within(at, runtime.as_ref(), joins).await.ok_or(late),
+        Some(at) => with_deadline(at, runtime.as_ref(), joins).await.ok_or(late),
         None => {
             joins.await;
             Ok(())

@@ -8,8 +8,8 @@
 //! moves on.
 
 mod call;
+mod deadline;
 mod replay;
-mod within;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::{TunnelChannel, TunnelId};
 
 pub use call::{CallOptions, PooledCall, ServedBy, Tunnels, WaitForReady, WhenNoTunnel, explained};
-pub use within::within;
+pub use deadline::with_deadline;
 
 /// How calls are balanced over several tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

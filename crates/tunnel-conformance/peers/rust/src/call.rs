@@ -91,7 +91,7 @@ impl Source {
 async fn accept(opened: &mut mpsc::UnboundedReceiver<TunnelChannel>) -> Result<TunnelChannel> {
     loop {
         let tunnel = opened.recv().await.context("the server has stopped")?;
-        if tunnel.is_open() {
+        if tunnel.is_ready() {
             return Ok(tunnel);
         }
     }

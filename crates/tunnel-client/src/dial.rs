@@ -10,7 +10,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tunnel_core::{Config, Offer};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, common_offer, put_offer, refusal,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, put_offer,
 };
 use tunnel_tonic::{Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo};
 
@@ -86,9 +86,7 @@ where
         .map_err(unusable_channel)?;
     let response = channel.call(request).await.map_err(failed_call)?;
     let (head, body) = response.into_parts();
-    if let Some(error) = refusal(&head) {
-        return Err(error);
-    }
+    check_response(&head)?;
     Ok(Accepted {
         tunnel,
         inbound,

@@ -298,6 +298,7 @@ impl ForwardChannel {
 
 const MISSING: &str = "no forward tunnel is open";
 
+#[doc(hidden)]
 impl Tunnels for ForwardChannel {
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
         self.owner

@@ -79,6 +79,13 @@
 //! | connecting, to all addresses of a name | 6 s | `Endpoint::connect_timeout` |
 //! | waiting between attempts | up to 30 s, 2 min after a refusal | [`Backoff`] |
 //! | the age of a tunnel | no limit | `max_tunnel_age` of the builders |
+//!
+//! # Versions
+//!
+//! Needs Rust 1.88 or later and tonic 0.14. Types of tonic are part of the API, so a new `0.x` of tonic is
+//! a new `0.x` of these crates: upgrade both together.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod dial;
 mod endpoint;

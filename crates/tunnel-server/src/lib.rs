@@ -107,6 +107,11 @@
 //! All calls of a tunnel share one HTTP/2 stream. [`server_for_tunnels`] sets large windows on a
 //! [`Server`](tonic::transport::Server), and a keepalive that notices frozen and vanished clients. If
 //! ordinary clients use the same listener, use [`server_for_tunnels_and_calls`].
+//!
+//! # Versions
+//!
+//! Needs Rust 1.88 or later and tonic 0.14. Types of tonic are part of the API, so a new `0.x` of tonic is
+//! a new `0.x` of these crates: upgrade both together.
 
 mod accepted;
 mod age;

@@ -158,7 +158,7 @@ impl Call<'_> {
             Err(status) => return Attempt::Done(Fate::Failed(in_words(&status)), 0),
         };
         let served = response.extensions().get::<ServedBy>();
-        let moves = served.map_or(0, ServedBy::moves);
+        let moves = served.map_or(0, ServedBy::retries);
         let wanted = match (self.to, served) {
             (To::Key(key), _) => Some(key.clone()),
             (To::Tunnel(tunnel), _) => tunnel.info().key().map(ToString::to_string),

@@ -126,7 +126,7 @@ async fn a_response_keeps_its_headers_and_its_trailers() {
         let response = client.server_stream(script.request(request(1, 1))).await;
         let response = response.expect("headers come");
         let by = response.extensions().get::<ServedBy>().expect("it says so");
-        assert!(device.is(by.tunnel()) && by.moves() == 0);
+        assert!(device.is(by.tunnel()) && by.retries() == 0);
         assert_eq!(response.metadata().get("one").expect("sent"), "1");
         let mut messages = response.into_inner();
         let mut received = Vec::new();

@@ -196,7 +196,7 @@ async fn the_only_tunnel_with_room_is_found_among_many() {
             for _ in 0..10 {
                 let served = served(&channel, "next").await;
                 assert!(free.is(served.tunnel()));
-                most = most.max(served.moves());
+                most = most.max(served.retries());
                 eventually(|| handler.kept_calls() == 45).await;
             }
             assert!(balance != Balance::RoundRobin || most == 45, "{most} moves");

@@ -64,14 +64,14 @@ async fn a_response_says_which_tunnel_served_it_and_how_often_it_moved() {
         going_away(&second, call - 1);
         let served_by = moving.await.expect("no panic");
         assert!(third.is(served_by.tunnel()));
-        assert_eq!(served_by.moves(), 2);
+        assert_eq!(served_by.retries(), 2);
         // The second one drains; the first one has refused that call alone.
         assert_eq!(channel.tunnels().len(), 2);
         first.stop_listening();
         callable(&handler, 1).await;
         let next = served(&channel, "stays").await;
         assert!(third.is(next.tunnel()));
-        assert_eq!(next.moves(), 0);
+        assert_eq!(next.retries(), 0);
         assert_eq!(next.tunnel().id(), channel.tunnels()[0].id());
     })
     .await;

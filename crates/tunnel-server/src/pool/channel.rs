@@ -165,6 +165,7 @@ impl ReverseChannel {
     }
 }
 
+#[doc(hidden)]
 impl Tunnels for ReverseChannel {
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
         self.pool

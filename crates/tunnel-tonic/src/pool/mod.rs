@@ -4,8 +4,8 @@
 //! if that did not process the call. `tunnel-client` and `tunnel-server` differ in when a call waits
 //! and fails, which is behind [`Tunnels`].
 //!
-//! Invariant: a member of a pool takes calls as far as the pool knows; a call that finds otherwise
-//! moves on.
+//! Invariant: as far as the pool knows, each member takes calls. A call that a member does not take is
+//! retried on another one.
 
 mod call;
 mod deadline;

@@ -14,7 +14,7 @@ use tunnel_conformance::Probe;
 use tunnel_conformance::service::scripted;
 use tunnel_core::{Config, EndReason, Offer};
 use tunnel_server::{AcceptedTunnel, Direction, TunnelInfo};
-use tunnel_tonic::outer::{OPEN_REVERSE_TUNNEL_PATH, common_offer, put_offer, refusal};
+use tunnel_tonic::outer::{OPEN_REVERSE_TUNNEL_PATH, check_response, common_offer, put_offer};
 use tunnel_tonic::{CallService, Inbound, NetworkRole, Outbound, Tunnel};
 
 use super::DEVICE;
@@ -117,9 +117,7 @@ impl Dial {
         poll_fn(|cx| channel.poll_ready(cx)).await.map_err(failed)?;
         let response = channel.call(request).await.map_err(failed)?;
         let (head, body) = response.into_parts();
-        if let Some(status) = refusal(&head) {
-            return Err(status.into());
-        }
+        check_response(&head)?;
         let mut offer = common_offer(&self.config, &head.headers);
         offer.drain &= !self.deaf;
         Ok(Accepted {

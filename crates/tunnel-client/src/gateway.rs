@@ -67,11 +67,12 @@ type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + 
 #[must_use = "a gateway does nothing unless it is given to a builder"]
 pub struct Gateway {
     name: Option<Arc<str>>,
-    way: Way,
+    dialer: Dialer,
 }
 
+/// How a gateway is connected to.
 #[derive(Clone)]
-enum Way {
+enum Dialer {
     Endpoint {
         endpoint: Box<Endpoint>,
         keepalive: Keepalive,
@@ -88,7 +89,7 @@ impl From<Endpoint> for Gateway {
     fn from(endpoint: Endpoint) -> Self {
         Self {
             name: name_of(endpoint.uri()),
-            way: Way::Endpoint {
+            dialer: Dialer::Endpoint {
                 endpoint: Box::new(endpoint),
                 keepalive: Keepalive::default(),
                 #[cfg(feature = "proxy")]
@@ -130,8 +131,8 @@ where
 
 impl Gateway {
     /// Tunnels over a channel of any kind: one with an interceptor, a tower stack, a
-    /// [`TunnelChannel`](crate::TunnelChannel) (a tunnel inside a tunnel). The gateway keeps it
-    /// for as long as there is a server with this gateway.
+    /// [`TunnelChannel`](crate::TunnelChannel) (a tunnel inside a tunnel). The gateway keeps
+    /// the channel.
     pub fn over<S, B>(channel: S) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<B>>
@@ -146,7 +147,7 @@ impl Gateway {
     {
         Self {
             name: None,
-            way: Way::Channel(erase(channel)),
+            dialer: Dialer::Channel(erase(channel)),
         }
     }
 
@@ -185,7 +186,7 @@ impl Gateway {
         };
         Self {
             name: Some(name.into().into()),
-            way: Way::Connect(Arc::new(connect)),
+            dialer: Dialer::Connect(Arc::new(connect)),
         }
     }
 
@@ -203,7 +204,7 @@ impl Gateway {
     /// [`Keepalive::patient`] for a day. If that is only likely, because two connections in a row
     /// broke at a suspicious time, they are slowed down for half an hour.
     pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        if let Way::Endpoint { keepalive: own, .. } = &mut self.way {
+        if let Dialer::Endpoint { keepalive: own, .. } = &mut self.dialer {
             *own = keepalive;
         }
         self
@@ -213,7 +214,7 @@ impl Gateway {
     /// made from an [`Endpoint`]. See [`ProxyConnector`](crate::ProxyConnector) for the variables.
     #[cfg(feature = "proxy")]
     pub fn proxy_from_env(mut self) -> Self {
-        if let Way::Endpoint { proxied, .. } = &mut self.way {
+        if let Dialer::Endpoint { proxied, .. } = &mut self.dialer {
             *proxied = true;
         }
         self
@@ -228,9 +229,9 @@ impl Gateway {
 
     /// The keepalive of the connections, if this crate makes them.
     pub(crate) fn own_keepalive(&self) -> Option<Keepalive> {
-        match &self.way {
-            Way::Endpoint { keepalive, .. } => Some(*keepalive),
-            Way::Channel(_) | Way::Connect(_) => None,
+        match &self.dialer {
+            Dialer::Endpoint { keepalive, .. } => Some(*keepalive),
+            Dialer::Channel(_) | Dialer::Connect(_) => None,
         }
     }
 
@@ -241,8 +242,8 @@ impl Gateway {
         slow: bool,
         open_timeout: Duration,
     ) -> Result<AnyChannel, TunnelError> {
-        match &self.way {
-            Way::Endpoint {
+        match &self.dialer {
+            Dialer::Endpoint {
                 endpoint,
                 keepalive,
                 #[cfg(feature = "proxy")]
@@ -260,8 +261,8 @@ impl Gateway {
                 let channel = endpoint.connect().await;
                 channel.map(erase).map_err(unusable_channel)
             }
-            Way::Channel(channel) => Ok(channel.clone()),
-            Way::Connect(connect) => connect().await.map_err(unusable_channel),
+            Dialer::Channel(channel) => Ok(channel.clone()),
+            Dialer::Connect(connect) => connect().await.map_err(unusable_channel),
         }
     }
 }
@@ -275,14 +276,14 @@ impl fmt::Display for Gateway {
 /// Shows the name and the kind, because an endpoint may contain credentials.
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = match &self.way {
-            Way::Endpoint { .. } => "endpoint",
-            Way::Channel(_) => "channel",
-            Way::Connect(_) => "connector",
+        let dialer = match &self.dialer {
+            Dialer::Endpoint { .. } => "endpoint",
+            Dialer::Channel(_) => "channel",
+            Dialer::Connect(_) => "connector",
         };
         f.debug_struct("Gateway")
             .field("name", &self.name)
-            .field("way", &way)
+            .field("dialer", &dialer)
             .finish()
     }
 }

@@ -20,10 +20,10 @@ const SUSPICIONS: u32 = 2;
 
 /// How long pings are slowed down after `too_many_pings`, which is a setting of the server and seldom
 /// changes.
-const SAID: Duration = Duration::from_secs(24 * 60 * 60);
+const SLOW_IF_CERTAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long pings are slowed down on suspicion. A gateway that has crashed twice may look the same.
-const GUESSED: Duration = Duration::from_secs(30 * 60);
+const SLOW_IF_LIKELY: Duration = Duration::from_secs(30 * 60);
 
 /// A gateway and its state.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl GatewayState {
             && let Some(error) = error.transport_error()
             && error.cause() == TransportCause::TooManyPings
         {
-            let news = self.memory().slow_down(keepalive, SAID);
+            let news = self.memory().slow_down(keepalive, SLOW_IF_CERTAIN);
             self.warn(news);
         }
     }
@@ -117,8 +117,8 @@ impl Memory {
         let suspicious = is_broken(reason) && keepalive.is_suspicious(silence);
         self.suspicions = if suspicious { self.suspicions + 1 } else { 0 };
         match (too_many_pings(reason), self.suspicions >= SUSPICIONS) {
-            (true, _) => self.slow_down(keepalive, SAID),
-            (false, true) => self.slow_down(keepalive, GUESSED),
+            (true, _) => self.slow_down(keepalive, SLOW_IF_CERTAIN),
+            (false, true) => self.slow_down(keepalive, SLOW_IF_LIKELY),
             (false, false) => false,
         }
     }
@@ -254,13 +254,13 @@ mod tests {
             start.elapsed()
         };
         let broken = || lost(TransportCause::Io);
-        assert_eq!(forgotten_after(&[broken(), broken()]).await, GUESSED);
+        assert_eq!(forgotten_after(&[broken(), broken()]).await, SLOW_IF_LIKELY);
         assert_eq!(
             forgotten_after(&[lost(TransportCause::TooManyPings)]).await,
-            SAID
+            SLOW_IF_CERTAIN
         );
         let word_and_guess = [lost(TransportCause::TooManyPings), broken(), broken()];
-        assert_eq!(forgotten_after(&word_and_guess).await, SAID);
+        assert_eq!(forgotten_after(&word_and_guess).await, SLOW_IF_CERTAIN);
     }
 
     #[test]

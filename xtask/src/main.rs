@@ -13,6 +13,7 @@ mod fuzz;
 mod interop;
 mod lint;
 mod pair;
+mod public_api;
 mod run_example;
 mod test;
 
@@ -44,6 +45,7 @@ enum Task {
     /// Check format, clippy, documentation and dependency trees.
     Lint,
     Codegen(codegen::Args),
+    PublicApi(public_api::Args),
     /// Check that the small crates have no forbidden dependencies.
     CoreTree,
 }
@@ -70,6 +72,7 @@ fn dispatch(task: Option<Task>) -> Result<ExitCode> {
         Some(Task::Fuzz(args)) => fuzz::run(&args)?,
         Some(Task::Lint) => lint::run()?,
         Some(Task::Codegen(args)) => return codegen::run(&args),
+        Some(Task::PublicApi(args)) => public_api::run(&args)?,
         Some(Task::CoreTree) => core_tree::run()?,
     }
     Ok(ExitCode::SUCCESS)

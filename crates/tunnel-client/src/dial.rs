@@ -10,105 +10,110 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tunnel_core::{Config, Offer};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, common_offer, put_offer, refusal,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, put_offer,
 };
-use tunnel_tonic::{Direction, NetworkRole, Tunnel, TunnelError, TunnelInfo};
+use tunnel_tonic::{Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The default time within which the far end must open a tunnel.
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A tunnel that is being opened.
-///
-/// Closes the tunnel when it is dropped before it has [`succeeded`](Self::succeeded), so that the body
-/// of the outer call ends even if the transport keeps it.
+/// Closes a tunnel when it is dropped, so that the body of the outer call ends even if the transport
+/// keeps it.
 #[derive(Debug)]
-pub(crate) struct Opening {
+pub(crate) struct CloseOnDrop {
     tunnel: Tunnel,
-    config: Config,
-    succeeded: bool,
+    keep: bool,
 }
 
-/// The far end's acceptance.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) offer: Offer,
-    pub(crate) inbound: Body,
-    /// The extensions of the outer response.
-    pub(crate) extensions: http::Extensions,
-}
-
-impl Opening {
-    pub(crate) fn new(direction: Direction, metadata: MetadataMap, config: Config) -> Self {
-        let info = TunnelInfo::new(direction, metadata, None, None);
-        Self {
-            tunnel: Tunnel::new(NetworkRole::Client, config.clone(), info),
-            config,
-            succeeded: false,
-        }
+impl CloseOnDrop {
+    pub(crate) fn new(tunnel: Tunnel) -> Self {
+        let keep = false;
+        Self { tunnel, keep }
     }
 
     pub(crate) fn tunnel(&self) -> &Tunnel {
         &self.tunnel
     }
 
-    /// Makes the outer call.
-    pub(crate) async fn call<T>(&self, mut channel: T) -> Result<Answer, TunnelError>
-    where
-        T: GrpcService<Body>,
-        T::Error: Into<BoxError>,
-        T::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        <T::ResponseBody as http_body::Body>::Error: Into<BoxError>,
-    {
-        let request = self.request();
-        poll_fn(|cx| channel.poll_ready(cx))
-            .await
-            .map_err(unusable_channel)?;
-        let response = channel.call(request).await.map_err(failed_call)?;
-        let (head, body) = response.into_parts();
-        match refusal(&head) {
-            Some(error) => Err(error),
-            None => Ok(Answer {
-                offer: common_offer(&self.config, &head.headers),
-                inbound: Body::new(body),
-                extensions: head.extensions,
-            }),
-        }
-    }
-
-    fn request(&self) -> http::Request<Body> {
-        let mut request = http::Request::new(Body::new(self.tunnel.outbound()));
-        *request.method_mut() = http::Method::POST;
-        *request.version_mut() = http::Version::HTTP_2;
-        *request.uri_mut() = http::Uri::from_static(match self.tunnel.info().direction() {
-            Direction::Forward => OPEN_TUNNEL_PATH,
-            Direction::Reverse => OPEN_REVERSE_TUNNEL_PATH,
-        });
-        let headers = request.headers_mut();
-        *headers = self.tunnel.info().metadata().clone().into_headers();
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        put_offer(&self.config, headers);
-        request
-    }
-
-    /// The tunnel is open, and stays open.
-    pub(crate) fn succeeded(mut self) -> Tunnel {
-        self.succeeded = true;
+    /// Returns the tunnel, which stays open.
+    pub(crate) fn keep(mut self) -> Tunnel {
+        self.keep = true;
         self.tunnel.clone()
     }
 }
 
-impl Drop for Opening {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        if !self.succeeded {
+        if !self.keep {
             self.tunnel.close();
         }
     }
 }
 
-/// Limits the time of an opening.
-pub(crate) async fn within<T>(
+/// A tunnel that the far end has accepted, before it is started.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) tunnel: CloseOnDrop,
+    pub(crate) inbound: Inbound,
+    pub(crate) offer: Offer,
+    /// The body of the outer response.
+    pub(crate) body: Body,
+    /// The extensions of the outer response.
+    pub(crate) extensions: http::Extensions,
+}
+
+/// Makes the outer call of a new tunnel.
+pub(crate) async fn dial<T>(
+    direction: Direction,
+    metadata: MetadataMap,
+    config: Config,
+    mut channel: T,
+) -> Result<Accepted, TunnelError>
+where
+    T: GrpcService<Body>,
+    T::Error: Into<BoxError>,
+    T::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    <T::ResponseBody as http_body::Body>::Error: Into<BoxError>,
+{
+    let info = TunnelInfo::new(direction, metadata, None, None);
+    let (tunnel, outbound, inbound) = Tunnel::new(NetworkRole::Client, config.clone(), info);
+    let request = request(tunnel.info(), &config, outbound);
+    let tunnel = CloseOnDrop::new(tunnel);
+    poll_fn(|cx| channel.poll_ready(cx))
+        .await
+        .map_err(unusable_channel)?;
+    let response = channel.call(request).await.map_err(failed_call)?;
+    let (head, body) = response.into_parts();
+    check_response(&head)?;
+    Ok(Accepted {
+        tunnel,
+        inbound,
+        offer: common_offer(&config, &head.headers),
+        body: Body::new(body),
+        extensions: head.extensions,
+    })
+}
+
+/// The request of the outer call.
+fn request(info: &TunnelInfo, config: &Config, outbound: Outbound) -> http::Request<Body> {
+    let mut request = http::Request::new(Body::new(outbound));
+    *request.method_mut() = http::Method::POST;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.uri_mut() = http::Uri::from_static(match info.direction() {
+        Direction::Forward => OPEN_TUNNEL_PATH,
+        Direction::Reverse => OPEN_REVERSE_TUNNEL_PATH,
+    });
+    let headers = request.headers_mut();
+    *headers = info.metadata().clone().into_headers();
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    put_offer(config, headers);
+    request
+}
+
+/// Fails with [`TunnelError::Timeout`] if opening a tunnel takes too long.
+pub(crate) async fn with_timeout<T>(
     timeout: Duration,
     opening: impl Future<Output = Result<T, TunnelError>>,
 ) -> Result<T, TunnelError> {

@@ -14,7 +14,7 @@ use tower_service::Service;
 use tunnel_tonic::TunnelError;
 
 use crate::dial::{BoxError, unusable_channel};
-use crate::{Keepalive, endpoint_for_tunnels_with};
+use crate::endpoint::{Keepalive, endpoint_for_tunnels_with};
 
 /// A channel of any kind.
 #[derive(Clone)]
@@ -36,9 +36,9 @@ impl Service<http::Request<Body>> for AnyChannel {
     }
 }
 
-/// Limits connecting to half of the time, so that the rest is left for the tunnel.
-fn within_half_of(endpoint: Endpoint, time: Duration) -> Endpoint {
-    let longest = time / 2;
+/// Limits the connect timeout to half of the open timeout, so that the rest is left for the tunnel.
+fn limit_connect_timeout(endpoint: Endpoint, open_timeout: Duration) -> Endpoint {
+    let longest = open_timeout / 2;
     let own = endpoint.get_connect_timeout();
     endpoint.connect_timeout(own.map_or(longest, |own| own.min(longest)))
 }
@@ -64,13 +64,15 @@ type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + 
 /// assert_eq!(gateway.to_string(), "Frankfurt");
 /// ```
 #[derive(Clone)]
+#[must_use = "a gateway does nothing unless it is given to a builder"]
 pub struct Gateway {
     name: Option<Arc<str>>,
-    way: Way,
+    dialer: Dialer,
 }
 
+/// How a gateway is connected to.
 #[derive(Clone)]
-enum Way {
+enum Dialer {
     Endpoint {
         endpoint: Box<Endpoint>,
         keepalive: Keepalive,
@@ -87,7 +89,7 @@ impl From<Endpoint> for Gateway {
     fn from(endpoint: Endpoint) -> Self {
         Self {
             name: name_of(endpoint.uri()),
-            way: Way::Endpoint {
+            dialer: Dialer::Endpoint {
                 endpoint: Box::new(endpoint),
                 keepalive: Keepalive::default(),
                 #[cfg(feature = "proxy")]
@@ -105,7 +107,7 @@ impl From<Channel> for Gateway {
     }
 }
 
-/// Without credentials, which the URI may hold, and without the path, which says nothing.
+/// The name of a URI: without the credentials that it may contain, and without its path.
 fn name_of(uri: &http::Uri) -> Option<Arc<str>> {
     let authority = uri.authority()?;
     let host = authority.as_str().rsplit('@').next()?;
@@ -129,8 +131,8 @@ where
 
 impl Gateway {
     /// Tunnels over a channel of any kind: one with an interceptor, a tower stack, a
-    /// [`TunnelChannel`](crate::TunnelChannel) (a tunnel inside a tunnel). The gateway keeps it
-    /// for as long as there is a server with this gateway.
+    /// [`TunnelChannel`](crate::TunnelChannel) (a tunnel inside a tunnel). The gateway keeps
+    /// the channel.
     pub fn over<S, B>(channel: S) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<B>>
@@ -145,7 +147,7 @@ impl Gateway {
     {
         Self {
             name: None,
-            way: Way::Channel(erase(channel)),
+            dialer: Dialer::Channel(erase(channel)),
         }
     }
 
@@ -184,7 +186,7 @@ impl Gateway {
         };
         Self {
             name: Some(name.into().into()),
-            way: Way::Connect(Arc::new(connect)),
+            dialer: Dialer::Connect(Arc::new(connect)),
         }
     }
 
@@ -202,7 +204,7 @@ impl Gateway {
     /// [`Keepalive::patient`] for a day. If that is only likely, because two connections in a row
     /// broke at a suspicious time, they are slowed down for half an hour.
     pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        if let Way::Endpoint { keepalive: own, .. } = &mut self.way {
+        if let Dialer::Endpoint { keepalive: own, .. } = &mut self.dialer {
             *own = keepalive;
         }
         self
@@ -212,7 +214,7 @@ impl Gateway {
     /// made from an [`Endpoint`]. See [`ProxyConnector`](crate::ProxyConnector) for the variables.
     #[cfg(feature = "proxy")]
     pub fn proxy_from_env(mut self) -> Self {
-        if let Way::Endpoint { proxied, .. } = &mut self.way {
+        if let Dialer::Endpoint { proxied, .. } = &mut self.dialer {
             *proxied = true;
         }
         self
@@ -225,23 +227,23 @@ impl Gateway {
             .unwrap_or_else(|| format!("gateway {}", place + 1).into())
     }
 
-    /// The keepalive of its connections, if this crate makes them.
+    /// The keepalive of the connections, if this crate makes them.
     pub(crate) fn own_keepalive(&self) -> Option<Keepalive> {
-        match &self.way {
-            Way::Endpoint { keepalive, .. } => Some(*keepalive),
-            Way::Channel(_) | Way::Connect(_) => None,
+        match &self.dialer {
+            Dialer::Endpoint { keepalive, .. } => Some(*keepalive),
+            Dialer::Channel(_) | Dialer::Connect(_) => None,
         }
     }
 
-    /// A channel for one tunnel, which must open within the timeout. With `slow`, pings are as rare
-    /// as [`Keepalive::patient`] has them.
+    /// A channel for one tunnel, which must open within the timeout. With `slow` it has the pings of
+    /// [`Keepalive::patient`].
     pub(crate) async fn channel(
         &self,
         slow: bool,
         open_timeout: Duration,
     ) -> Result<AnyChannel, TunnelError> {
-        match &self.way {
-            Way::Endpoint {
+        match &self.dialer {
+            Dialer::Endpoint {
                 endpoint,
                 keepalive,
                 #[cfg(feature = "proxy")]
@@ -249,7 +251,7 @@ impl Gateway {
             } => {
                 let keepalive = if slow { keepalive.slowed() } else { *keepalive };
                 let endpoint = endpoint_for_tunnels_with((**endpoint).clone(), keepalive);
-                let endpoint = within_half_of(endpoint, open_timeout);
+                let endpoint = limit_connect_timeout(endpoint, open_timeout);
                 #[cfg(feature = "proxy")]
                 if *proxied {
                     let connector = crate::ProxyConnector::from_env(&endpoint);
@@ -259,8 +261,8 @@ impl Gateway {
                 let channel = endpoint.connect().await;
                 channel.map(erase).map_err(unusable_channel)
             }
-            Way::Channel(channel) => Ok(channel.clone()),
-            Way::Connect(connect) => connect().await.map_err(unusable_channel),
+            Dialer::Channel(channel) => Ok(channel.clone()),
+            Dialer::Connect(connect) => connect().await.map_err(unusable_channel),
         }
     }
 }
@@ -271,17 +273,17 @@ impl fmt::Display for Gateway {
     }
 }
 
-/// The name and the kind: an endpoint's own form may hold credentials.
+/// Shows the name and the kind, because an endpoint may contain credentials.
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = match &self.way {
-            Way::Endpoint { .. } => "endpoint",
-            Way::Channel(_) => "channel",
-            Way::Connect(_) => "connector",
+        let dialer = match &self.dialer {
+            Dialer::Endpoint { .. } => "endpoint",
+            Dialer::Channel(_) => "channel",
+            Dialer::Connect(_) => "connector",
         };
         f.debug_struct("Gateway")
             .field("name", &self.name)
-            .field("way", &way)
+            .field("dialer", &dialer)
             .finish()
     }
 }

@@ -78,28 +78,30 @@
 //! | noticing a vanished peer | 15 s | [`Keepalive`] |
 //! | connecting, to all addresses of a name | 6 s | `Endpoint::connect_timeout` |
 //! | waiting between attempts | up to 30 s, 2 min after a refusal | [`Backoff`] |
-//! | the age of a tunnel | no limit | `max_age` of the builders |
+//! | the age of a tunnel | no limit | `max_tunnel_age` of the builders |
+//!
+//! # Versions
+//!
+//! Needs Rust 1.88 or later and tonic 0.14. Types of tonic are part of the API, so a new `0.x` of tonic is
+//! a new `0.x` of these crates: upgrade both together.
 
-mod backoff;
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod dial;
 mod endpoint;
 mod forward;
 mod gateway;
-mod keepalive;
 mod links;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod reverse;
 
-pub use backoff::Backoff;
-pub use endpoint::{endpoint_for_tunnels, endpoint_for_tunnels_with};
-pub use forward::{
-    ForwardChannel, ForwardChannelBuilder, ForwardResponseFuture, ForwardTunnel, WhenNoTunnel,
-};
+pub use endpoint::{Keepalive, endpoint_for_tunnels, endpoint_for_tunnels_with, too_many_pings};
+pub use forward::{ForwardChannel, ForwardChannelBuilder, ForwardResponseFuture, ForwardTunnel};
 pub use gateway::Gateway;
-pub use keepalive::{Keepalive, too_many_pings};
 pub use links::{
-    Attempt, FallbackTunnel, LinkError, LinkState, LinkStatus, LinksHandle, StopReason,
+    Attempt, Backoff, DownReason, FallbackTunnel, LinkState, LinkStatus, LinksHandle, LinksStopped,
+    StopReason,
 };
 #[cfg(feature = "proxy")]
 pub use proxy::ProxyConnector;
@@ -108,7 +110,7 @@ pub use tunnel_core::{
     Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Initiator, Limit, Report,
     Revisions, Side, Stats, TransportCause, TransportError,
 };
-pub use tunnel_tonic::pool::{ServedBy, WaitForReady};
+pub use tunnel_tonic::pool::{ServedBy, WaitForReady, WhenNoTunnel};
 pub use tunnel_tonic::{
     AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelId,
     TunnelInfo, is_safe_to_retry, tonic_status,

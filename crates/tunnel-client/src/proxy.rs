@@ -16,13 +16,14 @@ use tower_service::Service;
 
 use crate::dial::BoxError;
 
-/// Connects through the HTTP CONNECT proxy that the environment names for an address, or directly
-/// where it names none. For [`Endpoint::connect_with_connector`], with and without TLS.
+/// Connects through the HTTP CONNECT proxy that the environment names for an address, or directly if
+/// it names none. For [`Endpoint::connect_with_connector`], with and without TLS.
 ///
-/// `HTTPS_PROXY` is for `https` addresses, `HTTP_PROXY` for `http`, `ALL_PROXY` for either, and
-/// `NO_PROXY` lists hosts, domains and networks that are reached directly; each also in lower case,
-/// and with the meaning that curl gives it. The proxy itself is spoken to without TLS; a name and
-/// a password in its URL are sent as Basic authorization. Other kinds of proxies are an error.
+/// `HTTPS_PROXY` is for `https` addresses, `HTTP_PROXY` for `http`, `ALL_PROXY` for both. `NO_PROXY`
+/// lists hosts, domains and networks that are reached directly. The variables can be in lower case,
+/// and mean what they mean to curl. The connection to the proxy has no TLS. A user name and a password
+/// in the proxy's URL are sent as Basic authorization. Other kinds of proxies, such as SOCKS, are an
+/// error.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), tonic::transport::Error> {
@@ -36,14 +37,14 @@ use crate::dial::BoxError;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a connector does nothing unless it is given to an endpoint"]
 pub struct ProxyConnector {
     proxies: Arc<Matcher>,
     tcp: HttpConnector,
 }
 
 impl ProxyConnector {
-    /// A connector with the proxies of the environment as it is now, and with the TCP settings of
-    /// an endpoint.
+    /// A connector with the proxies that the environment names now, and the TCP settings of an endpoint.
     pub fn from_env(endpoint: &Endpoint) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);

@@ -23,7 +23,7 @@ use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Kind, Probe, TestChannel};
-use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels};
+use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, WhenNoTunnel, server_for_tunnels};
 
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
@@ -110,7 +110,7 @@ impl Far {
         let channel = self
             .handler
             .key_as_channel(key.as_str())
-            .wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
         echo(TestChannel::new(channel.clone()), seed).await;
         let tunnel = channel.tunnels()[0].channel().expect("a reverse tunnel");
         end(&tunnel, seed).await;

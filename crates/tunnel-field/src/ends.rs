@@ -53,7 +53,7 @@ pub(crate) async fn run(child: Child) -> Result<()> {
         }
         Child::Device { address, key } => {
             let device = Device::start(address, &key, &probe)?;
-            device.handle.wait_connected().await?;
+            device.handle.connected().await?;
             println!("READY");
             input_ends().await;
         }

@@ -13,9 +13,9 @@ use tower_service::Service;
 use tunnel_core::{Config, EndReason};
 use tunnel_tonic::{AffinityKey, CallService, Services, TunnelInfo};
 
-use crate::policy::{MaxAge, Policy, WhenKeyIsFull};
+use crate::policy::{Policy, WhenKeyIsFull};
 use crate::service::TunnelServiceHandler;
-use crate::{Opening, TunnelHandle};
+use crate::{AcceptedTunnel, Opening};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -164,7 +164,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
 
     /// Called when a tunnel has opened and takes calls. It must not block, because the tunnel waits. A
     /// panic is caught and logged.
-    pub fn on_open(mut self, opened: impl Fn(&TunnelHandle) + Send + Sync + 'static) -> Self {
+    pub fn on_open(mut self, opened: impl Fn(&AcceptedTunnel) + Send + Sync + 'static) -> Self {
         self.policy.on_open = Some(Arc::new(opened));
         self
     }
@@ -230,19 +230,26 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     }
 
     /// The maximum age of tunnels, with a jitter of a tenth so that tunnels that were opened together do
-    /// not end together. Calls in flight may go on for `grace` after that. Default: no limit. A
-    /// maximum age spreads tunnels over new servers and renews certificates.
+    /// not end together. Default: no limit. A maximum age spreads tunnels over new servers and renews
+    /// certificates.
     ///
     /// The far end gets a drain notice and opens another tunnel. A reverse tunnel takes calls until the
-    /// other one does, for at most ten seconds; then it is [drained](TunnelHandle::drain). So no call
-    /// fails. Tunnels of the Go and Python libraries, which do not understand the notice, are drained
+    /// other one does, for at most ten seconds; then it is [drained](AcceptedTunnel::drain), with
+    /// [`drain_timeout`](Self::drain_timeout) for calls in flight. So no call fails. Tunnels of the Go and Python libraries, which do not understand the notice, are drained
     /// at once.
     ///
     /// Prefer this to tonic's
     /// [`max_connection_age`](tonic::transport::Server::max_connection_age), which cuts tunnels and
     /// their calls after its grace.
-    pub fn max_tunnel_age(mut self, age: Duration, grace: Duration) -> Self {
-        self.policy.max_age = Some(MaxAge { age, grace });
+    pub fn max_tunnel_age(mut self, age: Duration) -> Self {
+        self.policy.max_tunnel_age = Some(age);
+        self
+    }
+
+    /// How long calls in flight may go on in a tunnel that has reached its
+    /// [maximum age](Self::max_tunnel_age). Default: 30 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.policy.drain_timeout = timeout;
         self
     }
 

@@ -10,15 +10,16 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tunnel_core::EndReason;
 use tunnel_tonic::TunnelInfo;
 
-use crate::TunnelHandle;
+use crate::AcceptedTunnel;
 
 /// Something that happened to a tunnel of a handler.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TunnelEvent {
     /// A tunnel has opened and takes calls.
-    Opened(TunnelHandle),
-    /// A tunnel that had opened has ended.
+    Opened(AcceptedTunnel),
+    /// A tunnel that had opened is closed.
+    #[non_exhaustive]
     Closed {
         /// Its properties.
         info: TunnelInfo,
@@ -37,6 +38,7 @@ pub enum TunnelEvent {
 /// for a slow subscriber. Then the oldest are dropped, and [`Missed`](TunnelEvent::Missed) has their
 /// number. Tunnels never wait for a subscriber.
 #[derive(Debug)]
+#[must_use = "streams do nothing unless polled"]
 pub struct TunnelEvents {
     inner: BroadcastStream<TunnelEvent>,
 }

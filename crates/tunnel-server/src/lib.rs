@@ -41,10 +41,10 @@
 //! let device = handler.key_as_channel("device-17");
 //! // DeviceClient::new(handler.as_channel()): each call to the next device.
 //! let any = handler.as_channel();
-//! assert!(!device.ready() && !any.ready());
+//! assert!(!device.is_ready() && !any.is_ready());
 //!
 //! // Kick a device.
-//! handler.close_key("device-17", Status::permission_denied("the device was revoked"));
+//! handler.close_key_with("device-17", Status::permission_denied("the device was revoked"));
 //! # async fn later(handler: &TunnelServiceHandler, any: tunnel_server::ReverseChannel) -> Result<(), Status> {
 //! // Call all there are.
 //! any.wait_for_ready(Duration::from_secs(30)).await?;
@@ -99,7 +99,7 @@
 //! # Stopping
 //!
 //! [`TunnelServiceHandler::serve`] serves until a signal, drains the tunnels, and closes all connections
-//! at a deadline; [`Shutdown`] lists the steps. Tonic's `serve_with_shutdown` would wait for a frozen
+//! after a timeout; [`Shutdown`] lists the steps. Tonic's `serve_with_shutdown` would wait for a frozen
 //! client without end.
 //!
 //! # The connection underneath
@@ -107,11 +107,16 @@
 //! All calls of a tunnel share one HTTP/2 stream. [`server_for_tunnels`] sets large windows on a
 //! [`Server`](tonic::transport::Server), and a keepalive that notices frozen and vanished clients. If
 //! ordinary clients use the same listener, use [`server_for_tunnels_and_calls`].
+//!
+//! # Versions
+//!
+//! Needs Rust 1.88 or later and tonic 0.14. Types of tonic are part of the API, so a new `0.x` of tonic is
+//! a new `0.x` of these crates: upgrade both together.
 
+mod accepted;
 mod age;
 mod builder;
 mod events;
-mod handle;
 mod opening;
 mod origin;
 mod policy;
@@ -121,20 +126,20 @@ mod serve;
 mod server;
 mod service;
 
+pub use accepted::AcceptedTunnel;
 pub use builder::TunnelServiceHandlerBuilder;
 pub use events::{TunnelEvent, TunnelEvents};
-pub use handle::TunnelHandle;
 pub use opening::Opening;
 pub use policy::WhenKeyIsFull;
 pub use pool::{ReverseChannel, ReverseResponseFuture};
 pub use serve::Shutdown;
-pub use server::{server_for_tunnels, server_for_tunnels_and_calls, server_for_tunnels_within};
-pub use service::{TunnelService, TunnelServiceHandler};
+pub use server::{server_for_tunnels, server_for_tunnels_and_calls, server_for_tunnels_with};
+pub use service::{TunnelServiceHandler, TunnelServiceServer};
 pub use tunnel_core::{
     Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Initiator, Limit, Report,
     Revisions, Side, Stats, TransportCause, TransportError,
 };
-pub use tunnel_tonic::pool::{Balance, ServedBy, WaitForReady};
+pub use tunnel_tonic::pool::{Balance, ServedBy, WaitForReady, WhenNoTunnel};
 pub use tunnel_tonic::{
     AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelId,
     TunnelInfo, is_safe_to_retry, tonic_status,

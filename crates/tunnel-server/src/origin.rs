@@ -1,4 +1,4 @@
-//! The origins of tunnels: counters for each connection and address, for limits.
+//! The origins of tunnels: the numbers of open tunnels of each connection and address, for limits.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,7 +11,7 @@ use crate::policy::Policy;
 /// A connection: the addresses of both its ends.
 type Connection = (Option<SocketAddr>, SocketAddr);
 
-/// Where a tunnel comes from. Empty where the server knows no addresses, as on a Unix socket.
+/// Where a tunnel comes from. Empty if the server knows no addresses, as on a Unix socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Origin {
     connection: Option<Connection>,
@@ -27,7 +27,8 @@ impl Origin {
         }
     }
 
-    /// For a tunnel with a key, whose limit counts in place of that of its address.
+    /// The origin of a tunnel with a key, which counts against the limit of the key instead of that of
+    /// the address.
     pub(crate) fn without_address(self) -> Self {
         Self {
             address: None,
@@ -36,7 +37,7 @@ impl Origin {
     }
 }
 
-/// An address, or the network of 64 bits that one peer commonly has all of.
+/// An IPv4 address, or the /64 network of an IPv6 address: one peer usually has all of that.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
@@ -44,7 +45,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How many tunnels are open from where.
+/// The numbers of open tunnels by origin.
 #[derive(Debug, Default)]
 pub(crate) struct Origins {
     connections: HashMap<Connection, usize>,
@@ -52,7 +53,7 @@ pub(crate) struct Origins {
 }
 
 impl Origins {
-    /// Refuses a tunnel whose connection or address has as many as it may.
+    /// Refuses a tunnel if its connection or address has reached its limit.
     pub(crate) fn check(&self, policy: &Policy, origin: &Origin) -> Result<(), Status> {
         let refused = |what: &str, limit: &str, open: usize| {
             Err(Status::resource_exhausted(format!(
@@ -84,7 +85,7 @@ impl Origins {
         subtract(&mut self.addresses, origin.address);
     }
 
-    /// How many connections and addresses something is kept for.
+    /// The number of connections and addresses that have state here.
     pub(crate) fn kept(&self) -> usize {
         self.connections.len() + self.addresses.len()
     }

@@ -1,4 +1,4 @@
-//! Which tunnels a handler accepts, and its callbacks.
+//! The settings of a handler that concern tunnels, and its hooks.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,7 @@ use tonic::Status;
 use tunnel_core::{EndReason, Report};
 use tunnel_tonic::{AffinityKey, TunnelInfo};
 
-use crate::{Opening, TunnelHandle};
+use crate::{AcceptedTunnel, Opening};
 
 /// The default limit on tunnels of one connection. A device has one or a few; a proxy with many devices
 /// on one connection has its own limit of streams (HAProxy: 100).
@@ -23,9 +23,12 @@ const MAX_PER_PEER: usize = 10_000;
 /// The default memory budget of all tunnels, in bytes.
 const MEMORY_BUDGET: usize = 1 << 30;
 
+/// How long calls in flight may go on by default in a tunnel that has reached its maximum age.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
 type KeyOf = dyn Fn(&Opening) -> Option<AffinityKey> + Send + Sync;
 type Admit = dyn Fn(Opening) -> BoxFuture<'static, Result<(), Status>> + Send + Sync;
-type OnOpen = dyn Fn(&TunnelHandle) + Send + Sync;
+type OnOpen = dyn Fn(&AcceptedTunnel) + Send + Sync;
 type OnClose = dyn Fn(&TunnelInfo, &EndReason) + Send + Sync;
 
 /// What happens to a new tunnel whose key has reached its limit.
@@ -41,26 +44,7 @@ pub enum WhenKeyIsFull {
     CloseOldest,
 }
 
-/// The longest age, which timers can still express.
-const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365);
-
-/// The maximum age of tunnels.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MaxAge {
-    pub(crate) age: Duration,
-    /// How long calls in flight may go on after that.
-    pub(crate) grace: Duration,
-}
-
-impl MaxAge {
-    /// The age, more or less by up to a tenth, so that tunnels opened together do not end
-    /// together.
-    pub(crate) fn jittered(self) -> Duration {
-        self.age.min(LONGEST).mul_f64(0.9 + 0.2 * fastrand::f64())
-    }
-}
-
-/// The settings of a handler that concern tunnels rather than calls.
+/// The settings of a handler that concern tunnels, and its hooks.
 #[derive(Clone)]
 pub(crate) struct Policy {
     pub(crate) reverse: bool,
@@ -68,7 +52,8 @@ pub(crate) struct Policy {
     pub(crate) max_per_key: usize,
     pub(crate) max_per_connection: usize,
     pub(crate) max_per_address: usize,
-    pub(crate) max_age: Option<MaxAge>,
+    pub(crate) max_tunnel_age: Option<Duration>,
+    pub(crate) drain_timeout: Duration,
     pub(crate) memory_budget: usize,
     pub(crate) when_key_is_full: WhenKeyIsFull,
     pub(crate) key_of: Option<Arc<KeyOf>>,
@@ -85,7 +70,8 @@ impl Default for Policy {
             max_per_key: MAX_PER_PEER,
             max_per_connection: MAX_PER_CONNECTION,
             max_per_address: MAX_PER_PEER,
-            max_age: None,
+            max_tunnel_age: None,
+            drain_timeout: DRAIN_TIMEOUT,
             memory_budget: MEMORY_BUDGET,
             when_key_is_full: WhenKeyIsFull::default(),
             key_of: None,
@@ -104,7 +90,8 @@ impl fmt::Debug for Policy {
             .field("max_per_key", &self.max_per_key)
             .field("max_per_connection", &self.max_per_connection)
             .field("max_per_address", &self.max_per_address)
-            .field("max_age", &self.max_age)
+            .field("max_tunnel_age", &self.max_tunnel_age)
+            .field("drain_timeout", &self.drain_timeout)
             .field("memory_budget", &self.memory_budget)
             .field("when_key_is_full", &self.when_key_is_full)
             .finish_non_exhaustive()
@@ -112,7 +99,7 @@ impl fmt::Debug for Policy {
 }
 
 impl Policy {
-    /// Gives an opening its key, and asks whether the tunnel may be opened.
+    /// Calls the hooks of a new tunnel: gives it a key, and decides whether it may be opened.
     pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Status> {
         if let Some(key_of) = &self.key_of {
             let key = key_of(opening);
@@ -124,25 +111,25 @@ impl Policy {
         }
     }
 
-    /// Tells the callback of a tunnel that has opened.
-    pub(crate) fn opened(&self, tunnel: &TunnelHandle) {
+    /// Calls the hook for a tunnel that has opened.
+    pub(crate) fn opened(&self, tunnel: &AcceptedTunnel) {
         tracing::debug!(tunnel = %tunnel.id(), "tunnel open");
         if let Some(on_open) = &self.on_open {
-            unharmed("on_open", || on_open(tunnel));
+            catch_panic("on_open", || on_open(tunnel));
         }
     }
 
-    /// Tells the callback of a tunnel that has gone.
+    /// Calls the hook for a tunnel that is closed.
     pub(crate) fn closed(&self, info: &TunnelInfo, reason: &EndReason) {
-        tracing::debug!(tunnel = ?info, reason = %Report(reason), "tunnel gone");
+        tracing::debug!(tunnel = ?info, reason = %Report(reason), "tunnel closed");
         if let Some(on_close) = &self.on_close {
-            unharmed("on_close", || on_close(info, reason));
+            catch_panic("on_close", || on_close(info, reason));
         }
     }
 }
 
-/// Runs a callback from where a panic would do harm: in the middle of a tunnel's end.
-fn unharmed(name: &str, callback: impl FnOnce()) {
+/// Runs a callback and catches its panic, which would interrupt the end of a tunnel.
+fn catch_panic(name: &str, callback: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(callback)).is_err() {
         tracing::error!("{name} has panicked");
     }

@@ -1,9 +1,11 @@
 //! The tunnels that are open on a handler.
 //!
-//! Invariants: a tunnel is listed from before its first frame until its outer stream has ended,
-//! or its runtime. A reverse tunnel is in its pools exactly while it takes calls. No hook, no
-//! callback and no waker runs under a lock, and nothing of a user's is dropped there; where locks
-//! nest, the list's comes first, then a pool's, then a tunnel's.
+//! Invariants:
+//!
+//! - A tunnel is listed from before its first frame until its outer stream, or its runtime, has ended.
+//! - A reverse tunnel is in its pools exactly while it takes calls.
+//! - No hook and no waker runs under a lock, and no value of the user is dropped there.
+//! - Locks are taken in this order: the registry's, a pool's, a tunnel's.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -22,7 +24,7 @@ use tunnel_tonic::{AffinityKey, Direction, MemoryBudget, TunnelId, TunnelInfo};
 use crate::origin::{Origin, Origins};
 use crate::policy::{Policy, WhenKeyIsFull};
 use crate::pool::Pool;
-use crate::{Opening, TunnelEvent, TunnelHandle};
+use crate::{AcceptedTunnel, Opening, TunnelEvent};
 
 /// How many events a subscriber may be behind.
 const EVENTS: usize = 1024;
@@ -31,7 +33,7 @@ const EVENTS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) policy: Policy,
-    /// What the tunnels may hold together.
+    /// The memory of all tunnels together.
     pub(crate) memory: MemoryBudget,
     /// All reverse tunnels that take calls.
     pub(crate) all: Arc<Pool>,
@@ -40,12 +42,12 @@ pub(crate) struct Registry {
     phase: watch::Sender<Phase>,
 }
 
-/// How far a handler is from its end.
+/// The phases of a handler, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// New tunnels are taken.
+    /// New tunnels are accepted.
     Open,
-    /// New tunnels are refused, the others go on.
+    /// New tunnels are refused; open ones go on.
     Refusing,
     /// The tunnels are being drained.
     Draining,
@@ -54,25 +56,25 @@ enum Phase {
 #[derive(Debug, Default)]
 struct State {
     tunnels: HashMap<TunnelId, Listed>,
-    /// How many of them were closed for newer ones. They are about to go, and count no more.
+    /// How many of them were closed for newer ones. They no longer count against limits.
     displaced: usize,
     /// The tunnels of each key that count against its limit, oldest first.
     keys: HashMap<AffinityKey, Vec<TunnelId>>,
-    /// Where the tunnels come from.
+    /// The numbers of tunnels by origin.
     origins: Origins,
-    /// The pools of keys, as long as a channel or a tunnel needs one.
+    /// The pools of keys. A pool lives as long as a channel or a tunnel uses it.
     pools: HashMap<AffinityKey, Weak<Pool>>,
 }
 
 #[derive(Debug)]
 struct Listed {
-    handle: TunnelHandle,
+    tunnel: AcceptedTunnel,
     origin: Origin,
-    /// Whether the world was told that it has opened.
+    /// Whether its opening was reported to the hook and to subscribers.
     announced: bool,
     /// Whether it was closed for a newer one.
     displaced: bool,
-    /// The pool of its key, while it is in its pools.
+    /// Set while it is in its pools.
     pooled: Option<Pooled>,
 }
 
@@ -82,18 +84,18 @@ struct Pooled {
     of_key: Option<Arc<Pool>>,
 }
 
-/// What follows from a look at a tunnel, to be done without the lock.
+/// What to do after a change of a tunnel, without the lock.
 #[derive(Default)]
 struct Change {
-    /// The pools it has joined: those who wait there are to look again.
+    /// The pools that it has joined. Calls that wait there are to be woken.
     joined: Vec<Arc<Pool>>,
-    /// The pool of its key that it has left. Its end takes the lock.
+    /// The pool of its key that it has left. Dropping it takes the lock.
     left: Option<Arc<Pool>>,
-    /// The tunnel, if the world is to be told that it has opened.
-    announce: Option<TunnelHandle>,
+    /// The tunnel, if its opening is to be reported.
+    announce: Option<AcceptedTunnel>,
 }
 
-/// A tunnel's place in the list, which it loses when this is dropped.
+/// A tunnel's entry in the registry. Dropping it removes the tunnel.
 #[derive(Debug)]
 pub(crate) struct Entry {
     registry: Arc<Registry>,
@@ -122,8 +124,8 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the hooks about a tunnel, for no longer than tunnels are taken at all: an opening that
-    /// they never decide on would keep its server from shutting down.
+    /// Calls the hooks of a new tunnel. They are dropped when new tunnels are refused, because a hook
+    /// that never returns would keep its server from shutting down.
     pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Status> {
         let refusing = pin!(self.refuses_openings());
         let asked = AssertUnwindSafe(self.policy.consider(opening)).catch_unwind();
@@ -131,7 +133,7 @@ impl Registry {
             Either::Left(_) => Err(draining()),
             Either::Right((Ok(admitted), _)) => admitted,
             Either::Right((Err(_), _)) => {
-                tracing::error!("the hooks of a new tunnel have panicked");
+                tracing::error!("a hook panicked while a tunnel was opening");
                 Err(Status::internal("the server failed to admit the tunnel"))
             }
         }
@@ -140,23 +142,23 @@ impl Registry {
     /// Lists a tunnel, if the limits allow it.
     pub(crate) fn insert(
         self: &Arc<Self>,
-        handle: &TunnelHandle,
+        tunnel: &AcceptedTunnel,
         origin: Origin,
     ) -> Result<Entry, Status> {
-        let id = handle.id();
+        let id = tunnel.id();
         let displaced = {
             let mut state = self.lock();
             if *self.phase.borrow() != Phase::Open {
                 return Err(draining());
             }
-            state.list(&self.policy, handle, origin)?
+            state.list(&self.policy, tunnel, origin)?
         };
         let entry = Entry {
             registry: self.clone(),
             id,
         };
         let registry = Arc::downgrade(self);
-        handle.tunnel().on_change(move || {
+        tunnel.tunnel().on_change(move || {
             if let Some(registry) = registry.upgrade() {
                 registry.refresh(id);
             }
@@ -164,65 +166,63 @@ impl Registry {
         if let Some(displaced) = displaced {
             tracing::warn!(
                 tunnel = ?displaced.info(),
-                "closed for a newer tunnel of its key"
+                "tunnel closed for a newer one of the same key"
             );
-            displaced.close(Status::aborted(
+            displaced.close_with(Status::aborted(
                 "replaced by a newer tunnel of the same key",
             ));
         }
         Ok(entry)
     }
 
-    /// Looks whether a tunnel takes calls, and puts it into its pools or takes it out.
+    /// Adds a tunnel to its pools or removes it, after its state has changed.
     fn refresh(self: &Arc<Self>, id: TunnelId) {
-        let change = self.look(&mut self.lock(), id);
+        let change = self.update(&mut self.lock(), id);
         change.joined.iter().for_each(|pool| pool.tunnels.wake());
         drop(change.left);
-        if let Some(handle) = change.announce {
-            self.opened(&handle);
+        if let Some(tunnel) = change.announce {
+            self.opened(&tunnel);
         }
     }
 
-    fn look(self: &Arc<Self>, state: &mut State, id: TunnelId) -> Change {
+    fn update(self: &Arc<Self>, state: &mut State, id: TunnelId) -> Change {
         let mut change = Change::default();
         let Some(listed) = state.tunnels.get_mut(&id) else {
             return change;
         };
-        let takes_calls = listed.handle.takes_calls();
+        let is_ready = listed.tunnel.is_ready();
         let pooled = listed.pooled.is_some();
-        if takes_calls && !listed.announced {
+        if is_ready && !listed.announced {
             listed.announced = true;
-            change.announce = Some(listed.handle.clone());
+            change.announce = Some(listed.tunnel.clone());
         }
-        if takes_calls && !pooled && listed.handle.direction() == Direction::Reverse {
-            let handle = listed.handle.clone();
-            change.joined = self.join(state, &handle);
-        } else if !takes_calls && pooled {
+        if is_ready && !pooled && listed.tunnel.direction() == Direction::Reverse {
+            let tunnel = listed.tunnel.clone();
+            change.joined = self.join(state, &tunnel);
+        } else if !is_ready && pooled {
             change.left = self.leave(state, id);
         }
         change
     }
 
-    /// Puts a tunnel into its pools. Returns them: those who wait there are to be woken without
-    /// the lock.
-    fn join(self: &Arc<Self>, state: &mut State, handle: &TunnelHandle) -> Vec<Arc<Pool>> {
-        let of_key = handle.key().map(|key| self.pool_of(state, key));
-        if let Some(listed) = state.tunnels.get_mut(&handle.id()) {
+    /// Adds a tunnel to its pools. Returns the pools, whose waiting calls must be woken without the lock.
+    fn join(self: &Arc<Self>, state: &mut State, tunnel: &AcceptedTunnel) -> Vec<Arc<Pool>> {
+        let of_key = tunnel.key().map(|key| self.pool_of(state, key));
+        if let Some(listed) = state.tunnels.get_mut(&tunnel.id()) {
             let of_key = of_key.clone();
             listed.pooled = Some(Pooled { of_key });
         }
-        // That of its key first, from which it is the last to leave: whoever sees a tunnel among
-        // all finds it by its key.
+        // The pool of its key is joined first and left last: a tunnel that is found among all is also
+        // found by its key.
         let pools: Vec<_> = of_key.into_iter().chain([self.all.clone()]).collect();
-        if let Some(channel) = handle.channel() {
+        if let Some(channel) = tunnel.channel() {
             pools.iter().for_each(|pool| pool.tunnels.join(&channel));
         }
         pools
     }
 
-    /// Takes a tunnel out of its pools. Returns the pool of its key, to be dropped without the
-    /// lock, which the pool's own end takes.
-    #[must_use = "to be dropped without the lock"]
+    /// Removes a tunnel from its pools. Returns the pool of its key. Dropping that takes the lock.
+    #[must_use = "must be dropped without the lock"]
     fn leave(&self, state: &mut State, id: TunnelId) -> Option<Arc<Pool>> {
         let pooled = state.tunnels.get_mut(&id)?.pooled.take()?;
         self.all.tunnels.leave(id);
@@ -237,30 +237,30 @@ impl Registry {
         };
         drop(left);
         if let Some(listed) = removed.filter(|listed| listed.announced) {
-            let reason = listed.handle.end_reason().unwrap_or(EndReason::PeerClosed);
-            self.closed(listed.handle.info(), &reason);
+            let reason = listed.tunnel.end_reason().unwrap_or(EndReason::PeerClosed);
+            self.closed(listed.tunnel.info(), &reason);
         }
     }
 
-    /// Tells of a tunnel that has opened. To be called without any lock.
-    fn opened(&self, tunnel: &TunnelHandle) {
+    /// Reports a tunnel that has opened. Must be called without a lock.
+    fn opened(&self, tunnel: &AcceptedTunnel) {
         self.policy.opened(tunnel);
-        // Fails when nobody listens.
+        // Fails without subscribers.
         let _ = self.events.send(TunnelEvent::Opened(tunnel.clone()));
     }
 
-    /// Tells of a tunnel that has gone. To be called without any lock.
+    /// Reports a tunnel that is closed. Must be called without a lock.
     fn closed(&self, info: &TunnelInfo, reason: &EndReason) {
         self.policy.closed(info, reason);
         let closed = TunnelEvent::Closed {
             info: info.clone(),
             reason: reason.clone(),
         };
-        // Fails when nobody listens.
+        // Fails without subscribers.
         let _ = self.events.send(closed);
     }
 
-    /// The pool of a key, which is made if there is none.
+    /// The pool of a key; a new one if there is none.
     pub(crate) fn key_pool(self: &Arc<Self>, key: &AffinityKey) -> Arc<Pool> {
         self.pool_of(&mut self.lock(), key)
     }
@@ -272,7 +272,7 @@ impl Registry {
         let registry = Arc::downgrade(self);
         let on_drop = move |key: &AffinityKey| {
             if let Some(registry) = registry.upgrade() {
-                registry.pool_gone(key);
+                registry.pool_dropped(key);
             }
         };
         let pool = Pool::of_key(key.clone(), Box::new(on_drop));
@@ -280,8 +280,8 @@ impl Registry {
         pool
     }
 
-    /// A pool has gone: its key keeps nothing, unless it has a new one already.
-    fn pool_gone(&self, key: &AffinityKey) {
+    /// Forgets the pool of a key that was dropped, unless there is a new one already.
+    fn pool_dropped(&self, key: &AffinityKey) {
         let mut state = self.lock();
         if state.pools.get(key).is_some_and(|p| p.strong_count() == 0) {
             state.pools.remove(key);
@@ -295,7 +295,7 @@ impl Registry {
     /// Waits until new tunnels are refused.
     async fn refuses_openings(&self) {
         let mut phase = self.phase.subscribe();
-        // Fails only when the sender is gone, which is borrowed here.
+        // Cannot fail: the sender is borrowed here.
         let _ = phase.wait_for(|&phase| phase > Phase::Open).await;
     }
 
@@ -304,7 +304,7 @@ impl Registry {
         self.enter(Phase::Refusing);
     }
 
-    /// Moves on, never back.
+    /// Enters a phase, unless the handler is already in that one or a later one.
     fn enter(&self, next: Phase) {
         self.phase.send_if_modified(|phase| {
             let forward = next > *phase;
@@ -313,9 +313,9 @@ impl Registry {
         });
     }
 
-    /// Waits until another reverse tunnel of the same key, or without a key any, takes calls that
-    /// was opened later.
-    pub(crate) async fn replaced(self: &Arc<Self>, tunnel: &TunnelHandle) {
+    /// Waits until a reverse tunnel that was opened later takes calls: one of the same key, or any one
+    /// for a tunnel without a key.
+    pub(crate) async fn replaced(self: &Arc<Self>, tunnel: &AcceptedTunnel) {
         let pool = match tunnel.key() {
             Some(key) => self.key_pool(key),
             None => self.all.clone(),
@@ -328,46 +328,46 @@ impl Registry {
     }
 
     /// The tunnels, oldest first.
-    pub(crate) fn tunnels(&self) -> Vec<TunnelHandle> {
+    pub(crate) fn tunnels(&self) -> Vec<AcceptedTunnel> {
         let state = self.lock();
-        let mut tunnels: Vec<_> = state.tunnels.values().map(|l| l.handle.clone()).collect();
+        let mut tunnels: Vec<_> = state.tunnels.values().map(|l| l.tunnel.clone()).collect();
         drop(state);
         tunnels.sort_by_key(|tunnel| tunnel.id());
         tunnels
     }
 
-    pub(crate) fn tunnel(&self, id: TunnelId) -> Option<TunnelHandle> {
-        Some(self.lock().tunnels.get(&id)?.handle.clone())
+    pub(crate) fn tunnel(&self, id: TunnelId) -> Option<AcceptedTunnel> {
+        Some(self.lock().tunnels.get(&id)?.tunnel.clone())
     }
 
     /// The tunnels of a key, oldest first.
-    pub(crate) fn tunnels_of(&self, key: &AffinityKey) -> Vec<TunnelHandle> {
+    pub(crate) fn tunnels_of(&self, key: &AffinityKey) -> Vec<AcceptedTunnel> {
         let state = self.lock();
         let ids = state.keys.get(key).map(Vec::as_slice).unwrap_or_default();
-        let handle = |id| Some(state.tunnels.get(id)?.handle.clone());
-        ids.iter().filter_map(handle).collect()
+        let tunnel = |id| Some(state.tunnels.get(id)?.tunnel.clone());
+        ids.iter().filter_map(tunnel).collect()
     }
 
-    /// How many keys, connections and addresses something is kept for.
+    /// The number of keys, connections and addresses that have state here.
     pub(crate) fn kept_keys(&self) -> usize {
         let state = self.lock();
         state.keys.len() + state.pools.len() + state.origins.kept()
     }
 
-    /// Drains all tunnels and refuses new ones; returns when all have gone, and that was told.
-    pub(crate) async fn drain(&self, within: Duration) {
-        // First: what is listed later is refused, what was listed before is found below.
+    /// Drains all tunnels and refuses new ones. Returns when all tunnels are closed.
+    pub(crate) async fn drain(&self, timeout: Duration) {
+        // First, so that each tunnel is either refused or found below.
         self.enter(Phase::Draining);
         let tunnels = self.tunnels();
         for tunnel in &tunnels {
-            tunnel.begin_drain(within);
+            tunnel.begin_drain(timeout);
         }
-        // Calls that wait for a tunnel wait in vain.
+        // Calls that wait for a tunnel fail.
         for pool in self.pools() {
             pool.tunnels.wake();
         }
         for tunnel in tunnels {
-            tunnel.gone().await;
+            tunnel.closed().await;
         }
     }
 
@@ -378,8 +378,8 @@ impl Registry {
     }
 }
 
-/// The refusal of a tunnel by a server that is about to stop: it was not opened, and may be at
-/// once, elsewhere.
+/// The refusal of a tunnel by a server that is about to stop. The far end can open it elsewhere at
+/// once.
 fn draining() -> Status {
     let pushback = fastrand::u64(50..=150).into();
     let mut metadata = MetadataMap::new();
@@ -390,19 +390,19 @@ fn draining() -> Status {
 }
 
 impl State {
-    /// Lists a tunnel if the limits allow it. Returns the tunnel that has to go for it.
+    /// Lists a tunnel if the limits allow it. Returns the tunnel that must be closed for it.
     fn list(
         &mut self,
         policy: &Policy,
-        handle: &TunnelHandle,
+        tunnel: &AcceptedTunnel,
         origin: Origin,
-    ) -> Result<Option<TunnelHandle>, Status> {
-        let origin = match handle.key() {
+    ) -> Result<Option<AcceptedTunnel>, Status> {
+        let origin = match tunnel.key() {
             Some(_) => origin.without_address(),
             None => origin,
         };
         self.origins.check(policy, &origin)?;
-        let displaced = match handle.key() {
+        let displaced = match tunnel.key() {
             Some(key) if self.count_of(key) >= policy.max_per_key => {
                 Some(self.displace(policy, key)?)
             }
@@ -410,21 +410,22 @@ impl State {
         };
         let open = self.tunnels.len() - self.displaced;
         if open >= policy.max_tunnels {
-            let message = format!("the server has {open} tunnels open, as many as it takes");
+            let message =
+                format!("the server has {open} tunnels open, as many as max_tunnels allows");
             return Err(Status::resource_exhausted(message));
         }
-        if let Some(key) = handle.key() {
-            self.keys.entry(key.clone()).or_default().push(handle.id());
+        if let Some(key) = tunnel.key() {
+            self.keys.entry(key.clone()).or_default().push(tunnel.id());
         }
         self.origins.add(&origin);
         let listed = Listed {
-            handle: handle.clone(),
+            tunnel: tunnel.clone(),
             origin,
             announced: false,
             displaced: false,
             pooled: None,
         };
-        self.tunnels.insert(handle.id(), listed);
+        self.tunnels.insert(tunnel.id(), listed);
         Ok(displaced)
     }
 
@@ -432,35 +433,37 @@ impl State {
         self.keys.get(key).map_or(0, Vec::len)
     }
 
-    /// Has the oldest tunnel of a key that is full give way, if that was chosen.
-    fn displace(&mut self, policy: &Policy, key: &AffinityKey) -> Result<TunnelHandle, Status> {
+    /// Removes the oldest tunnel of a full key from the key's count, if the policy is to close it.
+    fn displace(&mut self, policy: &Policy, key: &AffinityKey) -> Result<AcceptedTunnel, Status> {
         let oldest = match policy.when_key_is_full {
             WhenKeyIsFull::CloseOldest => self.keys.get(key).and_then(|ids| ids.first().copied()),
             WhenKeyIsFull::Refuse => None,
         };
         let Some(listed) = oldest.and_then(|id| self.tunnels.get_mut(&id)) else {
             let (key, open) = (key.as_str(), self.count_of(key));
-            let message = format!("key {key:?} has {open} tunnels open, as many as it may");
+            let message = format!(
+                "key {key:?} has {open} tunnels open, as many as max_tunnels_per_key allows"
+            );
             return Err(Status::resource_exhausted(message));
         };
         listed.displaced = true;
         self.displaced += 1;
-        let handle = listed.handle.clone();
-        self.give_place(key, handle.id());
-        Ok(handle)
+        let tunnel = listed.tunnel.clone();
+        self.forget_key_of(key, tunnel.id());
+        Ok(tunnel)
     }
 
     fn unlist(&mut self, id: TunnelId) -> Option<Listed> {
         let listed = self.tunnels.remove(&id)?;
         self.displaced -= usize::from(listed.displaced);
         self.origins.remove(&listed.origin);
-        if let Some(key) = listed.handle.key() {
-            self.give_place(key, id);
+        if let Some(key) = listed.tunnel.key() {
+            self.forget_key_of(key, id);
         }
         Some(listed)
     }
 
-    fn give_place(&mut self, key: &AffinityKey, id: TunnelId) {
+    fn forget_key_of(&mut self, key: &AffinityKey, id: TunnelId) {
         if let Some(ids) = self.keys.get_mut(key) {
             ids.retain(|&other| other != id);
             if ids.is_empty() {

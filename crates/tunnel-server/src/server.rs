@@ -23,8 +23,8 @@ const MAX_FRAME: u32 = 1 << 20;
 /// The shortest and the longest time of pings. Hyper would panic on a time beyond the clock's range.
 const PINGS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1 << 32));
 
-/// The default time within which a frozen or vanished peer is noticed.
-const NOTICED_WITHIN: Duration = Duration::from_secs(15);
+/// The default time until a frozen or vanished peer is noticed.
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Sets a server up for tunnels: HTTP/2 windows of 16 MiB for a stream and 256 MiB for a connection,
 /// frames of up to 1 MiB, `TCP_NODELAY`, and a keepalive that closes the connection of a frozen or
@@ -50,29 +50,29 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 /// # let _ = server;
 /// ```
 pub fn server_for_tunnels(server: Server) -> Server {
-    server_for_tunnels_within(server, NOTICED_WITHIN)
+    server_for_tunnels_with(server, DETECTION_TIMEOUT)
 }
 
-/// The same as [`server_for_tunnels`], with another time within which a frozen or vanished client is
+/// The same as [`server_for_tunnels`], with another timeout after which a frozen or vanished client is
 /// noticed. A ping is sent after two thirds of it in silence, and one third is for the answer. A
-/// very short time closes connections that are only slow.
+/// very short timeout closes connections that are only slow.
 ///
 /// ```
 /// # use std::time::Duration;
 /// use tonic::transport::Server;
-/// let noticed = Duration::from_secs(2);
-/// let server = tunnel_server::server_for_tunnels_within(Server::builder(), noticed);
+/// let detection_timeout = Duration::from_secs(2);
+/// let server = tunnel_server::server_for_tunnels_with(Server::builder(), detection_timeout);
 /// # let _ = server;
 /// ```
-pub fn server_for_tunnels_within(server: Server, noticed: Duration) -> Server {
-    let answer = noticed / 3;
+pub fn server_for_tunnels_with(server: Server, detection_timeout: Duration) -> Server {
+    let answer = detection_timeout / 3;
     let sane = |time: Duration| Some(time.clamp(PINGS.0, PINGS.1));
     server
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .tcp_nodelay(true)
-        .http2_keepalive_interval(sane(noticed - answer))
+        .http2_keepalive_interval(sane(detection_timeout - answer))
         .http2_keepalive_timeout(sane(answer))
 }
 

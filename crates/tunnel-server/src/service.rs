@@ -22,9 +22,13 @@ use crate::age;
 use crate::origin::Origin;
 use crate::policy::Policy;
 use crate::registry::Registry;
-use crate::{Opening, ReverseChannel, TunnelEvents, TunnelHandle};
+use crate::{AcceptedTunnel, Opening, ReverseChannel, TunnelEvents};
 
 /// Accepts tunnels and serves their calls. Cheap to clone; clones are the same handler.
+///
+/// [`service`](Self::service) is what a tonic server is given. [`as_channel`](Self::as_channel) and
+/// [`key_as_channel`](Self::key_as_channel) call through reverse tunnels, and
+/// [`tunnels`](Self::tunnels) are the tunnels that are open.
 #[derive(Clone, Debug)]
 pub struct TunnelServiceHandler {
     calls: CallService,
@@ -42,8 +46,8 @@ impl TunnelServiceHandler {
     }
 
     /// The service to add to a tonic server, or to several servers.
-    pub fn service(&self) -> TunnelService {
-        TunnelService {
+    pub fn service(&self) -> TunnelServiceServer {
+        TunnelServiceServer {
             handler: self.clone(),
         }
     }
@@ -66,40 +70,40 @@ impl TunnelServiceHandler {
     }
 
     /// The tunnels of both directions, open or being opened, oldest first.
-    pub fn tunnels(&self) -> Vec<TunnelHandle> {
+    pub fn tunnels(&self) -> Vec<AcceptedTunnel> {
         self.registry.tunnels()
     }
 
     /// The tunnel with this id.
-    pub fn tunnel(&self, id: TunnelId) -> Option<TunnelHandle> {
+    pub fn tunnel(&self, id: TunnelId) -> Option<AcceptedTunnel> {
         self.registry.tunnel(id)
     }
 
     /// The tunnels of one key, of both directions, oldest first.
-    pub fn tunnels_of_key(&self, key: impl Into<AffinityKey>) -> Vec<TunnelHandle> {
+    pub fn tunnels_of_key(&self, key: impl Into<AffinityKey>) -> Vec<AcceptedTunnel> {
         self.registry.tunnels_of(&key.into())
     }
 
-    /// Ends all tunnels of a key now, with `reason` for the far ends (see [`TunnelHandle::close`]).
-    /// Returns their number. To refuse tunnels that are opened later, use
+    /// Ends all tunnels of a key now with a status, as [`AcceptedTunnel::close_with`] does. Returns their
+    /// number. To refuse tunnels that are opened later, use
     /// [`admit`](crate::TunnelServiceHandlerBuilder::admit).
-    pub fn close_key(&self, key: impl Into<AffinityKey>, reason: Status) -> usize {
+    pub fn close_key_with(&self, key: impl Into<AffinityKey>, status: Status) -> usize {
         let tunnels = self.tunnels_of_key(key);
         for tunnel in &tunnels {
-            tunnel.close(reason.clone());
+            tunnel.close_with(status.clone());
         }
         tunnels.len()
     }
 
-    /// Drains all tunnels of a key, as [`TunnelHandle::drain`] does. Returns their number when they have
-    /// ended.
-    pub async fn drain_key(&self, key: impl Into<AffinityKey>, deadline: Duration) -> usize {
+    /// Drains all tunnels of a key, as [`AcceptedTunnel::drain`] does. Returns their number when they
+    /// are closed.
+    pub async fn drain_key(&self, key: impl Into<AffinityKey>, timeout: Duration) -> usize {
         let tunnels = self.tunnels_of_key(key);
         for tunnel in &tunnels {
-            tunnel.begin_drain(deadline);
+            tunnel.begin_drain(timeout);
         }
         for tunnel in &tunnels {
-            tunnel.gone().await;
+            tunnel.closed().await;
         }
         tunnels.len()
     }
@@ -130,17 +134,17 @@ impl TunnelServiceHandler {
     }
 
     /// Drains all tunnels, for a shutdown: new tunnels and new calls are refused with UNAVAILABLE, and
-    /// calls in flight are ended after `deadline`. Returns when the last tunnel has ended.
+    /// calls in flight are ended after `timeout`. Returns when the last tunnel is closed.
     ///
-    /// Dropping the future does not stop the drain. A second drain can bring the deadline forward;
-    /// zero ends all calls now.
+    /// The drain goes on when the future is dropped. A second drain can end the calls earlier; zero ends
+    /// them now.
     ///
     /// Reverse tunnels leave their pools at once, and their devices get a drain notice. Calls that wait
     /// for a tunnel fail.
     ///
     /// To stop a server use [`serve`](Self::serve), which also closes the connections.
-    pub async fn drain(&self, deadline: Duration) {
-        self.registry.drain(deadline).await;
+    pub async fn drain(&self, timeout: Duration) {
+        self.registry.drain(timeout).await;
     }
 
     /// Refuses new tunnels from now on; open ones go on.
@@ -161,7 +165,7 @@ impl TunnelServiceHandler {
         };
         let offer = common_offer(&self.config, request.headers());
         let request = tonic::Request::from_http(request);
-        let (metadata, extensions, inbound) = request.into_parts();
+        let (metadata, extensions, body) = request.into_parts();
         let request = tonic::Request::from_parts(metadata, extensions, ());
         let mut opening = Opening::new(direction, request);
         self.registry.consider(&mut opening).await?;
@@ -172,14 +176,20 @@ impl TunnelServiceHandler {
             Direction::Forward => Some((self.calls.clone(), opening.into_extensions())),
             Direction::Reverse => None,
         };
-        let tunnel = Tunnel::new(NetworkRole::Server, self.config.clone(), info);
+        let (tunnel, outbound, inbound) =
+            Tunnel::new(NetworkRole::Server, self.config.clone(), info);
         tunnel.share_memory(&self.registry.memory);
-        let outbound = tunnel.outbound();
-        let handle = TunnelHandle::new(tunnel.clone());
-        let entry = self.registry.insert(&handle, origin)?;
-        tunnel.start(offer, inbound, service, entry);
-        if let Some(max_age) = self.registry.policy.max_age {
-            tokio::spawn(age::watch(max_age, self.registry.clone(), handle));
+        let accepted = AcceptedTunnel::new(tunnel);
+        let entry = self.registry.insert(&accepted, origin)?;
+        inbound.start(offer, body, service, entry);
+        let Policy {
+            max_tunnel_age,
+            drain_timeout,
+            ..
+        } = self.registry.policy;
+        if let Some(max_age) = max_tunnel_age {
+            let registry = self.registry.clone();
+            tokio::spawn(age::watch(max_age, drain_timeout, registry, accepted));
         }
         let mut response = http::Response::new(Body::new(outbound));
         put_offer(&self.config, response.headers_mut());
@@ -187,18 +197,18 @@ impl TunnelServiceHandler {
     }
 }
 
-/// `grpctunnel.v1.TunnelService`, for a tonic server; from
+/// The tonic service `grpctunnel.v1.TunnelService`, to be added to a server; from
 /// [`TunnelServiceHandler::service`]. Answers 415 to requests that are not gRPC.
 #[derive(Clone, Debug)]
-pub struct TunnelService {
+pub struct TunnelServiceServer {
     handler: TunnelServiceHandler,
 }
 
-impl NamedService for TunnelService {
+impl NamedService for TunnelServiceServer {
     const NAME: &'static str = SERVICE_NAME;
 }
 
-impl<B> Service<http::Request<B>> for TunnelService
+impl<B> Service<http::Request<B>> for TunnelServiceServer
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -20,7 +20,7 @@ use crate::handler::{ServeCall, poll_once};
 const CARRIERS: usize = 2;
 
 /// How many calls get their own task after a call that did not answer at its first poll.
-const REST: u8 = 32;
+const OWN_TASKS: u8 = 32;
 
 /// Holds the driver while no task polls it.
 struct Seat(Mutex<Place>);
@@ -33,7 +33,7 @@ struct Place {
     /// The idle tasks.
     idle: SmallVec<[Waker; CARRIERS]>,
     /// How many more calls get their own task.
-    rest: u8,
+    own_tasks: u8,
     over: bool,
 }
 
@@ -114,9 +114,9 @@ impl Carrier {
             return Back::Over(driver);
         }
         place.driver = Some(driver);
-        let serve = call && !place.idle.is_empty() && place.rest == 0;
+        let serve = call && !place.idle.is_empty() && place.own_tasks == 0;
         if call && !serve {
-            place.rest = place.rest.saturating_sub(1);
+            place.own_tasks = place.own_tasks.saturating_sub(1);
         }
         let wake = match (place.woken, serve) {
             (false, true) => None,
@@ -142,7 +142,7 @@ impl Carrier {
     fn served(&self, answered: bool, own: &Waker) -> Poll<()> {
         let mut place = self.seat.lock();
         if !answered {
-            place.rest = REST;
+            place.own_tasks = OWN_TASKS;
         }
         if place.over {
             return Poll::Ready(());

@@ -417,16 +417,16 @@ impl Drop for Driver {
             ));
         });
         // Dropping the body may run user code, even panic: the tunnel is closed in any case.
-        let _gone = SetGone(&self.shared);
+        let _closed = SetClosed(&self.shared);
         self.guard = None;
         self.inbound = None;
     }
 }
 
-struct SetGone<'a>(&'a Shared);
+struct SetClosed<'a>(&'a Shared);
 
-impl Drop for SetGone<'_> {
+impl Drop for SetClosed<'_> {
     fn drop(&mut self) {
-        self.0.set_gone();
+        self.0.set_closed();
     }
 }

@@ -2,29 +2,31 @@
 //!
 //! - [`TunnelChannel`] makes calls through a tunnel; any generated client takes it.
 //! - [`CallService`] serves calls of tunnels by any generated server.
-//! - [`Tunnel`] joins either to an outer call; `tunnel-client` and `tunnel-server` use it to
-//!   open and to accept tunnels, and most users want one of those.
+//! - [`Tunnel`] connects either to an outer call. `tunnel-client` and `tunnel-server` open and accept
+//!   tunnels with it; most users want one of these crates.
 //!
 //! # How a call travels
 //!
-//! There is one lock for each tunnel, and one task that reads, or two in turn. A call is a future and two
-//! bodies that work on the tunnel's state machine directly: no channel between tasks, no task
-//! on the caller's side unless its request goes on after the first look at it. What is to be
-//! sent is written when the transport pulls, everything that is ready in one piece: the open,
-//! the message and the half-close of a unary call leave together.
+//! A tunnel has one lock. A call is a future and two bodies that use the state machine under that lock
+//! directly, without channels between tasks. The transport pulls what is to be sent, and gets all
+//! ready frames at once: the open, the message and the half-close of a unary call leave together.
 //!
-//! A handler runs in a task of its own, or for a start in one of the two that read, while the other
-//! is free to read on. If it panics its call ends with INTERNAL; when its
-//! call is cancelled, by its caller, a deadline or the end of the tunnel, it is dropped. Services
-//! that answer at once may be polled while the tunnel is read ([`CallService::poll_inline`]).
+//! A handler runs in its own task, or in one of the two tasks that read its tunnel while the other one
+//! reads on. If the handler panics, its call ends with INTERNAL. When the call is cancelled, by its
+//! caller, a deadline or the end of the tunnel, the handler is dropped. Services that answer at once
+//! can be polled by the task that reads ([`CallService::poll_inline`]).
 //!
-//! # What it costs
+//! The repository's `docs/PERFORMANCE.md` compares the cost of a call with one without a tunnel, and says
+//! how to measure it again.
 //!
-//! The repository's `docs/PERFORMANCE.md` says what a call costs beside one without a tunnel, which
-//! decisions that rests on, and how to measure it again.
+//! # Versions
+//!
+//! Needs Rust 1.88 or later and tonic 0.14. Types of tonic are part of the API, so a new `0.x` of tonic is
+//! a new `0.x` of these crates: upgrade both together.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod budget;
-mod buffered_read;
 mod caller;
 mod carrier;
 mod driver;
@@ -56,4 +58,7 @@ pub use outbound::{NetworkRole, Outbound};
 #[cfg(feature = "router")]
 pub use services::Services;
 pub use status::{is_safe_to_retry, tonic_status};
-pub use tunnel::Tunnel;
+pub use tunnel::{Inbound, Tunnel};
+/// The crate of the state machine: [`Config`](tunnel_core::Config), [`EndReason`](tunnel_core::EndReason) and
+/// other types of this API are from there.
+pub use tunnel_core;

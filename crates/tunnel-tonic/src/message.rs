@@ -1,8 +1,8 @@
 //! gRPC messages between HTTP bodies and streams.
 //!
 //! A body is a sequence of messages, each with a prefix of five bytes: a flag (0 for identity) and a
-//! length. A data frame of a body may hold several messages or a part of one. [`Splitter`] puts a
-//! body on a stream; [`Gatherer`] makes a body from a stream's messages.
+//! length. A data frame of a body may hold several messages or a part of one. [`BodyWriter`] puts a
+//! body on a stream; [`BodyReader`] makes a body from a stream's messages.
 
 use bytes::{Bytes, BytesMut};
 use tonic::Status;
@@ -13,14 +13,14 @@ const GATHER: usize = 32 << 10;
 
 /// Why a body could not be put on a stream.
 #[derive(Debug)]
-pub(crate) enum SplitError {
+pub(crate) enum BodyError {
     /// The stream has ended, so the rest is not needed.
     Gone,
     /// The body is malformed.
     Malformed(Status),
 }
 
-impl From<WriteError> for SplitError {
+impl From<WriteError> for BodyError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Gone | WriteError::Finished => Self::Gone,
@@ -35,23 +35,23 @@ impl From<WriteError> for SplitError {
 /// The stream does the work; this remembers whether a message is incomplete, for when the stream has
 /// gone.
 #[derive(Debug)]
-pub(crate) struct Splitter {
+pub(crate) struct BodyWriter {
     whole: bool,
 }
 
-impl Default for Splitter {
+impl Default for BodyWriter {
     fn default() -> Self {
         Self { whole: true }
     }
 }
 
-impl Splitter {
+impl BodyWriter {
     /// Puts one data frame of a body, which is not empty, on a stream.
-    pub(crate) fn feed(
+    pub(crate) fn write(
         &mut self,
         data: Bytes,
         stream: &mut SendStream<'_>,
-    ) -> Result<(), SplitError> {
+    ) -> Result<(), BodyError> {
         stream.body(data)?;
         self.whole = stream.is_whole();
         Ok(())
@@ -71,9 +71,9 @@ pub(crate) fn compressed() -> Status {
     )
 }
 
-/// The result of [`Gatherer::read`].
+/// The result of reading from a stream.
 #[derive(Debug)]
-pub(crate) enum Gathered {
+pub(crate) enum Piece {
     /// A data frame for the body; never empty.
     Data(Bytes),
     /// Nothing to read now.
@@ -82,33 +82,58 @@ pub(crate) enum Gathered {
     End(Read),
 }
 
-/// Makes a body from messages.
+/// Makes a body from a stream's messages, and keeps what one frame of the body does not take.
+///
+/// It is small while it keeps nothing, because each idle call has one at each end.
 #[derive(Debug, Default)]
-pub(crate) struct Gatherer {
-    /// Data that was read and not yet handed on, in this order.
-    slice: Option<Bytes>,
-    end: Option<Read>,
+pub(crate) enum BodyReader {
+    #[default]
+    Empty,
+    /// The most common end of a request.
+    HalfClosed,
+    Kept(Box<(Option<Bytes>, Option<Read>)>),
 }
 
-impl Gatherer {
-    /// The rest of the last [`read`](Self::read). Ask this first: it needs no lock.
-    pub(crate) fn next_ready(&mut self) -> Option<Gathered> {
-        if let Some(slice) = self.slice.take() {
-            return Some(Gathered::Data(slice));
+impl BodyReader {
+    fn keep(slice: Option<Bytes>, end: Option<Read>) -> Self {
+        match (slice, end) {
+            (None, None) => Self::Empty,
+            (None, Some(Read::HalfClosed)) => Self::HalfClosed,
+            kept => Self::Kept(Box::new(kept)),
         }
-        self.end.take().map(Gathered::End)
+    }
+
+    /// The next piece that was kept. Ask this first: it needs no lock.
+    pub(crate) fn next_ready(&mut self) -> Option<Piece> {
+        let (slice, end) = match std::mem::take(self) {
+            Self::Empty => return None,
+            Self::HalfClosed => (None, Some(Read::HalfClosed)),
+            Self::Kept(kept) => *kept,
+        };
+        let Some(slice) = slice else {
+            return end.map(Piece::End);
+        };
+        *self = Self::keep(None, end);
+        Some(Piece::Data(slice))
     }
 
     /// Reads from a stream. Call it when nothing is ready.
-    pub(crate) fn read(&mut self, stream: &mut RecvStream<'_>) -> Gathered {
+    pub(crate) fn read(&mut self, stream: &mut RecvStream<'_>) -> Piece {
         let mut buf = BytesMut::new();
         let BodyRead { slice, then, .. } = stream.body(GATHER, &mut buf);
-        self.slice = slice;
-        self.end = then.filter(|then| *then != Read::Pending);
+        let end = then.filter(|then| *then != Read::Pending);
         if !buf.is_empty() {
-            return Gathered::Data(buf.freeze());
+            *self = Self::keep(slice, end);
+            return Piece::Data(buf.freeze());
         }
-        self.next_ready().unwrap_or(Gathered::Pending)
+        match (slice, end) {
+            (Some(slice), end) => {
+                *self = Self::keep(None, end);
+                Piece::Data(slice)
+            }
+            (None, Some(end)) => Piece::End(end),
+            (None, None) => Piece::Pending,
+        }
     }
 }
 
@@ -137,7 +162,7 @@ mod tests {
     }
 
     /// Sends a body in pieces through a pair of connections and returns what comes out.
-    fn through(pieces: &[&[u8]]) -> Result<Vec<u8>, SplitError> {
+    fn through(pieces: &[&[u8]]) -> Result<Vec<u8>, BodyError> {
         let now = Instant::now();
         let mut caller = Connection::new(Side::Caller, Config::default());
         let mut handler = Connection::new(Side::Handler, Config::default());
@@ -145,18 +170,18 @@ mod tests {
         handler.start(now, Offer::of(&Config::default()));
         carry(&mut handler, &mut caller);
         let id = caller.open(now, "/s/m", Metadata::new()).expect("ready");
-        let mut splitter = Splitter::default();
-        let mut gatherer = Gatherer::default();
+        let mut writer = BodyWriter::default();
+        let mut reader = BodyReader::default();
         let mut out = Vec::new();
         for piece in pieces {
-            splitter.feed(Bytes::copy_from_slice(piece), &mut caller.send(id))?;
+            writer.write(Bytes::copy_from_slice(piece), &mut caller.send(id))?;
             carry(&mut caller, &mut handler);
             loop {
-                let next = gatherer
+                let next = reader
                     .next_ready()
-                    .unwrap_or_else(|| gatherer.read(&mut handler.recv(id)));
+                    .unwrap_or_else(|| reader.read(&mut handler.recv(id)));
                 match next {
-                    Gathered::Data(data) => {
+                    Piece::Data(data) => {
                         assert!(!data.is_empty(), "never an empty data frame");
                         out.extend_from_slice(&data);
                     }
@@ -165,7 +190,7 @@ mod tests {
             }
             carry(&mut handler, &mut caller);
         }
-        assert!(splitter.is_whole());
+        assert!(writer.is_whole());
         Ok(out)
     }
 
@@ -190,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_compressed_message_is_refused_with_a_clear_error() {
-        let Err(SplitError::Malformed(status)) = through(&[&[1, 0, 0, 0, 1, 7]]) else {
+        let Err(BodyError::Malformed(status)) = through(&[&[1, 0, 0, 0, 1, 7]]) else {
             panic!("must be refused");
         };
         assert_eq!(status.code(), tonic::Code::Unimplemented);

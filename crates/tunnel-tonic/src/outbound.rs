@@ -39,12 +39,14 @@ pub enum NetworkRole {
     Server,
 }
 
-/// The body that one end of a tunnel sends.
+/// The half of a tunnel that sends: the body of the outer request or response; from
+/// [`Tunnel::new`](crate::Tunnel::new).
 ///
 /// If it is dropped before its end, the transport has gone, and the tunnel is lost. At a server this is
 /// the only reliable sign of a dead peer. At a client it also happens when the server has ended the
 /// call, so there the driver first reads what has arrived.
 #[derive(Debug)]
+#[must_use = "dropping it ends the tunnel"]
 pub struct Outbound {
     shared: Arc<Shared>,
     role: NetworkRole,

@@ -77,9 +77,13 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     matches!(rest, Some([] | [b'+' | b';', ..]))
 }
 
-/// Returns why an outer response opens no tunnel: it is only a gRPC status, or not from a gRPC server.
-/// The status is never OK, and keeps [`RETRY_PUSHBACK`] in its metadata.
-pub fn refusal(head: &http::response::Parts) -> Option<TunnelError> {
+/// Checks that an outer response opens a tunnel.
+///
+/// # Errors
+///
+/// [`TunnelError::Refused`] if it is only a gRPC status; the status is never OK, and keeps
+/// [`RETRY_PUSHBACK`] in its metadata. [`TunnelError::NotGrpc`] if it is not from a gRPC server.
+pub fn check_response(head: &http::response::Parts) -> Result<(), TunnelError> {
     if let Some(mut status) = crate::status::from_headers(&head.headers) {
         if status.code == tunnel_core::Code::Ok {
             status.code = tunnel_core::Code::Unknown;
@@ -94,13 +98,13 @@ pub fn refusal(head: &http::response::Parts) -> Option<TunnelError> {
         {
             status.metadata_mut().insert(RETRY_PUSHBACK, pushback);
         }
-        return Some(TunnelError::Refused(status));
+        return Err(TunnelError::Refused(status));
     }
     let other_kind = head.headers.contains_key(CONTENT_TYPE) && !is_grpc(&head.headers);
     if head.status != http::StatusCode::OK || other_kind {
-        return Some(TunnelError::NotGrpc(head.status));
+        return Err(TunnelError::NotGrpc(head.status));
     }
-    None
+    Ok(())
 }
 
 #[cfg(test)]
@@ -128,7 +132,7 @@ mod tests {
                 response = response.header(CONTENT_TYPE, content_type);
             }
             let (head, ()) = response.body(()).expect("legal").into_parts();
-            refusal(&head).map(|error| error.to_string())
+            check_response(&head).err().map(|error| error.to_string())
         };
         assert_eq!(refused(200, Some("application/grpc")), None);
         assert_eq!(refused(200, Some("application/grpc+proto")), None);
@@ -149,7 +153,7 @@ mod tests {
     fn a_response_that_is_nothing_but_ok_is_a_refusal_and_not_ok() {
         let response = http::Response::builder().header("grpc-status", "0");
         let (head, ()) = response.body(()).expect("legal").into_parts();
-        let Some(TunnelError::Refused(status)) = refusal(&head) else {
+        let Err(TunnelError::Refused(status)) = check_response(&head) else {
             panic!("no tunnel");
         };
         assert_eq!(status.code(), tonic::Code::Unknown);

@@ -27,7 +27,7 @@ impl Services {
     ///
     /// # Panics
     ///
-    /// Two services of one name: tonic's router panics, here as in its own server.
+    /// If two services have the same name: tonic's router panics, as in tonic's server.
     pub fn add_service<S, B>(&mut self, service: S)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible>

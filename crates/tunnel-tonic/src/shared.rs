@@ -5,6 +5,7 @@
 //! unlocking.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     budget: OnceLock<Member>,
     /// The runtime of the tunnel's tasks. Calls may be made outside of it.
     runtime: OnceLock<Handle>,
+    /// How many handles keep the tunnel open.
+    handles: AtomicUsize,
     pub(crate) info: TunnelInfo,
 }
 
@@ -65,6 +68,7 @@ impl Shared {
             observer: OnceLock::new(),
             budget: OnceLock::new(),
             runtime: OnceLock::new(),
+            handles: AtomicUsize::new(0),
             info,
         })
     }
@@ -187,8 +191,18 @@ impl Shared {
         let _ = self.observer.set(observer);
     }
 
+    /// Counts one more handle that keeps the tunnel open.
+    pub(crate) fn add_handle(&self) {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one handle less. Returns whether it was the last one.
+    pub(crate) fn remove_handle(&self) -> bool {
+        self.handles.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
     /// The outer stream has ended, and with it everything.
-    pub(crate) fn set_gone(&self) {
+    pub(crate) fn set_closed(&self) {
         // Not from `lifecycle`, which may not have been set yet.
         let reason = self.end_reason();
         self.set_lifecycle(Lifecycle::Closed(reason.unwrap_or(EndReason::PeerClosed)));
@@ -219,8 +233,8 @@ impl Shared {
     }
 
     /// Whether a call could be opened now, apart from limits.
-    pub(crate) fn takes_calls(&self) -> bool {
-        self.lock().takes_calls()
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lock().is_ready()
     }
 
     /// Waits for a state of the lifecycle.

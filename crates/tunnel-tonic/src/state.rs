@@ -35,7 +35,7 @@ pub(crate) struct State {
     slots: HashMap<StreamId, Slot, StreamIdHash>,
     /// Whether the peer takes text values that are not UTF-8.
     takes_opaque_text: bool,
-    /// Caller: calls that wait for room.
+    /// Caller: calls that wait at the stream limit.
     queue: WaitQueue,
     /// New calls, for the driver to serve.
     pub(crate) opened: Vec<Opened>,
@@ -43,9 +43,9 @@ pub(crate) struct State {
     pub(crate) reading: bool,
     pub(crate) awake: Awake,
     outbound: Option<Waker>,
-    /// How many bytes the transport has taken to be sent.
+    /// The number of bytes handed to the transport.
     pub(crate) bytes_taken: u64,
-    /// Whether the writer is not woken for the moment.
+    /// Whether waking the writer is deferred.
     pub(crate) corked: bool,
     /// Network client: the transport dropped what this end sends. The driver learns the reason from
     /// what it receives.
@@ -165,13 +165,13 @@ impl State {
         }
     }
 
-    /// The outer call is open.
+    /// Starts the state machine, once the outer call is open.
     pub(crate) fn start(&mut self, now: Instant, peer: Offer) {
         self.takes_opaque_text = peer.opaque_text;
         self.conn.start(now, peer);
     }
 
-    /// Metadata as the peer takes it.
+    /// Metadata in the form that the peer accepts.
     pub(crate) fn for_peer(&mut self, md: Metadata) -> Metadata {
         if self.takes_opaque_text {
             return md;
@@ -183,16 +183,16 @@ impl State {
         md
     }
 
-    pub(crate) fn takes_calls(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.conn.is_ready() && !self.conn.is_draining()
     }
 
-    /// Caller: whether a new call has to wait for room.
+    /// Caller: whether a new call must wait.
     pub(crate) fn is_full(&self) -> bool {
-        self.conn.room() <= self.queue.kept() && self.takes_calls()
+        self.conn.room() <= self.queue.kept() && self.is_ready()
     }
 
-    /// Puts a call at the end of the queue for room; returns its ticket.
+    /// Puts a call at the end of the queue, and returns its ticket.
     pub(crate) fn join_queue(&mut self, waker: &Waker, deadline: Option<Instant>) -> u64 {
         self.queue.join(waker.clone(), deadline)
     }
@@ -214,15 +214,15 @@ impl State {
         turn
     }
 
-    /// A call leaves the queue without having opened.
+    /// Removes a call from the queue that did not open.
     pub(crate) fn leave_queue(&mut self, ticket: u64) {
         let waker = self.queue.leave(ticket);
         push_some(waker, &mut self.replaced);
     }
 
-    /// Wakes as many waiting calls as there is room for; all of them when they will be refused.
+    /// Wakes as many waiting calls as may open; all of them if they will be refused.
     fn give_turns(&mut self) {
-        let room = match self.takes_calls() {
+        let room = match self.is_ready() {
             true => self.conn.room(),
             false => usize::MAX,
         };
@@ -237,7 +237,7 @@ impl State {
         timers.into_iter().flatten().min()
     }
 
-    /// Lets everything that is due happen.
+    /// Fires all timers that are due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.conn.handle_timeout(now);
         while let Some(waker) = self.queue.next_expired(now) {
@@ -270,7 +270,7 @@ impl State {
                 headers,
                 deadline,
             } => {
-                // Held from now on by the task that serves it and by its request body.
+                // Its holders are the task that serves it and its request body.
                 self.hold(id, 2);
                 if let Some(slot) = self.slots.get_mut(&id) {
                     self.awake.add(slot);
@@ -291,7 +291,7 @@ impl State {
     }
 
     fn on_cancelled(&mut self, id: StreamId, error: StreamError) {
-        // Cancelled before its handler was made: there is nothing to be told or to wait for.
+        // It was cancelled before its handler was created.
         if let Some(at) = self.opened.iter().rposition(|opened| opened.id == id) {
             self.opened.remove(at);
             if let Some(mut slot) = self.slots.remove(&id) {
@@ -305,12 +305,13 @@ impl State {
         }
     }
 
-    /// Keeps something for a call, for a number of holders.
+    /// Adds a slot for a call, with a number of holders.
     pub(crate) fn hold(&mut self, id: StreamId, holders: u8) {
         self.slots.entry(id).or_default().holders += holders;
     }
 
-    /// One holder lets go. The last one gets what was kept, to be dropped without the lock.
+    /// Releases a call for one holder. Returns the slot to the last holder, to be dropped without the
+    /// lock.
     #[must_use = "to be dropped without the lock"]
     pub(crate) fn release(&mut self, id: StreamId) -> Option<Slot> {
         let Entry::Occupied(mut slot) = self.slots.entry(id) else {
@@ -326,8 +327,8 @@ impl State {
         Some(slot)
     }
 
-    /// Handler: a call's handler is gone, and lets go of the call. Tells the call's request body,
-    /// which may live on.
+    /// Handler: releases a call whose handler is done, and wakes its request body, which may outlive the
+    /// handler.
     #[must_use = "to be dropped without the lock"]
     pub(crate) fn leave(&mut self, id: StreamId) -> Option<Slot> {
         let slot = self.slots.get_mut(&id)?;
@@ -342,12 +343,12 @@ impl State {
         self.slots.get_mut(&id)
     }
 
-    /// A stream, for its reader.
+    /// The receiving half of a stream.
     pub(crate) fn recv(&mut self, id: StreamId) -> RecvStream<'_> {
         self.conn.recv(id)
     }
 
-    /// Has the reader of a stream look again.
+    /// Wakes the reader of a stream.
     pub(crate) fn wake_reader(&mut self, id: StreamId) {
         if let Some(slot) = self.slots.get_mut(&id)
             && let Some(reader) = slot.reader.take()
@@ -357,7 +358,7 @@ impl State {
         }
     }
 
-    /// Registers who is to be woken when a stream can be read.
+    /// Registers the waker for when a stream is readable.
     pub(crate) fn wait_read(&mut self, id: StreamId, waker: &Waker) {
         if let Some(slot) = self.slots.get_mut(&id) {
             self.awake.remove(slot);
@@ -365,14 +366,14 @@ impl State {
         }
     }
 
-    /// Registers who is to be woken when a stream can be written or has died.
+    /// Registers the waker for when a stream is writable or has ended.
     pub(crate) fn wait_write(&mut self, id: StreamId, waker: &Waker) {
         if let Some(slot) = self.slots.get_mut(&id) {
             register(&mut slot.writer, waker, &mut self.replaced);
         }
     }
 
-    /// Whether tasks that the driver has made ready are still at work.
+    /// Whether tasks that the driver woke have not run yet.
     pub(crate) fn is_more_coming(&self) -> bool {
         self.awake.count > 0
     }
@@ -382,8 +383,8 @@ impl State {
         register(&mut self.outbound, waker, &mut self.replaced);
     }
 
-    /// The transport has let go of what this end sends. With `ask_driver`, the driver is to find
-    /// out why, also where there is none yet: the far end may answer and end in one breath.
+    /// Notes that the transport dropped the outbound body. With `ask_driver`, the driver finds the reason
+    /// in what it receives, even if it has not started: the far end may answer and end at once.
     pub(crate) fn lose_outbound(&mut self, ask_driver: bool) {
         if ask_driver {
             self.outbound_lost = true;
@@ -396,7 +397,7 @@ impl State {
         self.outbound_lost
     }
 
-    /// Registers the driver, and what it will notice by itself.
+    /// Registers the driver, its timer, and whether it reads.
     pub(crate) fn wait_driver(&mut self, waker: &Waker, timeout: Option<Instant>, paused: bool) {
         register(&mut self.driver, waker, &mut self.replaced);
         self.driver_timeout = timeout;
@@ -404,7 +405,7 @@ impl State {
     }
 }
 
-/// The end of a tunnel whose transport let go of what it sends, and did not say why.
+/// The error of a tunnel whose transport dropped the outbound body without a reason.
 pub(crate) fn outbound_dropped() -> ConnectionError {
     ConnectionError::TransportLost(TransportCause::StreamDropped.into())
 }

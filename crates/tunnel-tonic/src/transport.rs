@@ -28,7 +28,7 @@ fn sources<'a>(
 pub(crate) fn transport_error(status: &Status, sent: u64) -> TransportError {
     if let Some(reason) = sources(status).find_map(ended) {
         return match reason.transport_error() {
-            // What broke under the tunnel that carried this one broke this one too.
+            // The transport of the tunnel that carried this one.
             Some(error) => error.clone(),
             None => {
                 let detail = Report(reason).to_string();
@@ -73,8 +73,8 @@ fn http2_cause(error: &h2::Error, sent: u64) -> Option<TransportCause> {
     } else if error.is_go_away() && error.is_remote() {
         Some(TransportCause::GoAway)
     } else if error.is_reset() {
-        // What nginx does with a body that is too large once the response has begun. It resets the
-        // stream with the first; the second is what becomes of an answer in the middle of another.
+        // nginx does this when a body is too large and the response has begun: it resets the stream
+        // with the first reason, or writes an answer inside the response, which is the second.
         let limits = [h2::Reason::INTERNAL_ERROR, h2::Reason::PROTOCOL_ERROR];
         match reason.is_some_and(|r| limits.contains(&r)) && sent >= BODY_LIMIT {
             true => Some(TransportCause::BodyLimit),
@@ -94,7 +94,7 @@ pub(crate) fn behind(status: &Status) -> Option<&(dyn Error + 'static)> {
 fn detail(status: &Status) -> String {
     match (behind(status), status.code()) {
         (Some(error), _) => Report(error).to_string(),
-        // What a broken connection has.
+        // The code of a broken connection.
         (None, tonic::Code::Unknown) => status.message().to_owned(),
         (None, code) => format!("{code:?}: {}", status.message()),
     }

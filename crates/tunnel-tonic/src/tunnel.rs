@@ -15,59 +15,38 @@ use crate::info::TunnelInfo;
 use crate::lifecycle::Lifecycle;
 use crate::outbound::{NetworkRole, Outbound};
 use crate::shared::{Shared, now};
-use crate::{Direction, MemoryBudget, TunnelChannel};
+use crate::{Direction, MemoryBudget, TunnelChannel, TunnelError};
 
-/// One tunnel whose outer call is being opened, or is open.
+/// One tunnel whose outer call is being opened, or is open. Cheap to clone.
 ///
-/// For crates that establish tunnels, as `tunnel-client` and `tunnel-server` do: create it with
-/// [`new`](Self::new), use [`outbound`](Self::outbound) as the body that the outer call sends, and
-/// call [`start`](Self::start) when the peer's headers have arrived.
+/// For crates that establish tunnels, as `tunnel-client` and `tunnel-server` do. [`new`](Self::new)
+/// hands out the tunnel with its two halves: the [`Outbound`] is the body that the outer call sends,
+/// the [`Inbound`] is started with the body that the peer sends.
 #[derive(Clone, Debug)]
 pub struct Tunnel {
     shared: Arc<Shared>,
-    role: NetworkRole,
-    side: Side,
-    config: Config,
 }
 
-impl Tunnel {
-    /// Creates a tunnel at one end of its outer call. Its direction and `role` decide whether this end
-    /// is the caller or the handler.
-    pub fn new(role: NetworkRole, config: Config, info: TunnelInfo) -> Self {
-        let side = match (info.direction(), role) {
-            (Direction::Forward, NetworkRole::Client)
-            | (Direction::Reverse, NetworkRole::Server) => Side::Caller,
-            (Direction::Forward, NetworkRole::Server)
-            | (Direction::Reverse, NetworkRole::Client) => Side::Handler,
-        };
-        Self {
-            shared: Shared::new(side, config.clone(), info),
-            role,
-            side,
-            config,
-        }
-    }
+/// The half of a tunnel that reads what the peer sends; from [`Tunnel::new`].
+#[derive(Debug)]
+#[must_use = "a tunnel reads nothing until its inbound half is started"]
+pub struct Inbound {
+    shared: Arc<Shared>,
+    role: NetworkRole,
+    side: Side,
+    max_frame_size: usize,
+}
 
-    /// The body of the outer request or response, with what this end sends. Take it once. Dropping
-    /// it ends the tunnel.
-    pub fn outbound(&self) -> Outbound {
-        Outbound::new(self.shared.clone(), self.role, self.side)
-    }
-
-    /// The tunnel's properties.
-    pub fn info(&self) -> &TunnelInfo {
-        &self.shared.info
-    }
-
-    /// Starts the tunnel's tasks, which read `inbound`, once the outer call is open.
+impl Inbound {
+    /// Starts the tunnel's tasks, which read `body`, once the outer call is open.
     ///
-    /// A handler serves its calls by `service`, with copies of `extensions`; a caller needs neither.
-    /// `guard` is dropped when the tunnel is closed, or when the runtime shuts down. Must be called
-    /// within a tokio runtime.
+    /// A handler serves its calls by `service`, with copies of the extensions; a caller needs
+    /// neither. `guard` is dropped when the tunnel is closed, or when the runtime shuts down. Must be
+    /// called within a tokio runtime.
     pub fn start(
-        &self,
+        self,
         offer: Offer,
-        inbound: Body,
+        body: Body,
         service: Option<(CallService, http::Extensions)>,
         guard: impl Any + Send,
     ) {
@@ -78,14 +57,43 @@ impl Tunnel {
             Server::new(service, extensions)
         });
         carrier::start(Driver::new(
-            self.shared.clone(),
+            self.shared,
             self.role,
             self.side,
-            inbound,
-            self.config.max_frame_size(),
+            body,
+            self.max_frame_size,
             server,
             Box::new(guard),
         ));
+    }
+}
+
+impl Tunnel {
+    /// Creates a tunnel at one end of its outer call. Its direction and `role` decide whether this end
+    /// is the caller or the handler.
+    #[must_use = "dropping the outbound half ends the tunnel"]
+    pub fn new(role: NetworkRole, config: Config, info: TunnelInfo) -> (Self, Outbound, Inbound) {
+        let side = match (info.direction(), role) {
+            (Direction::Forward, NetworkRole::Client)
+            | (Direction::Reverse, NetworkRole::Server) => Side::Caller,
+            (Direction::Forward, NetworkRole::Server)
+            | (Direction::Reverse, NetworkRole::Client) => Side::Handler,
+        };
+        let max_frame_size = config.max_frame_size();
+        let shared = Shared::new(side, config, info);
+        let outbound = Outbound::new(shared.clone(), role, side);
+        let inbound = Inbound {
+            shared: shared.clone(),
+            role,
+            side,
+            max_frame_size,
+        };
+        (Self { shared }, outbound, inbound)
+    }
+
+    /// The tunnel's properties.
+    pub fn info(&self) -> &TunnelInfo {
+        &self.shared.info
     }
 
     /// Counts the tunnel's memory against a budget. Only the first budget counts.
@@ -95,16 +103,15 @@ impl Tunnel {
 
     /// Sets a function to call after each change of the tunnel's state: it is ready, it is draining,
     /// it has ended. The function is called without a lock, and can use
-    /// [`takes_calls`](Self::takes_calls). Only the first function counts. Set it before
-    /// [`start`](Self::start) to miss no change.
+    /// [`is_ready`](Self::is_ready). Only the first function counts. Set it before
+    /// [`start`](Inbound::start) to miss no change.
     pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
         self.shared.observe(Box::new(changed));
     }
 
-    /// Whether the tunnel takes new calls: it is ready, has not ended, and neither end is draining
-    /// it.
-    pub fn takes_calls(&self) -> bool {
-        self.shared.takes_calls()
+    /// Whether the tunnel takes calls: it has opened and not ended, and neither end is draining it.
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready()
     }
 
     /// Waits until the tunnel takes no new calls: one of the ends drains it, or it has ended.
@@ -118,13 +125,16 @@ impl Tunnel {
     ///
     /// # Errors
     ///
-    /// The reason, if the tunnel ended before.
-    pub async fn ready(&self) -> Result<(), EndReason> {
+    /// [`TunnelError::Ended`] if the tunnel ended before.
+    pub async fn ready(&self) -> Result<(), TunnelError> {
         let lifecycle = self
             .shared
             .wait_lifecycle(|lifecycle| *lifecycle != Lifecycle::Opening)
             .await;
-        lifecycle.end_reason().cloned().map_or(Ok(()), Err)
+        match lifecycle.end_reason() {
+            Some(reason) => Err(TunnelError::Ended(reason.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Why the tunnel ended, if it has.
@@ -132,8 +142,8 @@ impl Tunnel {
         self.shared.end_reason()
     }
 
-    /// Waits until the tunnel has ended, and its outer stream with it.
-    pub async fn gone(&self) -> EndReason {
+    /// Waits until the tunnel is closed: it has ended, and its outer stream with it.
+    pub async fn closed(&self) -> EndReason {
         let lifecycle = self
             .shared
             .wait_lifecycle(|lifecycle| matches!(lifecycle, Lifecycle::Closed(_)))
@@ -144,8 +154,7 @@ impl Tunnel {
             .unwrap_or(EndReason::PeerClosed)
     }
 
-    /// The channel of a caller's tunnel. Take it once and clone it: when all clones are dropped, the
-    /// tunnel is drained.
+    /// A channel of a caller's tunnel. When all channels of a tunnel are dropped, the tunnel is drained.
     pub fn channel(&self) -> TunnelChannel {
         TunnelChannel::new(self.shared.clone())
     }

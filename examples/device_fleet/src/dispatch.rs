@@ -10,7 +10,7 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 use tonic::{Code, Request, Response, Status};
-use tunnel_server::{ReverseChannel, ServedBy, TunnelChannel, is_safe_to_retry};
+use tunnel_server::{ReverseChannel, ServedBy, TunnelChannel, WhenNoTunnel, is_safe_to_retry};
 
 use crate::gateway::Desk;
 use crate::report::{Fate, Outcome};
@@ -125,7 +125,7 @@ impl Call<'_> {
 
     async fn ask(&self, desk: &Desk) -> Result<Response<WorkResponse>, Status> {
         // A device may be away until the deadline.
-        let patient = |channel: ReverseChannel| channel.wait_for_ready_calls(true);
+        let patient = |channel: ReverseChannel| channel.when_no_tunnel(WhenNoTunnel::Wait);
         match self.to {
             To::Key(key) => {
                 let channel = desk.handler.key_as_channel(key.as_str());
@@ -158,7 +158,7 @@ impl Call<'_> {
             Err(status) => return Attempt::Done(Fate::Failed(in_words(&status)), 0),
         };
         let served = response.extensions().get::<ServedBy>();
-        let moves = served.map_or(0, ServedBy::moves);
+        let moves = served.map_or(0, ServedBy::retries);
         let wanted = match (self.to, served) {
             (To::Key(key), _) => Some(key.clone()),
             (To::Tunnel(tunnel), _) => tunnel.info().key().map(ToString::to_string),

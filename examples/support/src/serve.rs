@@ -25,7 +25,7 @@ pub async fn until_stopped(
     stopping: CancellationToken,
     grace: Duration,
 ) -> Result<()> {
-    let shutdown = Shutdown::on(stopping.clone().cancelled_owned()).within(grace);
+    let shutdown = Shutdown::on(stopping.clone().cancelled_owned()).timeout(grace);
     let serving = handler.serve(server, listener.incoming(), shutdown);
     let asked_twice = async {
         stop.requested().await;

@@ -1,24 +1,29 @@
-//! A gateway, and what its links know about it.
+//! What the links of a gateway know about it: whether it is likely to accept a tunnel, and whether
+//! pings are too frequent for it.
 
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http_body::{Body, Frame};
 use tokio::time::Instant;
 use tunnel_core::{EndReason, TransportCause};
 use tunnel_tonic::TunnelError;
 
-use crate::keepalive::too_many_pings;
-use crate::{Gateway, Keepalive};
+use crate::endpoint::{Keepalive, too_many_pings};
+use crate::gateway::Gateway;
 
 /// After this number of suspicious ends in a row, pings are slowed down. One may be chance.
 const SUSPICIONS: u32 = 2;
 
 /// How long pings are slowed down after `too_many_pings`, which is a setting of the server and seldom
 /// changes.
-const SAID: Duration = Duration::from_secs(24 * 60 * 60);
+const SLOW_IF_CERTAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long pings are slowed down on suspicion. A gateway that has crashed twice may look the same.
-const GUESSED: Duration = Duration::from_secs(30 * 60);
+const SLOW_IF_LIKELY: Duration = Duration::from_secs(30 * 60);
 
 /// A gateway and its state.
 #[derive(Debug)]
@@ -72,11 +77,11 @@ impl GatewayState {
         self.memory().is_slow()
     }
 
-    /// A tunnel to the gateway has ended, after the gateway was silent for so long; `slow` is
-    /// how the tunnel was dialled.
+    /// Notes how a tunnel ended, and how long the gateway was silent before. `slow` says whether the
+    /// tunnel had slow pings.
     pub(crate) fn learn(&self, slow: bool, reason: &EndReason, silence: Duration) {
         let keepalive = self.gateway.own_keepalive();
-        // A tunnel with slow pings says nothing about fast ones, nor does a channel of the user.
+        // Slow pings prove nothing about fast ones, and a user's channel has its own pings.
         let Some(keepalive) = keepalive.filter(|_| !slow) else {
             return;
         };
@@ -84,13 +89,13 @@ impl GatewayState {
         self.warn(news);
     }
 
-    /// An attempt to open a tunnel has failed.
+    /// Notes a failed attempt to open a tunnel.
     pub(crate) fn learn_from_failure(&self, error: &TunnelError) {
         if let Some(keepalive) = self.gateway.own_keepalive()
             && let Some(error) = error.transport_error()
             && error.cause() == TransportCause::TooManyPings
         {
-            let news = self.memory().slow_down(keepalive, SAID);
+            let news = self.memory().slow_down(keepalive, SLOW_IF_CERTAIN);
             self.warn(news);
         }
     }
@@ -99,8 +104,8 @@ impl GatewayState {
         if news {
             tracing::warn!(
                 gateway = %self.name,
-                "keepalive pings are too frequent for the gateway: slowing them down, so that a \
-                 vanished gateway is noticed later"
+                "keepalive pings are too frequent for the gateway, slowing them down; a vanished \
+                 gateway is noticed later"
             );
         }
     }
@@ -112,8 +117,8 @@ impl Memory {
         let suspicious = is_broken(reason) && keepalive.is_suspicious(silence);
         self.suspicions = if suspicious { self.suspicions + 1 } else { 0 };
         match (too_many_pings(reason), self.suspicions >= SUSPICIONS) {
-            (true, _) => self.slow_down(keepalive, SAID),
-            (false, true) => self.slow_down(keepalive, GUESSED),
+            (true, _) => self.slow_down(keepalive, SLOW_IF_CERTAIN),
+            (false, true) => self.slow_down(keepalive, SLOW_IF_LIKELY),
             (false, false) => false,
         }
     }
@@ -137,9 +142,75 @@ fn is_broken(reason: &EndReason) -> bool {
     error.is_some_and(|error| error.cause() != TransportCause::KeepaliveTimedOut)
 }
 
+/// When something was last received from the far end, to the millisecond.
+#[derive(Clone, Debug)]
+pub(crate) struct Activity {
+    since: Instant,
+    last: Arc<AtomicU64>,
+}
+
+impl Activity {
+    /// Starts with something received now: the response headers.
+    pub(crate) fn now() -> Self {
+        Self {
+            since: Instant::now(),
+            last: Arc::default(),
+        }
+    }
+
+    /// How long nothing has been received.
+    pub(crate) fn silence(&self) -> Duration {
+        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+        self.since.elapsed().saturating_sub(last)
+    }
+
+    /// Wraps a body to note each received piece.
+    pub(crate) fn listen<B>(&self, body: B) -> Watched<B> {
+        let activity = self.clone();
+        Watched { body, activity }
+    }
+
+    fn note(&self) {
+        let elapsed = u64::try_from(self.since.elapsed().as_millis());
+        self.last
+            .store(elapsed.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// A body that notes its pieces.
+#[derive(Debug)]
+pub(crate) struct Watched<B> {
+    body: B,
+    activity: Activity,
+}
+
+impl<B: Body + Unpin> Body for Watched<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.get_mut();
+        let piece = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        // The end itself is not noted: the silence before it is what matters.
+        if matches!(piece, Some(Ok(_))) {
+            this.activity.note();
+        }
+        Poll::Ready(piece)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use std::collections::VecDeque;
     use tunnel_core::ConnectionError;
 
     fn lost(cause: TransportCause) -> EndReason {
@@ -156,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_too_many_pings_slows_down_at_once_and_is_news_once() {
+    fn too_many_pings_slows_down_at_once_and_is_reported_once() {
         let word = lost(TransportCause::TooManyPings);
         let news = ends(&[(word.clone(), 1), (word, 1), (lost(TransportCause::Io), 1)]);
         assert_eq!(news, [true, false, false]);
@@ -169,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_guess_is_forgotten_and_a_word_remembered_longer() {
+    async fn a_suspicion_is_forgotten_before_too_many_pings() {
         let forgotten_after = async |ends: &[EndReason]| {
             let mut memory = Memory::default();
             for end in ends {
@@ -183,13 +254,13 @@ mod tests {
             start.elapsed()
         };
         let broken = || lost(TransportCause::Io);
-        assert_eq!(forgotten_after(&[broken(), broken()]).await, GUESSED);
+        assert_eq!(forgotten_after(&[broken(), broken()]).await, SLOW_IF_LIKELY);
         assert_eq!(
             forgotten_after(&[lost(TransportCause::TooManyPings)]).await,
-            SAID
+            SLOW_IF_CERTAIN
         );
         let word_and_guess = [lost(TransportCause::TooManyPings), broken(), broken()];
-        assert_eq!(forgotten_after(&word_and_guess).await, SAID);
+        assert_eq!(forgotten_after(&word_and_guess).await, SLOW_IF_CERTAIN);
     }
 
     #[test]
@@ -204,5 +275,37 @@ mod tests {
         ] {
             assert_eq!(ends(&[end(), other, end()]), [false; 3]);
         }
+    }
+
+    struct Pieces(VecDeque<Result<Frame<Bytes>, &'static str>>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(self.0.pop_front())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_lasts_from_the_last_piece_and_not_from_the_end() {
+        let activity = Activity::now();
+        let piece = Ok(Frame::data(Bytes::from_static(b"x")));
+        let mut body = activity.listen(Pieces([piece, Err("broken")].into()));
+        let mut next = async || {
+            tokio::time::advance(Duration::from_secs(3)).await;
+            std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+        };
+        assert_eq!(activity.silence(), Duration::ZERO);
+        assert!(next().await.expect("a piece").is_ok());
+        assert_eq!(activity.silence(), Duration::ZERO);
+        assert!(next().await.expect("an error").is_err());
+        assert_eq!(activity.silence(), Duration::from_secs(3));
+        assert!(next().await.is_none());
+        assert_eq!(activity.silence(), Duration::from_secs(6));
     }
 }

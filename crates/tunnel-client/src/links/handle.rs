@@ -8,7 +8,7 @@ use tunnel_core::Stats;
 use tunnel_tonic::{TunnelId, TunnelInfo};
 
 use super::shared::Shared;
-use super::status::{LinkStatus, StopReason};
+use super::status::{LinkStatus, LinksStopped, StopReason};
 
 /// Watches and stops the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer)
 /// ([`handle`](crate::ReverseTunnelServer::handle)) or a [`ForwardChannel`](crate::ForwardChannel)
@@ -29,8 +29,8 @@ impl LinksHandle {
         self.shared.status_tx.borrow().clone()
     }
 
-    /// The same as something to be watched. A change that is followed by another before anybody
-    /// looks is not seen; what is seen last is how things stand.
+    /// A receiver of the states of the links. It always has the latest states; states in between may be
+    /// missed.
     ///
     /// ```no_run
     /// # async fn example(handle: tunnel_client::LinksHandle) {
@@ -46,12 +46,12 @@ impl LinksHandle {
         self.shared.status_tx.subscribe()
     }
 
-    /// Waits until a tunnel takes calls, to any of the gateways.
+    /// Waits until a link is connected, to any of the gateways.
     ///
     /// # Errors
     ///
-    /// Why the links were stopped, before that or long ago.
-    pub async fn wait_connected(&self) -> Result<(), StopReason> {
+    /// [`LinksStopped`] if the links were stopped.
+    pub async fn connected(&self) -> Result<(), LinksStopped> {
         self.wait(|links| links.iter().any(LinkStatus::is_connected))
             .await
     }
@@ -60,25 +60,25 @@ impl LinksHandle {
     ///
     /// # Errors
     ///
-    /// As [`wait_connected`](Self::wait_connected).
-    pub async fn wait_all_connected(&self) -> Result<(), StopReason> {
+    /// [`LinksStopped`] if the links were stopped.
+    pub async fn all_connected(&self) -> Result<(), LinksStopped> {
         let all = |links: &Vec<LinkStatus>| {
             !links.is_empty() && links.iter().all(LinkStatus::is_connected)
         };
         self.wait(all).await
     }
 
-    async fn wait(&self, wanted: impl FnMut(&Vec<LinkStatus>) -> bool) -> Result<(), StopReason> {
+    async fn wait(&self, wanted: impl FnMut(&Vec<LinkStatus>) -> bool) -> Result<(), LinksStopped> {
         let mut links = self.watch();
         tokio::select! {
             biased;
-            reason = self.shared.registry.stopped() => Err(reason),
-            // Fails only when the sender is gone, which is borrowed here.
+            reason = self.shared.registry.stopped() => Err(LinksStopped { reason }),
+            // Cannot fail: the sender is borrowed here.
             _ = links.wait_for(wanted) => Ok(()),
         }
     }
 
-    /// Waits until the links were told to stop, or dropped.
+    /// Waits until the links are stopped, and returns why.
     pub async fn stopped(&self) -> StopReason {
         self.shared.registry.stopped().await
     }
@@ -93,20 +93,19 @@ impl LinksHandle {
         self.shared.registry.stats()
     }
 
-    /// Ends all tunnels gracefully: from now on none is opened and new calls are refused with
-    /// UNAVAILABLE; calls in flight may go on for `within`, then they are ended. Gateways that
-    /// understand are told. Returns when the last tunnel has gone; so does
+    /// Ends all tunnels gracefully: no tunnel is opened any more, new calls are refused with UNAVAILABLE,
+    /// and calls in flight are ended after `timeout`. The gateways get a drain notice. Returns when the
+    /// last tunnel is closed; so does
     /// [`ReverseTunnelServer::run`](crate::ReverseTunnelServer::run).
     ///
-    /// The drain goes on when this future is dropped. A second drain can bring the deadline
-    /// forward.
-    pub async fn drain(&self, within: Duration) {
-        self.shared.drain(within);
+    /// The drain goes on when the future is dropped. A second drain can end the calls earlier.
+    pub async fn drain(&self, timeout: Duration) {
+        self.shared.drain(timeout);
         self.shared.registry.none_left().await;
     }
 
-    /// Ends all tunnels now: calls in flight are cancelled. Returns when the last tunnel has gone,
-    /// which takes five seconds where a gateway does not answer.
+    /// Ends all tunnels now: calls in flight are cancelled. Returns when the last tunnel is closed, which
+    /// takes five seconds if a gateway does not answer.
     pub async fn close(&self) {
         self.shared.close(StopReason::Closed);
         self.shared.registry.none_left().await;

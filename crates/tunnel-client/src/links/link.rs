@@ -7,20 +7,19 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
-use tunnel_core::{EndReason, Report};
+use tunnel_core::EndReason;
 use tunnel_tonic::TunnelError;
 
-use super::credentials::Attempt;
 use super::gateway_state::Standing;
-use super::reconnect::Plan;
+use super::reconnect::{Plan, Steps};
+use super::settings::Attempt;
 use super::shared::{Live, Shared};
-use super::status::{FallbackTunnel, LinkError, LinkState, LinkStatus, StopReason};
-use crate::backoff::Steps;
+use super::status::{DownReason, FallbackTunnel, LinkState, LinkStatus, StopReason};
 
-/// The smallest part of the maximum age that a tunnel gets.
+/// The smallest part of the maximum age after which a tunnel is replaced.
 const LEAST_AGE: f64 = 0.8;
 
-/// The longest age there is.
+/// The longest age, which timers can still express.
 const OLDEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Keeps one tunnel to one gateway up.
@@ -29,7 +28,7 @@ pub(crate) struct Link {
     shared: Arc<Shared>,
     /// Its number among all links of the server or channel.
     number: usize,
-    /// The gateway it belongs to.
+    /// The number of its primary gateway.
     primary: usize,
     /// Its number among the links of that gateway.
     index: usize,
@@ -49,7 +48,7 @@ impl Shared {
         links
     }
 
-    /// Runs links until they are stopped and their tunnels have gone.
+    /// Runs links until they are stopped and their tunnels are closed.
     pub(crate) async fn run(&self, links: Vec<Link>) -> StopReason {
         let mut running: FuturesUnordered<_> = links.into_iter().map(Link::run).collect();
         while running.next().await.is_some() {}
@@ -72,7 +71,7 @@ impl Link {
         LinkStatus::new(self.shared.gateways[self.primary].name.clone(), self.index)
     }
 
-    /// Keeps the tunnel up until all links are stopped, and then waits for the end of the tunnel.
+    /// Keeps the tunnel up until the links are stopped, then waits until the tunnel is closed.
     async fn run(self) {
         let registry = &self.shared.registry;
         let reason = tokio::select! {
@@ -106,7 +105,7 @@ impl Link {
         }
     }
 
-    /// Opens a tunnel to the own gateway, with a fallback tunnel meanwhile if the plan says so.
+    /// Opens a tunnel to the primary gateway, with a fallback tunnel meanwhile if the plan says so.
     async fn connect(&self, plan: Plan, steps: &mut Steps) -> Live {
         if !plan.fallback {
             return self.reach_primary(plan, steps).await;
@@ -118,10 +117,10 @@ impl Link {
         }
     }
 
-    /// Dials the own gateway until it accepts.
+    /// Dials the primary gateway until it accepts.
     async fn reach_primary(&self, mut plan: Plan, steps: &mut Steps) -> Live {
         loop {
-            // A tunnel that drains and was not replaced yet is shown.
+            // The status shows the draining tunnel until it is replaced.
             if plan.draining {
                 self.set_state(LinkState::Draining);
                 self.wait(plan, steps).await;
@@ -135,9 +134,9 @@ impl Link {
                     return live;
                 }
                 Err(error) => {
-                    let error = LinkError::Open(error);
-                    plan = Plan::after_attempt(&error, steps);
-                    self.report(&error, plan);
+                    let reason = DownReason::NotOpened(error);
+                    plan = Plan::after_failure(&reason, steps);
+                    self.report(reason, plan);
                     self.shared.wake_calls();
                 }
             }
@@ -152,12 +151,12 @@ impl Link {
             until: (Instant::now() + plan.wait).into_std(),
             refused: plan.refused,
         });
-        // Calls are told of a refusal at once.
+        // Calls learn of a refusal at once.
         self.shared.wake_calls();
         self.wait(plan, steps).await;
     }
 
-    /// Waits as planned; where calls wait for a tunnel, for the first step at most.
+    /// Waits as planned. If calls wait for a tunnel, the wait is at most the first step.
     async fn wait(&self, plan: Plan, steps: &Steps) {
         let now = Instant::now();
         let until = now + plan.wait;
@@ -171,9 +170,9 @@ impl Link {
         }
     }
 
-    /// Waits until the tunnel is as old as it gets, and opens the next one.
+    /// Waits until the tunnel has reached its maximum age, and opens the next one.
     async fn replacement(&self) -> Live {
-        let Some(age) = self.shared.settings.max_age else {
+        let Some(age) = self.shared.settings.max_tunnel_age else {
             return std::future::pending().await;
         };
         let part = LEAST_AGE + (1.0 - LEAST_AGE) * fastrand::f64();
@@ -186,27 +185,27 @@ impl Link {
                     return live;
                 }
                 Err(error) => {
-                    let error = LinkError::Open(error);
-                    let plan = Plan::after_attempt(&error, &mut steps);
-                    self.report(&error, plan);
+                    let reason = DownReason::NotOpened(error);
+                    let plan = Plan::after_failure(&reason, &mut steps);
+                    self.report(reason, plan);
                     sleep(plan.wait).await;
                 }
             }
         }
     }
 
-    /// Notes how a tunnel ended, or that it drains. Says how to go on.
+    /// Notes how a tunnel ended, or that it is draining. Returns the plan for the next one.
     fn after(&self, live: &Live, reason: Option<EndReason>, steps: &mut Steps) -> Plan {
         let others = self.shared.gateways.len() > 1;
         let plan = Plan::after_tunnel(reason.as_ref(), live.open_for(), others, steps);
         match reason {
-            Some(reason) => self.report(&LinkError::Ended(reason), plan),
-            None => self.note(LinkError::Ended(EndReason::PeerDrained)),
+            Some(reason) => self.report(DownReason::Ended(reason), plan),
+            None => self.note(DownReason::Ended(EndReason::PeerDrained)),
         }
         plan
     }
 
-    /// Waits until a tunnel takes no more calls, and learns from it.
+    /// Waits until a tunnel takes no new calls, and learns from it. Returns why it ended, if it did.
     async fn over(&self, live: &Live) -> Option<EndReason> {
         let reason = live.over().await;
         self.shared.learn(live, reason.as_ref());
@@ -218,7 +217,7 @@ impl Link {
         reason
     }
 
-    /// Keeps a tunnel to another gateway, as far as one accepts it.
+    /// Keeps a fallback tunnel open, if another gateway accepts one.
     async fn keep_fallback(&self) -> Infallible {
         let mut steps = Steps::new(&self.shared.settings.backoff);
         loop {
@@ -230,8 +229,7 @@ impl Link {
         }
     }
 
-    /// Opens a tunnel to the first other gateway that accepts one, of those that are not known
-    /// to be away.
+    /// Opens a tunnel to the first other gateway that accepts one, except those known to be away.
     async fn find_fallback(&self) -> Option<Fallback<'_>> {
         let count = self.shared.gateways.len();
         for gateway in (1..count).map(|step| (self.primary + step) % count) {
@@ -240,7 +238,7 @@ impl Link {
             }
             match self.attempt(gateway).await {
                 Ok(live) => return Some(Fallback::new(self, live)),
-                Err(error) => self.note(LinkError::Open(error)),
+                Err(error) => self.note(DownReason::NotOpened(error)),
             }
         }
         None
@@ -250,35 +248,34 @@ impl Link {
         let mut attempt = None;
         self.update(|status| {
             status.attempts += 1;
-            attempt = Some((status.attempts, status.last_error.clone()));
+            attempt = Some((status.attempts, status.last_down_reason.clone()));
         });
-        let (number, last_error) = attempt.unwrap_or_default();
+        let (number, last_down_reason) = attempt.unwrap_or_default();
         let attempt = Attempt {
             gateway: self.shared.gateways[gateway].name.clone(),
             number,
-            last_error,
+            last_down_reason,
         };
         self.shared.open(gateway, Some(self.number), attempt).await
     }
 
-    /// Logs an error and what follows from it.
-    fn report(&self, error: &LinkError, plan: Plan) {
+    /// Logs why there is no tunnel, and when the next attempt is made.
+    fn report(&self, reason: DownReason, plan: Plan) {
         let gateway = &self.shared.gateways[self.primary].name;
         let wait = plan.wait;
-        let text = Report(error);
         if plan.refused {
             tracing::warn!(
-                %gateway, error = %text, retry_in = ?wait,
+                %gateway, %reason, retry_in = ?wait,
                 "tunnel refused by the gateway, retrying slowly"
             );
         } else {
-            tracing::info!(%gateway, error = %text, retry_in = ?wait, "tunnel not open, retrying");
+            tracing::info!(%gateway, %reason, retry_in = ?wait, "tunnel not open, retrying");
         }
-        self.note(error.clone());
+        self.note(reason);
     }
 
-    fn note(&self, error: LinkError) {
-        self.update(|status| status.last_error = Some(error));
+    fn note(&self, reason: DownReason) {
+        self.update(|status| status.last_down_reason = Some(reason));
     }
 
     fn set_connected(&self, live: &Live) {
@@ -298,7 +295,7 @@ impl Link {
     }
 }
 
-/// A fallback tunnel, drained when it is not needed any more.
+/// A fallback tunnel. Dropping it drains the tunnel.
 struct Fallback<'a> {
     link: &'a Link,
     live: Live,

@@ -1,11 +1,9 @@
 //! Links: tunnels that are kept up, of either direction.
 //!
-//! A `Link` is a loop that keeps one tunnel to one gateway up; `Shared` holds what all links of a
-//! server or channel have in common. What becomes of a tunnel, once it is open, is its `Purpose`:
-//! it serves calls, or it joins a pool of tunnels that calls choose from.
+//! A `Link` is a loop that keeps one tunnel to one gateway up. `Shared` has the state of all links of a
+//! server or channel. The `Purpose` says what an open tunnel is for: it serves calls, or it joins a
+//! pool of tunnels for calls.
 
-mod activity;
-mod credentials;
 mod gateway_state;
 mod handle;
 mod link;
@@ -15,10 +13,10 @@ mod settings;
 mod shared;
 mod status;
 
-pub use credentials::Attempt;
 pub use handle::LinksHandle;
-pub use status::{FallbackTunnel, LinkError, LinkState, LinkStatus, StopReason};
+pub use reconnect::Backoff;
+pub use settings::Attempt;
+pub use status::{DownReason, FallbackTunnel, LinkState, LinkStatus, LinksStopped, StopReason};
 
-pub(crate) use credentials::Credentials;
 pub(crate) use settings::{Settings, link_settings};
 pub(crate) use shared::{Purpose, Shared};

@@ -13,8 +13,8 @@ use super::status::StopReason;
 #[derive(Debug)]
 pub(crate) struct Registry {
     tunnels: Mutex<HashMap<TunnelId, Listed>>,
-    /// Changes whenever a tunnel has gone.
-    gone: watch::Sender<()>,
+    /// Changes whenever a tunnel is closed.
+    closed: watch::Sender<()>,
     stopped: watch::Sender<Option<StopReason>>,
 }
 
@@ -25,7 +25,7 @@ struct Listed {
     gateway: Arc<str>,
 }
 
-/// A tunnel's place in the list, which it loses when this is dropped.
+/// A tunnel's entry in the registry. Dropping it removes the tunnel.
 #[derive(Debug)]
 pub(crate) struct Entry {
     registry: Arc<Registry>,
@@ -35,7 +35,7 @@ pub(crate) struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let removed = self.registry.lock().remove(&self.id);
-        self.registry.gone.send_replace(());
+        self.registry.closed.send_replace(());
         if let Some(Listed {
             tunnel, gateway, ..
         }) = removed
@@ -50,7 +50,7 @@ impl Registry {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             tunnels: Mutex::default(),
-            gone: watch::Sender::new(()),
+            closed: watch::Sender::new(()),
             stopped: watch::Sender::new(None),
         })
     }
@@ -59,7 +59,7 @@ impl Registry {
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists a tunnel of a link, or of none; `None` if there shall be no more.
+    /// Lists a tunnel of a link, or of none. `None` if the links were stopped.
     pub(crate) fn insert(
         self: &Arc<Self>,
         tunnel: &Tunnel,
@@ -68,7 +68,7 @@ impl Registry {
     ) -> Option<Entry> {
         let id = tunnel.info().id();
         let mut tunnels = self.lock();
-        // Under the lock, so that a stop either sees the tunnel or is seen here.
+        // Under the lock: either this sees the stop, or the stop sees the tunnel.
         if self.stop_reason().is_some() {
             return None;
         }
@@ -85,7 +85,7 @@ impl Registry {
         Some(Entry { registry, id })
     }
 
-    /// From now on no tunnel is listed; those that are get an end. The first reason stands.
+    /// Refuses new tunnels from now on, and ends the listed ones with `end`. The first reason is kept.
     pub(crate) fn stop(&self, reason: StopReason, end: impl Fn(&Tunnel)) {
         let tunnels: Vec<_> = {
             let tunnels = self.lock();
@@ -106,11 +106,11 @@ impl Registry {
         *self.stopped.borrow()
     }
 
-    /// Waits until there shall be no more tunnels.
+    /// Waits until the links are stopped.
     pub(crate) async fn stopped(&self) -> StopReason {
         let mut stopped = self.stopped.subscribe();
         let reason = stopped.wait_for(Option::is_some).await;
-        // Fails only when the sender is gone, which is borrowed here.
+        // Cannot fail: the sender is borrowed here.
         reason.ok().and_then(|r| *r).unwrap_or(StopReason::Dropped)
     }
 
@@ -125,9 +125,11 @@ impl Registry {
     }
 
     async fn none(&self, wanted: impl Fn(&Listed) -> bool) {
-        let mut gone = self.gone.subscribe();
-        // Fails only when the sender is gone, which is borrowed here.
-        let _ = gone.wait_for(|()| !self.lock().values().any(&wanted)).await;
+        let mut closed = self.closed.subscribe();
+        // Cannot fail: the sender is borrowed here.
+        let _ = closed
+            .wait_for(|()| !self.lock().values().any(&wanted))
+            .await;
     }
 
     /// Whether a tunnel of a link is open.

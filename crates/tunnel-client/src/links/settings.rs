@@ -1,15 +1,24 @@
-//! The settings of links, and the setters that their builders share.
+//! The settings of links, among them the metadata and credentials of each attempt, and the setters that
+//! their builders share.
 
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
 use tunnel_core::Config;
+use tunnel_tonic::TunnelError;
 
-use super::Credentials;
-use crate::Backoff;
+use super::reconnect::Backoff;
+use super::status::DownReason;
 use crate::dial::OPEN_TIMEOUT;
 
 /// How long calls in flight may go on in a tunnel that was replaced.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of links.
 #[derive(Clone, Debug)]
@@ -19,8 +28,8 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) open_timeout: Duration,
     pub(crate) backoff: Backoff,
-    pub(crate) drain_deadline: Duration,
-    pub(crate) max_age: Option<Duration>,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) max_tunnel_age: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -31,9 +40,92 @@ impl Default for Settings {
             config: Config::default(),
             open_timeout: OPEN_TIMEOUT,
             backoff: Backoff::default(),
-            drain_deadline: DRAIN_DEADLINE,
-            max_age: None,
+            drain_timeout: DRAIN_TIMEOUT,
+            max_tunnel_age: None,
         }
+    }
+}
+
+/// An attempt to open a tunnel, as the hook of
+/// [`credentials`](crate::ReverseTunnelServerBuilder::credentials) sees it.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub(crate) gateway: Arc<str>,
+    pub(crate) number: u64,
+    pub(crate) last_down_reason: Option<DownReason>,
+}
+
+impl Attempt {
+    /// The name of the gateway.
+    pub fn gateway(&self) -> &str {
+        &self.gateway
+    }
+
+    /// The number of this attempt of its link, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Why the link's last attempt failed, or its last tunnel ended, if it had any. After
+    /// UNAUTHENTICATED, discard cached credentials.
+    pub fn last_down_reason(&self) -> Option<&DownReason> {
+        self.last_down_reason.as_ref()
+    }
+}
+
+type Hook = dyn Fn(Attempt) -> BoxFuture<'static, Result<MetadataMap, Status>> + Send + Sync;
+
+/// Fixed metadata, and a hook for metadata that changes.
+#[derive(Clone, Default)]
+pub(crate) struct Credentials {
+    pub(crate) fixed: MetadataMap,
+    hook: Option<Arc<Hook>>,
+}
+
+impl Credentials {
+    pub(crate) fn set_hook<F, Fut>(&mut self, hook: F)
+    where
+        F: Fn(Attempt) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<MetadataMap, Status>> + Send + 'static,
+    {
+        self.hook = Some(Arc::new(move |attempt| hook(attempt).boxed()));
+    }
+
+    /// The metadata for an attempt. The hook's values replace fixed ones with the same key.
+    pub(crate) async fn for_attempt(
+        &self,
+        attempt: Attempt,
+        timeout: Duration,
+    ) -> Result<MetadataMap, TunnelError> {
+        let Some(hook) = &self.hook else {
+            return Ok(self.fixed.clone());
+        };
+        // A hook that panics or never returns fails the attempt, not the link.
+        let asked = AssertUnwindSafe(async { hook(attempt).await }).catch_unwind();
+        let fresh = match tokio::time::timeout(timeout, asked).await {
+            Ok(Ok(answer)) => answer.map_err(TunnelError::Credentials)?,
+            Ok(Err(_panic)) => {
+                let status = Status::internal("the credentials hook panicked");
+                return Err(TunnelError::Credentials(status));
+            }
+            Err(_) => {
+                let message = format!("the credentials hook did not return within {timeout:?}");
+                return Err(TunnelError::Credentials(Status::deadline_exceeded(message)));
+            }
+        };
+        let mut headers = self.fixed.clone().into_headers();
+        // Replaces all values of a key that both have.
+        headers.extend(fresh.into_headers());
+        Ok(MetadataMap::from_headers(headers))
+    }
+}
+
+/// Leaves out all values.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("hook", &self.hook.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,18 +159,18 @@ macro_rules! link_settings {
         ///
         /// If the hook fails, panics or takes longer than [`open_timeout`](Self::open_timeout), the
         /// attempt has failed. Its status counts like one of the gateway
-        /// ([`LinkError::is_refusal`](crate::LinkError::is_refusal)).
+        /// ([`DownReason::is_refusal`](crate::DownReason::is_refusal)).
         ///
         /// ```
         /// use tonic::Status;
         /// use tonic::metadata::MetadataMap;
         /// use tonic::transport::Endpoint;
-        /// use tunnel_client::{LinkError, ReverseTunnelServer};
+        /// use tunnel_client::{DownReason, ReverseTunnelServer};
         ///
         /// # async fn token(fresh: bool) -> Result<String, Status> { Ok(String::new()) }
         /// let device = ReverseTunnelServer::builder(Endpoint::from_static("http://gateway.example:50051"))
         ///     .credentials(|attempt| async move {
-        ///         let refused = attempt.last_error().is_some_and(LinkError::is_refusal);
+        ///         let refused = attempt.last_down_reason().is_some_and(DownReason::is_refusal);
         ///         let token = format!("Bearer {}", token(refused).await?);
         ///         let token = token.parse().map_err(|_| Status::internal("no legal token"))?;
         ///         let mut metadata = MetadataMap::new();
@@ -120,9 +212,9 @@ macro_rules! link_settings {
         }
 
         /// How long calls in flight may go on in a tunnel that this end has replaced: a tunnel that has
-        /// reached its [`max_age`](Self::max_age), or a fallback tunnel. Default: 30 s.
-        pub fn drain_deadline(mut self, deadline: std::time::Duration) -> Self {
-            self.settings.drain_deadline = deadline;
+        /// reached its [`max_tunnel_age`](Self::max_tunnel_age), or a fallback tunnel. Default: 30 s.
+        pub fn drain_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.settings.drain_timeout = timeout;
             self
         }
 
@@ -130,10 +222,76 @@ macro_rules! link_settings {
         /// checked again. The replacement is opened first; then the old tunnel is drained. Each
         /// tunnel's age is drawn between 80 % and 100 %, so that they are not replaced together.
         /// Default: no limit.
-        pub fn max_age(mut self, age: std::time::Duration) -> Self {
-            self.settings.max_age = Some(age);
+        pub fn max_tunnel_age(mut self, age: std::time::Duration) -> Self {
+            self.settings.max_tunnel_age = Some(age);
             self
         }
     };
 }
 pub(crate) use link_settings;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(entries: &[(&'static str, &str)]) -> MetadataMap {
+        let mut map = MetadataMap::new();
+        for (key, value) in entries {
+            map.append(*key, value.parse().expect("legal"));
+        }
+        map
+    }
+
+    fn attempt() -> Attempt {
+        Attempt {
+            gateway: "g".into(),
+            number: 1,
+            last_down_reason: None,
+        }
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn what_the_hook_says_takes_the_place_of_what_was_fixed() {
+        let mut credentials = Credentials {
+            fixed: map(&[("token", "old"), ("token", "older"), ("device", "17")]),
+            hook: None,
+        };
+        credentials.set_hook(|_| async { Ok(map(&[("token", "new"), ("token", "newer")])) });
+        let merged = credentials.for_attempt(attempt(), TIMEOUT).await;
+        let merged = merged.expect("the hook succeeds");
+        let tokens: Vec<_> = merged.get_all("token").iter().collect();
+        assert_eq!(tokens, ["new", "newer"]);
+        assert_eq!(merged.get("device").expect("kept"), "17");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hook_that_hangs_or_panics_has_failed() {
+        let mut credentials = Credentials::default();
+        credentials.set_hook(|_| std::future::pending());
+        let error = credentials.for_attempt(attempt(), TIMEOUT).await;
+        assert!(matches!(
+            error,
+            Err(TunnelError::Credentials(status)) if status.code() == tonic::Code::DeadlineExceeded
+        ));
+        credentials.set_hook(|attempt| {
+            assert!(attempt.number() > 1, "as the test wants it");
+            async { Ok(MetadataMap::new()) }
+        });
+        let error = credentials.for_attempt(attempt(), TIMEOUT).await;
+        assert!(matches!(
+            error,
+            Err(TunnelError::Credentials(status)) if status.code() == tonic::Code::Internal
+        ));
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let credentials = Credentials {
+            fixed: map(&[("authorization", "s3cret")]),
+            hook: None,
+        };
+        assert!(!format!("{credentials:?}").contains("s3cret"));
+    }
+}

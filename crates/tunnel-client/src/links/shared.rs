@@ -1,4 +1,4 @@
-//! State that links and their handles share.
+//! The state that links and their handles share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,17 +13,15 @@ use tunnel_core::EndReason;
 use tunnel_tonic::pool::Pool;
 use tunnel_tonic::{CallService, Direction, Tunnel, TunnelChannel, TunnelError};
 
-use super::activity::Activity;
-use super::credentials::Attempt;
-use super::gateway_state::{GatewayState, Standing};
+use super::gateway_state::{Activity, GatewayState, Standing};
 use super::registry::Registry;
-use super::settings::Settings;
-use super::status::{LinkError, LinkState, LinkStatus, StopReason};
-use crate::Gateway;
-use crate::dial::{Opening, within};
+use super::settings::{Attempt, Settings};
+use super::status::{DownReason, LinkState, LinkStatus, StopReason};
+use crate::dial::{Accepted, dial, with_timeout};
+use crate::gateway::Gateway;
 
-/// How long a reverse tunnel goes on after its replacement was accepted: the gateway uses the
-/// replacement only after it has received its settings, which this end cannot see.
+/// How long a reverse tunnel goes on after its replacement was accepted. The gateway calls through the
+/// replacement only after it has received its settings, and this end does not see when.
 const HANDOVER: Duration = Duration::from_secs(1);
 
 /// What an open tunnel is used for.
@@ -40,30 +38,30 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) gateways: Vec<GatewayState>,
     pub(crate) registry: Arc<Registry>,
-    /// The states of the links; empty before they run.
+    /// The states of the links. Empty before they run.
     pub(crate) status_tx: watch::Sender<Vec<LinkStatus>>,
     purpose: Purpose,
-    /// For each link, whether calls wait for it.
+    /// For each link: notified when calls wait for it.
     wanted: Vec<Notify>,
-    /// How many attempts were begun.
+    /// The number of attempts begun.
     begun: AtomicU64,
-    /// The latest attempt that has failed, counted from 1.
+    /// The number of the latest attempt that has failed, from 1.
     failed: AtomicU64,
 }
 
-/// A tunnel that was open when this was made. While this is kept, it is in its pool.
+/// A tunnel that was opened. A forward tunnel leaves its pool when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) tunnel: Tunnel,
     pub(crate) gateway: usize,
     since: Instant,
     activity: Activity,
-    /// Whether it was dialled for a gateway that does not want many pings.
+    /// Whether its pings were slowed down.
     slow: bool,
     _member: Option<Member>,
 }
 
-/// A tunnel's place in the pool, which it leaves when this is dropped.
+/// A tunnel's membership in a pool. Dropping it removes the tunnel.
 #[derive(Debug)]
 struct Member {
     pool: Arc<Pool>,
@@ -111,7 +109,7 @@ impl Shared {
         let state = &self.gateways[gateway];
         tracing::debug!(gateway = %state.name, attempt = attempt.number, "opening a tunnel");
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        // Erased here, where its lifetimes are known: a caller could not tell that it is `Send`.
+        // Boxed, because otherwise the compiler cannot prove that the callers' futures are `Send`.
         let opening: BoxFuture<'_, _> = Box::pin(self.try_open(state, gateway, link, attempt));
         let result = opening.await;
         if result.is_err() {
@@ -119,7 +117,7 @@ impl Shared {
         }
         match &result {
             Ok(_) => state.set_standing(Standing::Good),
-            // Not the gateway's fault: it was not asked.
+            // The gateway was not dialled.
             Err(TunnelError::Credentials(_)) => {}
             Err(error) => {
                 state.set_standing(Standing::Away);
@@ -151,46 +149,47 @@ impl Shared {
             Some(keepalive) => keepalive.heartbeats(config),
             None => config.clone(),
         };
-        let opening = Opening::new(direction, metadata, config);
-        within(*open_timeout, self.dial(state, gateway, link, opening)).await
+        with_timeout(*open_timeout, async {
+            let slow = state.is_slow();
+            let channel = state.gateway.channel(slow, *open_timeout).await?;
+            let accepted = dial(direction, metadata, config, channel).await?;
+            self.start(state, gateway, link, accepted, slow).await
+        })
+        .await
     }
 
-    async fn dial(
+    /// Starts a tunnel that a gateway has accepted, and waits until it can be used.
+    async fn start(
         &self,
         state: &GatewayState,
         gateway: usize,
         link: Option<usize>,
-        opening: Opening,
+        accepted: Accepted,
+        slow: bool,
     ) -> Result<Live, TunnelError> {
-        let slow = state.is_slow();
-        let channel = state
-            .gateway
-            .channel(slow, self.settings.open_timeout)
-            .await?;
-        let answer = opening.call(channel).await?;
-        let tunnel = opening.tunnel();
+        let tunnel = accepted.tunnel.tunnel();
         let name = state.name.clone();
         let Some(entry) = self.registry.insert(tunnel, link, name) else {
             return Err(TunnelError::Ended(self.stopped_as()));
         };
         let activity = Activity::now();
-        let inbound = Body::new(activity.listen(answer.inbound));
+        let body = Body::new(activity.listen(accepted.body));
         let service = match &self.purpose {
-            Purpose::Serve(calls) => Some((calls.clone(), answer.extensions)),
+            Purpose::Serve(calls) => Some((calls.clone(), accepted.extensions)),
             Purpose::Call(_) => None,
         };
-        tunnel.start(answer.offer, inbound, service, entry);
+        accepted.inbound.start(accepted.offer, body, service, entry);
         let member = match &self.purpose {
             Purpose::Serve(_) => None,
             Purpose::Call(pool) => {
-                tunnel.ready().await.map_err(TunnelError::Ended)?;
+                tunnel.ready().await?;
                 Some(Member::join(pool, tunnel.channel()))
             }
         };
         let id = tunnel.info().id();
         tracing::info!(tunnel = %id, gateway = %state.name, "tunnel connected");
         Ok(Live {
-            tunnel: opening.succeeded(),
+            tunnel: accepted.tunnel.keep(),
             gateway,
             since: Instant::now(),
             activity,
@@ -199,7 +198,7 @@ impl Shared {
         })
     }
 
-    /// How a tunnel ended that was not taken because the links were stopped.
+    /// The end reason of a tunnel that was not used because the links were stopped.
     fn stopped_as(&self) -> EndReason {
         match self.registry.stop_reason() {
             Some(StopReason::Drained) => EndReason::Drained,
@@ -207,7 +206,7 @@ impl Shared {
         }
     }
 
-    /// Takes note of how a tunnel ended, and that its gateway drains.
+    /// Notes how a tunnel ended, or that its gateway drains it.
     pub(crate) fn learn(&self, live: &Live, reason: Option<&EndReason>) {
         let gateway = &self.gateways[live.gateway];
         match reason {
@@ -221,29 +220,29 @@ impl Shared {
         }
     }
 
-    /// Drains a tunnel that has been replaced. One that serves goes on for [`HANDOVER`] first.
+    /// Drains a tunnel that has been replaced. A reverse tunnel goes on for [`HANDOVER`] first.
     pub(crate) fn retire(&self, live: &Live) {
-        let (tunnel, within) = (live.tunnel.clone(), self.settings.drain_deadline);
+        let (tunnel, timeout) = (live.tunnel.clone(), self.settings.drain_timeout);
         let serves = !matches!(self.purpose, Purpose::Call(_));
         match Handle::try_current() {
             Ok(runtime) if serves => {
                 runtime.spawn(async move {
                     tokio::time::sleep(HANDOVER).await;
-                    tunnel.drain(deadline(within));
+                    tunnel.drain(deadline(timeout));
                 });
             }
-            _ => tunnel.drain(deadline(within)),
+            _ => tunnel.drain(deadline(timeout)),
         }
     }
 
-    /// Has calls that wait for a tunnel look again.
+    /// Wakes the calls that wait for a tunnel.
     pub(crate) fn wake_calls(&self) {
         if let Purpose::Call(pool) = &self.purpose {
             pool.wake();
         }
     }
 
-    /// Calls wait for a tunnel: links that back off do so no longer than they must.
+    /// Tells the links that calls wait for a tunnel, so that they shorten their backoff.
     pub(crate) fn want(&self) {
         self.wanted.iter().for_each(Notify::notify_one);
     }
@@ -256,17 +255,17 @@ impl Shared {
         }
     }
 
-    /// How many attempts were begun.
+    /// The number of attempts begun.
     pub(crate) fn attempts_begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether an attempt has failed that began after so many.
+    /// Whether an attempt has failed that began after the first `begun` attempts.
     pub(crate) fn has_failed_since(&self, begun: u64) -> bool {
         self.failed.load(Ordering::Relaxed) > begun
     }
 
-    /// Whether all gateways refuse, with a status that will not change by itself.
+    /// Whether all gateways refuse with a lasting refusal.
     pub(crate) fn all_refused(&self) -> bool {
         let links = self.status_tx.borrow();
         links
@@ -274,33 +273,33 @@ impl Shared {
             .all(|link| matches!(link.state, LinkState::BackingOff { refused: true, .. }))
     }
 
-    /// What the links failed with last: the first of those that have.
-    pub(crate) fn last_error(&self) -> Option<LinkError> {
+    /// Why there is no tunnel: the last reason of the first link that has one.
+    pub(crate) fn last_down_reason(&self) -> Option<DownReason> {
         let links = self.status_tx.borrow();
-        links.iter().find_map(|link| link.last_error.clone())
+        links.iter().find_map(|link| link.last_down_reason.clone())
     }
 
-    /// Drains all tunnels, for good.
-    pub(crate) fn drain(&self, within: Duration) {
-        let deadline = deadline(within);
+    /// Drains all tunnels and stops the links.
+    pub(crate) fn drain(&self, timeout: Duration) {
+        let deadline = deadline(timeout);
         self.registry
             .stop(StopReason::Drained, |tunnel| tunnel.drain(deadline));
         self.wake_calls();
     }
 
-    /// Closes all tunnels, for good.
+    /// Closes all tunnels and stops the links.
     pub(crate) fn close(&self, reason: StopReason) {
         self.registry.stop(reason, Tunnel::close);
         self.wake_calls();
     }
 
-    /// Nobody will make calls any more: those in flight go on, without a deadline.
+    /// Drains all tunnels without a deadline and stops the links, when no more calls can be made.
     pub(crate) fn abandon(&self) {
         self.registry
             .stop(StopReason::Dropped, |tunnel| tunnel.drain(None));
     }
 
-    /// Shows all links as stopped, also those that were dropped.
+    /// Shows all links as stopped, including those that were dropped.
     pub(crate) fn all_stopped(&self) {
         let Some(reason) = self.registry.stop_reason() else {
             return;
@@ -313,9 +312,10 @@ impl Shared {
     }
 }
 
-/// By the clock that the tunnels' timers go by; none if that is beyond all times.
-fn deadline(within: Duration) -> Option<std::time::Instant> {
-    Instant::now().into_std().checked_add(within)
+/// The deadline after a timeout, by the clock of the tunnels' timers; `None` if it is beyond the clock's
+/// range.
+fn deadline(timeout: Duration) -> Option<std::time::Instant> {
+    Instant::now().into_std().checked_add(timeout)
 }
 
 impl Live {
@@ -324,7 +324,7 @@ impl Live {
         self.since.elapsed()
     }
 
-    /// Waits until it takes no new calls. Says how it ended, unless it only drains.
+    /// Waits until it takes no new calls. Returns why it ended; `None` if it is only draining.
     pub(crate) async fn over(&self) -> Option<EndReason> {
         self.tunnel.draining().await;
         self.tunnel.end_reason()

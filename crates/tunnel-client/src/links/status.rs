@@ -1,10 +1,11 @@
 //! The states of links.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tonic::Code;
-use tunnel_core::{ConnectionError, EndReason};
+use tunnel_core::{ConnectionError, EndReason, Report};
 use tunnel_tonic::outer::RETRY_PUSHBACK;
 use tunnel_tonic::{TunnelError, TunnelInfo};
 
@@ -16,7 +17,7 @@ pub struct LinkStatus {
     pub(crate) state: LinkState,
     pub(crate) fallback_tunnel: Option<FallbackTunnel>,
     pub(crate) attempts: u64,
-    pub(crate) last_error: Option<LinkError>,
+    pub(crate) last_down_reason: Option<DownReason>,
 }
 
 impl LinkStatus {
@@ -27,7 +28,7 @@ impl LinkStatus {
             state: LinkState::Connecting,
             fallback_tunnel: None,
             attempts: 0,
-            last_error: None,
+            last_down_reason: None,
         }
     }
 
@@ -61,9 +62,10 @@ impl LinkStatus {
         self.attempts
     }
 
-    /// The last error of an attempt or of a tunnel. It is kept when the link is connected again.
-    pub fn last_error(&self) -> Option<&LinkError> {
-        self.last_error.as_ref()
+    /// Why the last attempt failed, or the last tunnel ended. It is kept when the link is connected
+    /// again.
+    pub fn last_down_reason(&self) -> Option<&DownReason> {
+        self.last_down_reason.as_ref()
     }
 }
 
@@ -97,6 +99,7 @@ pub enum LinkState {
     /// balancer, another backend may have accepted it.
     Connected(TunnelInfo),
     /// There is no tunnel. The next attempt is made later.
+    #[non_exhaustive]
     BackingOff {
         /// The latest time of the next attempt. Calls that wait for a forward tunnel bring it forward.
         until: Instant,
@@ -111,43 +114,71 @@ pub enum LinkState {
 }
 
 /// Why links were stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
     /// By [`drain`](crate::LinksHandle::drain).
-    #[error("the tunnels were drained")]
     Drained,
     /// By [`close`](crate::LinksHandle::close).
-    #[error("the tunnels were closed")]
     Closed,
     /// The server, the future that it ran in, or the last clone of the channel was dropped.
-    #[error("the server or channel was dropped")]
     Dropped,
 }
 
-/// Why a link has, or last had, no tunnel.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LinkError {
-    /// A tunnel could not be opened.
-    #[error(transparent)]
-    Open(#[from] TunnelError),
-    /// A tunnel has ended or is draining.
-    #[error(transparent)]
-    Ended(#[from] EndReason),
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drained => "the tunnels were drained",
+            Self::Closed => "the tunnels were closed",
+            Self::Dropped => "the server or channel was dropped",
+        })
+    }
 }
 
-impl LinkError {
+/// The error of waiting for a tunnel of links that were stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no tunnel will be opened: {reason}")]
+pub struct LinksStopped {
+    pub(crate) reason: StopReason,
+}
+
+impl LinksStopped {
+    /// Why the links were stopped.
+    pub fn reason(&self) -> StopReason {
+        self.reason
+    }
+}
+
+/// Why a link has, or last had, no tunnel. Its text is one line with all sources.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum DownReason {
+    /// A tunnel could not be opened.
+    NotOpened(TunnelError),
+    /// A tunnel has ended or is draining.
+    Ended(EndReason),
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOpened(error) => Report(error).fmt(f),
+            Self::Ended(reason) => Report(reason).fmt(f),
+        }
+    }
+}
+
+impl DownReason {
     /// Whether this is a lasting refusal: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT or
     /// UNIMPLEMENTED, as a gRPC status of the gateway, at opening or later, or of the credentials
     /// hook. The answer of something else than a gRPC server, such as a proxy's 404, is not.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Open(TunnelError::Refused(status) | TunnelError::Credentials(status)) => {
+            Self::NotOpened(TunnelError::Refused(status) | TunnelError::Credentials(status)) => {
                 will_not_change(status.code())
             }
-            Self::Open(TunnelError::Ended(reason)) | Self::Ended(reason) => kicked_out(reason),
-            Self::Open(_) => false,
+            Self::NotOpened(TunnelError::Ended(reason)) | Self::Ended(reason) => kicked_out(reason),
+            Self::NotOpened(_) => false,
         }
     }
 }
@@ -161,10 +192,10 @@ pub(crate) enum Pushback {
     NotSoon,
 }
 
-impl LinkError {
+impl DownReason {
     /// When to try again, if the refusal says so.
     pub(crate) fn pushback(&self) -> Option<Pushback> {
-        let Self::Open(TunnelError::Refused(status)) = self else {
+        let Self::NotOpened(TunnelError::Refused(status)) = self else {
             return None;
         };
         let value = status.metadata().get(RETRY_PUSHBACK)?;
@@ -175,6 +206,7 @@ impl LinkError {
     }
 }
 
+/// Whether the gateway ended the tunnel with a lasting refusal.
 fn kicked_out(reason: &EndReason) -> bool {
     match reason {
         EndReason::Error(ConnectionError::EndedByPeer(status)) => {
@@ -219,16 +251,16 @@ mod tests {
             let wire = tunnel_core::Code::from_wire(code as i32);
             let kicked = ConnectionError::EndedByPeer(tunnel_core::Status::new(wire, ""));
             for error in [
-                LinkError::Open(TunnelError::Refused(Status::new(code, ""))),
-                LinkError::Open(TunnelError::Credentials(Status::new(code, ""))),
-                LinkError::Ended(EndReason::Error(kicked.clone())),
-                LinkError::Open(TunnelError::Ended(EndReason::Error(kicked))),
+                DownReason::NotOpened(TunnelError::Refused(Status::new(code, ""))),
+                DownReason::NotOpened(TunnelError::Credentials(Status::new(code, ""))),
+                DownReason::Ended(EndReason::Error(kicked.clone())),
+                DownReason::NotOpened(TunnelError::Ended(EndReason::Error(kicked))),
             ] {
                 assert_eq!(error.is_refusal(), wanted, "{error:?}");
             }
             // An error of the channel says nothing about the gateway.
             let channel = TunnelError::Channel(Status::new(code, ""));
-            assert!(!LinkError::Open(channel).is_refusal());
+            assert!(!DownReason::NotOpened(channel).is_refusal());
         }
     }
 
@@ -242,7 +274,7 @@ mod tests {
                 tunnel_core::TransportCause::Other.into(),
             )),
         ] {
-            assert!(!LinkError::Ended(reason).is_refusal());
+            assert!(!DownReason::Ended(reason).is_refusal());
         }
     }
 }

@@ -9,7 +9,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tunnel_client::{Config, ReverseTunnelServer, Revisions};
 use tunnel_server::{
-    AffinityKey, Opening, ReverseChannel, TunnelHandle, TunnelServiceHandler, server_for_tunnels,
+    AcceptedTunnel, AffinityKey, Opening, ReverseChannel, TunnelServiceHandler, server_for_tunnels,
 };
 
 use super::device::DeviceRuntime;
@@ -138,7 +138,7 @@ impl ReverseHost {
 }
 
 /// Waits until `count` tunnels accept calls.
-pub(super) async fn wait_for(channel: &ReverseChannel, count: usize) -> Vec<TunnelHandle> {
+pub(super) async fn wait_for(channel: &ReverseChannel, count: usize) -> Vec<AcceptedTunnel> {
     let listed = async {
         loop {
             let tunnels = channel.tunnels();

@@ -49,7 +49,7 @@ async fn assert_all_unavailable(calls: tokio::task::JoinHandle<Vec<Outcome>>) {
 
 /// New calls of all kinds fail, and nobody hears of them.
 async fn assert_closed_to_calls(far: &Far, tunnel: &TunnelChannel) {
-    assert!(!tunnel.is_open());
+    assert!(!tunnel.is_ready());
     for kind in Kind::ALL {
         let script = Script::named("too late");
         let outcome = run(&client(tunnel), kind, &script, one_request()).await;
@@ -67,7 +67,7 @@ async fn close_fails_calls_in_flight_and_resolves() {
         tunnel.close().await;
         assert_all_unavailable(calls).await;
         assert_eq!(tunnel.end_reason(), Some(EndReason::Closed));
-        assert_eq!(tunnel.closed().await, EndReason::Closed);
+        assert_eq!(tunnel.ended().await, EndReason::Closed);
         far.probe
             .until("in flight", |record| record.dropped == 4)
             .await;
@@ -89,12 +89,12 @@ async fn closed_says_so_when_the_server_drains() {
         let handler = far.handler.clone();
         let drained = tokio::spawn(async move { handler.drain(Duration::from_secs(3600)).await });
         // The word of it refuses new calls at this end already.
-        crate::support::eventually(|| !tunnel.is_open()).await;
+        crate::support::eventually(|| !tunnel.is_ready()).await;
         assert_eq!(tunnel.end_reason(), None);
         assert_closed_to_calls(&far, &tunnel).await;
         far.probe.open("go on");
         assert_all_finish(calls).await;
-        let reason = tunnel.closed().await;
+        let reason = tunnel.ended().await;
         // This end has seen it coming, or the far end was first to say goodbye.
         let in_order = matches!(reason, EndReason::PeerDrained | EndReason::PeerClosed);
         assert!(in_order, "{reason:?}");
@@ -110,7 +110,7 @@ async fn closed_says_so_when_the_server_dies() {
         let tunnel = far.tunnel().await;
         let calls = calls_in_flight(&far, &tunnel).await;
         far.server.kill();
-        let reason = tunnel.closed().await;
+        let reason = tunnel.ended().await;
         let EndReason::Error(ConnectionError::TransportLost(_)) = reason else {
             panic!("the transport is lost, not {reason:?}");
         };
@@ -135,7 +135,7 @@ async fn a_connection_that_is_cut_ends_the_tunnel_on_both_sides() {
         let calls = calls_in_flight(&far, &tunnel).await;
         proxy.cut();
         assert_all_unavailable(calls).await;
-        let reason = tunnel.closed().await;
+        let reason = tunnel.ended().await;
         let EndReason::Error(ConnectionError::TransportLost(_)) = reason else {
             panic!("the transport is lost, not {reason:?}");
         };
@@ -180,7 +180,7 @@ async fn a_client_that_dies_leaves_no_handler_and_no_tunnel() {
             .await;
         far.no_tunnels().await;
         // This end knows it too, although its tasks were dropped and not run to their ends.
-        tunnel.closed().await;
+        tunnel.ended().await;
         tunnel.close().await;
     })
     .await;
@@ -194,7 +194,7 @@ async fn drain_lets_calls_in_flight_finish_and_refuses_new_ones() {
         let calls = calls_in_flight(&far, &tunnel).await;
         let draining = tunnel.clone();
         let drained = tokio::spawn(async move { draining.drain(Duration::from_secs(3600)).await });
-        crate::support::eventually(|| !tunnel.is_open()).await;
+        crate::support::eventually(|| !tunnel.is_ready()).await;
         assert_closed_to_calls(&far, &tunnel).await;
         assert_eq!(tunnel.end_reason(), None);
         far.probe.open("go on");
@@ -226,7 +226,7 @@ async fn waiting_for_the_end_of_a_tunnel_does_not_keep_it_open() {
     guarded(async {
         let far = Far::start().await;
         let tunnel = far.tunnel().await;
-        let closed = tunnel.closed();
+        let closed = tunnel.ended();
         drop(tunnel);
         assert_eq!(closed.await, EndReason::Drained);
         far.no_tunnels().await;
@@ -297,7 +297,7 @@ async fn a_tunnel_has_an_id_of_its_own_and_tells_nobody_its_secrets() {
         assert_ne!(first.id(), second.id());
         assert_eq!(first.id(), first.clone().id());
         assert_eq!(first.info().direction(), Direction::Forward);
-        assert!(first.is_open());
+        assert!(first.is_ready());
         for text in [
             format!("{first:?}"),
             format!("{:?}", first.info()),

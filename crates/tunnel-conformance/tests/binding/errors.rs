@@ -57,7 +57,7 @@ async fn ended_by_reset(limit: usize, sent: usize) -> EndReason {
     let body = Pieces::then_pending(vec![data(message(&vec![0; sent]))]);
     let call = raw_call(&tunnel, body).await;
     assert_eq!(call.expect_err("lost").code(), Code::Unavailable);
-    tunnel.closed().await
+    tunnel.ended().await
 }
 
 /// As nginx does, whose `client_max_body_size` is 1 MiB unless set otherwise.
@@ -125,7 +125,7 @@ async fn a_broken_connection_says_the_same_through_tunnels_in_tunnels() {
         }
         assert!(texts.iter().all(|text| *text == texts[0]), "{texts:#?}");
         for tunnel in tunnels {
-            let reason = tunnel.closed().await;
+            let reason = tunnel.ended().await;
             assert_eq!(cause(&reason), Some(TransportCause::Io), "{reason:?}");
         }
     })
@@ -142,7 +142,7 @@ async fn what_a_peer_says_at_the_end_controls_no_terminal() {
         handler.settings(&[0, 1]);
         let tunnel = opening.await.expect("no panic").expect("it opens");
         handler.end(&Status::permission_denied("no\n\x1b[2Jmore"));
-        let reason = tunnel.closed().await;
+        let reason = tunnel.ended().await;
         for text in [reason.to_string(), Report(&reason).to_string()] {
             assert!(!text.chars().any(char::is_control), "{text:?}");
             assert!(text.contains(r"no\n\u{1b}[2Jmore"), "{text}");

@@ -482,7 +482,7 @@ async fn a_drain_waits_for_calls_that_wait_and_refuses_others() {
                 call.await.expect("it goes on");
             }
             drained.await.expect("no panic");
-            stage.tunnel.closed().await;
+            stage.tunnel.ended().await;
         }
     })
     .await;

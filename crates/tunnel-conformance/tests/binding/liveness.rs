@@ -283,7 +283,7 @@ async fn closing_a_tunnel_whose_peer_does_not_answer_takes_the_grace_and_no_work
     let before = silent.0.load(Ordering::Relaxed);
     let mut closing = Box::pin(tunnel.close());
     assert!(poll_immediate(closing.as_mut()).await.is_none());
-    let ended = poll_immediate(pin!(tunnel.closed())).await;
+    let ended = poll_immediate(pin!(tunnel.ended())).await;
     assert_eq!(ended, Some(EndReason::Closed));
     let closed = tokio::time::timeout(Duration::from_secs(6), closing).await;
     closed.expect("five seconds at most");

@@ -246,7 +246,7 @@ async fn a_handler_whose_runtime_is_gone_lists_no_tunnels() {
         assert_eq!(far.handler.tunnels().len(), 1);
         far.server.kill();
         far.no_tunnels().await;
-        tunnel.closed().await;
+        tunnel.ended().await;
         far.handler.drain(Duration::ZERO).await;
     })
     .await;

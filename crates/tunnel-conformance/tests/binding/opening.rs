@@ -318,7 +318,7 @@ async fn a_tunnel_opens_through_a_tunnel() {
         assert_usable(&client(&within)).await;
         assert_eq!(inner.handler.tunnels().len(), 1);
         around.close().await;
-        within.closed().await;
+        within.ended().await;
         inner.no_tunnels().await;
     })
     .await;

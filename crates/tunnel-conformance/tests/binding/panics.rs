@@ -101,7 +101,7 @@ async fn a_panic_of_the_service_itself_is_internal() {
                 assert_eq!(status.code(), Code::Internal, "{status:?}");
             }
             eventually(|| handler.kept_calls() == 0).await;
-            assert!(tunnel.is_open());
+            assert!(tunnel.is_ready());
         }
     })
     .await;

@@ -286,7 +286,7 @@ async fn a_server_with_an_open_tunnel_shuts_down_once_it_was_drained() {
         probe.started("busy").await;
         let draining = handler.clone();
         let drained = tokio::spawn(async move { draining.drain(Duration::from_secs(3600)).await });
-        idle.closed().await;
+        idle.ended().await;
         let refused = ForwardTunnel::new(server.channel().await).open().await;
         let Err(TunnelError::Refused(status)) = refused else {
             panic!("new tunnels are refused, not {refused:?}");

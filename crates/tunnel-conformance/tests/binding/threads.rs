@@ -17,7 +17,7 @@ use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, Kind, Probe, TcpServer, TestChannel};
-use tunnel_server::TunnelServiceHandler;
+use tunnel_server::{TunnelServiceHandler, WhenNoTunnel};
 
 use crate::support::body::{Pieces, data, message};
 use crate::support::raw_service::{answers, raw_call};
@@ -141,7 +141,9 @@ async fn a_tunnel_drains_and_is_dropped_on_a_thread_without_a_runtime() {
 async fn calls_wait_for_a_reverse_tunnel_on_a_thread_without_a_runtime() {
     guarded(async {
         let handler = TunnelServiceHandler::builder().build();
-        let channel = handler.key_as_channel("nobody").wait_for_ready_calls(true);
+        let channel = handler
+            .key_as_channel("nobody")
+            .when_no_tunnel(WhenNoTunnel::Wait);
         on_a_thread(move || {
             let short = Duration::from_millis(20);
             let late = block_on(channel.wait_for_ready(short));

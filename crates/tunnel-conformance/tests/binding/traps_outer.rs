@@ -213,7 +213,7 @@ async fn an_outer_response_without_trailers_is_a_lost_tunnel() {
                     .expect("no panic")
                     .expect_failure(Code::Unavailable);
             }
-            let reason = tunnel.closed().await;
+            let reason = tunnel.ended().await;
             let lost = reason.transport_error().map(TransportError::cause);
             assert_eq!(lost, Some(TransportCause::EndedWithoutStatus));
         }
@@ -242,7 +242,7 @@ async fn a_tunnel_that_its_far_end_ends_is_unavailable_with_the_cause() {
                 let status = outcome.expect_failure(Code::Unavailable);
                 assert!(status.message().contains(end.message()), "{status:?}");
             }
-            let reason = tunnel.closed().await;
+            let reason = tunnel.ended().await;
             match end.code() {
                 Code::Ok => assert_eq!(reason, EndReason::PeerClosed),
                 _ => assert!(reason.to_string().contains("of the far end"), "{reason}"),
@@ -466,7 +466,7 @@ async fn a_transport_that_drops_what_a_tunnel_sends_has_lost_it() {
         call.await
             .expect("no panic")
             .expect_failure(Code::Unavailable);
-        let reason = tunnel.closed().await;
+        let reason = tunnel.ended().await;
         let EndReason::Error(ConnectionError::TransportLost(_)) = reason else {
             panic!("the tunnel was lost, not {reason:?}");
         };
@@ -487,7 +487,7 @@ async fn a_tunnel_that_was_ended_in_order_was_not_lost_although_its_request_was_
         handler.end(&Status::ok(""));
         handler.stop_listening();
         call.await.expect("no panic").expect_success();
-        assert_eq!(tunnel.closed().await, EndReason::PeerClosed);
+        assert_eq!(tunnel.ended().await, EndReason::PeerClosed);
     })
     .await;
 }

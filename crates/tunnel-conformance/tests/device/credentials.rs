@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
-use tunnel_client::{Backoff, LinkError, LinkState, TunnelError};
+use tunnel_client::{Backoff, DownReason, LinkState, TunnelError};
 use tunnel_server::Opening;
 
 use crate::support::{NEVER, Running, TestGateway, assert_usable, device, guarded, no_waits};
@@ -42,20 +42,22 @@ async fn credentials_are_asked_for_before_each_attempt_with_what_went_wrong() {
             async move { Ok(token(attempt.number())) }
         });
         let device = Running::start(device.build());
-        assert_eq!(device.handle.wait_connected().await, Ok(()));
+        assert_eq!(device.handle.connected().await, Ok(()));
         gateway.has(1).await;
         assert_usable(&gateway.client()).await;
 
         let attempts = attempts.lock().expect("no panic");
         let numbers: Vec<_> = attempts.iter().map(|attempt| attempt.number()).collect();
         assert_eq!(numbers, [1, 2, 3]);
-        assert!(attempts[0].last_error().is_none());
+        assert!(attempts[0].last_down_reason().is_none());
         for attempt in &attempts[1..] {
             assert_eq!(
                 attempt.gateway(),
                 gateway.endpoint().uri().to_string().trim_end_matches('/')
             );
-            let Some(LinkError::Open(TunnelError::Refused(status))) = attempt.last_error() else {
+            let Some(DownReason::NotOpened(TunnelError::Refused(status))) =
+                attempt.last_down_reason()
+            else {
                 panic!("it was refused: {attempt:?}");
             };
             assert_eq!(status.code(), Code::Unauthenticated);
@@ -85,12 +87,13 @@ async fn credentials_that_cannot_be_had_fail_the_attempt_and_not_the_device() {
                 }
             });
         let device = Running::start(device.build());
-        assert_eq!(device.handle.wait_connected().await, Ok(()));
+        assert_eq!(device.handle.connected().await, Ok(()));
         gateway.has(1).await;
         assert_usable(&gateway.client()).await;
         let link = device.handle.links().remove(0);
         assert_eq!(link.attempts(), 5);
-        let Some(error @ LinkError::Open(TunnelError::Credentials(status))) = link.last_error()
+        let Some(error @ DownReason::NotOpened(TunnelError::Credentials(status))) =
+            link.last_down_reason()
         else {
             panic!("the hook failed: {link:?}");
         };

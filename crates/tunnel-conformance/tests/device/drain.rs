@@ -45,7 +45,7 @@ async fn a_drained_device_finishes_its_calls_takes_no_new_ones_and_does_not_come
         draining.await.expect("it does not panic");
         device.ends_with(StopReason::Drained).await;
         for tunnel in tunnels {
-            let reason = tunnel.gone().await;
+            let reason = tunnel.closed().await;
             // The latter where the last answer was not read yet when the end came.
             let in_order = matches!(reason, EndReason::PeerDrained | EndReason::PeerClosed);
             assert!(in_order, "{reason}");
@@ -136,7 +136,8 @@ async fn a_device_that_was_stopped_before_it_ran_does_not_run() {
         let server = device(gateway.endpoint()).0.build();
         let handle = server.handle();
         handle.close().await;
-        assert_eq!(handle.wait_connected().await, Err(StopReason::Closed));
+        let stopped = handle.connected().await.expect_err("it has stopped");
+        assert_eq!(stopped.reason(), StopReason::Closed);
         assert_eq!(server.run().await, StopReason::Closed);
         assert_eq!(handle.stopped().await, StopReason::Closed);
         eventually(|| gateway.handler.tunnels().is_empty()).await;
@@ -149,13 +150,13 @@ async fn a_device_replaces_an_old_tunnel_before_it_drains_it() {
     guarded(async {
         let gateway = TestGateway::start().await;
         let (builder, probe) = device(gateway.endpoint());
-        let device = Running::start(builder.max_age(Duration::from_millis(300)).build());
+        let device = Running::start(builder.max_tunnel_age(Duration::from_millis(300)).build());
         let first = gateway.has(1).await.remove(0);
         let call = LongCall::begin(&client_of(&first), &probe, "in the old one").await;
         // There is no moment without a tunnel.
         let channel = gateway.handler.as_channel();
-        while first.takes_calls() {
-            assert!(channel.ready());
+        while first.is_ready() {
+            assert!(channel.is_ready());
             tokio::task::yield_now().await;
         }
         assert_usable(&gateway.client()).await;

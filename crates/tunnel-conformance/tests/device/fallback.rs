@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tunnel_client::{Gateway, LinkError, LinkState};
+use tunnel_client::{DownReason, Gateway, LinkState};
 use tunnel_conformance::FaultProxy;
-use tunnel_server::TunnelHandle;
+use tunnel_server::AcceptedTunnel;
 
 use crate::support::{
     LongCall, NEVER, Running, TestGateway, assert_usable, client_of, device, eventually, guarded,
@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Has a gateway drain one tunnel, in which calls are in flight, or all of its tunnels.
-fn begin_drain(tunnel: &TunnelHandle) {
+fn begin_drain(tunnel: &AcceptedTunnel) {
     let tunnel = tunnel.clone();
     tokio::spawn(async move { tunnel.drain(NEVER).await });
 }
@@ -64,7 +64,10 @@ async fn the_only_gateway_refuses_while_it_drains_and_is_waited_for() {
                 status.attempts() > 3 && matches!(status.state(), LinkState::BackingOff { .. })
             })
             .await;
-        assert!(matches!(status.last_error(), Some(LinkError::Open(_))));
+        assert!(matches!(
+            status.last_down_reason(),
+            Some(DownReason::NotOpened(_))
+        ));
         // Its call is not disturbed by any of that.
         call.finish().await.expect_success();
         draining.await.expect("it does not panic");
@@ -113,10 +116,10 @@ async fn another_gateway_stands_in_until_the_own_one_is_back() {
             matches!(status.state(), LinkState::Connected(_)),
             "{status:?}"
         );
-        eventually(|| !fallback.takes_calls()).await;
+        eventually(|| !fallback.is_ready()).await;
         other.has(1).await;
         fallback_call.finish().await.expect_success();
-        fallback.gone().await;
+        fallback.closed().await;
         assert_usable(&client_of(&own_of_other)).await;
         assert_usable(&renewed.client()).await;
         eventually(|| device.handle.tunnels().len() == 2).await;
@@ -133,7 +136,7 @@ async fn the_calls_of_a_fallback_have_a_deadline_when_home_is_back() {
         let (builder, probe) = device(address.endpoint());
         let builder = builder
             .gateway(other.endpoint())
-            .drain_deadline(Duration::from_millis(10));
+            .drain_timeout(Duration::from_millis(10));
         let device = Running::start(builder.build());
         home.has(1).await;
         let own_of_other = other.has(1).await.remove(0);
@@ -146,7 +149,7 @@ async fn the_calls_of_a_fallback_have_a_deadline_when_home_is_back() {
         call.outcome()
             .await
             .expect_failure(tonic::Code::Unavailable);
-        fallback.gone().await;
+        fallback.closed().await;
         drop(device);
     })
     .await;
@@ -168,7 +171,7 @@ async fn a_gateway_that_drains_too_is_passed_over() {
             .gateway(third.endpoint())
             .backoff(no_waits().initial(NEVER).cap(NEVER));
         let device = Running::start(builder.build());
-        assert_eq!(device.handle.wait_all_connected().await, Ok(()));
+        assert_eq!(device.handle.all_connected().await, Ok(()));
         for gateway in &gateways {
             gateway.has(1).await;
         }
@@ -218,7 +221,7 @@ async fn a_fallback_that_is_told_to_drain_moves_on() {
         let (builder, probe) = device(address.endpoint());
         let builder = builder.gateway(second.endpoint()).gateway(third.endpoint());
         let device = Running::start(builder.build());
-        assert_eq!(device.handle.wait_all_connected().await, Ok(()));
+        assert_eq!(device.handle.all_connected().await, Ok(()));
         let own_of_second = second.has(1).await.remove(0);
         address.set_target(None);
         first.handler.drain(NEVER).await;
@@ -228,7 +231,7 @@ async fn a_fallback_that_is_told_to_drain_moves_on() {
         begin_drain(&fallback);
         third.has(2).await;
         call.finish().await.expect_success();
-        fallback.gone().await;
+        fallback.closed().await;
         device
             .until(0, |status| status.fallback_tunnel().is_some())
             .await;
@@ -284,8 +287,8 @@ async fn a_gateway_that_ends_a_tunnel_in_order_is_stood_in_for() {
             .gateway(other.endpoint())
             .backoff(no_waits().initial(NEVER).cap(NEVER));
         let device = Running::start(builder.build());
-        assert_eq!(device.handle.wait_all_connected().await, Ok(()));
-        home.has(1).await[0].close(tonic::Status::ok(""));
+        assert_eq!(device.handle.all_connected().await, Ok(()));
+        home.has(1).await[0].close_with(tonic::Status::ok(""));
         other.has(2).await;
         device
             .until(0, |status| status.fallback_tunnel().is_some())

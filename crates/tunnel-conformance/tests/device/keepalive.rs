@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tunnel_client::{
-    ForwardTunnel, Gateway, Keepalive, LinkError, ReverseTunnelServer, TransportCause,
+    DownReason, ForwardTunnel, Gateway, Keepalive, ReverseTunnelServer, TransportCause,
     endpoint_for_tunnels_with, too_many_pings,
 };
 use tunnel_conformance::FaultProxy;
@@ -21,17 +21,18 @@ async fn a_gateway_that_freezes_is_noticed_and_found_again_when_it_thaws() {
     guarded(async {
         let gateway = TestGateway::start().await;
         let link = FaultProxy::to(gateway.server.address()).await;
-        let keepalive = Keepalive::within(Duration::from_millis(300));
+        let keepalive = Keepalive::new(Duration::from_millis(300));
         let (builder, _) = device(Gateway::from(link.endpoint()).keepalive(keepalive));
         let device = Running::start(builder.build());
         let tunnel = gateway.has(1).await.remove(0);
         link.freeze();
         let lost = device
             .until(0, |status| {
-                !status.is_connected() && matches!(status.last_error(), Some(LinkError::Ended(_)))
+                !status.is_connected()
+                    && matches!(status.last_down_reason(), Some(DownReason::Ended(_)))
             })
             .await;
-        let Some(LinkError::Ended(reason)) = lost.last_error() else {
+        let Some(DownReason::Ended(reason)) = lost.last_down_reason() else {
             panic!("a tunnel has ended: {lost:?}");
         };
         // hyper says no more than that the connection broke.
@@ -148,7 +149,7 @@ async fn those_who_open_tunnels_themselves_can_tell_that_there_were_too_many_pin
         let channel = endpoint.connect_lazy();
         loop {
             if let Ok(tunnel) = ForwardTunnel::new(channel.clone()).open().await
-                && too_many_pings(&tunnel.closed().await)
+                && too_many_pings(&tunnel.ended().await)
             {
                 break;
             }

@@ -100,7 +100,8 @@ async fn a_server_that_is_dropped_without_having_run_tells_those_who_wait() {
         let server = device(gateway.endpoint()).0.build();
         let handle = server.handle();
         drop(server);
-        assert_eq!(handle.wait_connected().await, Err(StopReason::Dropped));
+        let stopped = handle.connected().await.expect_err("it has stopped");
+        assert_eq!(stopped.reason(), StopReason::Dropped);
     })
     .await;
 }
@@ -116,7 +117,7 @@ async fn nothing_piles_up_while_tunnels_come_and_go() {
         let mut tunnel = gateway.has(1).await.remove(0);
         for round in 0..20 {
             match round % 4 {
-                0 => tunnel.close(tonic::Status::aborted("kicked")),
+                0 => tunnel.close_with(tonic::Status::aborted("kicked")),
                 1 => link.reset(),
                 2 => link.cut(),
                 _ => {

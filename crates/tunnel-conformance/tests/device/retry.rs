@@ -14,7 +14,7 @@ use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Status};
 use tower::Service;
-use tunnel_client::{Backoff, EndReason, LinkError, LinkState, LinkStatus, TunnelError};
+use tunnel_client::{Backoff, DownReason, EndReason, LinkState, LinkStatus, TunnelError};
 use tunnel_conformance::{FaultProxy, TcpServer};
 use tunnel_server::server_for_tunnels;
 
@@ -37,8 +37,8 @@ async fn a_device_comes_back_when_its_gateway_died_and_another_took_its_address(
         call.outcome().await.expect_failure(Code::Unavailable);
         device
             .until(0, |status| {
-                let error = status.last_error();
-                matches!(error, Some(LinkError::Open(TunnelError::Channel(_))))
+                let error = status.last_down_reason();
+                matches!(error, Some(DownReason::NotOpened(TunnelError::Channel(_))))
             })
             .await;
         let second = TestGateway::start().await;
@@ -59,7 +59,7 @@ async fn a_device_that_starts_before_its_gateway_finds_it() {
         let gateway = TestGateway::start().await;
         link.set_target(Some(gateway.server.address()));
         gateway.has(1).await;
-        assert_eq!(device.handle.wait_all_connected().await, Ok(()));
+        assert_eq!(device.handle.all_connected().await, Ok(()));
     })
     .await;
 }
@@ -89,7 +89,8 @@ async fn a_refusal_that_will_not_change_by_itself_is_reported_as_such_and_retrie
             let wait = until.duration_since(Instant::now());
             assert!(wait > NEVER / 3 && wait <= NEVER, "{wait:?}");
             assert_eq!(status.attempts(), 1);
-            let Some(LinkError::Open(TunnelError::Refused(why))) = status.last_error() else {
+            let Some(DownReason::NotOpened(TunnelError::Refused(why))) = status.last_down_reason()
+            else {
                 panic!("{status:?}");
             };
             assert_eq!(why.code(), code);
@@ -142,7 +143,7 @@ async fn a_refused_device_is_let_in_once_it_is_allowed() {
         allowed.store(true, Ordering::Relaxed);
         gateway.has(1).await;
         assert_usable(&gateway.client()).await;
-        assert_eq!(device.handle.wait_connected().await, Ok(()));
+        assert_eq!(device.handle.connected().await, Ok(()));
     })
     .await;
 }
@@ -167,7 +168,7 @@ async fn a_device_that_is_kicked_comes_back_as_slowly_as_the_reason_says() {
             };
             let device = Running::start(builder.backoff(backoff).build());
             let tunnel = gateway.has(1).await.remove(0);
-            tunnel.close(reason);
+            tunnel.close_with(reason);
             let status = device
                 .until(0, |status| {
                     matches!(status.state(), LinkState::BackingOff { .. })
@@ -178,8 +179,8 @@ async fn a_device_that_is_kicked_comes_back_as_slowly_as_the_reason_says() {
                 "{status:?}"
             );
             assert!(matches!(
-                status.last_error(),
-                Some(LinkError::Ended(EndReason::Error(_)))
+                status.last_down_reason(),
+                Some(DownReason::Ended(EndReason::Error(_)))
             ));
         }
     })
@@ -194,7 +195,7 @@ async fn only_a_grpc_status_is_a_lasting_refusal_and_it_may_name_a_time() {
             let html = Answers(vec![("content-type", "text/html")], status);
             let error = error_of_first_attempt(html).await;
             assert!(!error.is_refusal(), "{error}");
-            let LinkError::Open(TunnelError::NotGrpc(code)) = error else {
+            let DownReason::NotOpened(TunnelError::NotGrpc(code)) = error else {
                 panic!("{error}");
             };
             assert_eq!(code, status);
@@ -218,14 +219,14 @@ async fn only_a_grpc_status_is_a_lasting_refusal_and_it_may_name_a_time() {
 }
 
 /// What a device fails with first at a server that answers so.
-async fn error_of_first_attempt(answers: Answers) -> LinkError {
+async fn error_of_first_attempt(answers: Answers) -> DownReason {
     let server = TcpServer::start(server_for_tunnels(Server::builder()), Routes::new(answers));
     let server = server.await;
     let device = Running::start(device(server.endpoint()).0.build());
     let status = device
-        .until(0, |status| status.last_error().is_some())
+        .until(0, |status| status.last_down_reason().is_some())
         .await;
-    status.last_error().expect("there is one").clone()
+    status.last_down_reason().expect("there is one").clone()
 }
 
 /// A server that answers every opening with these headers and this status, and nothing else.
@@ -264,7 +265,7 @@ async fn each_tunnel_of_an_endpoint_has_a_connection_of_its_own() {
         let device = Running::start(device(link.endpoint()).0.build());
         let mut tunnel = gateway.has(1).await.remove(0);
         for connections in 2..5 {
-            tunnel.close(Status::aborted("again"));
+            tunnel.close_with(Status::aborted("again"));
             tunnel = gateway.has_another_than(&tunnel).await;
             assert_eq!(link.accepted(), connections);
         }
@@ -313,7 +314,7 @@ async fn a_device_that_is_kicked_as_soon_as_it_is_in_learns_why() {
         for _ in 0..200 {
             let reason = device(server.endpoint()).0.serve().await;
             let reason = reason.expect("it was let in");
-            assert!(LinkError::Ended(reason.clone()).is_refusal(), "{reason}");
+            assert!(DownReason::Ended(reason.clone()).is_refusal(), "{reason}");
         }
     })
     .await;

@@ -14,12 +14,12 @@ use tunnel_conformance::payload::request;
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::service::Mark;
 use tunnel_conformance::{Kind, TcpServer};
-use tunnel_server::{AffinityKey, Opening, TunnelHandle, TunnelServiceHandler};
+use tunnel_server::{AcceptedTunnel, AffinityKey, Opening, TunnelServiceHandler};
 
 use crate::support::{LongCall, NEVER, TestGateway, assert_usable, device, eventually, guarded};
 
 /// Serves one tunnel until the gateway has done something to it.
-async fn served_until(gateway: &TestGateway, end: impl AsyncFnOnce(TunnelHandle)) -> EndReason {
+async fn served_until(gateway: &TestGateway, end: impl AsyncFnOnce(AcceptedTunnel)) -> EndReason {
     let (builder, _) = device(gateway.endpoint());
     let (reason, ()) = tokio::join!(builder.serve(), async {
         let tunnel = gateway.has(1).await.remove(0);
@@ -67,7 +67,7 @@ async fn a_tunnel_that_its_gateway_kicks_ends_with_the_gateway_s_reason() {
     guarded(async {
         let gateway = TestGateway::start().await;
         let reason = served_until(&gateway, async |tunnel| {
-            tunnel.close(Status::permission_denied("revoked"));
+            tunnel.close_with(Status::permission_denied("revoked"));
         });
         let EndReason::Error(ConnectionError::EndedByPeer(status)) = reason.await else {
             panic!("the gateway said why");
@@ -82,7 +82,7 @@ async fn a_tunnel_that_its_gateway_kicks_ends_with_the_gateway_s_reason() {
 async fn a_tunnel_that_its_gateway_closes_ends_as_closed_by_the_peer() {
     guarded(async {
         let gateway = TestGateway::start().await;
-        let reason = served_until(&gateway, async |tunnel| tunnel.close(Status::ok("")));
+        let reason = served_until(&gateway, async |tunnel| tunnel.close_with(Status::ok("")));
         assert_eq!(reason.await, EndReason::PeerClosed);
     })
     .await;
@@ -275,7 +275,7 @@ async fn a_reverse_tunnel_inside_a_forward_tunnel_serves_and_ends() {
         let serving = server.serve();
         let calling = async {
             let channel = inner.as_channel();
-            eventually(|| channel.ready()).await;
+            eventually(|| channel.is_ready()).await;
             let one = channel.tunnels().remove(0);
             let client = crate::support::client_of(&one);
             assert_usable(&client).await;

@@ -14,7 +14,7 @@ async fn several_tunnels_to_one_gateway_are_kept_up_each_for_itself() {
         let gateway = TestGateway::start().await;
         let builder = device(gateway.endpoint()).0.tunnels_per_gateway(3);
         let device = Running::start(builder.build());
-        assert_eq!(device.handle.wait_all_connected().await, Ok(()));
+        assert_eq!(device.handle.all_connected().await, Ok(()));
         let before = gateway.has(3).await;
         for tunnel in &before {
             assert_usable(&client_of(tunnel)).await;
@@ -23,10 +23,10 @@ async fn several_tunnels_to_one_gateway_are_kept_up_each_for_itself() {
         assert_eq!(indices, [0, 1, 2]);
         assert_eq!(device.handle.tunnels().len(), 3);
 
-        before[1].close(tonic::Status::aborted("one of them"));
-        before[1].gone().await;
+        before[1].close_with(tonic::Status::aborted("one of them"));
+        before[1].closed().await;
         let after = gateway.has(3).await;
-        let ids = |tunnels: &[tunnel_server::TunnelHandle]| -> HashSet<_> {
+        let ids = |tunnels: &[tunnel_server::AcceptedTunnel]| -> HashSet<_> {
             tunnels.iter().map(|tunnel| tunnel.info().id()).collect()
         };
         let (before, after) = (ids(&before), ids(&after));
@@ -50,7 +50,7 @@ async fn tunnels_to_several_gateways_are_up_at_once_and_do_not_wait_for_each_oth
             gateway.has(2).await;
             assert_usable(&gateway.client()).await;
         }
-        assert_eq!(device.handle.wait_connected().await, Ok(()));
+        assert_eq!(device.handle.connected().await, Ok(()));
         let connected: Vec<_> = device
             .handle
             .links()

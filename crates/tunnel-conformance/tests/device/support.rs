@@ -17,7 +17,7 @@ use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, Kind, Outcome, Probe, TcpServer, TestChannel};
 use tunnel_server::{
-    TunnelHandle, TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels,
+    AcceptedTunnel, TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels,
 };
 
 /// Runs a test, and fails it by name if it hangs.
@@ -72,14 +72,14 @@ impl TestGateway {
     }
 
     /// Waits until exactly so many tunnels take calls.
-    pub(crate) async fn has(&self, count: usize) -> Vec<TunnelHandle> {
+    pub(crate) async fn has(&self, count: usize) -> Vec<AcceptedTunnel> {
         let channel = self.handler.as_channel();
         eventually(|| channel.tunnels().len() == count).await;
         channel.tunnels()
     }
 
     /// Waits until a tunnel takes calls that was not one of these.
-    pub(crate) async fn has_another_than(&self, old: &TunnelHandle) -> TunnelHandle {
+    pub(crate) async fn has_another_than(&self, old: &AcceptedTunnel) -> AcceptedTunnel {
         let channel = self.handler.as_channel();
         let another = || {
             let mut tunnels = channel.tunnels().into_iter();
@@ -101,7 +101,7 @@ impl TestGateway {
 }
 
 /// A client whose calls go through one tunnel.
-pub(crate) fn client_of(tunnel: &TunnelHandle) -> Client {
+pub(crate) fn client_of(tunnel: &AcceptedTunnel) -> Client {
     let channel = tunnel.channel().expect("a reverse tunnel");
     TestServiceClient::new(TestChannel::new(channel))
 }

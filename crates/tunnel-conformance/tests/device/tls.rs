@@ -3,7 +3,7 @@
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
-use tunnel_client::{Gateway, LinkError, TunnelError};
+use tunnel_client::{DownReason, Gateway, TunnelError};
 use tunnel_conformance::TcpServer;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
@@ -39,7 +39,7 @@ async fn a_device_serves_and_comes_back_over_tls() {
         let _device = Running::start(device(Gateway::from(endpoint)).0.build());
         let tunnel = gateway.has(1).await.remove(0);
         assert_usable(&gateway.client()).await;
-        tunnel.close(tonic::Status::aborted("again"));
+        tunnel.close_with(tonic::Status::aborted("again"));
         gateway.has_another_than(&tunnel).await;
         assert_usable(&gateway.client()).await;
     })
@@ -54,8 +54,8 @@ async fn a_gateway_that_is_not_trusted_is_an_error_of_the_channel() {
         let device = Running::start(device(endpoint).0.build());
         let status = device.until(0, |status| status.attempts() > 2).await;
         assert!(matches!(
-            status.last_error(),
-            Some(LinkError::Open(TunnelError::Channel(_)))
+            status.last_down_reason(),
+            Some(DownReason::NotOpened(TunnelError::Channel(_)))
         ));
         assert!(gateway.handler.tunnels().is_empty());
     })

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tonic::service::Routes;
 use tunnel_client::{Gateway, LinkState, ReverseTunnelServer, ReverseTunnelServerBuilder};
-use tunnel_server::{TunnelHandle, TunnelServiceHandler, TunnelServiceHandlerBuilder};
+use tunnel_server::{AcceptedTunnel, TunnelServiceHandler, TunnelServiceHandlerBuilder};
 
 use crate::support::Running;
 
@@ -26,7 +26,7 @@ async fn guarded(test: impl Future<Output = ()>) {
 struct Local {
     handler: TunnelServiceHandler,
     asked: mpsc::UnboundedReceiver<Instant>,
-    opened: mpsc::UnboundedReceiver<TunnelHandle>,
+    opened: mpsc::UnboundedReceiver<AcceptedTunnel>,
 }
 
 impl Local {
@@ -62,7 +62,7 @@ impl Local {
         self.asked.recv().await.expect("the gateway lives")
     }
 
-    async fn opened(&mut self) -> TunnelHandle {
+    async fn opened(&mut self) -> AcceptedTunnel {
         self.opened.recv().await.expect("the gateway lives")
     }
 
@@ -86,7 +86,7 @@ impl Local {
         for _ in 0..count {
             let tunnel = self.opened().await;
             sleep(open).await;
-            tunnel.close(Status::aborted("kicked"));
+            tunnel.close_with(Status::aborted("kicked"));
             let kicked = Instant::now();
             waits.push(self.asked().await - kicked);
         }
@@ -205,7 +205,7 @@ async fn the_end_of_a_wait_is_known_beforehand() {
                     matches!(status.state(), LinkState::BackingOff { .. })
                 })
                 .await;
-            let LinkState::BackingOff { until, refused } = status.state() else {
+            let LinkState::BackingOff { until, refused, .. } = status.state() else {
                 unreachable!("{status:?}");
             };
             assert!(*refused);

@@ -36,7 +36,7 @@ async fn a_link_is_seen_in_all_its_states() {
             })
             .await;
         assert!(!status.is_connected());
-        assert!(status.last_error().is_none());
+        assert!(status.last_down_reason().is_none());
         assert_eq!(status.index(), 0);
 
         admitted.add_permits(1);
@@ -60,7 +60,7 @@ async fn a_link_is_seen_in_all_its_states() {
 
         admitted.add_permits(1);
         device.until(0, |status| status.is_connected()).await;
-        gateway.has(1).await[0].close(Status::permission_denied("revoked"));
+        gateway.has(1).await[0].close_with(Status::permission_denied("revoked"));
         device
             .state(0, |state| {
                 matches!(state, LinkState::BackingOff { refused: true, .. })
@@ -79,15 +79,14 @@ async fn those_who_wait_for_a_connection_are_told_when_there_will_be_none() {
         let silent = TestGateway::start_with(|b| b.admit(|_| std::future::pending())).await;
         let device = Running::start(device(silent.endpoint()).0.build());
         let handle = device.handle.clone();
-        let waiting = tokio::spawn(async move {
-            (
-                handle.wait_connected().await,
-                handle.wait_all_connected().await,
-            )
-        });
+        let waiting =
+            tokio::spawn(async move { (handle.connected().await, handle.all_connected().await) });
         device.handle.close().await;
         let told = waiting.await.expect("it does not panic");
-        assert_eq!(told, (Err(StopReason::Closed), Err(StopReason::Closed)));
+        for told in [told.0, told.1] {
+            let stopped = told.expect_err("it has stopped");
+            assert_eq!(stopped.reason(), StopReason::Closed);
+        }
     })
     .await;
 }
@@ -98,11 +97,11 @@ async fn a_server_that_does_not_run_yet_is_not_connected() {
         let gateway = TestGateway::start().await;
         let server = device(gateway.endpoint()).0.build();
         let handle = server.handle();
-        assert!(handle.wait_connected().now_or_never().is_none());
-        assert!(handle.wait_all_connected().now_or_never().is_none());
+        assert!(handle.connected().now_or_never().is_none());
+        assert!(handle.all_connected().now_or_never().is_none());
         assert!(handle.stopped().now_or_never().is_none());
         let device = Running::start(server);
-        assert_eq!(handle.wait_all_connected().await, Ok(()));
+        assert_eq!(handle.all_connected().await, Ok(()));
         drop(device);
     })
     .await;

@@ -79,7 +79,7 @@ async fn a_drain_that_cuts_five_thousand_calls_ends_the_tunnel_as_drained() {
                 let status = result.expect_err("the handler never answers");
                 assert_eq!(status.code(), Code::Unavailable, "{path:?}: {status:?}");
             }
-            for reason in [tunnel.channel.closed().await, tunnel.handle.gone().await] {
+            for reason in [tunnel.channel.ended().await, tunnel.handle.closed().await] {
                 let by_error = matches!(reason, EndReason::Error(_));
                 assert!(!by_error, "{path:?}: {reason:?}");
             }

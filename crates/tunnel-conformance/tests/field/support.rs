@@ -22,7 +22,7 @@ use tunnel_conformance::proto::{Request, Script};
 use tunnel_conformance::proxy::Way;
 use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, FaultProxy, Kind, Probe, TcpServer, TestChannel};
-use tunnel_server::{TunnelHandle, TunnelServiceHandler, server_for_tunnels};
+use tunnel_server::{AcceptedTunnel, TunnelServiceHandler, server_for_tunnels};
 
 /// Runs a test, and fails it by name if it hangs.
 pub(crate) async fn guarded(test: impl Future<Output = ()>) {
@@ -80,7 +80,7 @@ pub(crate) struct Rig {
 pub(crate) struct Tunnel {
     pub(crate) channel: TunnelChannel,
     /// The server's end.
-    pub(crate) handle: TunnelHandle,
+    pub(crate) handle: AcceptedTunnel,
     /// The far end, where that is the one that dialled.
     pub(crate) device: Option<LinksHandle>,
 }

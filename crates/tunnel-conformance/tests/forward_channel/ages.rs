@@ -14,7 +14,7 @@ async fn an_old_tunnel_is_replaced_before_it_is_drained_and_no_call_notices() {
     guarded(async {
         let probe = Probe::default();
         let backend = Backend::start(&probe).await;
-        let kept = channel(backend.server.endpoint()).max_age(Duration::from_millis(100));
+        let kept = channel(backend.server.endpoint()).max_tunnel_age(Duration::from_millis(100));
         let kept = kept.connect().await.expect("it opens");
         let client = client(&kept);
         let first = tunnel_of(&kept).expect("one tunnel");
@@ -39,7 +39,7 @@ async fn several_tunnels_share_the_calls_and_stand_in_for_each_other() {
         let backend = Backend::start(&probe).await;
         let kept = channel(backend.server.endpoint()).tunnels_per_gateway(3);
         let kept = kept.connect().await.expect("it opens");
-        kept.handle().wait_all_connected().await.expect("it runs");
+        kept.handle().all_connected().await.expect("it runs");
         let client = client(&kept);
         let mut calls = Vec::new();
         for number in 0..30 {

@@ -13,7 +13,7 @@ use crate::support::{NEVER, eventually, handler, local_device, no_tunnels, ready
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 fn aging() -> TunnelServiceHandler {
-    handler(|builder| builder.max_tunnel_age(HOUR, NEVER))
+    handler(|builder| builder.max_tunnel_age(HOUR).drain_timeout(NEVER))
 }
 
 /// Calls go to the old one until then.
@@ -25,21 +25,21 @@ async fn a_tunnel_that_is_old_ends_when_another_one_has_taken_its_place() {
     let calls = calls_in_flight(&channel, &old).await;
     old.tunnel.draining().await;
     assert!(old.is(served(&channel, "meanwhile").await.tunnel()));
-    assert!(channel.ready());
+    assert!(channel.is_ready());
 
     let new = local_device(&handler, "device-7").await;
     eventually(|| channel.tunnels().len() == 1).await;
     assert!(new.is(served(&channel, "afterwards").await.tunnel()));
     old.probe.open("go on");
     assert_all_finish(calls).await;
-    assert!(in_order(&old.gone().await));
+    assert!(in_order(&old.closed().await));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_that_is_old_ends_also_when_nothing_takes_its_place() {
     let handler = aging();
     let device = local_device(&handler, "device-7").await;
-    assert!(in_order(&device.gone().await));
+    assert!(in_order(&device.closed().await));
     no_tunnels(&handler).await;
 }
 
@@ -54,10 +54,10 @@ async fn a_tunnel_that_cannot_be_told_of_its_age_is_drained_at_once() {
     let calls = calls_in_flight(&channel, &device).await;
     // Nothing tells of it at this end.
     tokio::time::sleep(2 * HOUR).await;
-    assert!(!channel.ready());
+    assert!(!channel.is_ready());
     device.probe.open("go on");
     assert_all_finish(calls).await;
-    device.gone().await;
+    device.closed().await;
 }
 
 /// Those opened at the same moment do not come back at the same moment.

@@ -17,8 +17,8 @@ use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::{Kind, Probe, TcpServer, TestChannel};
 use tunnel_server::{
-    ReverseChannel, ReverseResponseFuture, ServedBy, TunnelServiceHandler,
-    server_for_tunnels_within,
+    ReverseChannel, ReverseResponseFuture, ServedBy, TunnelServiceHandler, WhenNoTunnel,
+    server_for_tunnels_with,
 };
 
 use crate::support::by_hand;
@@ -126,7 +126,7 @@ async fn a_response_keeps_its_headers_and_its_trailers() {
         let response = client.server_stream(script.request(request(1, 1))).await;
         let response = response.expect("headers come");
         let by = response.extensions().get::<ServedBy>().expect("it says so");
-        assert!(device.is(by.tunnel()) && by.moves() == 0);
+        assert!(device.is(by.tunnel()) && by.retries() == 0);
         assert_eq!(response.metadata().get("one").expect("sent"), "1");
         let mut messages = response.into_inner();
         let mut received = Vec::new();
@@ -165,7 +165,7 @@ async fn a_call_begins_when_it_is_polled_and_is_over_once() {
         let mut waiting = Box::pin(
             handler
                 .key_as_channel("nobody")
-                .wait_for_ready_calls(true)
+                .when_no_tunnel(WhenNoTunnel::Wait)
                 .oneshot(request()),
         );
         assert!(poll_immediate(waiting.as_mut()).await.is_none());
@@ -309,7 +309,7 @@ async fn a_server_that_notices_its_peers_never_serves_them_all_the_same() {
     guarded(async {
         let handler = handler(|builder| builder);
         for never in [Duration::MAX, Duration::from_secs(u64::MAX / 4)] {
-            let server = server_for_tunnels_within(Server::builder(), never);
+            let server = server_for_tunnels_with(Server::builder(), never);
             let server = TcpServer::start(server, Routes::new(handler.service())).await;
             let dial = Dial::new(&Probe::default()).named("device-7");
             let device = dial.dial(server.channel().await).await.expect("accepted");

@@ -65,9 +65,9 @@ async fn calls_in_flight_finish_and_new_ones_are_refused_while_the_gateway_drain
         });
         // The devices are told, while calls are in flight.
         device.tunnel.draining().await;
-        assert!(in_order(&idle.gone().await));
+        assert!(in_order(&idle.closed().await));
         assert_eq!(device.tunnel.end_reason(), None);
-        assert!(!channel.ready() && handler.all_reverse_tunnels().is_empty());
+        assert!(!channel.is_ready() && handler.all_reverse_tunnels().is_empty());
         for kind in Kind::ALL {
             for channel in [&channel, &handler.as_channel()] {
                 let script = Script::named("too late");
@@ -87,7 +87,7 @@ async fn calls_in_flight_finish_and_new_ones_are_refused_while_the_gateway_drain
         assert_all_finish(calls).await;
         drained.await.expect("no panic");
         assert!(handler.tunnels().is_empty());
-        assert!(in_order(&device.gone().await));
+        assert!(in_order(&device.closed().await));
         assert_eq!(device.probe.record("too late").started, 0);
     })
     .await;
@@ -143,7 +143,7 @@ async fn calls_that_outlast_a_drain_are_cancelled_on_both_sides() {
             assert!(message.contains("deadline"), "{message}");
         }
         device.probe.until("in flight", |r| r.dropped == 4).await;
-        assert!(in_order(&device.gone().await));
+        assert!(in_order(&device.closed().await));
         assert!(handler.tunnels().is_empty());
     })
     .await;
@@ -232,14 +232,14 @@ async fn one_tunnel_or_those_of_a_key_are_drained_while_the_others_go_on() {
         let blue = handler.key_as_channel("blue");
         let first = ready(&handler, &one).await;
         assert_eq!(first.drain(NEVER).await, EndReason::Drained);
-        assert!(in_order(&one.gone().await));
+        assert!(in_order(&one.closed().await));
         assert!(two.is(blue.tunnels()[0].info()));
         let calls = calls_in_flight(&blue, &two).await;
         let drained = tokio::spawn({
             let handler = handler.clone();
             async move { handler.drain_key("blue", NEVER).await }
         });
-        eventually(|| !blue.ready()).await;
+        eventually(|| !blue.is_ready()).await;
         // New devices of the key are as welcome as ever.
         let three = local_device(&handler, "blue").await;
         assert_usable(&blue).await;
@@ -247,7 +247,7 @@ async fn one_tunnel_or_those_of_a_key_are_drained_while_the_others_go_on() {
         assert_all_finish(calls).await;
         assert_eq!(drained.await.expect("no panic"), 1);
         assert_eq!(handler.drain_key("nobody", NEVER).await, 0);
-        assert!(green.tunnel.takes_calls() && three.tunnel.takes_calls());
+        assert!(green.tunnel.is_ready() && three.tunnel.is_ready());
         assert_eq!(handler.tunnels().len(), 2);
     })
     .await;
@@ -263,12 +263,12 @@ async fn a_device_drains_and_both_ends_are_over_when_its_last_call_is() {
         let calls = calls_in_flight(&channel, &device).await;
         let tunnel = ready(&handler, &device).await;
         device.tunnel.drain(None);
-        eventually(|| !channel.ready()).await;
+        eventually(|| !channel.is_ready()).await;
         assert_no_tunnel(&channel).await;
         device.probe.open("go on");
         assert_all_finish(calls).await;
-        assert_eq!(device.gone().await, EndReason::Drained);
-        assert!(in_order(&tunnel.gone().await));
+        assert_eq!(device.closed().await, EndReason::Drained);
+        assert!(in_order(&tunnel.closed().await));
         no_tunnels(&handler).await;
     })
     .await;

@@ -10,7 +10,7 @@ use tonic::Status;
 use tunnel_client::ForwardTunnel;
 use tunnel_conformance::Probe;
 use tunnel_core::EndReason;
-use tunnel_server::{TunnelEvent, TunnelEvents, TunnelHandle, TunnelId, TunnelServiceHandler};
+use tunnel_server::{AcceptedTunnel, TunnelEvent, TunnelEvents, TunnelId, TunnelServiceHandler};
 
 use crate::support::device::Dial;
 use crate::support::{
@@ -28,7 +28,7 @@ enum Told {
 fn told(event: &TunnelEvent) -> Told {
     match event {
         TunnelEvent::Opened(tunnel) => Told::Opened(tunnel.id()),
-        TunnelEvent::Closed { info, reason } => Told::Closed(info.id(), reason.clone()),
+        TunnelEvent::Closed { info, reason, .. } => Told::Closed(info.id(), reason.clone()),
         TunnelEvent::Missed(count) => Told::Missed(*count),
         other => panic!("no event is of that kind: {other:?}"),
     }
@@ -84,7 +84,7 @@ async fn tunnels_of_both_directions_are_told_of_when_they_open_and_when_they_are
 async fn the_end_is_told_with_its_reason() {
     guarded(async {
         let (handler, mut callbacks) = telling();
-        let mut closed = async |tunnel: &TunnelHandle| {
+        let mut closed = async |tunnel: &AcceptedTunnel| {
             assert_eq!(callbacks.recv().await, Some(Told::Opened(tunnel.id())));
             match callbacks.recv().await {
                 Some(Told::Closed(id, reason)) if id == tunnel.id() => reason,
@@ -93,7 +93,7 @@ async fn the_end_is_told_with_its_reason() {
         };
         let device = local_device(&handler, "a").await;
         let tunnel = ready(&handler, &device).await;
-        tunnel.close(Status::permission_denied("revoked"));
+        tunnel.close_with(Status::permission_denied("revoked"));
         let EndReason::ClosedWith(status) = closed(&tunnel).await else {
             panic!("it was closed with a reason");
         };
@@ -147,7 +147,7 @@ async fn a_tunnel_that_never_gets_ready_is_not_told_of() {
         let [tunnel] = &handler.tunnels()[..] else {
             panic!("it is listed");
         };
-        assert!(mute.is(tunnel) && !tunnel.takes_calls());
+        assert!(mute.is(tunnel) && !tunnel.is_ready());
         drop(mute);
         no_tunnels(&handler).await;
         // Nor is one that was drained, or kicked, before it was ready.
@@ -159,9 +159,9 @@ async fn a_tunnel_that_never_gets_ready_is_not_told_of() {
             if drained {
                 assert!(poll_immediate(draining.as_mut()).await.is_none());
             } else {
-                tunnel.close(Status::aborted("kicked"));
+                tunnel.close_with(Status::aborted("kicked"));
             }
-            late.serve().gone().await;
+            late.serve().closed().await;
             no_tunnels(&handler).await;
         }
         let device = local_device(&handler, "device-7").await;
@@ -257,7 +257,7 @@ async fn callbacks_may_ask_the_handler_anything_and_close_the_tunnel_itself() {
             builder
                 .on_open(move |tunnel| {
                     let _ = opened.send(looks());
-                    tunnel.close(Status::aborted("not today"));
+                    tunnel.close_with(Status::aborted("not today"));
                 })
                 .on_close(move |_, _| {
                     let _ = tell.send(look());
@@ -268,7 +268,7 @@ async fn callbacks_may_ask_the_handler_anything_and_close_the_tunnel_itself() {
         for _ in 0..3 {
             let dial = Dial::new(&Probe::default()).named("device-7");
             let device = dial.dial(handler.service()).await.expect("accepted");
-            device.gone().await;
+            device.closed().await;
             assert_eq!(callbacks.recv().await, Some((1, 1, 2)));
             assert_eq!(callbacks.recv().await, Some((0, 0, 1)));
             assert!(matches!(next(&mut events).await, Told::Opened(_)));
@@ -337,7 +337,7 @@ async fn tunnels_that_come_and_go_in_a_rush_are_each_told_of_in_order() {
                     0 => device.hang_up(),
                     1 => device.tunnel.drain(None),
                     2 => {
-                        handler.close_key(name.as_str(), Status::aborted("kicked"));
+                        handler.close_key_with(name.as_str(), Status::aborted("kicked"));
                     }
                     3 => {
                         handler.drain_key(name.as_str(), NEVER).await;
@@ -345,12 +345,12 @@ async fn tunnels_that_come_and_go_in_a_rush_are_each_told_of_in_order() {
                     _ => {
                         let find = || handler.tunnels().into_iter().find(|t| device.is(t.info()));
                         if let Some(tunnel) = find() {
-                            tunnel.close(Status::aborted("kicked"));
+                            tunnel.close_with(Status::aborted("kicked"));
                         }
                     }
                 }
                 device.hang_up();
-                device.gone().await;
+                device.closed().await;
             })
         });
         for done in join_all(rush.collect::<Vec<_>>()).await {

@@ -9,7 +9,7 @@ use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::{Kind, Ongoing, Probe};
 use tunnel_core::Config;
-use tunnel_server::{Balance, TunnelServiceHandler, is_safe_to_retry};
+use tunnel_server::{Balance, TunnelServiceHandler, WhenNoTunnel, is_safe_to_retry};
 
 use crate::support::by_hand::{self, going_away};
 use crate::support::device::{Device, Dial};
@@ -151,8 +151,8 @@ async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_whic
             stays.push(occupy(&handler, &device).await);
         }
         let own = handler.key_as_channel("device-7").queue_calls(false);
-        for waits in [false, true] {
-            let own = own.clone().wait_for_ready_calls(waits);
+        for then in [WhenNoTunnel::Fail, WhenNoTunnel::Wait] {
+            let own = own.clone().when_no_tunnel(then);
             for kind in Kind::ALL {
                 let script = Script::named("refused");
                 let outcome = run(&client(&own), kind, &script, one_request()).await;
@@ -196,7 +196,7 @@ async fn the_only_tunnel_with_room_is_found_among_many() {
             for _ in 0..10 {
                 let served = served(&channel, "next").await;
                 assert!(free.is(served.tunnel()));
-                most = most.max(served.moves());
+                most = most.max(served.retries());
                 eventually(|| handler.kept_calls() == 45).await;
             }
             assert!(balance != Balance::RoundRobin || most == 45, "{most} moves");
@@ -213,7 +213,7 @@ async fn a_full_tunnel_is_the_reason_whichever_tunnel_was_tried_last() {
             let channel = handler
                 .key_as_channel("device-7")
                 .queue_calls(false)
-                .wait_for_ready_calls(true);
+                .when_no_tunnel(WhenNoTunnel::Wait);
             let mut draining = by_hand::device(handler.service(), "device-7").await;
             callable(&handler, 1).await;
             let full = local_device(&handler, "device-7").await;

@@ -58,14 +58,14 @@ async fn keys_differ_where_a_letter_does() {
         let handler = handler(|builder| builder);
         let _device = local_device(&handler, "Device-7").await;
         for other in ["device-7", "Device-7 ", "Device-", "Device-77", ""] {
-            assert!(!handler.key_as_channel(other).ready(), "{other:?}");
+            assert!(!handler.key_as_channel(other).is_ready(), "{other:?}");
         }
-        assert!(handler.key_as_channel("Device-7").ready());
-        assert!(handler.key_as_channel(String::from("Device-7")).ready());
+        assert!(handler.key_as_channel("Device-7").is_ready());
+        assert!(handler.key_as_channel(String::from("Device-7")).is_ready());
         assert!(
             handler
                 .key_as_channel(AffinityKey::from("Device-7"))
-                .ready()
+                .is_ready()
         );
     })
     .await;
@@ -252,14 +252,17 @@ async fn a_forward_tunnel_has_a_key_and_is_no_way_to_call() {
             panic!("one tunnel has the key");
         };
         assert_eq!(tunnel.direction(), Direction::Forward);
-        assert!(tunnel.takes_calls() && tunnel.channel().is_none());
+        assert!(tunnel.is_ready() && tunnel.channel().is_none());
         assert!(handler.all_reverse_tunnels().is_empty());
         for channel in [handler.as_channel(), handler.key_as_channel("device-7")] {
-            assert!(!channel.ready());
+            assert!(!channel.is_ready());
             assert_no_tunnel(&channel).await;
         }
-        assert_eq!(handler.close_key("device-7", Status::aborted("kicked")), 1);
-        forward.closed().await;
+        assert_eq!(
+            handler.close_key_with("device-7", Status::aborted("kicked")),
+            1
+        );
+        forward.ended().await;
         crate::support::no_tunnels(&handler).await;
         assert_eq!(handler.kept_keys(), 0);
     })

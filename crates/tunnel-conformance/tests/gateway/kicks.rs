@@ -10,7 +10,7 @@ use tunnel_conformance::metadata::every_byte;
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::{Kind, Outcome, Probe};
 use tunnel_core::{Code as WireCode, Config, ConnectionError, EndReason};
-use tunnel_server::{Direction, Stats, TunnelHandle, TunnelServiceHandler};
+use tunnel_server::{AcceptedTunnel, Direction, Stats, TunnelServiceHandler};
 
 use crate::support::by_hand;
 use crate::support::by_hand::peer::Heard;
@@ -55,8 +55,8 @@ async fn a_device_that_is_kicked_sees_why_and_so_do_those_who_called_it() {
         let other = gateway.device("other").await;
         let calls = calls_in_flight(handler, "device-7", &device).await;
         let tunnel = ready(handler, &device).await;
-        tunnel.close(Status::permission_denied("the device was revoked"));
-        assert!(!tunnel.takes_calls());
+        tunnel.close_with(Status::permission_denied("the device was revoked"));
+        assert!(!tunnel.is_ready());
         assert_no_tunnel(&handler.key_as_channel("device-7")).await;
         for outcome in join_all(calls).await {
             let outcome = outcome.expect("no panic");
@@ -64,18 +64,21 @@ async fn a_device_that_is_kicked_sees_why_and_so_do_those_who_called_it() {
             assert!(message.contains("the device was revoked"), "{message}");
             assert!(message.contains("may have been processed"), "{message}");
         }
-        let status = status_of(device.gone().await);
+        let status = status_of(device.closed().await);
         assert_eq!(status.code, WireCode::PermissionDenied);
         assert_eq!(status.message, "the device was revoked");
         device.probe.until("in flight", |r| r.dropped == 4).await;
-        assert!(matches!(tunnel.gone().await, EndReason::ClosedWith(_)));
+        assert!(matches!(tunnel.closed().await, EndReason::ClosedWith(_)));
         eventually(|| handler.tunnels().len() == 1).await;
         assert!(handler.tunnel(tunnel.id()).is_none());
         assert!(other.is(handler.tunnels()[0].info()));
         assert_usable(&handler.key_as_channel("other")).await;
         // Once more is as good as once.
-        tunnel.close(Status::aborted("again"));
-        assert_eq!(handler.close_key("device-7", Status::aborted("again")), 0);
+        tunnel.close_with(Status::aborted("again"));
+        assert_eq!(
+            handler.close_key_with("device-7", Status::aborted("again")),
+            0
+        );
     })
     .await;
 }
@@ -97,7 +100,7 @@ async fn the_reason_is_the_status_of_the_outer_call() {
             .wait_for_ready(crate::support::NEVER)
             .await
             .expect("ready");
-        assert_eq!(handler.close_key("device-7", reason), 1);
+        assert_eq!(handler.close_key_with("device-7", reason), 1);
         let Heard::Status(status) = device.expect_end().await else {
             panic!("a status comes");
         };
@@ -110,7 +113,7 @@ async fn the_reason_is_the_status_of_the_outer_call() {
         for ok in [true, false] {
             let mut device = by_hand::knock(gateway.connect().await, "device-7").await;
             let tunnel = handler.tunnels_of_key("device-7").remove(0);
-            tunnel.close(if ok {
+            tunnel.close_with(if ok {
                 Status::ok("")
             } else {
                 Status::aborted("not yet")
@@ -129,7 +132,8 @@ async fn the_reason_is_the_status_of_the_outer_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_kicked_as_the_tunnel_opens_sees_why() {
     guarded(async {
-        let kick = |tunnel: &TunnelHandle| tunnel.close(Status::permission_denied("not you"));
+        let kick =
+            |tunnel: &AcceptedTunnel| tunnel.close_with(Status::permission_denied("not you"));
         let gateway = Gateway::start_with(|builder| builder.on_open(kick)).await;
         for _ in 0..50 {
             let forward = ForwardTunnel::new(gateway.connect().await).open().await;
@@ -139,7 +143,7 @@ async fn whoever_is_kicked_as_the_tunnel_opens_sees_why() {
             assert_eq!(status_of(reason).message, "not you");
             let dial = Dial::new(&Probe::default());
             let device = dial.dial(gateway.connect().await).await.expect("accepted");
-            assert_eq!(status_of(device.gone().await).message, "not you");
+            assert_eq!(status_of(device.closed().await).message, "not you");
         }
     })
     .await;
@@ -155,8 +159,8 @@ async fn a_reason_of_any_length_ends_the_tunnel() {
         let long = "ü".repeat(100_000);
         gateway
             .handler
-            .close_key("device-7", Status::resource_exhausted(long));
-        let status = status_of(device.gone().await);
+            .close_key_with("device-7", Status::resource_exhausted(long));
+        let status = status_of(device.closed().await);
         assert_eq!(status.code, WireCode::ResourceExhausted);
         assert!(!status.message.is_empty() && status.message.len() <= 1000);
         no_tunnels(&gateway.handler).await;
@@ -175,12 +179,12 @@ async fn all_tunnels_of_a_key_are_kicked_by_one_call_and_no_others() {
         let mute = Dial::new(&Probe::default()).named("blue");
         let mute = mute.knock(handler.service()).await.expect("accepted");
         let green = local_device(&handler, "green").await;
-        let kicked = handler.close_key("blue", Status::unauthenticated("renew"));
+        let kicked = handler.close_key_with("blue", Status::unauthenticated("renew"));
         assert_eq!(kicked, 6, "and one that is being opened");
-        assert!(!handler.key_as_channel("blue").ready());
+        assert!(!handler.key_as_channel("blue").is_ready());
         blue.push(mute.serve());
         for device in blue {
-            let status = status_of(device.gone().await);
+            let status = status_of(device.closed().await);
             assert_eq!(status.code, WireCode::Unauthenticated);
         }
         eventually(|| handler.tunnels().len() == 1).await;
@@ -204,13 +208,13 @@ async fn a_key_that_is_kicked_all_the_time_keeps_nothing() {
                 for _ in 0..50 {
                     let dial = Dial::new(&Probe::default()).named("device-7");
                     let device = dial.dial(handler.service()).await.expect("accepted");
-                    status_of(device.gone().await);
+                    status_of(device.closed().await);
                 }
             })
         });
         let devices = devices.collect::<Vec<_>>();
         while !devices.iter().all(|device| device.is_finished()) {
-            handler.close_key("device-7", Status::aborted("not today"));
+            handler.close_key_with("device-7", Status::aborted("not today"));
             tokio::task::yield_now().await;
         }
         for device in devices {

@@ -146,7 +146,7 @@ async fn the_oldest_tunnel_of_a_full_key_gives_way_where_that_was_chosen() {
             devices.push(local_device(&handler, "device-7").await);
             let (gone, open) = devices.split_at(devices.len().saturating_sub(2));
             if let Some(oldest) = gone.last() {
-                let reason = oldest.gone().await;
+                let reason = oldest.closed().await;
                 assert!(replaced(&reason), "round {round}: {reason:?}");
             }
             let tunnels = handler.tunnels_of_key("device-7");
@@ -157,7 +157,7 @@ async fn the_oldest_tunnel_of_a_full_key_gives_way_where_that_was_chosen() {
             assert_usable(&handler.key_as_channel("device-7")).await;
         }
         eventually(|| handler.tunnels().len() == 3).await;
-        assert!(other.tunnel.takes_calls());
+        assert!(other.tunnel.is_ready());
     })
     .await;
 }
@@ -180,7 +180,7 @@ async fn a_tunnel_that_replaces_another_opens_although_the_gateway_is_full() {
             let next = dial(&handler, "device-7")
                 .await
                 .expect("it takes its own place");
-            assert!(replaced(&device.gone().await));
+            assert!(replaced(&device.closed().await));
             device = next;
             let channel = handler.key_as_channel("device-7");
             ready(&handler, &device).await;

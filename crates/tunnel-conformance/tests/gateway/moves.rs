@@ -10,6 +10,7 @@ use tunnel_conformance::client::{call, run};
 use tunnel_conformance::feed::Feed;
 use tunnel_conformance::payload::{assert_sent, request, requests};
 use tunnel_conformance::proto::Script;
+use tunnel_server::WhenNoTunnel;
 
 use crate::support::by_hand::{self, going_away, refuse};
 use crate::support::moving::{
@@ -63,14 +64,14 @@ async fn a_response_says_which_tunnel_served_it_and_how_often_it_moved() {
         going_away(&second, call - 1);
         let served_by = moving.await.expect("no panic");
         assert!(third.is(served_by.tunnel()));
-        assert_eq!(served_by.moves(), 2);
+        assert_eq!(served_by.retries(), 2);
         // The second one drains; the first one has refused that call alone.
         assert_eq!(channel.tunnels().len(), 2);
         first.stop_listening();
         callable(&handler, 1).await;
         let next = served(&channel, "stays").await;
         assert!(third.is(next.tunnel()));
-        assert_eq!(next.moves(), 0);
+        assert_eq!(next.retries(), 0);
         assert_eq!(next.tunnel().id(), channel.tunnels()[0].id());
     })
     .await;
@@ -140,13 +141,13 @@ async fn a_message_larger_than_any_window_moves_from_its_middle() {
 async fn a_call_that_waits_for_a_tunnel_waits_for_another_when_the_first_lets_go_of_it() {
     guarded(async {
         let (handler, channel, mut first) = first_by_hand().await;
-        let channel = channel.wait_for_ready_calls(true);
+        let channel = channel.when_no_tunnel(WhenNoTunnel::Wait);
         for kind in Kind::ALL {
             let mut call = Box::pin(whole_call(client(&channel), kind));
             assert!(poll_immediate(call.as_mut()).await.is_none());
             let id = first.expect_call().await;
             going_away(&first, id - 1);
-            eventually(|| !channel.ready()).await;
+            eventually(|| !channel.is_ready()).await;
             assert!(poll_immediate(call.as_mut()).await.is_none());
             let device = local_device(&handler, "device-7").await;
             call.await.expect_success();
@@ -198,7 +199,7 @@ async fn a_call_that_is_dropped_while_it_moves_leaves_nothing() {
     guarded(async {
         for kind in Kind::UPLOADS {
             let (handler, channel, mut first) = first_by_hand().await;
-            let client = client(&channel.wait_for_ready_calls(true));
+            let client = client(&channel.when_no_tunnel(WhenNoTunnel::Wait));
             let (feed, mut watch) = Feed::open(requests(1, 3, 1000));
             let request = Script::named("dropped").request(feed);
             let mut call = Box::pin(call(&client, kind, request));

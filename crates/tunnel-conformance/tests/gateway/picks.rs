@@ -4,7 +4,7 @@ use futures::future::join_all;
 use tunnel_conformance::Kind;
 use tunnel_conformance::client::open;
 use tunnel_conformance::proto::Script;
-use tunnel_server::{Balance, ReverseChannel, TunnelServiceHandler};
+use tunnel_server::{Balance, ReverseChannel, TunnelServiceHandler, WhenNoTunnel};
 
 use crate::support::device::Device;
 use crate::support::{
@@ -167,7 +167,7 @@ async fn a_channel_that_was_set_up_otherwise_leaves_the_others_as_they_are() {
         let set: ReverseChannel = plain
             .clone()
             .balance(Balance::FewestCalls)
-            .wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
         let text = format!("{plain:?} {set:?}");
         assert!(
             text.contains("RoundRobin") && text.contains("FewestCalls"),

@@ -28,7 +28,7 @@ async fn a_tunnel_without_settings_is_listed_and_takes_no_calls() {
         assert_eq!(handler.tunnels().len(), 1);
         assert_eq!(handler.tunnels_of_key("device-7").len(), 1);
         for channel in [&all, &own] {
-            assert!(!channel.ready() && channel.tunnels().is_empty());
+            assert!(!channel.is_ready() && channel.tunnels().is_empty());
             assert_no_tunnel(channel).await;
         }
         assert!(handler.all_reverse_tunnels().is_empty());
@@ -54,7 +54,7 @@ async fn a_device_of_the_first_revision_can_be_called_at_once() {
         let dial = Dial::new(&Probe::default()).named("old");
         let dial = dial.config(config.expect("valid"));
         let device = dial.dial(handler.service()).await.expect("accepted");
-        assert!(handler.key_as_channel("old").ready());
+        assert!(handler.key_as_channel("old").is_ready());
         assert_usable(&handler.key_as_channel("old")).await;
         device.hang_up();
         no_tunnels(&handler).await;
@@ -83,13 +83,13 @@ async fn a_tunnel_leaves_its_pools_as_soon_as_either_end_drains_it() {
                 async move { tunnel.drain(NEVER).await }.boxed()
             } else {
                 device.tunnel.drain(None);
-                eventually(|| !channel.ready()).await;
+                eventually(|| !channel.is_ready()).await;
                 let tunnel = tunnel.clone();
-                async move { tunnel.gone().await }.boxed()
+                async move { tunnel.closed().await }.boxed()
             };
             assert!(poll_immediate(ended.as_mut()).await.is_none());
-            assert!(!channel.ready() && !handler.as_channel().ready());
-            assert!(!tunnel.takes_calls());
+            assert!(!channel.is_ready() && !handler.as_channel().is_ready());
+            assert!(!tunnel.is_ready());
             assert!(handler.all_reverse_tunnels().is_empty());
             assert_eq!(
                 handler.tunnels_of_key("device-7").len(),
@@ -121,7 +121,7 @@ async fn a_tunnel_that_was_lost_leaves_its_pools() {
         callable(handler, 1).await;
         assert!(other.is(handler.as_channel().tunnels()[0].info()));
         assert_no_tunnel(&handler.key_as_channel("device-7")).await;
-        device.gone().await;
+        device.closed().await;
         eventually(|| handler.tunnels().len() == 1).await;
     })
     .await;
@@ -181,7 +181,7 @@ async fn nothing_is_kept_for_a_key_without_tunnels_and_channels() {
             drop(handler.key_as_channel(format!("asked for {n}")));
             assert!(handler.tunnels_of_key(format!("looked for {n}")).is_empty());
             assert_eq!(
-                handler.close_key(format!("kicked {n}"), Status::aborted("")),
+                handler.close_key_with(format!("kicked {n}"), Status::aborted("")),
                 0
             );
         }
@@ -236,13 +236,13 @@ async fn channels_of_a_key_are_made_and_dropped_while_its_tunnels_come_and_go() 
             let device = local_device(&handler, "device-7").await;
             let channel = handler.key_as_channel("device-7");
             assert!(
-                channel.ready(),
+                channel.is_ready(),
                 "the tunnel is in the pool that channels get"
             );
             assert_usable(&channel).await;
             device.hang_up();
             no_tunnels(&handler).await;
-            assert!(!channel.ready());
+            assert!(!channel.is_ready());
             rounds += 1;
         }
         channels.await.expect("no panic");
@@ -261,7 +261,7 @@ async fn a_channel_is_good_after_its_handler_was_dropped() {
         drop(handler);
         assert_usable(&channel).await;
         device.hang_up();
-        eventually(|| !channel.ready()).await;
+        eventually(|| !channel.is_ready()).await;
         assert_no_tunnel(&channel).await;
         drop(channel);
         eventually(|| Handle::current().metrics().num_alive_tasks() == 0).await;
@@ -285,7 +285,7 @@ async fn a_device_that_breaks_the_protocol_is_out_of_the_pools() {
                 bad.say_bytes(vec![0, 0, 0, 0, 1, 0xff]);
             }
             bad.expect_end().await;
-            eventually(|| !channel.ready()).await;
+            eventually(|| !channel.is_ready()).await;
             eventually(|| handler.tunnels().len() == 1).await;
         }
         assert!(good.is(handler.tunnels()[0].info()));

@@ -10,7 +10,7 @@ use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::{Kind, Outcome, Probe, TestChannel};
 use tunnel_core::EndReason;
-use tunnel_server::{Balance, ReverseChannel, TunnelHandle, TunnelServiceHandler};
+use tunnel_server::{AcceptedTunnel, Balance, ReverseChannel, TunnelServiceHandler, WhenNoTunnel};
 
 use crate::support::device::{Device, Dial};
 use crate::support::{Gateway, NEVER, client, eventually, guarded, no_tunnels, one_request, ready};
@@ -45,7 +45,7 @@ async fn caller(channel: ReverseChannel, caller: usize) -> Vec<(String, Outcome)
 fn callers(handler: &TunnelServiceHandler) -> JoinSet<Vec<(String, Outcome)>> {
     let channel = handler
         .key_as_channel("device-7")
-        .wait_for_ready_calls(true);
+        .when_no_tunnel(WhenNoTunnel::Wait);
     let mut callers = JoinSet::new();
     for n in 0..CALLERS {
         let channel = match n % 2 {
@@ -60,7 +60,7 @@ fn callers(handler: &TunnelServiceHandler) -> JoinSet<Vec<(String, Outcome)>> {
 /// A device that is about to be replaced, and its tunnel at the gateway.
 struct Leaving {
     device: Device,
-    tunnel: TunnelHandle,
+    tunnel: AcceptedTunnel,
 }
 
 /// Replaces the device of one place time and again: the next one is there before the last one
@@ -129,8 +129,8 @@ where
 async fn no_call_is_lost_or_doubled_when_devices_drain() {
     guarded(storm(Dial::new, |last: Leaving| async move {
         last.device.tunnel.drain(None);
-        assert_eq!(last.device.gone().await, EndReason::Drained);
-        last.tunnel.gone().await;
+        assert_eq!(last.device.closed().await, EndReason::Drained);
+        last.tunnel.closed().await;
     }))
     .await;
 }
@@ -139,7 +139,7 @@ async fn no_call_is_lost_or_doubled_when_devices_drain() {
 async fn no_call_is_lost_or_doubled_when_the_gateway_drains_its_devices() {
     guarded(storm(Dial::new, |last: Leaving| async move {
         assert_eq!(last.tunnel.drain(NEVER).await, EndReason::Drained);
-        last.device.gone().await;
+        last.device.closed().await;
     }))
     .await;
 }
@@ -149,7 +149,7 @@ async fn no_call_is_lost_or_doubled_when_both_ends_drain_at_once() {
     guarded(storm(Dial::new, |last: Leaving| async move {
         let device = tokio::spawn(async move {
             last.device.tunnel.drain(None);
-            last.device.gone().await
+            last.device.closed().await
         });
         last.tunnel.drain(NEVER).await;
         device.await.expect("no panic");
@@ -180,11 +180,11 @@ async fn no_call_is_lost_or_doubled_when_devices_refuse_without_a_word() {
             let tunnel = last.tunnel.clone();
             async move { tunnel.drain(NEVER).await }
         });
-        eventually(|| !last.tunnel.takes_calls() && last.tunnel.stats().streams == 1).await;
+        eventually(|| !last.tunnel.is_ready() && last.tunnel.stats().streams == 1).await;
         last.device.probe.open(&gate);
         last_call.await.expect("no panic").expect_success();
         drained.await.expect("no panic");
-        last.device.gone().await;
+        last.device.closed().await;
     }))
     .await;
 }
@@ -199,11 +199,11 @@ async fn no_call_is_doubled_when_tunnels_are_cut() {
         let places = (0..PLACES).map(|place| {
             let cut = move |last: Leaving| async move {
                 match place {
-                    0 => last.tunnel.close(Status::aborted("kicked")),
+                    0 => last.tunnel.close_with(Status::aborted("kicked")),
                     1 => last.device.hang_up(),
                     _ => last.device.tunnel.drain(Some(std::time::Instant::now())),
                 }
-                last.device.gone().await;
+                last.device.closed().await;
             };
             replace(&gateway, &probe, Dial::new, cut)
         });

@@ -7,7 +7,7 @@ use tunnel_conformance::Kind;
 use tunnel_conformance::client::{call, run};
 use tunnel_conformance::proto::Script;
 use tunnel_core::NOT_PROCESSED_KEY;
-use tunnel_server::is_safe_to_retry;
+use tunnel_server::{WhenNoTunnel, is_safe_to_retry};
 
 use crate::support::by_hand::peer::{Heard, md};
 use crate::support::by_hand::{self, going_away, refuse};
@@ -132,7 +132,7 @@ async fn a_call_of_which_more_was_read_than_is_kept_stays_and_says_why() {
             }
             let status = outcome.expect_failure(Code::Unavailable);
             let message = status.message();
-            assert!(message.contains("could not move"), "{message}");
+            assert!(message.contains("could not be retried"), "{message}");
             assert!(
                 message.contains("more of its request was read than is kept"),
                 "{message}"
@@ -171,7 +171,7 @@ async fn the_failure_of_a_request_is_no_reason_to_move() {
         let second = local_device(&handler, "device-7").await;
         let error = call.await.expect_err("the request fails");
         assert_eq!(error.code(), Code::Unavailable);
-        assert!(!error.message().contains("could not move"), "{error}");
+        assert!(!error.message().contains("could not be retried"), "{error}");
         assert_eq!(second.tunnel.stats().streams_total, 0);
         assert!(matches!(
             poll_immediate(Box::pin(first.hear())).await,
@@ -228,7 +228,7 @@ async fn a_call_that_is_refused_time_and_again_gives_up() {
         callable(&handler, 40).await;
         let channel = handler
             .key_as_channel("device-7")
-            .wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
         let outcome = a_call(&channel, "refused").await;
         assert!(is_safe_to_retry(outcome.expect_failure(Code::Unavailable)));
         let tries = std::iter::from_fn(|| told.try_recv().ok()).count();

@@ -45,7 +45,7 @@ struct Graceful {
 
 impl Graceful {
     async fn start(handler: TunnelServiceHandler, deadline: Duration) -> Self {
-        Self::start_with(handler, |shutdown| shutdown.within(deadline)).await
+        Self::start_with(handler, |shutdown| shutdown.timeout(deadline)).await
     }
 
     async fn start_with(
@@ -181,7 +181,7 @@ async fn calls_in_flight_finish_before_a_server_stops() {
         let handler = server.handler.clone();
         let ended = tokio::spawn(server.ended());
         // Told by what it can no longer do.
-        eventually(|| !handler.tunnels()[0].takes_calls()).await;
+        eventually(|| !handler.tunnels()[0].is_ready()).await;
         assert!(!ended.is_finished());
         probes.iter().for_each(|probe| probe.open("go on"));
         for call in calls {
@@ -237,7 +237,7 @@ async fn a_server_that_is_dropped_closes_its_connections() {
         let server = Graceful::start(handler(|builder| builder), NEVER).await;
         let device = server.device("device-7").await;
         server.server.abort();
-        device.gone().await;
+        device.closed().await;
         eventually(|| server.handler.tunnels().is_empty()).await;
     })
     .await;
@@ -261,7 +261,7 @@ async fn a_server_shuts_down_when_its_calls_have_finished() {
         opens.await.expect("no panic");
         assert_all_finish(calls).await;
         for device in [device, idle] {
-            assert!(in_order(&device.gone().await));
+            assert!(in_order(&device.closed().await));
         }
     })
     .await;

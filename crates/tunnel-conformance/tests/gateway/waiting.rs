@@ -11,7 +11,7 @@ use tunnel_conformance::payload::{assert_sent, requests};
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::{Kind, Outcome, Probe};
-use tunnel_server::{ReverseChannel, WaitForReady};
+use tunnel_server::{ReverseChannel, WaitForReady, WhenNoTunnel};
 
 use crate::support::device::Dial;
 use crate::support::{
@@ -68,8 +68,8 @@ async fn calls_that_wait_are_made_as_soon_as_a_tunnel_is_ready() {
         let handler = handler(|builder| builder);
         let own = handler
             .key_as_channel("device-7")
-            .wait_for_ready_calls(true);
-        let all = handler.as_channel().wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
+        let all = handler.as_channel().when_no_tunnel(WhenNoTunnel::Wait);
         let calls = waiting_calls(&own).await;
         // A tunnel of another key is none, nor is one without settings.
         let other = local_device(&handler, "other").await;
@@ -100,7 +100,7 @@ async fn a_call_may_choose_for_itself_whether_it_waits() {
     guarded(async {
         let handler = handler(|builder| builder);
         let plain = handler.key_as_channel("device-7");
-        let patient = plain.clone().wait_for_ready_calls(true);
+        let patient = plain.clone().when_no_tunnel(WhenNoTunnel::Wait);
         let request = |waits| {
             let script = Script::named("chooses").receive_all().send(1, 1, 1);
             let mut request = script.request(tunnel_conformance::payload::request(1, 10));
@@ -125,7 +125,7 @@ async fn a_call_may_choose_for_itself_whether_it_waits() {
         };
         let patient = handler
             .key_as_channel("device-8")
-            .wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
         let mut client = TestServiceClient::with_interceptor(patient, impatient);
         let refused = client.unary(request(true)).await;
         assert_eq!(
@@ -143,7 +143,7 @@ async fn a_call_waits_no_longer_than_its_deadline() {
         let handler = handler(|builder| builder);
         let channel = handler
             .key_as_channel("device-7")
-            .wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
         for kind in Kind::ALL {
             let mut request = Script::named("late").request(one());
             request.set_timeout(Duration::from_secs(10));
@@ -175,7 +175,7 @@ async fn the_wait_is_taken_off_the_deadline_that_travels() {
         let handler = handler(|builder| builder);
         let channel = handler
             .key_as_channel("device-7")
-            .wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
         let mut request = Script::named("late").receive_all().report().request(one());
         request.set_timeout(Duration::from_secs(90));
         let client = client(&channel);
@@ -197,7 +197,7 @@ async fn deadlines_of_any_length_are_no_trouble() {
         let handler = handler(|builder| builder);
         let channel = handler
             .key_as_channel("device-7")
-            .wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
         for timeout in ["99999999H", "99999999S", "99999999M"] {
             let mut request = Script::named("long").receive_all().report().request(one());
             let value = timeout.parse().expect("legal");
@@ -248,9 +248,9 @@ async fn waiting_for_a_tunnel_ends_with_one_or_at_the_deadline() {
         assert!(poll_immediate(waiting.as_mut()).await.is_none());
         let device = local_device(&handler, "device-7").await;
         waiting.await.expect("it is ready");
-        assert!(own.ready());
+        assert!(own.is_ready());
         device.hang_up();
-        eventually(|| !own.ready()).await;
+        eventually(|| !own.is_ready()).await;
     })
     .await;
 }
@@ -261,8 +261,8 @@ async fn those_who_wait_are_told_when_the_gateway_drains() {
         let handler = handler(|builder| builder);
         let own = handler
             .key_as_channel("device-7")
-            .wait_for_ready_calls(true);
-        let all = handler.as_channel().wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
+        let all = handler.as_channel().when_no_tunnel(WhenNoTunnel::Wait);
         let mut calls = waiting_calls(&own).await;
         calls.extend(waiting_calls(&all).await);
         let mut waiting = [
@@ -284,7 +284,9 @@ async fn those_who_wait_are_told_when_the_gateway_drains() {
             assert!(error.message().contains("draining"), "{error}");
         }
         // Later ones do not even begin to wait; nor do those of a key that nobody had asked for.
-        let late = handler.key_as_channel("late").wait_for_ready_calls(true);
+        let late = handler
+            .key_as_channel("late")
+            .when_no_tunnel(WhenNoTunnel::Wait);
         for channel in [&own, &all, &late] {
             assert!(assert_no_tunnel(channel).await.contains("draining"));
             channel
@@ -302,7 +304,7 @@ async fn a_waiting_call_that_is_dropped_leaves_nothing() {
         let handler = handler(|builder| builder);
         let channel = handler
             .key_as_channel("device-7")
-            .wait_for_ready_calls(true);
+            .when_no_tunnel(WhenNoTunnel::Wait);
         for kind in Kind::UPLOADS {
             let client = client(&channel);
             let (feed, mut watch) = Feed::endless(1, 10_000);
@@ -334,7 +336,7 @@ async fn no_tunnel_joins_unnoticed() {
             let name = format!("device-{n}");
             let channel = handler
                 .key_as_channel(name.as_str())
-                .wait_for_ready_calls(true);
+                .when_no_tunnel(WhenNoTunnel::Wait);
             let calls = (0..4).map(|_| {
                 let channel = channel.clone();
                 tokio::spawn(async move {

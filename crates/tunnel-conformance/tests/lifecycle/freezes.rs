@@ -8,7 +8,7 @@ use tunnel_conformance::client::run;
 use tunnel_conformance::payload::request;
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::{FaultProxy, Kind, Probe};
-use tunnel_server::server_for_tunnels_within;
+use tunnel_server::server_for_tunnels_with;
 
 use crate::support::{Gateway, assert_usable, device, guarded};
 
@@ -23,10 +23,10 @@ async fn a_frozen_connection_is_noticed_at_both_ends_and_replaced_when_it_thaws(
     guarded(async {
         let probe = Probe::default();
         let any = ([127, 0, 0, 1], 0).into();
-        let quick = |server| server_for_tunnels_within(server, NOTICED);
+        let quick = |server| server_for_tunnels_with(server, NOTICED);
         let gateway = Gateway::start_at(any, quick).await;
         let network = FaultProxy::to(gateway.address).await;
-        let dialled = Dialled::from(network.endpoint()).keepalive(Keepalive::within(NOTICED));
+        let dialled = Dialled::from(network.endpoint()).keepalive(Keepalive::new(NOTICED));
         let server = device("frozen", dialled, &probe).build();
         let handle = server.handle();
         let running = tokio::spawn(server.run());
@@ -48,7 +48,7 @@ async fn a_frozen_connection_is_noticed_at_both_ends_and_replaced_when_it_thaws(
         // The device has noticed: what it did for the call is dropped, and it dials again.
         probe.dropped("frozen").await;
         let mut links = handle.watch();
-        let noticed = links.wait_for(|links| links[0].last_error().is_some());
+        let noticed = links.wait_for(|links| links[0].last_down_reason().is_some());
         drop(noticed.await.expect("it runs"));
         let took = frozen_at.elapsed();
         assert!(took < BOUND, "noticed after {took:?}");

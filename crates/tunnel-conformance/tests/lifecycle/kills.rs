@@ -1,7 +1,7 @@
 //! Ends without a goodbye.
 
 use tonic::Code;
-use tunnel_client::{ConnectionError, EndReason, LinkError, LinkState};
+use tunnel_client::{ConnectionError, DownReason, EndReason, LinkState};
 use tunnel_conformance::client::run;
 use tunnel_conformance::payload::request;
 use tunnel_conformance::proto::Script;
@@ -39,10 +39,10 @@ async fn a_gateway_killed_mid_call_is_back_on_its_port_and_calls_its_device() {
         let gateway = Gateway::start_at(address, |server| server).await;
         gateway.has(1).await;
         assert_usable(&gateway.client("one")).await;
-        handle.wait_all_connected().await.expect("it runs");
+        handle.all_connected().await.expect("it runs");
         let links = handle.links();
         assert!(links[0].attempts() >= 2, "{links:?}");
-        assert!(links[0].last_error().is_some(), "{links:?}");
+        assert!(links[0].last_down_reason().is_some(), "{links:?}");
         handle.close().await;
         running.await.expect("no panic");
     })
@@ -144,7 +144,7 @@ async fn a_device_that_is_kicked_learns_why_and_takes_its_time() {
         let running = tokio::spawn(server.run());
         gateway.has(1).await;
         let reason = tonic::Status::permission_denied("the device was revoked");
-        assert_eq!(gateway.handler.close_key("revoked", reason), 1);
+        assert_eq!(gateway.handler.close_key_with("revoked", reason), 1);
         let mut links = handle.watch();
         let refused = links.wait_for(|links| {
             matches!(
@@ -153,8 +153,8 @@ async fn a_device_that_is_kicked_learns_why_and_takes_its_time() {
             )
         });
         let link = refused.await.expect("it runs")[0].clone();
-        let Some(LinkError::Ended(EndReason::Error(ConnectionError::EndedByPeer(status)))) =
-            link.last_error()
+        let Some(DownReason::Ended(EndReason::Error(ConnectionError::EndedByPeer(status)))) =
+            link.last_down_reason()
         else {
             panic!("{link:?}");
         };

@@ -65,7 +65,7 @@ impl Balancer {
 /// Waits until every device is connected to every gateway.
 async fn all_connected(devices: &[LinksHandle]) {
     for device in devices {
-        device.wait_all_connected().await.expect("it runs");
+        device.all_connected().await.expect("it runs");
     }
 }
 

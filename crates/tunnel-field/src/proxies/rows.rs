@@ -193,14 +193,14 @@ async fn frozen_gateway(kind: Kind, line: Line) -> Result<String> {
     let proxy = Proxy::start(kind, gateway.ready.parse()?)?;
     let probe = Probe::default();
     let device = Device::start(proxy.address, DEVICE, &probe)?;
-    device.handle.wait_connected().await?;
+    device.handle.connected().await?;
     let tunnel = open_forward(proxy.address).await?;
     echo(&client(&tunnel)).await?;
     let frozen = gateway.freeze()?;
     line.at("the gateway is frozen");
     let (device_knows, caller_knows) = tokio::join!(
         noticed(frozen, device.lost()),
-        noticed(frozen, async { drop(tunnel.closed().await) })
+        noticed(frozen, async { drop(tunnel.ended().await) })
     );
     let words = format!(
         "device after {}, caller after {}",
@@ -209,7 +209,7 @@ async fn frozen_gateway(kind: Kind, line: Line) -> Result<String> {
     );
     gateway.thaw()?;
     line.at("the gateway goes on");
-    let back = timeout(GRACE, device.handle.wait_connected()).await;
+    let back = timeout(GRACE, device.handle.connected()).await;
     back.context("the device did not come back")??;
     Ok(words)
 }
@@ -261,7 +261,7 @@ async fn lost_network(kind: Kind, line: Line) -> Result<String> {
     let lost = Instant::now();
     network.freeze();
     let new = Device::start(proxy.address, DEVICE, &probe)?;
-    new.handle.wait_connected().await?;
+    new.handle.connected().await?;
     gateway.has(DEVICE, 2).await;
     line.at("the device has come back by another way");
     let gone = async {

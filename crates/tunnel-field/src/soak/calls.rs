@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
-use tunnel_client::TunnelChannel;
+use tunnel_client::{TunnelChannel, WhenNoTunnel};
 use tunnel_conformance::client::{Outcome, call, open};
 use tunnel_conformance::payload::{pattern, requests};
 use tunnel_conformance::proto::Script;
@@ -162,12 +162,12 @@ impl Path {
                 Self::Key(desks, key) => {
                     let desk = some(desks).await?;
                     let channel = desk.handler.key_as_channel(key.as_str());
-                    let channel = channel.wait_for_ready_calls(true);
+                    let channel = channel.when_no_tunnel(WhenNoTunnel::Wait);
                     Some((TestChannel::new(channel), desk.gone))
                 }
                 Self::Any(desks) => {
                     let desk = some(desks).await?;
-                    let channel = desk.handler.as_channel().wait_for_ready_calls(true);
+                    let channel = desk.handler.as_channel().when_no_tunnel(WhenNoTunnel::Wait);
                     Some((TestChannel::new(channel), desk.gone))
                 }
                 Self::Forward(tunnels) => {

@@ -113,7 +113,7 @@ impl World {
             let up = desk.is_some_and(|desk| {
                 let of = |device: &Device| desk.handler.key_as_channel(device.key.as_str());
                 let full = |device| of(device).tunnels().len() == TUNNELS;
-                let open = |forward: &Forward| forward.is_open();
+                let open = |forward: &Forward| forward.is_ready();
                 let tunnels = TUNNELS * self.devices.len() + self.forward.len();
                 self.devices.iter().all(full)
                     && self.forward.iter().all(open)
@@ -262,7 +262,7 @@ impl Forward {
                 };
                 if let Some(tunnel) = opened.await {
                     open.send_replace(Some(tunnel.clone()));
-                    tunnel.closed().await;
+                    tunnel.ended().await;
                     open.send_replace(None);
                 }
                 sleep(Duration::from_millis(100)).await;
@@ -275,10 +275,10 @@ impl Forward {
         })
     }
 
-    fn is_open(&self) -> bool {
+    fn is_ready(&self) -> bool {
         self.tunnel
             .borrow()
             .as_ref()
-            .is_some_and(TunnelChannel::is_open)
+            .is_some_and(TunnelChannel::is_ready)
     }
 }

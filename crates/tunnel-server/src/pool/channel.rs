@@ -13,12 +13,13 @@ use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 use tunnel_tonic::pool::{
-    Balance, CallOptions, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained, within,
+    Balance, CallOptions, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
+    with_deadline,
 };
 use tunnel_tonic::{AffinityKey, ResponseBody, TunnelChannel, TunnelId};
 
 use super::Pool;
-use crate::TunnelHandle;
+use crate::AcceptedTunnel;
 use crate::registry::Registry;
 
 /// The response of a call through a [`ReverseChannel`]: a future of its headers and body.
@@ -40,13 +41,14 @@ pub type ReverseResponseFuture = PooledCall<ReverseChannel>;
 /// that was sent and lost its tunnel fails with UNAVAILABLE, and the message says that it may have been
 /// processed. [`ServedBy`](crate::ServedBy) in a response names the tunnel and the number of retries.
 ///
-/// The part of a request that was read is kept until the response begins. If more than [`retry_buffer_limit`](Self::retry_buffer_limit) was read, the call is
-/// not retried. A call fails after 32 retries on tunnels that were not full.
+/// The part of a request that was read is kept until the response begins. If more than
+/// [`retry_buffer_limit`](Self::retry_buffer_limit) was read, the call is not retried. A call fails
+/// after 32 retries on tunnels that were not full.
 ///
 /// # Errors
 ///
-/// Without a tunnel a call fails with UNAVAILABLE and a message that names the key, or waits with
-/// [`wait_for_ready`](Self::wait_for_ready_calls). If all tunnels are full it waits, or fails with
+/// Without a tunnel a call fails with UNAVAILABLE and a message that names the key, or waits, as
+/// [`when_no_tunnel`](Self::when_no_tunnel) says. If all tunnels are full it waits, or fails with
 /// RESOURCE_EXHAUSTED with [`queue_calls(false)`](Self::queue_calls).
 #[derive(Clone)]
 pub struct ReverseChannel {
@@ -84,15 +86,12 @@ impl ReverseChannel {
         self
     }
 
-    /// Whether calls of this clone and its clones wait for a tunnel if there is none, instead of failing
-    /// with UNAVAILABLE. They wait until their deadline, or without end. Default: false.
-    /// [`WaitForReady`](crate::WaitForReady) overrides it for one call.
+    /// What calls of this clone and its clones do without a tunnel.
+    /// [`WaitForReady`](crate::WaitForReady) in the extensions of a request overrides it for one call.
+    /// Default: [`WhenNoTunnel::Fail`], with UNAVAILABLE.
     #[must_use = "the setting is for the channel returned"]
-    pub fn wait_for_ready_calls(mut self, wait: bool) -> Self {
-        self.options.when_no_tunnel = match wait {
-            true => WhenNoTunnel::Wait,
-            false => WhenNoTunnel::Fail,
-        };
+    pub fn when_no_tunnel(mut self, then: WhenNoTunnel) -> Self {
+        self.options.when_no_tunnel = then;
         self
     }
 
@@ -100,7 +99,7 @@ impl ReverseChannel {
     /// until their deadline. Otherwise they fail at once with RESOURCE_EXHAUSTED. Default: true.
     #[must_use = "the setting is for the channel returned"]
     pub fn queue_calls(mut self, queue: bool) -> Self {
-        self.options.queue = queue;
+        self.options.queue_calls = queue;
         self
     }
 
@@ -108,7 +107,7 @@ impl ReverseChannel {
     /// the limit is kept whole. With zero, no call with a request body is retried. Default: 256 KiB.
     #[must_use = "the setting is for the channel returned"]
     pub fn retry_buffer_limit(mut self, bytes: usize) -> Self {
-        self.options.keep = bytes;
+        self.options.retry_buffer_limit = bytes;
         self
     }
 
@@ -118,7 +117,7 @@ impl ReverseChannel {
     }
 
     /// Whether a tunnel takes calls now.
-    pub fn ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         !self.pool.tunnels.is_empty()
     }
 
@@ -126,12 +125,12 @@ impl ReverseChannel {
     ///
     /// # Errors
     ///
-    /// DEADLINE_EXCEEDED if there was no tunnel within `deadline`, UNAVAILABLE if the gateway drains its
+    /// DEADLINE_EXCEEDED if there was no tunnel within `timeout`, UNAVAILABLE if the gateway drains its
     /// tunnels. The message names the key.
-    pub async fn wait_for_ready(&self, deadline: Duration) -> Result<(), Status> {
+    pub async fn wait_for_ready(&self, timeout: Duration) -> Result<(), Status> {
         let mut joined = self.subscribe();
         let ready = async {
-            while !self.ready() {
+            while !self.is_ready() {
                 if self.is_closing() {
                     return Err(self.no_tunnel(None));
                 }
@@ -140,18 +139,18 @@ impl ReverseChannel {
             }
             Ok(())
         };
-        let Some(at) = Instant::now().checked_add(deadline) else {
+        let Some(deadline) = Instant::now().checked_add(timeout) else {
             return ready.await;
         };
-        let ready = within(at.into_std(), self.runtime(), ready).await;
+        let ready = with_deadline(deadline.into_std(), self.runtime(), ready).await;
         ready.unwrap_or_else(|| {
-            let message = format!("{} for {deadline:?}", self.what_is_missing());
+            let message = format!("{} for {timeout:?}", self.what_is_missing());
             Err(Status::deadline_exceeded(message))
         })
     }
 
     /// The tunnels that take calls now.
-    pub fn tunnels(&self) -> Vec<TunnelHandle> {
+    pub fn tunnels(&self) -> Vec<AcceptedTunnel> {
         let tunnels = self.pool.tunnels.tunnels().into_iter();
         tunnels
             .filter_map(|tunnel| self.registry.tunnel(tunnel.id()))
@@ -166,6 +165,7 @@ impl ReverseChannel {
     }
 }
 
+#[doc(hidden)]
 impl Tunnels for ReverseChannel {
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
         self.pool

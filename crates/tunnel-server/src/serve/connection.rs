@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-/// The length of what an HTTP/2 connection begins with. Before that nothing can be in flight on it.
+/// The length of the preface of an HTTP/2 connection. No call can be in flight before it.
 const PREFACE: usize = 24;
 
 /// When connections are closed.
@@ -16,26 +16,26 @@ const PREFACE: usize = 24;
 pub(super) struct Closing {
     /// All of them.
     pub(super) all: CancellationToken,
-    /// Those that have not said enough for a call.
+    /// Those that have not sent a whole preface.
     pub(super) silent: CancellationToken,
 }
 
 type Cancelled = Pin<Box<WaitForCancellationFutureOwned>>;
 
-/// A connection whose reads and writes fail once it is to be closed, which has the HTTP/2 layer let
-/// go of it.
+/// A connection that can be closed: its reads and writes fail from then on, so the HTTP/2 layer drops
+/// it.
 pub(super) struct Closable<IO> {
     io: IO,
     token: CancellationToken,
     closed: Cancelled,
-    /// As long as the peer has not said enough for a call.
+    /// Until the peer has sent the preface.
     silent: Option<Cancelled>,
     received: usize,
 }
 
 impl<IO> Closable<IO> {
     pub(super) fn new(io: IO, closing: &Closing) -> Self {
-        // Children of their own, so that connections do not share a lock.
+        // A child token for each connection, so that connections do not share a lock.
         let token = closing.all.child_token();
         Self {
             io,

@@ -1,4 +1,4 @@
-//! Serving until a signal, and stopping at a deadline whatever clients do.
+//! Serving until a signal, and stopping within a timeout whatever clients do.
 
 mod connection;
 
@@ -32,19 +32,19 @@ const CLOSING: Duration = Duration::from_secs(1);
 ///
 /// The steps:
 ///
-/// 1. The signal. New tunnels are refused from now on with UNAVAILABLE, marked as not
-///    processed and with a `grpc-retry-pushback-ms` of 50 to 150, so that they are opened
-///    elsewhere at once.
-/// 2. With [`not_ready`](Self::not_ready): the hook runs, for example to report NOT_SERVING to
-///    health checks. For the time given with it the listener goes on accepting connections,
-///    and tunnels and ordinary calls go on as before, so that load balancers can notice.
-/// 3. The listener closes, and with it connections on which nothing was said yet. Clients are
-///    told to use other connections (HTTP/2 GOAWAY), and all tunnels are
-///    [drained](TunnelServiceHandler::drain). Calls in flight go on.
-/// 4. One second before the deadline (or half-way to it, if it is nearer than two seconds) calls
-///    in flight in tunnels are ended with UNAVAILABLE.
-/// 5. At the deadline every connection is closed, whatever its client does: frozen clients and
-///    calls that go on among them.
+/// 1. The signal. From now on new tunnels are refused with UNAVAILABLE, marked as not processed and
+///    with a `grpc-retry-pushback-ms` of 50 to 150, so that devices open them elsewhere at once.
+/// 2. With [`not_ready`](Self::not_ready): the hook runs, for example to report NOT_SERVING to health
+///    checks. During its notice the server goes on as before, apart from new tunnels, so that load
+///    balancers can notice.
+/// 3. The listener closes, and with it all connections that have sent nothing yet. Clients are told to
+///    use other connections (HTTP/2 GOAWAY), and all tunnels are
+///    [drained](TunnelServiceHandler::drain). Calls in flight go on. The [`timeout`](Self::timeout)
+///    starts.
+/// 4. One second before the timeout is over (half of it, if it is shorter than two seconds), calls in
+///    flight in tunnels are ended with UNAVAILABLE.
+/// 5. When the timeout is over all connections are closed, those of frozen clients and of ordinary
+///    calls too.
 ///
 /// The server stops earlier if all connections have ended earlier.
 ///
@@ -53,14 +53,14 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// use tunnel_server::Shutdown;
 ///
 /// let shutdown = Shutdown::on(async { /* tokio::signal::ctrl_c().await */ })
-///     .within(Duration::from_secs(20));
+///     .timeout(Duration::from_secs(20));
 /// # let _ = shutdown;
 /// ```
-#[must_use = "for TunnelServiceHandler::serve"]
+#[must_use = "a shutdown does nothing unless it is given to TunnelServiceHandler::serve"]
 pub struct Shutdown {
     signal: BoxFuture<'static, ()>,
     not_ready: Option<(BoxFuture<'static, ()>, Duration)>,
-    within: Duration,
+    timeout: Duration,
 }
 
 impl Shutdown {
@@ -69,32 +69,32 @@ impl Shutdown {
         Self {
             signal: signal.boxed(),
             not_ready: None,
-            within: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
         }
     }
 
-    /// How long after the drain has begun everything is closed. Default: 10 s.
-    pub fn within(mut self, deadline: Duration) -> Self {
-        self.within = deadline;
+    /// How long after the drain has begun all connections are closed. Default: 10 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    /// What runs first after the signal, and for how long the server then goes on as before
-    /// while load balancers notice; a little longer than they take between two health checks.
-    /// The hook counts as part of that time, and is dropped at its end. Default: no hook, no
-    /// time.
+    /// Sets a hook to run after the signal, and how long the server then goes on as before while load
+    /// balancers notice. The notice should be a little longer than the interval of their health checks.
+    /// It includes the time of the hook, which is dropped when the notice is over. Default: no hook
+    /// and no notice.
     ///
     /// With `tonic-health`:
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use tunnel_server::{Shutdown, TunnelService};
+    /// # use tunnel_server::{Shutdown, TunnelServiceServer};
     /// # fn example(signal: impl Future<Output = ()> + Send + 'static) {
     /// let (reporter, health) = tonic_health::server::health_reporter();
     /// // router.add_service(health)
     /// let shutdown = Shutdown::on(signal).not_ready(Duration::from_secs(5), async move {
     ///     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    ///     reporter.set_not_serving::<TunnelService>().await;
+    ///     reporter.set_not_serving::<TunnelServiceServer>().await;
     /// });
     /// # let _ = (shutdown, health);
     /// # }
@@ -112,15 +112,15 @@ impl Shutdown {
 impl fmt::Debug for Shutdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shutdown")
-            .field("within", &self.within)
+            .field("timeout", &self.timeout)
             .field("notice", &self.not_ready.as_ref().map(|(_, notice)| notice))
             .finish_non_exhaustive()
     }
 }
 
-/// When a span of time ends that begins now; `None` if never.
-fn after(span: Duration) -> Option<Instant> {
-    Instant::now().checked_add(span)
+/// The instant after a time from now; `None` if it is beyond the clock's range.
+fn after(time: Duration) -> Option<Instant> {
+    Instant::now().checked_add(time)
 }
 
 async fn until(at: Option<Instant>) {
@@ -131,15 +131,13 @@ async fn until(at: Option<Instant>) {
 }
 
 impl TunnelServiceHandler {
-    /// Serves a tonic server until it is told to stop, and stops it by a deadline whatever its
-    /// clients do; [`Shutdown`] says how. `router` is one that has this handler's
-    /// [`service`](Self::service), with any settings (TLS among them) and other services;
-    /// `incoming` are its connections, for example a tonic
-    /// [`TcpIncoming`](tonic::transport::server::TcpIncoming).
+    /// Runs a tonic server until a signal, and stops it within a timeout whatever its clients do;
+    /// [`Shutdown`] lists the steps. The router must have this handler's [`service`](Self::service); it
+    /// can have other services and any settings, such as TLS. The connections come from `incoming`, for
+    /// example a tonic [`TcpIncoming`](tonic::transport::server::TcpIncoming).
     ///
-    /// tonic's own `serve_with_shutdown` waits without end for clients that have frozen, and
-    /// for connections that never said anything. When the future is dropped, all connections are
-    /// closed.
+    /// Tonic's own `serve_with_shutdown` waits without end for frozen clients and for connections that
+    /// never send anything. Dropping the future closes all connections.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -151,7 +149,7 @@ impl TunnelServiceHandler {
     /// # ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     /// let incoming = TcpIncoming::bind("127.0.0.1:50051".parse()?)?.with_nodelay(Some(true));
     /// let router = server_for_tunnels(Server::builder()).add_service(handler.service());
-    /// let shutdown = Shutdown::on(ctrl_c).within(Duration::from_secs(20));
+    /// let shutdown = Shutdown::on(ctrl_c).timeout(Duration::from_secs(20));
     /// handler.serve(router, incoming, shutdown).await?;
     /// # Ok(())
     /// # }
@@ -159,7 +157,7 @@ impl TunnelServiceHandler {
     ///
     /// # Errors
     ///
-    /// What tonic's server failed with.
+    /// The error of tonic's server.
     pub async fn serve<L, I, IO, IE, B>(
         &self,
         router: Router<L>,
@@ -191,8 +189,8 @@ impl TunnelServiceHandler {
         }
     }
 
-    /// Resolves some time after everything was closed; until then tonic's server may end by
-    /// itself.
+    /// Runs the steps of a shutdown. Resolves some time after all connections were closed, unless tonic's
+    /// server ends first.
     async fn stop(
         &self,
         shutdown: Shutdown,
@@ -210,17 +208,17 @@ impl TunnelServiceHandler {
             }
             until(end).await;
         }
-        let within = shutdown.within;
-        let deadline = after(within);
-        // Fails only if the server has ended, which ends this too.
+        let timeout = shutdown.timeout;
+        let deadline = after(timeout);
+        // Fails only if the server has ended, which drops this future too.
         let _ = stop_listening.send(());
         closing.silent.cancel();
-        let farewell = FAREWELL.min(within / 2);
+        let farewell = FAREWELL.min(timeout / 2);
         tokio::select! {
-            () = self.drain(within - farewell) => until(deadline).await,
+            () = self.drain(timeout - farewell) => until(deadline).await,
             () = until(deadline) => {}
         }
-        tracing::warn!("closing connections that clients have kept open until the deadline");
+        tracing::warn!("shutdown timeout is over, closing the remaining connections");
         closing.all.cancel();
         sleep(CLOSING).await;
     }

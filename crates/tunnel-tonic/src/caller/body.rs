@@ -9,11 +9,10 @@ use tonic::Status;
 use tunnel_core::Read;
 
 use super::guard::CallGuard;
-use crate::buffered_read::BufferedRead;
-use crate::message::Gathered;
+use crate::message::{BodyReader, Piece};
 use crate::status;
 
-/// The body of a response that came through a tunnel: messages, then trailers.
+/// The body of a response through a tunnel: messages, then trailers.
 ///
 /// Dropping it before its end cancels the call at the far end. The default is an empty body.
 #[derive(Debug, Default)]
@@ -25,7 +24,7 @@ pub struct ResponseBody {
 #[derive(Debug)]
 struct Open {
     call: CallGuard,
-    buffered: BufferedRead,
+    reader: BodyReader,
 }
 
 impl ResponseBody {
@@ -33,23 +32,24 @@ impl ResponseBody {
         Self {
             open: Some(Open {
                 call,
-                buffered: BufferedRead::default(),
+                reader: BodyReader::default(),
             }),
         }
     }
 }
 
 impl Open {
-    fn next(&mut self, cx: &mut Context<'_>) -> Gathered {
+    fn next(&mut self, cx: &mut Context<'_>) -> Piece {
+        if let Some(ready) = self.reader.next_ready() {
+            return ready;
+        }
         let CallGuard { shared, id, .. } = &self.call;
-        self.buffered.next_or(|gatherer| {
-            shared.with(|state| {
-                let read = gatherer.read(&mut state.recv(*id));
-                if matches!(read, Gathered::Pending) {
-                    state.wait_read(*id, cx.waker());
-                }
-                read
-            })
+        shared.with(|state| {
+            let piece = self.reader.read(&mut state.recv(*id));
+            if matches!(piece, Piece::Pending) {
+                state.wait_read(*id, cx.waker());
+            }
+            piece
         })
     }
 
@@ -77,9 +77,9 @@ impl Body for ResponseBody {
             return Poll::Ready(None);
         };
         match open.next(cx) {
-            Gathered::Data(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Gathered::Pending => Poll::Pending,
-            Gathered::End(read) => {
+            Piece::Data(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Piece::Pending => Poll::Pending,
+            Piece::End(read) => {
                 let end = open.end(read);
                 this.open = None;
                 Poll::Ready(Some(end))

@@ -18,7 +18,7 @@ use super::guard::{CallGuard, finish};
 use super::head::CallHead;
 use super::pump::RequestPump;
 use super::queue::Place;
-use crate::message::{SplitError, Splitter};
+use crate::message::{BodyError, BodyWriter};
 use crate::shared::now;
 use crate::state::State;
 use crate::status::{self, from_open_error};
@@ -26,7 +26,7 @@ use crate::status::{self, from_open_error};
 /// How much of a request body is gathered before its call is opened, in bytes.
 const GATHER: usize = 64 << 10;
 
-/// What a data frame of a body counts beyond its bytes, so that empty ones come to an end too.
+/// What a data frame of a body counts in addition to its bytes, so that empty ones are limited too.
 const FRAME_OVERHEAD: usize = 16;
 
 /// The response of a call through a tunnel: a future of its headers and body.
@@ -39,7 +39,7 @@ pub struct ResponseFuture {
 enum Stage {
     /// Not yet polled.
     New(Request),
-    /// Waits for room among the calls in flight.
+    /// Waits at the stream limit.
     Queued(Box<Prepared>),
     /// Waits for response headers.
     Open(CallGuard),
@@ -47,7 +47,7 @@ enum Stage {
     Done,
 }
 
-/// What a call is made of.
+/// The parts of a call that has not begun.
 pub(super) struct Request {
     /// Keeps the tunnel open until the call is.
     pub(super) place: Place,
@@ -55,10 +55,10 @@ pub(super) struct Request {
     pub(super) body: Body,
 }
 
-/// A call whose request body was looked at.
+/// A call that is ready to be opened.
 struct Prepared {
     request: Request,
-    gathered: Gathered,
+    start: BodyStart,
 }
 
 impl std::fmt::Debug for ResponseFuture {
@@ -83,8 +83,8 @@ impl ResponseFuture {
     }
 }
 
-/// What a first look at a request body found.
-struct Gathered {
+/// The part of a request body that is available before the call is opened.
+struct BodyStart {
     data: Pieces,
     /// Whether it has ended.
     finished: bool,
@@ -92,14 +92,14 @@ struct Gathered {
     pending: bool,
 }
 
-/// The data frames of a first look: one for a unary call.
+/// The data frames of a body's start: one for a unary call.
 type Pieces = SmallVec<[Bytes; 2]>;
 
-/// Polls a request body until it is pending, has ended, or enough is there, so that a call's
-/// beginning, message and half-close leave together.
-fn gather(body: &mut Body, cx: &mut Context<'_>) -> Result<Gathered, Status> {
+/// Polls a request body until it is pending, has ended, or has given enough, so that the open, the
+/// message and the half-close of a call leave together.
+fn gather(body: &mut Body, cx: &mut Context<'_>) -> Result<BodyStart, Status> {
     let mut data = Pieces::new();
-    // Tokio's budget would have the body pretend to be pending in the middle of a batch.
+    // Otherwise tokio's budget could make the body pending in the middle of a batch.
     let end = std::future::poll_fn(|cx| poll_body(body, &mut data, cx));
     let end = pin!(tokio::task::unconstrained(end)).poll(cx);
     let pending = end.is_pending();
@@ -107,14 +107,14 @@ fn gather(body: &mut Body, cx: &mut Context<'_>) -> Result<Gathered, Status> {
         Poll::Ready(Some(end)) => end.map(|()| true)?,
         Poll::Ready(None) | Poll::Pending => false,
     };
-    Ok(Gathered {
+    Ok(BodyStart {
         data,
         finished,
         pending,
     })
 }
 
-/// Polls a request body: `Pending` as it is, and `None` when enough is there.
+/// Polls a request body. `None` when it has given enough.
 fn poll_body(
     body: &mut Body,
     data: &mut Pieces,
@@ -139,11 +139,11 @@ fn poll_body(
     Poll::Ready(None)
 }
 
-/// What trying to open a call came to.
+/// The result of opening a call.
 enum Opened {
     /// It is in flight.
     Call(CallGuard, Found),
-    /// It waits for room.
+    /// It waits, because as many calls are in flight as the limits allow.
     Queued(Box<Prepared>),
 }
 
@@ -152,17 +152,16 @@ impl Prepared {
         if let Some(status) = request.head.refused.take() {
             return Err(*status);
         }
-        let gathered = gather(&mut request.body, cx)?;
-        Ok(Self { request, gathered })
+        let start = gather(&mut request.body, cx)?;
+        Ok(Self { request, start })
     }
 
-    /// Opens the call with what of its body was there, and sees to the rest of the body. Looks for
-    /// the response under the same lock, to be woken for it. Where there is no room the call
-    /// waits, or fails.
+    /// Opens the call with the start of its body, and lets a pump send the rest. Looks for the response
+    /// under the same lock, and registers for it. At the stream limit the call waits, or fails.
     fn open(mut self, cx: &mut Context<'_>) -> Result<Opened, Status> {
         let shared = self.request.place.shared().clone();
-        let mut splitter = Splitter::default();
-        let opened = shared.with(|state| self.try_open(state, &mut splitter, cx))?;
+        let mut writer = BodyWriter::default();
+        let opened = shared.with(|state| self.try_open(state, &mut writer, cx))?;
         let Some((id, found)) = opened else {
             return Ok(Opened::Queued(Box::new(self)));
         };
@@ -171,9 +170,9 @@ impl Prepared {
             id,
             ended: false,
         };
-        if !self.gathered.finished {
-            let pump = RequestPump::new(guard.shared.clone(), id, self.request.body, splitter);
-            match self.gathered.pending {
+        if !self.start.finished {
+            let pump = RequestPump::new(guard.shared.clone(), id, self.request.body, writer);
+            match self.start.pending {
                 true => pump.park(),
                 false => pump.spawn(),
             }
@@ -185,7 +184,7 @@ impl Prepared {
     fn try_open(
         &mut self,
         state: &mut State,
-        splitter: &mut Splitter,
+        writer: &mut BodyWriter,
         cx: &Context<'_>,
     ) -> Result<Option<(StreamId, Found)>, Status> {
         let Request { place, head, .. } = &mut self.request;
@@ -199,16 +198,16 @@ impl Prepared {
             .conn
             .open(now, method, headers)
             .map_err(from_open_error)?;
-        let Gathered { data, finished, .. } = &mut self.gathered;
+        let BodyStart { data, finished, .. } = &mut self.start;
         let fed = data.iter_mut().try_for_each(|bytes| {
             let bytes = std::mem::take(bytes);
-            splitter.feed(bytes, &mut state.conn.send(id))
+            writer.write(bytes, &mut state.conn.send(id))
         });
         let fed = fed.and_then(|()| match finished {
-            true => finish(state, id, splitter),
+            true => finish(state, id, writer),
             false => Ok(()),
         });
-        if let Err(SplitError::Malformed(status)) = fed {
+        if let Err(BodyError::Malformed(status)) = fed {
             state.conn.cancel(id);
             return Err(status);
         }
@@ -252,14 +251,14 @@ impl Future for ResponseFuture {
     }
 }
 
-/// What a look for a response found.
+/// The result of looking for a response.
 enum Found {
     Headers(Metadata),
     /// No headers: nothing now, or the end of a call that has none.
     None(Read),
 }
 
-/// Looks for response headers, or for the end of a call that has none. Registers for them.
+/// Looks for response headers, or for the end of a call without them. Registers to be woken.
 fn look(state: &mut State, id: StreamId, cx: &Context<'_>) -> Found {
     let mut recv = state.recv(id);
     if let Some(headers) = recv.take_headers() {
@@ -272,7 +271,7 @@ fn look(state: &mut State, id: StreamId, cx: &Context<'_>) -> Found {
     Found::None(read)
 }
 
-/// Makes a response of what was found; returns the call where nothing was.
+/// The response, or the call if there is none yet.
 fn respond(
     mut call: CallGuard,
     found: Found,

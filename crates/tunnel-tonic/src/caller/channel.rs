@@ -25,10 +25,11 @@ use crate::shared::{Shared, now};
 /// interceptor. When the last clone is dropped the tunnel is drained: calls in flight go on,
 /// then it is closed.
 ///
-/// A call through a tunnel that has ended fails with UNAVAILABLE. A call past the limit of
-/// concurrent streams waits for room, or fails with RESOURCE_EXHAUSTED: see
+/// A call through a tunnel that has ended fails with UNAVAILABLE. A call over the limit of
+/// concurrent streams waits, or fails with RESOURCE_EXHAUSTED: see
 /// [`queue_calls`](Self::queue_calls).
 #[derive(Clone)]
+#[must_use = "dropping the last clone drains the tunnel"]
 pub struct TunnelChannel {
     handle: Arc<Handle>,
     queue: bool,
@@ -37,18 +38,17 @@ pub struct TunnelChannel {
 impl TunnelChannel {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
-            handle: Arc::new(Handle { shared }),
+            handle: Arc::new(Handle::new(shared)),
             queue: true,
         }
     }
 
-    /// Whether calls of this clone, and of its clones, wait for room when as many calls are in
-    /// flight as the limits of both ends allow. If not they fail at once with
-    /// RESOURCE_EXHAUSTED. Default: true.
+    /// Whether calls of this clone and its clones wait while as many calls are in flight as the limits
+    /// of both ends allow. Otherwise they fail at once with RESOURCE_EXHAUSTED. Default: true.
     ///
-    /// Waiting calls are served in the order in which they came. The wait ends with the call's
-    /// deadline (DEADLINE_EXCEEDED), which goes on running, or when the tunnel ends or drains
-    /// (UNAVAILABLE, and [`is_safe_to_retry`](crate::is_safe_to_retry) holds). Dropping the call ends it too.
+    /// Waiting calls are first come, first served. The wait ends at the call's deadline
+    /// (DEADLINE_EXCEEDED), or when the tunnel ends or drains (UNAVAILABLE, and
+    /// [`is_safe_to_retry`](crate::is_safe_to_retry) holds). Dropping the call ends it too.
     #[must_use = "the setting is for the channel returned"]
     pub fn queue_calls(mut self, queue: bool) -> Self {
         self.queue = queue;
@@ -77,7 +77,7 @@ impl TunnelChannel {
         self.info().id()
     }
 
-    /// What is known of the tunnel.
+    /// The tunnel's properties.
     pub fn info(&self) -> &TunnelInfo {
         &self.shared().info
     }
@@ -87,35 +87,35 @@ impl TunnelChannel {
         self.shared().stats()
     }
 
-    /// For how long nothing was heard from the far end since a call was sent; `None` if something
-    /// was. A second is a long time for a far end that is there, unless its handlers are
-    /// slow and nothing else is under way: heartbeats come each five seconds.
+    /// How long ago the first call was sent after which nothing was received from the far end; `None`
+    /// if something was received since. A far end that is alive answers within a second, unless its
+    /// handlers are slow and no other call is in flight: heartbeats come every five seconds.
     pub fn unanswered_for(&self) -> Option<Duration> {
         self.shared().unanswered_for()
     }
 
-    /// How the tunnel ended, if it has.
+    /// Why the tunnel ended, if it has.
     pub fn end_reason(&self) -> Option<EndReason> {
         self.shared().end_reason()
     }
 
-    /// Whether calls can be made: the tunnel is ready, has not ended, and neither end is draining it.
-    pub fn is_open(&self) -> bool {
-        self.shared().takes_calls()
+    /// Whether the tunnel takes calls: it has opened and not ended, and neither end is draining it.
+    pub fn is_ready(&self) -> bool {
+        self.shared().is_ready()
     }
 
-    /// Waits until the tunnel has ended, for whatever reason, and says which.
+    /// Waits until the tunnel has ended, and returns the reason.
     ///
-    /// The future holds no clone: it does not keep the tunnel open. While either end drains the
-    /// tunnel, calls are already refused ([`is_open`](Self::is_open) is false) and this resolves
-    /// only when the last one in flight has ended.
-    pub fn closed(&self) -> impl Future<Output = EndReason> + Send + use<> {
+    /// The future does not keep the tunnel open. A tunnel that is draining takes no calls
+    /// ([`is_ready`](Self::is_ready) is false), but it ends only when the last call in flight has
+    /// ended.
+    pub fn ended(&self) -> impl Future<Output = EndReason> + Send + use<> {
         let shared = self.shared().clone();
         async move { wait(&shared, |lifecycle| lifecycle.end_reason().is_some()).await }
     }
 
     /// Ends the tunnel now: calls in flight fail with UNAVAILABLE. Waits until the far end has
-    /// ended its half too, at most five seconds.
+    /// ended its half of the outer call, for at most five seconds.
     pub async fn close(&self) {
         self.shared().with(|state| state.conn.close());
         wait(self.shared(), |lifecycle| {
@@ -124,23 +124,23 @@ impl TunnelChannel {
         .await;
     }
 
-    /// Ends the tunnel now and says why: calls in flight fail with UNAVAILABLE and the reason's
-    /// message. Where this end accepted the outer call (a gateway), the far end gets the reason as
-    /// the outer call's status; where this end dialled there is no way to tell it. A reason of OK
-    /// is none. Waits as [`close`](Self::close) does.
-    pub async fn close_with(&self, reason: Status) {
-        let reason = crate::status::to_wire(&reason);
-        self.shared().with(|state| state.conn.close_with(reason));
+    /// Ends the tunnel now with a status: calls in flight fail with UNAVAILABLE and its message. If
+    /// this end accepted the outer call (a gateway), the far end receives the status as that of the
+    /// outer call; an end that dialled cannot send one. OK is the same as [`close`](Self::close).
+    /// Waits as `close` does.
+    pub async fn close_with(&self, status: Status) {
+        let status = crate::status::to_wire(&status);
+        self.shared().with(|state| state.conn.close_with(status));
         wait(self.shared(), |lifecycle| {
             matches!(lifecycle, Lifecycle::Closed(_))
         })
         .await;
     }
 
-    /// Waits until no new call can be made: one of the ends drains the tunnel, or it has ended.
-    /// The moment to open the next one, while calls in flight go on.
+    /// Waits until the tunnel takes no new calls: one of the ends drains it, or it has ended. Open the
+    /// next tunnel then; calls in flight go on.
     ///
-    /// The future holds no clone: it does not keep the tunnel open.
+    /// The future does not keep the tunnel open.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
         let shared = self.shared().clone();
         async move {
@@ -150,12 +150,13 @@ impl TunnelChannel {
         }
     }
 
-    /// Ends the tunnel in order: new calls fail with UNAVAILABLE, calls in flight have until
-    /// the deadline. Waits for the end, and returns how the tunnel ended.
-    pub async fn drain(&self, deadline: Duration) -> EndReason {
+    /// Ends the tunnel gracefully: new calls fail with UNAVAILABLE, and calls in flight are ended
+    /// after `timeout`. Waits for the end, and returns its reason. The drain goes on when the future is
+    /// dropped.
+    pub async fn drain(&self, timeout: Duration) -> EndReason {
         let now = now();
         self.shared()
-            .with(|state| state.conn.drain(now, now.checked_add(deadline)));
+            .with(|state| state.conn.drain(now, now.checked_add(timeout)));
         wait(self.shared(), |lifecycle| {
             matches!(lifecycle, Lifecycle::Closed(_))
         })
@@ -169,7 +170,7 @@ impl TunnelChannel {
     }
 }
 
-/// Waits for one of a tunnel's ends.
+/// Waits for a state of the lifecycle that has an end reason, and returns the reason.
 async fn wait(shared: &Shared, wanted: impl Fn(&Lifecycle) -> bool) -> EndReason {
     match shared.wait_lifecycle(wanted).await {
         Lifecycle::Ended(reason) | Lifecycle::Closed(reason) => reason,

@@ -1,27 +1,27 @@
-//! A call in flight: what its future, its bodies and its task have in common.
+//! A call in flight, shared by its future and its response body.
 
 use std::sync::Arc;
 
 use tonic::Status;
 use tunnel_core::StreamId;
 
-use crate::message::{SplitError, Splitter};
+use crate::message::{BodyError, BodyWriter};
 use crate::shared::Shared;
 use crate::slots::Failure;
 use crate::state::State;
 
-/// A call that exists in the tunnel. Dropping it before its end cancels it at the far end.
+/// A call in flight. Dropping it before its end cancels it at the far end.
 #[derive(Debug)]
 pub(crate) struct CallGuard {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: StreamId,
-    /// Whether the end was read: nothing to cancel.
+    /// Whether the end was read, so that there is nothing to cancel.
     pub(crate) ended: bool,
 }
 
 impl CallGuard {
-    /// The end of a call that has gone before its end was read: a failure of its own request
-    /// body, or nothing anybody knows of.
+    /// The status of a call that was released before its end was read: that of its request body, if the
+    /// body failed.
     pub(crate) fn gone(&self) -> Status {
         let failed = self
             .shared
@@ -47,9 +47,8 @@ impl Drop for CallGuard {
     }
 }
 
-/// Ends a call because its request body failed. Returns how it had failed before, to be dropped
-/// without the lock.
-#[must_use = "to be dropped without the lock"]
+/// Ends a call because its request body failed. Returns the failure that was recorded before.
+#[must_use = "must be dropped without the lock"]
 pub(crate) fn fail_body(state: &mut State, id: StreamId, status: Status) -> Option<Box<Failure>> {
     state.conn.cancel(id);
     state.wake_reader(id);
@@ -63,10 +62,10 @@ pub(crate) fn fail_body(state: &mut State, id: StreamId, status: Status) -> Opti
 pub(crate) fn finish(
     state: &mut State,
     id: StreamId,
-    splitter: &Splitter,
-) -> Result<(), SplitError> {
-    if !splitter.is_whole() {
-        return Err(SplitError::Malformed(Status::internal(
+    writer: &BodyWriter,
+) -> Result<(), BodyError> {
+    if !writer.is_whole() {
+        return Err(BodyError::Malformed(Status::internal(
             "the request body ended inside a message",
         )));
     }

@@ -4,14 +4,23 @@ use std::sync::Arc;
 
 use crate::shared::{Shared, now};
 
-/// Keeps a tunnel open, and drains it when it is dropped. The clones of a channel share it with the
-/// calls that have not begun. Calls in flight do not need it.
+/// Keeps a tunnel open; the tunnel is drained when its last handle is dropped. The clones of a channel
+/// share one with the calls that have not begun. Calls in flight do not need it.
 pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,
 }
 
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        shared.add_handle();
+        Self { shared }
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.with(|state| state.conn.drain(now(), None));
+        if self.shared.remove_handle() {
+            self.shared.with(|state| state.conn.drain(now(), None));
+        }
     }
 }

@@ -8,7 +8,7 @@ use tonic::body::Body;
 use tunnel_core::{Metadata, format_grpc_timeout, parse_grpc_timeout};
 
 /// A request without its body: the path and the metadata, as frames carry them. A pool uses it to
-/// make a call a second time.
+/// retry a call.
 #[derive(Clone, Debug)]
 pub struct CallHead {
     /// The path, as in the request: no copy is made.
@@ -19,7 +19,7 @@ pub struct CallHead {
 }
 
 impl CallHead {
-    /// Takes a request apart. Its extensions, which do not travel, are dropped.
+    /// Splits a request. Its extensions are dropped; they are not sent.
     pub fn split(request: http::Request<Body>) -> (Self, Body) {
         let (parts, body) = request.into_parts();
         let mut encoding = None;
@@ -37,12 +37,12 @@ impl CallHead {
         (head, body)
     }
 
-    /// How long the call may take from when it was asked for, if it carries a deadline.
+    /// The timeout of the call, if it has one.
     pub fn timeout(&self) -> Option<Duration> {
         self.headers.get(TIMEOUT).and_then(parse_grpc_timeout)
     }
 
-    /// Sets the timeout of a call that carries one, after some of it has passed.
+    /// Replaces the timeout of a call that has one, after a part of it has passed.
     pub fn set_timeout(&mut self, left: Duration) {
         let left = format_grpc_timeout(left);
         let set = self.headers.iter().map(|(key, value)| match key {

@@ -1,11 +1,10 @@
-//! The rest of a request body that was not there when its call was opened.
+//! Sends the rest of a request body that was not available when its call was opened.
 //!
-//! A task of its own, because a request must go on while nobody polls the response. It ends
-//! with the body, with the call, or with the tunnel.
+//! The pump is a task, because a request must go on while nobody polls the response. It ends with the
+//! body, the call or the tunnel.
 //!
-//! A body with nothing to give gets its task when it is woken. Until then it lies in what its
-//! wakers point to: 80 bytes instead of the 256 of a task, and no task to be made for a call
-//! that only opens.
+//! A body that is pending gets its task only when it is woken. Until then its wakers hold it, which needs
+//! 80 bytes instead of the 256 of a task. A call that only opens never needs a task.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,14 +18,14 @@ use tonic::body::Body;
 use tunnel_core::{StreamId, WriteError};
 
 use super::guard::{fail_body, finish};
-use crate::message::{SplitError, Splitter};
+use crate::message::{BodyError, BodyWriter};
 use crate::shared::Shared;
 use crate::state::State;
 
-/// How many pieces of a body are moved before other tasks get a turn.
+/// How many pieces of a body are sent before the task yields.
 const PIECES_PER_TURN: usize = 32;
 
-/// How many bytes of a body are moved before other tasks get a turn, about.
+/// About how many bytes of a body are sent before the task yields.
 const BYTES_PER_TURN: usize = 1 << 20;
 
 /// Moves a request body into its stream.
@@ -34,37 +33,36 @@ pub(crate) struct RequestPump {
     shared: Arc<Shared>,
     id: StreamId,
     body: Body,
-    splitter: Splitter,
+    writer: BodyWriter,
     done: bool,
 }
 
 impl RequestPump {
-    pub(crate) fn new(shared: Arc<Shared>, id: StreamId, body: Body, splitter: Splitter) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, id: StreamId, body: Body, writer: BodyWriter) -> Self {
         Self {
             shared,
             id,
             body,
-            splitter,
+            writer,
             done: false,
         }
     }
 
-    /// Goes on in a task, for a body that has more. A thread that makes a call, or wakes its body, may
-    /// be outside of any runtime.
+    /// Continues in a task of the tunnel's runtime. The current thread may have no runtime.
     pub(crate) fn spawn(self) {
-        // There is no runtime only where no tunnel was started, and so no call opened.
+        // Without a runtime no tunnel was started, and so no call was opened.
         if let Some(runtime) = self.shared.runtime().cloned() {
             runtime.spawn(self);
         }
     }
 
-    /// Goes on in a task as soon as the body, or the stream, has something to do.
+    /// Continues in a task when the body or the stream wakes it.
     pub(crate) fn park(mut self) {
         let parked = Arc::new(Parked {
             place: Mutex::new(Place::Polling { woken: false }),
         });
         let waker = Waker::from(parked.clone());
-        // What a body's poll or drop panics with ends its call, as it would in a task.
+        // A panic of the body ends its call, as in a task.
         let _ = catch_unwind(AssertUnwindSafe(move || {
             let mut cx = Context::from_waker(&waker);
             if Pin::new(&mut self).poll(&mut cx).is_pending() {
@@ -73,10 +71,10 @@ impl RequestPump {
         }));
     }
 
-    /// The body, or the stream it goes to, is of no use any more.
-    fn give_up(&mut self, error: SplitError) {
+    /// Stops, because the body is malformed or the stream has ended.
+    fn give_up(&mut self, error: BodyError) {
         self.done = true;
-        if let SplitError::Malformed(status) = error {
+        if let BodyError::Malformed(status) = error {
             self.fail(status);
         }
     }
@@ -88,10 +86,10 @@ impl RequestPump {
     }
 }
 
-/// A body that waits, and those who may wake it.
+/// A pump that waits without a task, and wakes itself into one.
 ///
-/// Only a wake ends the wait: the state machine owes one to the stream's writer when the call or
-/// the tunnel ends.
+/// Only a wake ends the wait. The state machine wakes the stream's writer when the call or the tunnel
+/// ends.
 struct Parked {
     place: Mutex<Place>,
 }
@@ -102,17 +100,17 @@ enum Place {
         woken: bool,
     },
     Waits(RequestPump),
-    /// The body has its task.
+    /// The pump has its task.
     Left,
 }
 
 impl Parked {
     fn place(&self) -> MutexGuard<'_, Place> {
-        // Nothing runs under this lock that can panic.
+        // Nothing that can panic runs under this lock.
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a body that is pending, unless it was woken meanwhile.
+    /// Keeps a pending pump, unless it was woken meanwhile.
     fn keep(&self, pump: RequestPump) {
         let mut place = self.place();
         match &*place {
@@ -145,8 +143,8 @@ impl Wake for Parked {
     }
 }
 
-/// Whether a stream takes more of the body. Registers in any case: the death of the call must
-/// wake a body that waits.
+/// Whether a stream takes more of the body. Registers in any case, because the end of the call must wake
+/// a pump that waits.
 fn writable(state: &mut State, id: StreamId, cx: &Context<'_>) -> Result<bool, WriteError> {
     state.wait_write(id, cx.waker());
     state.conn.send(id).is_writable()
@@ -172,23 +170,23 @@ impl Future for RequestPump {
                     return Poll::Ready(());
                 }
             }
-            let splitter = &mut this.splitter;
+            let writer = &mut this.writer;
             let result = match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) if data.is_empty() => Ok(()),
                     Ok(data) => this.shared.with(|state| {
                         bytes += data.len();
-                        splitter.feed(data, &mut state.conn.send(id))?;
+                        writer.write(data, &mut state.conn.send(id))?;
                         writable = self::writable(state, id, cx);
                         Ok(())
                     }),
                     Err(_) => Ok(()),
                 },
-                Poll::Ready(Some(Err(status))) => Err(SplitError::Malformed(status)),
+                Poll::Ready(Some(Err(status))) => Err(BodyError::Malformed(status)),
                 Poll::Ready(None) => {
                     this.done = true;
-                    this.shared.with(|state| finish(state, id, splitter))
+                    this.shared.with(|state| finish(state, id, writer))
                 }
             };
             if let Err(error) = result {
@@ -208,7 +206,7 @@ impl Drop for RequestPump {
         if !self.done {
             self.fail(match std::thread::panicking() {
                 true => Status::internal("the request body panicked"),
-                // As for every call of a tunnel whose own task is dropped so.
+                // As for every call of a tunnel whose task is dropped with its runtime.
                 false => Status::unavailable("the request's task was dropped with its runtime"),
             });
         }

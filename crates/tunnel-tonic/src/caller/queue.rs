@@ -1,4 +1,4 @@
-//! A call's place among the calls in flight, and in the queue for one.
+//! The place of a call: in the queue, or among the calls in flight.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -12,14 +12,14 @@ use crate::shared::Shared;
 use crate::state::State;
 use crate::waiting::Turn;
 
-/// One call's place. Dropping it leaves the queue, and passes its turn on.
+/// The place of one call. Dropping it leaves the queue and gives a reserved place to the next call.
 pub(super) struct Place {
     handle: Arc<Handle>,
-    /// Whether the call waits for room. If not it fails where there is none.
+    /// Whether the call waits at the stream limit. Otherwise it fails there.
     queue: bool,
     /// The call's ticket while it is in the queue.
     ticket: Option<u64>,
-    /// When a call that has waited expires, if it carries a deadline.
+    /// The deadline of a call that has waited, if it has one.
     deadline: Option<Instant>,
 }
 
@@ -37,8 +37,8 @@ impl Place {
         &self.handle.shared
     }
 
-    /// Whether the call may open now. If it may, it must: its place is kept no longer. If not, it
-    /// is in the queue. Takes the time of the wait off the timeout that travels with the call.
+    /// Whether the call may open now; otherwise it is in the queue. A call that may open must do so at
+    /// once, because its place is no longer reserved. Subtracts the wait from the call's timeout.
     pub(super) fn enter(
         &mut self,
         state: &mut State,

@@ -9,50 +9,50 @@ use http_body::{Body, Frame};
 use tonic::Status;
 use tunnel_core::{Code, Read, StreamError, StreamId};
 
-use crate::buffered_read::BufferedRead;
-use crate::message::Gathered;
+use crate::message::{BodyReader, Piece};
 use crate::shared::Shared;
 use crate::slots::Failure;
 use crate::status;
 
-/// The messages of a call's caller.
+/// The body of a request: the messages of the call's caller.
 ///
-/// It may outlive the future that serves the call, so it is told by itself when the call is
-/// over: by an error that is never CANCELLED, which tonic would read as a clean end.
+/// It may outlive the future that serves the call. When the call is over it fails, but never with
+/// CANCELLED, which tonic would take for a clean end.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     shared: Arc<Shared>,
     id: StreamId,
-    buffered: BufferedRead,
+    reader: BodyReader,
     done: bool,
 }
 
 impl RequestBody {
-    /// The body of a stream that was held for it.
+    /// The body of a stream whose slot is held until the body is dropped.
     pub(crate) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
         Self {
             shared,
             id,
-            buffered: BufferedRead::default(),
+            reader: BodyReader::default(),
             done: false,
         }
     }
 
-    fn next(&mut self, cx: &mut Context<'_>) -> Gathered {
-        let (shared, id) = (&self.shared, self.id);
-        self.buffered.next_or(|gatherer| {
-            shared.with(|state| {
-                let read = gatherer.read(&mut state.recv(id));
-                if !matches!(read, Gathered::Pending) {
-                    return read;
-                }
-                // The call was closed: nobody is told, so its reader must learn it here.
-                if state.slot(id).is_none_or(|slot| slot.handler_done) {
-                    return Gathered::End(Read::Gone);
-                }
-                state.wait_read(id, cx.waker());
-                read
-            })
+    fn next(&mut self, cx: &mut Context<'_>) -> Piece {
+        if let Some(ready) = self.reader.next_ready() {
+            return ready;
+        }
+        let id = self.id;
+        self.shared.with(|state| {
+            let piece = self.reader.read(&mut state.recv(id));
+            if !matches!(piece, Piece::Pending) {
+                return piece;
+            }
+            // No event reports that the call was closed, so the reader must look.
+            if state.slot(id).is_none_or(|slot| slot.handler_done) {
+                return Piece::End(Read::Gone);
+            }
+            state.wait_read(id, cx.waker());
+            piece
         })
     }
 
@@ -72,7 +72,7 @@ impl RequestBody {
     }
 }
 
-/// A failure as a handler's body may show it: not as CANCELLED.
+/// The status of a failed body: ABORTED instead of CANCELLED.
 fn for_handler(error: StreamError) -> Status {
     let code = match error.code {
         Code::Cancelled => tonic::Code::Aborted,
@@ -96,13 +96,13 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         }
         match this.next(cx) {
-            Gathered::Data(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Gathered::Pending => Poll::Pending,
-            Gathered::End(Read::HalfClosed) => {
+            Piece::Data(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Piece::Pending => Poll::Pending,
+            Piece::End(Read::HalfClosed) => {
                 this.done = true;
                 Poll::Ready(None)
             }
-            Gathered::End(read) => {
+            Piece::End(read) => {
                 this.done = true;
                 Poll::Ready(Some(Err(this.failure(read))))
             }

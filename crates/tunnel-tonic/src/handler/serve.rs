@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tunnel_core::{Code, Metadata, Status as WireStatus, StreamId, WriteError};
 
-use crate::message::{SplitError, Splitter};
+use crate::message::{BodyError, BodyWriter};
 use crate::shared::Shared;
 use crate::state::State;
 use crate::status;
@@ -54,7 +54,7 @@ struct Response {
     /// Response headers that were not sent yet.
     head: Option<Metadata>,
     body: Body,
-    splitter: Splitter,
+    writer: BodyWriter,
 }
 
 /// The state of a call in the tunnel.
@@ -151,7 +151,7 @@ impl ServeCall {
                 return Stage::Responding(Response {
                     head: Some(head),
                     body,
-                    splitter: Splitter::default(),
+                    writer: BodyWriter::default(),
                 });
             }
             None => status::from_http_status(parts.status),
@@ -233,8 +233,8 @@ impl Response {
                 state.wait_write(id, cx.waker());
                 writable(state, id)
             }
-            Err(SplitError::Gone) => Look::Over,
-            Err(SplitError::Malformed(status)) => {
+            Err(BodyError::Gone) => Look::Over,
+            Err(BodyError::Malformed(status)) => {
                 let (_, status) = status::to_wire_status(&status);
                 state.conn.reset(id, status);
                 Look::Over
@@ -248,26 +248,26 @@ impl Response {
         state: &mut State,
         id: StreamId,
         gathered: &mut Gathered,
-    ) -> Result<bool, SplitError> {
+    ) -> Result<bool, BodyError> {
         if let Some(head) = self.head.take() {
             let head = state.for_peer(head);
             match state.conn.send(id).headers(head) {
                 Err(error @ WriteError::MetadataSize { .. }) => {
                     let status = Status::resource_exhausted(error.to_string());
-                    return Err(SplitError::Malformed(status));
+                    return Err(BodyError::Malformed(status));
                 }
                 other => other?,
             }
         }
         for data in &mut gathered.data {
             let data = std::mem::take(data);
-            self.splitter.feed(data, &mut state.conn.send(id))?;
+            self.writer.write(data, &mut state.conn.send(id))?;
         }
         let Some(End { trailers, status }) = gathered.end.take() else {
             return Ok(false);
         };
         // A body that ended inside a message ends the call at once.
-        if self.splitter.is_whole() {
+        if self.writer.is_whole() {
             close(state, id, trailers, status);
         } else if status.code == Code::Ok {
             let cut = WireStatus::new(Code::Internal, "the response ended inside a message");

@@ -16,14 +16,14 @@ use tonic::body::Body;
 use tunnel_core::StreamError;
 
 use super::replay::{Replay, TakenBack};
-use super::within;
+use super::with_deadline;
 use crate::{
     CallHead, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo, is_safe_to_retry,
 };
 
-/// The most moves of a call, not counting moves from full tunnels. A move happens when a tunnel has
-/// just stopped taking calls, so more moves than this show a fault.
-const MAX_MOVES: usize = 32;
+/// The most retries of a call, not counting those after full tunnels. A retry happens when a tunnel has
+/// just stopped taking calls, so more retries than this show a fault.
+const MAX_RETRIES: usize = 32;
 
 /// The longest first wait before a full peer is tried again. It doubles each time, up to a second.
 const FULL_PAUSE: Duration = Duration::from_millis(4);
@@ -34,14 +34,14 @@ const FULL_PAUSE: Duration = Duration::from_millis(4);
 /// # use tunnel_tonic::pool::ServedBy;
 /// # fn look(response: tonic::Response<()>) {
 /// if let Some(served) = response.extensions().get::<ServedBy>() {
-///     println!("by tunnel {} after {} moves", served.tunnel().id(), served.moves());
+///     println!("by tunnel {} after {} retries", served.tunnel().id(), served.retries());
 /// }
 /// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct ServedBy {
     tunnel: TunnelInfo,
-    moves: usize,
+    retries: usize,
 }
 
 impl ServedBy {
@@ -50,9 +50,9 @@ impl ServedBy {
         &self.tunnel
     }
 
-    /// How many tunnels were tried before without processing the call.
-    pub fn moves(&self) -> usize {
-        self.moves
+    /// The number of retries: how many tunnels were tried before and did not process the call.
+    pub fn retries(&self) -> usize {
+        self.retries
     }
 }
 
@@ -75,13 +75,13 @@ pub trait Tunnels {
     /// Changes when a call that waits for a tunnel should look again.
     fn subscribe(&self) -> watch::Receiver<()>;
 
-    /// How many attempts to open a tunnel were begun so far, where that is known here.
+    /// The number of attempts to open a tunnel so far, if this end opens tunnels.
     fn mark(&self) -> u64 {
         0
     }
 
-    /// Whether an attempt to open a tunnel that was begun after the mark has failed, or no attempt
-    /// will be made.
+    /// Whether an attempt to open a tunnel that began after the mark has failed, or no attempt will be
+    /// made.
     fn has_failed_since(&self, _mark: u64) -> bool {
         true
     }
@@ -119,27 +119,29 @@ pub enum WhenNoTunnel {
 
 /// How a call picks its tunnel, and when it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CallOptions {
-    /// What the call does where there is no tunnel; [`WaitForReady`] in its request goes first.
+    /// What the call does without a tunnel. [`WaitForReady`] in its request overrides it.
     pub when_no_tunnel: WhenNoTunnel,
-    /// Whether the call waits for room where all tunnels are full.
-    pub queue: bool,
-    /// How much of the request is kept, in bytes, so that the call can move.
-    pub keep: usize,
+    /// Whether the call waits while all tunnels are full.
+    pub queue_calls: bool,
+    /// How much of the request is kept for a retry on another tunnel, in bytes.
+    pub retry_buffer_limit: usize,
 }
 
-/// A call waits for a place but not for a tunnel, and keeps 256 KiB for a retry, as grpc-go does.
+/// A call waits while all tunnels are full, fails without a tunnel, and keeps 256 KiB for a retry, as
+/// grpc-go does.
 impl Default for CallOptions {
     fn default() -> Self {
         Self {
             when_no_tunnel: WhenNoTunnel::Fail,
-            queue: true,
-            keep: 256 << 10,
+            queue_calls: true,
+            retry_buffer_limit: 256 << 10,
         }
     }
 }
 
-/// What is kept for a call until its response begins.
+/// The state of a call until its response begins.
 struct Call<T> {
     tunnels: T,
     head: CallHead,
@@ -147,26 +149,26 @@ struct Call<T> {
     deadline: Option<Instant>,
     when_no_tunnel: WhenNoTunnel,
     queue: bool,
-    /// When the call began, as its tunnels count.
+    /// The [mark](Tunnels::mark) when the call began.
     mark: u64,
-    /// The tunnels that have not taken the call.
+    /// The tunnels that did not take the call.
     tried: HashSet<TunnelId>,
-    /// How many of them were not just full.
+    /// How many of them were not full.
     refused: usize,
-    /// Those that were full, and may have room again.
+    /// Those that were full. They may take the call later.
     full: HashSet<TunnelId>,
-    /// Whether a far end was full by a limit of its own, at which no queue of this end waits.
+    /// Whether a far end was full by a limit of its own. Calls cannot queue for that at this end.
     far_end_is_full: bool,
     /// How often the call has paused for that.
     pauses: u32,
-    /// Why one of them has not taken the call.
+    /// The status of a full tunnel.
     full_status: Option<Status>,
-    /// Why the last one has not that was not.
+    /// The status of the last tunnel that did not take the call and was not full.
     failed: Option<Status>,
 }
 
 fn now() -> Instant {
-    // By the clock that the tunnels' timers go by.
+    // The clock of the tunnels' timers.
     tokio::time::Instant::now().into_std()
 }
 
@@ -181,10 +183,10 @@ impl<T: Tunnels> Call<T> {
         Self {
             tunnels,
             head,
-            replay: Replay::new(body, options.keep),
+            replay: Replay::new(body, options.retry_buffer_limit),
             deadline: None,
             when_no_tunnel,
-            queue: options.queue,
+            queue: options.queue_calls,
             mark: 0,
             tried: HashSet::new(),
             refused: 0,
@@ -196,14 +198,14 @@ impl<T: Tunnels> Call<T> {
         }
     }
 
-    /// The call's time runs from when it was first polled.
+    /// Starts the call's timeout, at its first poll.
     fn begin(&mut self) {
         let timeout = self.head.timeout();
         self.deadline = timeout.and_then(|timeout| now().checked_add(timeout));
         self.mark = self.tunnels.mark();
     }
 
-    /// Begins the call on a tunnel, with what is left of its time.
+    /// Begins the call on a tunnel, with the rest of its timeout.
     fn start_on(&mut self, tunnel: &TunnelChannel, queue: bool) -> Result<Stage, Status> {
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(now());
@@ -219,9 +221,9 @@ impl<T: Tunnels> Call<T> {
         Ok(Stage::Given(tunnel.info().clone(), response))
     }
 
-    /// A tunnel has not taken the call, or has failed it. Says whether to try another one.
+    /// Notes that a tunnel did not take the call. An error if the call must not be retried.
     fn on_failure(&mut self, tunnel: TunnelId, status: Status) -> Result<(), Status> {
-        if !is_safe_to_retry(&status) || self.refused >= MAX_MOVES {
+        if !is_safe_to_retry(&status) || self.refused >= MAX_RETRIES {
             return Err(status);
         }
         match self.replay.take_back() {
@@ -243,7 +245,7 @@ impl<T: Tunnels> Call<T> {
         Ok(())
     }
 
-    /// One of the tunnels that were full, if the call waits for room.
+    /// One of the tunnels that were full, if the call queues.
     fn pick_full(&mut self) -> Option<TunnelChannel> {
         if !self.queue || self.full.is_empty() {
             return None;
@@ -254,8 +256,8 @@ impl<T: Tunnels> Call<T> {
         Some(tunnel)
     }
 
-    /// Waits before a far end that is full is tried again: a little longer each time, but for no
-    /// longer than until a tunnel joins, or the call's time is up.
+    /// Waits before a far end that is full is tried again, longer each time. The wait ends earlier if a
+    /// tunnel joins or the call's deadline passes.
     fn pause(&mut self) -> Stage {
         let longest = FULL_PAUSE * (1 << self.pauses.min(8));
         self.pauses += 1;
@@ -265,7 +267,7 @@ impl<T: Tunnels> Call<T> {
         let joined = self.tunnels.subscribe();
         let runtime = self.tunnels.runtime().cloned();
         Stage::Waiting(Box::pin(async move {
-            // Whatever has ended the wait, the call looks again.
+            // The call tries again, whatever has ended the wait.
             let _ = joins(joined, end, runtime, Status::unavailable("")).await;
             Ok(())
         }))
@@ -280,7 +282,7 @@ impl<T: Tunnels> Call<T> {
         waits && !self.tunnels.is_closing()
     }
 
-    /// No tunnel is left to try. How the call fails, unless it waits.
+    /// No tunnel is left to try: the call waits, or fails with the error.
     fn without_tunnel(&mut self) -> Result<(), Status> {
         match (self.full_status.take(), self.failed.take()) {
             (Some(full), _) => Err(self.tunnels.all_full(full)),
@@ -289,7 +291,7 @@ impl<T: Tunnels> Call<T> {
         }
     }
 
-    /// Waits until a tunnel joins, or the call's time is up.
+    /// Waits until a tunnel joins, or the call's deadline passes.
     fn wait(&self, joined: watch::Receiver<()>) -> Stage {
         let late = self.tunnels.no_tunnel_in_time();
         let runtime = self.tunnels.runtime().cloned();
@@ -297,8 +299,8 @@ impl<T: Tunnels> Call<T> {
     }
 }
 
-/// The same failure with a message that explains it. The old one is its source, so that
-/// [`is_safe_to_retry`] still finds what it says.
+/// The same failure with another message. The old status is its source, where [`is_safe_to_retry`]
+/// finds whether the call was processed.
 pub fn explained(message: String, status: Status) -> Status {
     let mut explained = Status::new(status.code(), message);
     explained.set_source(Arc::new(status));
@@ -311,10 +313,10 @@ fn is_of_far_end(status: &Status) -> bool {
     source.is_some_and(|source| source.is::<StreamError>())
 }
 
-/// The failure of a call that could have moved but for its request.
+/// The failure of a call that could be retried if its request had been kept.
 fn too_large(status: Status) -> Status {
     let message = format!(
-        "{}; the call could not move to another tunnel: more of its request was read than is kept",
+        "{}; the call could not be retried on another tunnel: more of its request was read than is kept",
         status.message()
     );
     explained(message, status)
@@ -331,7 +333,7 @@ async fn joins(
         let _ = joined.changed().await;
     };
     match deadline {
-        Some(at) => within(at, runtime.as_ref(), joins).await.ok_or(late),
+        Some(at) => with_deadline(at, runtime.as_ref(), joins).await.ok_or(late),
         None => {
             joins.await;
             Ok(())
@@ -353,7 +355,7 @@ enum Stage {
     Pick,
     /// Waits for a tunnel.
     Waiting(BoxFuture<'static, Result<(), Status>>),
-    /// Has been given to a tunnel.
+    /// A tunnel has the call.
     Given(TunnelInfo, ResponseFuture),
 }
 
@@ -367,9 +369,9 @@ impl<T: Tunnels> PooledCall<T> {
     }
 }
 
-/// Picks a tunnel, or finds out how to go on without.
+/// Picks a tunnel, or decides what to do without one.
 fn pick<T: Tunnels>(call: &mut Call<T>) -> Result<Stage, Status> {
-    // A call tries all tunnels before it waits for room on one.
+    // A call tries all tunnels before it queues for one.
     if let Some(tunnel) = call.tunnels.pick(&call.tried) {
         return call.start_on(&tunnel, false);
     }
@@ -381,7 +383,7 @@ fn pick<T: Tunnels>(call: &mut Call<T>) -> Result<Stage, Status> {
     }
     let joined = call.tunnels.subscribe();
     call.without_tunnel()?;
-    // One that joined before the subscription is not told of.
+    // A tunnel may have joined before the subscription.
     match call.tunnels.pick(&call.tried) {
         Some(tunnel) => call.start_on(&tunnel, false),
         None => Ok(call.wait(joined)),
@@ -415,8 +417,9 @@ impl<T: Tunnels> Future for PooledCall<T> {
                 Stage::Given(tunnel, response) => {
                     match ready!(Pin::new(response).poll(cx)) {
                         Ok(mut response) => {
-                            let (tunnel, moves) = (tunnel.clone(), call.tried.len());
-                            response.extensions_mut().insert(ServedBy { tunnel, moves });
+                            let (tunnel, retries) = (tunnel.clone(), call.tried.len());
+                            let served = ServedBy { tunnel, retries };
+                            response.extensions_mut().insert(served);
                             break Ok(response);
                         }
                         Err(status) => match call.on_failure(tunnel.id(), status) {

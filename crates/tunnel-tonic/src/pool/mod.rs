@@ -4,12 +4,12 @@
 //! if that did not process the call. `tunnel-client` and `tunnel-server` differ in when a call waits
 //! and fails, which is behind [`Tunnels`].
 //!
-//! Invariant: a member of a pool takes calls as far as the pool knows; a call that finds otherwise
-//! moves on.
+//! Invariant: as far as the pool knows, each member takes calls. A call that a member does not take is
+//! retried on another one.
 
 mod call;
+mod deadline;
 mod replay;
-mod within;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::{TunnelChannel, TunnelId};
 
 pub use call::{CallOptions, PooledCall, ServedBy, Tunnels, WaitForReady, WhenNoTunnel, explained};
-pub use within::within;
+pub use deadline::with_deadline;
 
 /// How calls are balanced over several tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,9 +1,8 @@
-//! A request body that can be sent a second time, if its call has to move.
+//! A request body that can be read again, for a call that is retried on another tunnel.
 //!
-//! What has been read of the body is kept until the call has found its tunnel for good, up to a
-//! limit. Invariants: the body itself belongs to one reader at a time and is polled without the
-//! lock; everything that was read of it is kept, or `lost` says that something is not; only the
-//! latest reader can lose something.
+//! The part that was read is kept, up to a limit, until the response begins. Invariants: one reader at a
+//! time has the body itself, and polls it without the lock; everything that was read is kept, or
+//! `lost` is set; only the latest reader can set `lost`.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -18,7 +17,7 @@ use tonic::body::Body;
 /// What a kept piece counts beyond its bytes.
 const OVERHEAD: usize = size_of::<Bytes>();
 
-/// A request body, for as many tries as it takes.
+/// A request body that can be given out several times.
 pub(crate) struct Replay {
     shared: Arc<Mutex<Recording>>,
 }
@@ -26,11 +25,11 @@ pub(crate) struct Replay {
 /// Whether a body that was taken back can be given out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TakenBack {
-    /// It can.
+    /// Yes: everything that was read is kept.
     Whole,
-    /// More was read of it than is kept.
+    /// No: more was read than was kept.
     Lost,
-    /// It has failed by itself, which is the end of its call.
+    /// No: the body itself has failed, which ends the call.
     Failed,
 }
 
@@ -42,9 +41,9 @@ struct Recording {
     kept: VecDeque<Bytes>,
     kept_bytes: usize,
     limit: usize,
-    /// Whether more is kept.
+    /// Whether pieces are still kept.
     keeping: bool,
-    /// Whether something was read and is not kept.
+    /// Whether something was read that is not kept.
     lost: bool,
     /// The latest reader, and how much of what is kept it has read. A number that no reader has
     /// while the body is taken back.
@@ -96,8 +95,8 @@ impl Replay {
         })
     }
 
-    /// Has the last reader read no more, and says whether there can be a next one. In one step:
-    /// a reader that read on in between might lose what the next one would begin with.
+    /// Takes the body back from the last reader, and says whether it can be given out again. Both happen
+    /// in one step, so that the reader cannot lose a piece in between.
     pub(crate) fn take_back(&self) -> TakenBack {
         let mut recording = lock(&self.shared);
         recording.reader += 1;
@@ -108,7 +107,7 @@ impl Replay {
         }
     }
 
-    /// The body will not be asked for again: nothing more is kept for that.
+    /// Stops keeping pieces, because the call will not be retried.
     pub(crate) fn commit(&self) {
         let read = lock(&self.shared).commit();
         drop(read);
@@ -116,7 +115,7 @@ impl Replay {
 }
 
 impl Recording {
-    /// Returns what is not kept any longer, to be dropped without the lock.
+    /// Returns the pieces that are no longer kept. They must be dropped without the lock.
     fn commit(&mut self) -> VecDeque<Bytes> {
         self.keeping = false;
         self.lost = true;
@@ -134,42 +133,41 @@ impl Recording {
         }
         let piece = self.kept.pop_front();
         if self.kept.is_empty() {
-            // The call may go on for long: nor is the room kept that the pieces took.
+            // Frees the memory of the queue, because the call may go on for long.
             self.kept = VecDeque::new();
         }
         piece
     }
 
-    /// A reader has read a piece. Returns what is not kept any longer, to be dropped without the
-    /// lock.
+    /// Notes a piece that a reader has read. Returns the pieces that are no longer kept. They must be
+    /// dropped without the lock.
     fn on_piece(&mut self, reader: u64, piece: &Bytes) -> VecDeque<Bytes> {
         let is_latest = reader == self.reader;
-        // An earlier reader may be in the middle of a poll when the next one comes: its piece is
-        // for the next one.
+        // An earlier reader may still be in a poll. Its piece is for the latest reader.
         if !is_latest || (self.keeping && self.kept_bytes < self.limit) {
             self.kept_bytes += piece.len() + OVERHEAD;
             self.kept.push_back(piece.clone());
             self.read += usize::from(is_latest);
             return VecDeque::new();
         }
-        // The latest reader has read all that was kept, or it could not have read on.
+        // The latest reader has read all kept pieces, because it reads them first.
         self.commit()
     }
 
-    /// A reader has come to the end of the body. Returns who waits for it.
+    /// Notes the end of the body. Returns the waker of the reader that waits for it.
     fn on_end(&mut self, end: Result<(), Status>) -> Option<Waker> {
         self.end = Some(end);
         self.waiting.take()
     }
 }
 
-/// What a reader finds before it looks at the body itself.
+/// What a reader finds before it polls the body itself.
 enum Found {
     Piece(Bytes),
     End(Result<(), Status>),
     /// The body, unless the reader has it already.
     Source(Option<Body>),
-    /// Another reader has it. Who waited before is to be dropped without the lock.
+    /// Another reader has the body. The replaced waker must be dropped without the lock.
     Wait(Option<Waker>),
 }
 
@@ -194,7 +192,7 @@ impl Reader {
         }
     }
 
-    /// The body has ended. Whoever reads next may wait for just that.
+    /// Notes the end of the body, and wakes the reader that waits for it.
     fn on_end(&mut self, end: Result<(), Status>) {
         let waiting = lock(&self.shared).on_end(end);
         self.source = None;
@@ -229,7 +227,7 @@ impl http_body::Body for Reader {
             };
             match ready!(Pin::new(source).poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    // Trailers of a request mean nothing to gRPC.
+                    // gRPC ignores trailers of a request.
                     if let Ok(piece) = frame.into_data() {
                         let _dropped = lock(&this.shared).on_piece(this.number, &piece);
                         return Poll::Ready(Some(Ok(Frame::data(piece))));
@@ -264,7 +262,7 @@ impl Drop for Reader {
     }
 }
 
-/// The failure of a try whose body is not there any more.
+/// The failure of a reader whose body was taken back.
 fn taken_back() -> Status {
     Status::unavailable("the request body was taken back to retry the call")
 }

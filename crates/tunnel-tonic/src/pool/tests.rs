@@ -10,7 +10,8 @@ use crate::{Direction, NetworkRole, Tunnel, TunnelInfo};
 
 fn tunnel() -> TunnelChannel {
     let info = TunnelInfo::new(Direction::Reverse, MetadataMap::new(), None, None);
-    Tunnel::new(NetworkRole::Server, Config::default(), info).channel()
+    let (tunnel, ..) = Tunnel::new(NetworkRole::Server, Config::default(), info);
+    tunnel.channel()
 }
 
 fn pool_of(count: usize) -> (Pool, Vec<TunnelChannel>) {

@@ -68,8 +68,8 @@ async fn tell(handle: &LinksHandle) {
                 _ => None,
             };
             match (current, tunnel) {
-                (Some(_), None) => match link.last_error() {
-                    Some(error) => warn!("Lost the tunnel: {}", Report(error)),
+                (Some(_), None) => match link.last_down_reason() {
+                    Some(reason) => warn!("Lost the tunnel: {reason}"),
                     None => warn!("Lost the tunnel"),
                 },
                 (None, Some(id)) => info!("Tunnel {id} is up"),

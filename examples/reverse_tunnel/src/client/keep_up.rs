@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use tokio::sync::watch;
 use tracing::info;
-use tunnel_client::{LinkState, LinkStatus, Report, ReverseTunnelServer};
+use tunnel_client::{LinkState, LinkStatus, ReverseTunnelServer};
 
 use crate::teller::Teller;
 
@@ -56,8 +56,8 @@ fn say(link: &LinkStatus, teller: &Teller, last: &mut Trouble) {
 }
 
 fn say_backing_off(link: &LinkStatus, until: Instant) {
-    let why = link.last_error().map(|error| Report(error).to_string());
-    let why = why.unwrap_or_else(|| "no error".to_owned());
+    let why = link.last_down_reason().map(ToString::to_string);
+    let why = why.unwrap_or_else(|| "no tunnel".to_owned());
     let wait = until.saturating_duration_since(Instant::now());
     let wait = wait.as_secs_f64();
     info!("Tunnel down: {why}; retrying in {wait:.1} s");

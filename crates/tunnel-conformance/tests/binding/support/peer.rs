@@ -25,7 +25,7 @@ use tunnel_proto::grpctunnel::v1::{
     ClientToServer, CloseStream, MessageData, Metadata, NewStream, ServerToClient, Settings,
     client_to_server, server_to_client,
 };
-use tunnel_server::{TunnelService, server_for_tunnels};
+use tunnel_server::{TunnelServiceServer, server_for_tunnels};
 use tunnel_tonic::outer::{OPEN_TUNNEL_PATH, SERVICE_NAME};
 
 use super::body::{Piece, Pieces, message};
@@ -220,7 +220,7 @@ impl RawCaller {
     }
 
     /// Opens one that negotiates at a service without a connection between.
-    pub(crate) async fn in_process(service: TunnelService) -> Self {
+    pub(crate) async fn in_process(service: TunnelServiceServer) -> Self {
         Self::dial(service, OPEN_TUNNEL_PATH, HeaderMap::new(), true).await
     }
 

@@ -13,9 +13,9 @@ use tower::BoxError;
 use tunnel_conformance::Probe;
 use tunnel_conformance::service::scripted;
 use tunnel_core::{Config, EndReason, Offer};
-use tunnel_server::{Direction, TunnelHandle, TunnelInfo};
-use tunnel_tonic::outer::{OPEN_REVERSE_TUNNEL_PATH, common_offer, put_offer, refusal};
-use tunnel_tonic::{CallService, NetworkRole, Tunnel};
+use tunnel_server::{AcceptedTunnel, Direction, TunnelInfo};
+use tunnel_tonic::outer::{OPEN_REVERSE_TUNNEL_PATH, check_response, common_offer, put_offer};
+use tunnel_tonic::{CallService, Inbound, NetworkRole, Outbound, Tunnel};
 
 use super::DEVICE;
 
@@ -36,7 +36,8 @@ pub(crate) struct Dial {
 pub(crate) struct Accepted {
     device: Device,
     offer: Offer,
-    inbound: Body,
+    inbound: Inbound,
+    body: Body,
     routes: Routes,
 }
 
@@ -104,34 +105,34 @@ impl Dial {
         let info = TunnelInfo::new(Direction::Reverse, MetadataMap::new(), None, None);
         let number: Arc<str> = info.id().to_string().into();
         self = self.with(NUMBER, &number);
-        let tunnel = Tunnel::new(NetworkRole::Client, self.config.clone(), info);
+        let (tunnel, outbound, inbound) =
+            Tunnel::new(NetworkRole::Client, self.config.clone(), info);
         let device = Device {
-            tunnel: tunnel.clone(),
+            tunnel,
             probe: self.probe.clone(),
             number,
         };
-        let request = self.request(&tunnel);
+        let request = self.request(outbound);
         let failed = |error: T::Error| Status::from_error(error.into());
         poll_fn(|cx| channel.poll_ready(cx)).await.map_err(failed)?;
         let response = channel.call(request).await.map_err(failed)?;
         let (head, body) = response.into_parts();
-        if let Some(status) = refusal(&head) {
-            return Err(status.into());
-        }
+        check_response(&head)?;
         let mut offer = common_offer(&self.config, &head.headers);
         offer.drain &= !self.deaf;
         Ok(Accepted {
             device,
             offer,
-            inbound: Body::new(body),
+            inbound,
+            body: Body::new(body),
             routes: self.routes,
         })
     }
 
-    fn request(&self, tunnel: &Tunnel) -> http::Request<Body> {
+    fn request(&self, outbound: Outbound) -> http::Request<Body> {
         let mut request = http::Request::post(OPEN_REVERSE_TUNNEL_PATH)
             .version(http::Version::HTTP_2)
-            .body(Body::new(tunnel.outbound()))
+            .body(Body::new(outbound))
             .expect("legal");
         let headers = request.headers_mut();
         *headers = self.metadata.clone().into_headers();
@@ -148,13 +149,12 @@ impl Accepted {
     pub(crate) fn serve(self) -> Device {
         let service = CallService::new(self.routes.prepare());
         let service = Some((service, http::Extensions::new()));
-        let tunnel = &self.device.tunnel;
-        tunnel.start(self.offer, self.inbound, service, ());
+        self.inbound.start(self.offer, self.body, service, ());
         self.device
     }
 
     /// Whether this is the other end of one of the gateway's tunnels.
-    pub(crate) fn is(&self, tunnel: &TunnelHandle) -> bool {
+    pub(crate) fn is(&self, tunnel: &AcceptedTunnel) -> bool {
         self.device.is(tunnel.info())
     }
 }
@@ -172,7 +172,7 @@ impl Device {
     }
 
     /// Waits for the end of its tunnel.
-    pub(crate) async fn gone(&self) -> EndReason {
-        self.tunnel.gone().await
+    pub(crate) async fn closed(&self) -> EndReason {
+        self.tunnel.closed().await
     }
 }

@@ -16,7 +16,7 @@ use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::proto::{Request, Script};
 use tunnel_conformance::{Client, Kind, Outcome, Probe, TcpServer, TestChannel};
 use tunnel_server::{
-    AffinityKey, Opening, ReverseChannel, ServedBy, TunnelHandle, TunnelServiceHandler,
+    AcceptedTunnel, AffinityKey, Opening, ReverseChannel, ServedBy, TunnelServiceHandler,
     TunnelServiceHandlerBuilder, server_for_tunnels,
 };
 
@@ -104,7 +104,7 @@ pub(crate) async fn local_device(handler: &TunnelServiceHandler, name: &str) -> 
 }
 
 /// Waits until a device can be called, and says by which tunnel.
-pub(crate) async fn ready(handler: &TunnelServiceHandler, device: &Device) -> TunnelHandle {
+pub(crate) async fn ready(handler: &TunnelServiceHandler, device: &Device) -> AcceptedTunnel {
     let find = || {
         let mut tunnels = handler.as_channel().tunnels().into_iter();
         tunnels.find(|tunnel| device.is(tunnel.info()))

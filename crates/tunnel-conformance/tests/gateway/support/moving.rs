@@ -68,7 +68,7 @@ impl How {
                 tunnel().drain(Duration::ZERO).await;
             }
             Self::Lost => device.stop_listening(),
-            Self::Kicked => tunnel().close(tonic::Status::aborted("kicked")),
+            Self::Kicked => tunnel().close_with(tonic::Status::aborted("kicked")),
         }
         device
     }

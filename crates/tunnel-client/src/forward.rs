@@ -1,4 +1,5 @@
-//! A channel over a forward tunnel that is kept up.
+//! Forward tunnels: this side dials and makes the calls, through one tunnel or a channel that keeps
+//! tunnels up.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,16 +10,106 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tower_service::Service;
-use tunnel_core::{OpenError, Report};
+use tunnel_core::{Config, OpenError};
 use tunnel_tonic::pool::{
     Balance, CallOptions, Pool, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
 };
-use tunnel_tonic::{ResponseBody, TunnelChannel, TunnelError, TunnelId};
+use tunnel_tonic::{Direction, ResponseBody, TunnelChannel, TunnelError, TunnelId};
 
-use crate::Gateway;
-use crate::links::{LinkError, LinkStatus, LinksHandle, Purpose, Settings, Shared, link_settings};
+use crate::dial::{Accepted, BoxError, OPEN_TIMEOUT, dial, with_timeout};
+use crate::gateway::Gateway;
+use crate::links::{DownReason, LinkStatus, LinksHandle, Purpose, Settings, Shared, link_settings};
+
+/// Opens a forward tunnel over a channel.
+///
+/// The channel is anything that a generated client accepts: a
+/// [`Channel`](tonic::transport::Channel), one with an interceptor, a tower stack. The tunnel is one
+/// call on it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before open()"]
+pub struct ForwardTunnel<T> {
+    channel: T,
+    metadata: MetadataMap,
+    config: Config,
+    open_timeout: Duration,
+    queue: bool,
+}
+
+impl<T> ForwardTunnel<T>
+where
+    T: GrpcService<Body>,
+    T::Error: Into<BoxError>,
+    T::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    <T::ResponseBody as http_body::Body>::Error: Into<BoxError>,
+{
+    /// A tunnel over a channel, with the default settings.
+    pub fn new(channel: T) -> Self {
+        Self {
+            channel,
+            metadata: MetadataMap::new(),
+            config: Config::default(),
+            open_timeout: OPEN_TIMEOUT,
+            queue: true,
+        }
+    }
+
+    /// The metadata to open the tunnel with; replaces what was set before. Default: none.
+    ///
+    /// The far end shows it to the handlers of all calls of the tunnel, including credentials. For a
+    /// credential that changes with each opening, use a channel with an interceptor.
+    pub fn metadata(mut self, metadata: MetadataMap) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
+    /// The tunnel's windows, limits and timeouts. Default: [`Config::default`].
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How long opening may take until the tunnel is ready. Default: 20 s. The wait for the far end's
+    /// settings, a part of it, is limited by
+    /// [`settings_timeout`](tunnel_core::ConfigBuilder::settings_timeout).
+    pub fn open_timeout(mut self, timeout: Duration) -> Self {
+        self.open_timeout = timeout;
+        self
+    }
+
+    /// Whether calls over
+    /// [`max_concurrent_streams`](tunnel_core::ConfigBuilder::max_concurrent_streams) wait; see
+    /// [`TunnelChannel::queue_calls`]. Otherwise they fail at once with RESOURCE_EXHAUSTED. Default:
+    /// true.
+    pub fn queue_calls(mut self, queue: bool) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Opens the tunnel and waits until calls can be made. Dropping the future closes it.
+    ///
+    /// # Errors
+    ///
+    /// [`TunnelError`]: the channel failed, the far end refused, or it did not answer in time.
+    pub async fn open(self) -> Result<TunnelChannel, TunnelError> {
+        with_timeout(self.open_timeout, async {
+            let Accepted {
+                tunnel,
+                inbound,
+                offer,
+                body,
+                ..
+            } = dial(Direction::Forward, self.metadata, self.config, self.channel).await?;
+            inbound.start(offer, body, None, ());
+            tunnel.tunnel().ready().await?;
+            Ok(tunnel.keep().channel().queue_calls(self.queue))
+        })
+        .await
+    }
+}
 
 /// The response of a call through a [`ForwardChannel`]: a future of its headers and body.
 ///
@@ -37,7 +128,7 @@ pub type ForwardResponseFuture = PooledCall<ForwardChannel>;
 /// use tunnel_client::ForwardChannel;
 ///
 /// let channel = ForwardChannel::builder(Endpoint::from_static("http://127.0.0.1:50051"))
-///     .max_age(Duration::from_secs(3600))
+///     .max_tunnel_age(Duration::from_secs(3600))
 ///     .connect()
 ///     .await?;
 /// // Any generated client takes a clone: EchoServiceClient::new(channel.clone())
@@ -50,7 +141,7 @@ pub type ForwardResponseFuture = PooledCall<ForwardChannel>;
 ///
 /// A lost tunnel is opened again over a new connection, with [`Backoff`](crate::Backoff) after failed
 /// attempts. A tunnel that its backend drains is replaced at once. A tunnel that has reached its
-/// [`max_age`](ForwardChannelBuilder::max_age) is replaced before it is drained. Calls in flight
+/// [`max_tunnel_age`](ForwardChannelBuilder::max_tunnel_age) is replaced before it is drained. Calls in flight
 /// finish in their tunnel. With several tunnels
 /// ([`tunnels_per_gateway`](ForwardChannelBuilder::tunnels_per_gateway), or several gateways), each
 /// call goes to the one of two random tunnels with fewer calls in flight. [`handle`](Self::handle)
@@ -75,6 +166,7 @@ pub type ForwardResponseFuture = PooledCall<ForwardChannel>;
 /// [`LinkState::Connected`](crate::LinkState::Connected) the tunnel that is open. For calls that must
 /// not reach another backend use one of [`tunnels`](Self::tunnels): they fail when it has ended.
 #[derive(Clone)]
+#[must_use = "dropping the last clone drains the tunnels"]
 pub struct ForwardChannel {
     owner: Arc<Owner>,
     balance: Balance,
@@ -124,7 +216,7 @@ impl ForwardChannelBuilder {
     /// How much of a request is kept for a retry on another tunnel, in bytes. A piece that begins below
     /// the limit is kept whole. Zero keeps nothing. Default: 256 KiB.
     pub fn retry_buffer_limit(mut self, bytes: usize) -> Self {
-        self.options.keep = bytes;
+        self.options.retry_buffer_limit = bytes;
         self
     }
 
@@ -139,7 +231,7 @@ impl ForwardChannelBuilder {
         let mut links = channel.handle().watch();
         let decided = |links: &Vec<LinkStatus>| {
             let connected = links.iter().any(LinkStatus::is_connected);
-            connected || links.iter().all(|link| link.last_error().is_some())
+            connected || links.iter().all(|link| link.last_down_reason().is_some())
         };
         // Fails only when the sender is gone, which the channel keeps.
         let links = links.wait_for(decided).await;
@@ -147,9 +239,9 @@ impl ForwardChannelBuilder {
         if links.iter().any(LinkStatus::is_connected) {
             return Ok(channel);
         }
-        match links.into_iter().find_map(|link| link.last_error) {
-            Some(LinkError::Open(error)) => Err(error),
-            Some(LinkError::Ended(reason)) => Err(TunnelError::Ended(reason)),
+        match links.into_iter().find_map(|link| link.last_down_reason) {
+            Some(DownReason::NotOpened(error)) => Err(error),
+            Some(DownReason::Ended(reason)) => Err(TunnelError::Ended(reason)),
             None => Ok(channel),
         }
     }
@@ -183,14 +275,13 @@ impl ForwardChannel {
     /// A builder for a channel to a gateway: an [`Endpoint`](tonic::transport::Endpoint), or a
     /// [`Gateway`] of another kind.
     pub fn builder(gateway: impl Into<Gateway>) -> ForwardChannelBuilder {
+        let mut options = CallOptions::default();
+        options.when_no_tunnel = WhenNoTunnel::WaitForAttempt;
         ForwardChannelBuilder {
             gateways: vec![gateway.into()],
             settings: Settings::default(),
             suspect_after: SUSPECT_AFTER,
-            options: CallOptions {
-                when_no_tunnel: WhenNoTunnel::WaitForAttempt,
-                ..CallOptions::default()
-            },
+            options,
         }
     }
 
@@ -207,6 +298,7 @@ impl ForwardChannel {
 
 const MISSING: &str = "no forward tunnel is open";
 
+#[doc(hidden)]
 impl Tunnels for ForwardChannel {
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
         self.owner
@@ -247,13 +339,13 @@ impl Tunnels for ForwardChannel {
             );
             return explained(message, failed);
         }
-        match self.owner.shared.last_error() {
-            Some(error) => {
-                let code = match &error {
-                    LinkError::Open(open) => Status::from(open.clone()).code(),
-                    LinkError::Ended(_) => Code::Unavailable,
+        match self.owner.shared.last_down_reason() {
+            Some(reason) => {
+                let code = match &reason {
+                    DownReason::NotOpened(error) => Status::from(error.clone()).code(),
+                    DownReason::Ended(_) => Code::Unavailable,
                 };
-                not_sent(code, format!("{MISSING}: {}", Report(&error)))
+                not_sent(code, format!("{MISSING}: {reason}"))
             }
             None => not_sent(Code::Unavailable, MISSING.to_owned()),
         }
@@ -282,7 +374,7 @@ impl Service<http::Request<Body>> for ForwardChannel {
     type Error = Status;
     type Future = ForwardResponseFuture;
 
-    /// Always ready: a failure is a call's own error.
+    /// Always ready: a call reports its own failure.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }

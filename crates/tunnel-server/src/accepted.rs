@@ -10,15 +10,15 @@ use tunnel_core::{EndReason, Stats};
 use tunnel_tonic::{AffinityKey, Direction, Tunnel, TunnelChannel, TunnelId, TunnelInfo};
 
 /// A tunnel that a handler has accepted: its properties, its counters, and ways to end it. Cheap to
-/// clone. A handle does not keep the tunnel open.
+/// clone. It does not keep the tunnel open.
 #[derive(Clone)]
-pub struct TunnelHandle {
+pub struct AcceptedTunnel {
     tunnel: Tunnel,
     /// Of a reverse tunnel.
     channel: Option<TunnelChannel>,
 }
 
-impl TunnelHandle {
+impl AcceptedTunnel {
     pub(crate) fn new(tunnel: Tunnel) -> Self {
         let reverse = tunnel.info().direction() == Direction::Reverse;
         let channel = reverse.then(|| tunnel.channel());
@@ -70,12 +70,12 @@ impl TunnelHandle {
         self.tunnel.stats()
     }
 
-    /// Whether the tunnel takes calls: it is ready, has not ended, and neither end drains it.
-    pub fn takes_calls(&self) -> bool {
-        self.tunnel.takes_calls()
+    /// Whether the tunnel takes calls: it has opened and not ended, and neither end is draining it.
+    pub fn is_ready(&self) -> bool {
+        self.tunnel.is_ready()
     }
 
-    /// How the tunnel ended, if it has.
+    /// Why the tunnel ended, if it has.
     pub fn end_reason(&self) -> Option<EndReason> {
         self.tunnel.end_reason()
     }
@@ -86,36 +86,37 @@ impl TunnelHandle {
         self.channel.clone()
     }
 
-    /// Ends the tunnel now. Calls in flight fail with UNAVAILABLE, and the far end receives `reason` as
+    /// Ends the tunnel now. Calls in flight fail with UNAVAILABLE, and the far end receives `status` as
     /// the status of the outer call. A device with this library reconnects slowly after
     /// UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT and UNIMPLEMENTED, and as usual after other
     /// codes. OK ends the tunnel gracefully.
-    pub fn close(&self, reason: Status) {
-        self.tunnel.close_with(&reason);
+    pub fn close_with(&self, status: Status) {
+        self.tunnel.close_with(&status);
     }
 
     /// Drains the tunnel: new calls are refused with UNAVAILABLE, or go to other tunnels. Calls in flight
-    /// are ended after `deadline`. Waits for the end; dropping the future does not stop the drain.
-    pub async fn drain(&self, deadline: Duration) -> EndReason {
-        self.begin_drain(deadline);
-        self.gone().await
+    /// are ended after `timeout`. Waits until the tunnel is closed, and returns the reason. The drain
+    /// goes on when the future is dropped.
+    pub async fn drain(&self, timeout: Duration) -> EndReason {
+        self.begin_drain(timeout);
+        self.closed().await
     }
 
-    pub(crate) fn begin_drain(&self, deadline: Duration) {
+    pub(crate) fn begin_drain(&self, timeout: Duration) {
         // The clock of the tunnel's timers.
         let now = tokio::time::Instant::now().into_std();
-        self.tunnel.drain(now.checked_add(deadline));
+        self.tunnel.drain(now.checked_add(timeout));
     }
 
-    /// Waits until the tunnel has ended, and its outer stream with it.
-    pub async fn gone(&self) -> EndReason {
-        self.tunnel.gone().await
+    /// Waits until the tunnel is closed: it has ended, and its outer stream with it.
+    pub async fn closed(&self) -> EndReason {
+        self.tunnel.closed().await
     }
 }
 
-impl fmt::Debug for TunnelHandle {
+impl fmt::Debug for AcceptedTunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TunnelHandle")
+        f.debug_struct("AcceptedTunnel")
             .field("info", self.info())
             .finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! A wait with a limit of time, on any thread.
+//! Waiting until a deadline, on any thread.
 
 use std::pin::pin;
 use std::time::Instant;
@@ -6,12 +6,12 @@ use std::time::Instant;
 use futures::future::{Either, select};
 use tokio::runtime::Handle;
 
-/// Waits for something, at most until an instant of tokio's clock. `None` if it took too long.
+/// Runs a future until a deadline of tokio's clock. `None` if the deadline has passed.
 ///
-/// The timer is of the runtime at hand, or of `runtime` on a thread that has none. Where there is
-/// neither, time is not limited.
-pub async fn within<T>(
-    at: Instant,
+/// The timer is that of the current runtime, or of `runtime` on a thread without one. Without either,
+/// there is no deadline.
+pub async fn with_deadline<T>(
+    deadline: Instant,
     runtime: Option<&Handle>,
     wait: impl Future<Output = T>,
 ) -> Option<T> {
@@ -21,7 +21,7 @@ pub async fn within<T>(
     };
     let time_is_up = {
         let _entered = runtime.enter();
-        tokio::time::sleep_until(at.into())
+        tokio::time::sleep_until(deadline.into())
     };
     match select(pin!(wait), pin!(time_is_up)).await {
         Either::Left((done, _)) => Some(done),

@@ -6,7 +6,7 @@
 //!
 //! # Running the suite over a path
 //!
-//! Implement [`Path`] and write one test file:
+//! Implement [`Path`] and add a module to `tests/suite`:
 //!
 //! ```no_run
 //! tunnel_conformance::suite! {

@@ -25,9 +25,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use xtask::{ctrl_c, process, run};
+use tunnel_process::{CtrlC, root};
 
-use ctrl_c::CtrlC;
 use expected::Expectations;
 use matrix::{Cases, Family, Only, Pair, Peer};
 use outcome::{Counts, PairOutcome};
@@ -103,7 +102,7 @@ fn run_matrix(args: &Args) -> Result<bool> {
         return Ok(true);
     }
     let all: Vec<_> = known.values().flatten().cloned().collect();
-    let expectations = Expectations::load(run::root(), &matrix::all_pairs(), &all)?;
+    let expectations = Expectations::load(root(), &matrix::all_pairs(), &all)?;
     let outcomes = run_pairs(&pairs, &cases, &programs, &places, &expectations)?;
     let report = Report {
         limited_to: limits(args),

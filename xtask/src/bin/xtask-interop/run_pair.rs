@@ -7,8 +7,8 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tunnel_process::CtrlC;
 
-use crate::ctrl_c::CtrlC;
 use crate::lines::{Listener, port_in};
 use crate::matrix::{Direction, Pair};
 use crate::outcome::{Ran, Verdict};
@@ -164,11 +164,11 @@ impl Session<'_> {
             }
             self.stop_if_pressed()?;
             let ended = match listener.is_done() {
-                true => Some(caller.stop(self.ctrl_c)?),
+                true => Some(caller.stop()?),
                 false => caller.ended()?,
             };
             if let Some(status) = ended {
-                while let Some(line) = caller.pending_line() {
+                while let Some(line) = caller.next_line(Duration::ZERO) {
                     listener.hear(line);
                 }
                 return Ok(Ok(status));
@@ -239,8 +239,9 @@ mod tests {
     use std::process::Command;
     use std::time::Duration;
 
+    use tunnel_process::CtrlC;
+
     use super::{CALLER, HANDLER, Patience, Session};
-    use crate::ctrl_c::CtrlC;
     use crate::lines::Listener;
     use crate::matrix::{Direction, Peer};
     use crate::outcome::{Ran, Verdict};

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use tunnel_process::root;
 
 use crate::matrix::Peer;
-use crate::run::root;
 use crate::setup::{Places, python, version_of};
 
 /// The Go and Python libraries whose versions are shown, because they affect the bytes on the wire.

@@ -4,9 +4,9 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use tunnel_process::expect_success;
 
 use super::{Launch, Places, major_and_minor, version_of};
-use crate::run::expect_success;
 
 /// Fails if Go is missing or too old.
 pub(super) fn check(places: &Places) -> Result<()> {

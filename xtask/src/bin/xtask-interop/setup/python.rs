@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use tunnel_process::{expect_success, root};
 
 use super::{Launch, Places, major_and_minor, version_of};
-use crate::run::{expect_success, root};
 
 /// The program that creates the environment.
 const PYTHON: &str = "python3";

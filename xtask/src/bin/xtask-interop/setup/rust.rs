@@ -1,9 +1,9 @@
 //! The Rust peer and the examples, built with cargo.
 
 use anyhow::{Result, ensure};
+use tunnel_process::{cargo, expect_success};
 
 use super::{Launch, Places};
-use crate::run::{cargo, expect_success};
 
 /// The packages that contain the programs of the examples.
 const EXAMPLES: &[&str] = &["forward-tunnel", "reverse-tunnel"];

@@ -46,6 +46,7 @@ pub mod proxy;
 pub mod script;
 pub mod service;
 pub mod tap;
+pub mod testing;
 
 mod handler;
 mod table;

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-
-use crate::ctrl_c::{CtrlC, exit_code};
-use crate::run::{cargo, expect_success, root};
+use tunnel_process::{CtrlC, cargo, exit_code, expect_success, root};
 
 /// Measure tunnels against plain gRPC (see `cargo xtask bench --help`).
 #[derive(clap::Args)]

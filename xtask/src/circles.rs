@@ -13,8 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use petgraph::algo::tarjan_scc;
 use petgraph::graphmap::DiGraphMap;
 use syn::{Item, UseTree, Visibility};
-
-use crate::run::root;
+use tunnel_process::root;
 
 /// The directories that are searched for crates, relative to the root.
 const PLACES: [&str; 3] = ["crates", "examples", "xtask"];

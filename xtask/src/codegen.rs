@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-
-use crate::ctrl_c::exit_code;
-use crate::run::cargo;
+use tunnel_process::{cargo, exit_code};
 
 /// Generate Rust code from the `.proto` files.
 #[derive(clap::Args)]

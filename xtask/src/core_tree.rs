@@ -6,8 +6,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
-
-use crate::run::{self, cargo};
+use tunnel_process::{cargo, stdout_of};
 
 /// A package and the families of crates that it must never depend on.
 struct Rule {
@@ -53,7 +52,7 @@ fn dependencies(package: &str) -> Result<BTreeSet<String>> {
     let mut command = cargo();
     command.args(["tree", "--edges", "normal", "--target", "all"]);
     command.args(["--prefix", "none", "--all-features", "--package", package]);
-    let tree = run::stdout_of(&mut command)?;
+    let tree = stdout_of(&mut command)?;
     Ok(tree
         .lines()
         .filter_map(|line| line.split_whitespace().next())

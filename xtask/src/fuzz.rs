@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-
-use crate::run::{self, cargo};
+use tunnel_process::{cargo, expect_success, root};
 
 /// The directory of the fuzzing package, relative to the workspace root.
 const PACKAGE: &str = "crates/tunnel-core/fuzz";
@@ -30,7 +29,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let targets = targets(&run::root().join(PACKAGE))?;
+    let targets = targets(&root().join(PACKAGE))?;
     let chosen: Vec<_> = match &args.target {
         Some(target) if targets.contains(target) => vec![target],
         Some(target) => bail!("no target {target}; there are: {}", targets.join(", ")),
@@ -41,10 +40,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     for target in chosen {
         println!("--- {target}: {} s", args.seconds);
-        let corpus = run::root().join(PACKAGE).join("corpus").join(target);
+        let corpus = root().join(PACKAGE).join("corpus").join(target);
         fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
         let mut command = fuzz(target, args.seconds);
-        run::expect_success(&mut command).with_context(|| {
+        expect_success(&mut command).with_context(|| {
             format!(
                 "{target} found a failing input, or could not be built; \
                  {PACKAGE}/README.md says what to do with a finding"
@@ -91,7 +90,7 @@ fn fuzz(target: &str, seconds: u32) -> Command {
     command.args(["--sanitizer", "none", target]);
     command.arg(folder("corpus"));
     let kept = ["seeds", "found"].map(folder);
-    command.args(kept.iter().filter(|path| run::root().join(path).is_dir()));
+    command.args(kept.iter().filter(|path| root().join(path).is_dir()));
     command.arg("--");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-timeout={TIMEOUT}"));
@@ -102,11 +101,11 @@ fn fuzz(target: &str, seconds: u32) -> Command {
 #[cfg(test)]
 mod tests {
     use super::{PACKAGE, fuzz, targets};
-    use crate::run;
+    use tunnel_process::root;
 
     #[test]
     fn every_target_has_a_file_and_inputs_that_are_checked_in() {
-        let package = run::root().join(PACKAGE);
+        let package = root().join(PACKAGE);
         let targets = targets(&package).expect("the folder is there");
         let expected = ["connection", "frame_parse", "frame_roundtrip", "framing"];
         assert_eq!(targets, expected);

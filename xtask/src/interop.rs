@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-
-use crate::ctrl_c::{CtrlC, exit_code};
-use crate::run::cargo;
+use tunnel_process::{CtrlC, cargo, exit_code};
 
 /// Run the tests with the Go and Python implementations of the protocol.
 #[derive(clap::Args)]

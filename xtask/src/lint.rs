@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use tunnel_process::{cargo, expect_success};
 
-use crate::run::{self, cargo};
 use crate::{circles, core_tree};
 
 /// A check: its name and its function.
@@ -42,7 +42,7 @@ fn passes((name, check): &Step) -> bool {
 }
 
 fn format() -> Result<()> {
-    run::expect_success(cargo().args(["fmt", "--all", "--check"]))?;
+    expect_success(cargo().args(["fmt", "--all", "--check"]))?;
     // The fuzzing package is a separate workspace. Clippy sees its code through the tests that
     // include it.
     let fuzz = [
@@ -51,19 +51,19 @@ fn format() -> Result<()> {
         "crates/tunnel-core/fuzz/Cargo.toml",
         "--check",
     ];
-    run::expect_success(cargo().args(fuzz))
+    expect_success(cargo().args(fuzz))
 }
 
 fn clippy() -> Result<()> {
     let mut command = cargo();
     command.args(["clippy", "--workspace", "--all-targets", "--all-features"]);
     command.args(["--", "-D", "warnings"]);
-    run::expect_success(&mut command)
+    expect_success(&mut command)
 }
 
 fn documentation() -> Result<()> {
     let mut command = cargo();
     command.env("RUSTDOCFLAGS", "-D warnings");
     command.args(["doc", "--workspace", "--no-deps", "--all-features"]);
-    run::expect_success(&mut command)
+    expect_success(&mut command)
 }

@@ -1,7 +1,7 @@
 //! The tasks of this repository. `cargo xtask` without a task lists them.
 //!
-//! Each subcommand has its own file. The library of this package runs other programs;
-//! [`pair`] runs a server and its client with it.
+//! Each subcommand has its own file. `tunnel-process` runs other programs; [`pair`] runs a server
+//! and its client with it.
 
 mod bench;
 mod circles;
@@ -21,7 +21,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use xtask::{ctrl_c, output, process, run};
 
 /// Tasks of this repository.
 #[derive(Parser)]

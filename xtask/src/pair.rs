@@ -1,30 +1,26 @@
 //! Runs a server and its client together.
 
+use std::env;
+use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::{Command, ExitStatus};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-
-use crate::ctrl_c::CtrlC;
-use crate::output::{Colour, Label};
-use crate::process::Process;
+use anyhow::{Context, Result};
+use tunnel_process::{CtrlC, Process, Show, Signal};
 
 /// The time limit for a server to accept connections.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The interval between checks for Ctrl-C while waiting for a server.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// The time limit for a program to end after SIGINT, before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-const SERVER: Label = Label {
-    name: "server",
-    colour: Colour::Cyan,
-};
-const CLIENT: Label = Label {
-    name: "client",
-    colour: Colour::Green,
-};
+/// The delay between a Ctrl-C and the SIGINT to a program: at a terminal the program has received
+/// the Ctrl-C itself.
+const CTRL_C_GRACE: Duration = Duration::from_secs(2);
+
+/// The interval between checks for Ctrl-C.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Runs a client against a server on a free port, and stops the server when the client has ended.
 /// Both take `--address`, and the server prints `listening on port PORT`.
@@ -35,12 +31,22 @@ pub(crate) fn run(mut server: Command, mut client: Command) -> Result<ExitStatus
     // The server chooses the port and prints it. Another program could take a port that was chosen
     // here before the server starts.
     server.arg("--address").arg("127.0.0.1:0");
-    let (mut server, lines) = Process::spawn_labelled(SERVER, &mut server)?;
-    let address = wait_until_accepting(&mut server, &lines, &ctrl_c)?;
+    let mut server = start("server", CYAN, &mut server)?;
+    let port = server.wait_for("its port", START_TIMEOUT, |line| port_in(&line.text))?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&address, START_TIMEOUT)
+        .with_context(|| format!("the server accepts no connection on {address}"))?;
     client.arg("--address").arg(address.to_string());
-    let (mut client, _) = Process::spawn_labelled(CLIENT, &mut client)?;
-    let client_status = client.wait(&ctrl_c)?;
-    let server_status = server.stop(&ctrl_c)?;
+    let mut client = start("client", GREEN, &mut client)?;
+    let client_status = loop {
+        if let Some(status) = client.wait(POLL_INTERVAL)? {
+            break status;
+        }
+        if ctrl_c.pressed() {
+            break stop(&mut client, &ctrl_c)?;
+        }
+    };
+    let server_status = stop(&mut server, &ctrl_c)?;
 
     // On systems without SIGINT the server was killed, so its status means nothing.
     let server_failed = cfg!(unix) && !server_status.success();
@@ -51,38 +57,29 @@ pub(crate) fn run(mut server: Command, mut client: Command) -> Result<ExitStatus
     Ok(client_status)
 }
 
-/// Waits until the server has printed its port and accepts connections.
-fn wait_until_accepting(
-    server: &mut Process,
-    lines: &Receiver<String>,
-    ctrl_c: &CtrlC,
-) -> Result<SocketAddr> {
-    let start = Instant::now();
-    loop {
-        match lines.recv_timeout(POLL_INTERVAL) {
-            Ok(line) => {
-                if let Some(port) = port_in(&line) {
-                    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                    TcpStream::connect_timeout(&address, START_TIMEOUT).with_context(|| {
-                        format!("the server accepts no connection on {address}")
-                    })?;
-                    return Ok(address);
-                }
-            }
-            // The output has ended, so the process ends soon.
-            Err(RecvTimeoutError::Disconnected) => {
-                let status = server.wait(ctrl_c)?;
-                bail!("the server ended before it accepted a connection ({status})");
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if ctrl_c.pressed() {
-            bail!("stopped before the server accepted a connection");
-        }
-        if start.elapsed() > START_TIMEOUT {
-            bail!("the server did not print its port in time");
-        }
+/// The terminal's code of a colour.
+const CYAN: u8 = 36;
+const GREEN: u8 = 32;
+
+/// Starts a program whose output is printed line by line after its name, coloured if the terminal
+/// supports it.
+fn start(name: &str, colour: u8, command: &mut Command) -> Result<Process> {
+    let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let prefix = match io::stdout().is_terminal() && !plain {
+        true => format!("\x1b[{colour}m{name} |\x1b[0m "),
+        false => format!("{name} | "),
+    };
+    let process = Process::start(command.stdin(Stdio::null()), Show::All(prefix))?;
+    Ok(process.named(&format!("the {name}")))
+}
+
+fn stop(process: &mut Process, ctrl_c: &CtrlC) -> Result<ExitStatus> {
+    if ctrl_c.pressed()
+        && let Some(status) = process.wait(CTRL_C_GRACE)?
+    {
+        return Ok(status);
     }
+    process.stop(Signal::Interrupt, STOP_TIMEOUT)
 }
 
 /// The port in a line that says where a server listens.
@@ -110,9 +107,7 @@ mod tests {
         let mut server = Command::new("sh");
         server.args(["-c", "exit 4"]);
         let error = run(server, Command::new("true")).expect_err("there is no server");
-        assert!(
-            error.to_string().contains("ended before it accepted"),
-            "{error}"
-        );
+        let expected = "the server ended (exit status: 4) before it said its port";
+        assert!(error.to_string().starts_with(expected), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{self, cargo, root};
+use tunnel_process::{cargo, root, stdout_of};
 
 /// Write the public API of each library crate to a file, for reviews.
 ///
@@ -61,7 +61,7 @@ fn public_api(name: &str) -> Result<String> {
     command.args(["--color", "never"]);
     // Apart from the other builds, which have another compiler.
     command.env("CARGO_TARGET_DIR", "target/public-api");
-    run::stdout_of(&mut command)
+    stdout_of(&mut command)
 }
 
 fn require_tool() -> Result<()> {

@@ -6,12 +6,10 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use tunnel_process::{CtrlC, cargo, exit_code, expect_success};
 
-use crate::ctrl_c::{CtrlC, exit_code};
 use crate::examples::{ClientOption, EXAMPLES, Example, Kind};
 use crate::pair;
-use crate::process::Process;
-use crate::run::{self, cargo};
 
 /// Build an example and run it.
 #[derive(clap::Args)]
@@ -54,14 +52,16 @@ fn list() {
 }
 
 fn build(example: &Example) -> Result<()> {
-    run::expect_success(cargo().args(["build", "--bins", "--package", example.package]))
+    expect_success(cargo().args(["build", "--bins", "--package", example.package]))
 }
 
 fn start(kind: &Kind, extra: &[String]) -> Result<ExitStatus> {
     match kind {
         Kind::Alone { program: name } => {
-            let ctrl_c = CtrlC::watch()?;
-            Process::spawn(program(name)?.args(extra))?.wait(&ctrl_c)
+            // The program receives Ctrl-C too, and ends by itself.
+            let _ctrl_c = CtrlC::watch()?;
+            let status = program(name)?.args(extra).status();
+            status.with_context(|| format!("cannot start {name}"))
         }
         Kind::ClientAndServer {
             server,

@@ -1,8 +1,7 @@
 //! `cargo xtask test`: runs every test of the workspace, including the doc examples.
 
 use anyhow::Result;
-
-use crate::run::{self, cargo};
+use tunnel_process::{cargo, expect_success};
 
 /// A feature that must be enabled for its tests to run.
 const INTEROP: &str = "xtask/interop";
@@ -23,7 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         command.args(["--workspace", "--features", INTEROP]);
     }
     command.args(&args.args);
-    run::expect_success(&mut command)
+    expect_success(&mut command)
 }
 
 /// Whether the arguments select packages. `--workspace` would override that selection.

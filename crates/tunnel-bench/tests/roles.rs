@@ -3,25 +3,51 @@
 // Helper functions may unwrap, as tests may.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
+use tunnel_process::{Line, Process, Show, Source};
+
+/// The time limit for a line and for the end of a process.
+const LONG: Duration = Duration::from_secs(120);
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_tunnel-bench"))
 }
 
-fn start(args: &[&str]) -> (Child, impl FnMut() -> Value + use<>) {
-    let mut child = program()
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let line = move || serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-    (child, line)
+fn start(args: &[&str]) -> Process {
+    let mut command = program();
+    Process::start(command.args(args).stdin(Stdio::piped()), Show::Errors).unwrap()
+}
+
+fn said(process: &mut Process) -> Value {
+    let stdout = |line: &Line| (line.source == Source::Stdout).then(|| line.text.clone());
+    let line = process.wait_for("anything", LONG, stdout).unwrap();
+    serde_json::from_str(&line).unwrap()
+}
+
+fn ask(process: &mut Process, job: &str) -> Value {
+    process.write_line(job).unwrap();
+    said(process)
+}
+
+/// Starts a server with these options and its client.
+fn start_pair(options: &[&str]) -> [Process; 2] {
+    let variant = ["--variant", "forward tunnel"];
+    let mut server = start(&[&["server"], &variant[..], options].concat());
+    let port = said(&mut server)["port"].to_string();
+    let mut client = start(&[&["client"], &variant[..], &["--connect", &port]].concat());
+    assert_eq!(said(&mut client)["ready"], true);
+    [client, server]
+}
+
+/// Closes the input of processes, which must end well, one after the other.
+fn expect_end(processes: [Process; 2]) {
+    for mut process in processes {
+        process.close_input();
+        assert!(process.wait(LONG).unwrap().unwrap().success());
+    }
 }
 
 fn orchestrate(args: &[&str]) -> (Output, tempfile::TempDir) {
@@ -37,17 +63,8 @@ fn orchestrate(args: &[&str]) -> (Output, tempfile::TempDir) {
 
 #[test]
 fn a_client_answers_each_job_and_both_processes_end_with_their_input() {
-    let variant = ["--variant", "forward tunnel"];
-    let (mut server, mut said) = start(&["server", variant[0], variant[1]]);
-    let port = said()["port"].to_string();
-    let args = ["client", variant[0], variant[1], "--connect", &port];
-    let (mut client, mut said) = start(&args);
-    assert_eq!(said()["ready"], true);
-    let mut input = client.stdin.take().unwrap();
-    let mut ask = |job: &str| {
-        writeln!(input, "{job}").unwrap();
-        said()
-    };
+    let [mut client, server] = start_pair(&[]);
+    let mut ask = |job: &str| ask(&mut client, job);
     let load = r#""size":16,"at_once":2,"millis":20"#;
     for job in ["unary", "download", "upload", "ping_pong"] {
         let answer = ask(&format!(r#"{{"job":"{job}",{load}}}"#));
@@ -68,33 +85,20 @@ fn a_client_answers_each_job_and_both_processes_end_with_their_input() {
     assert_eq!(unread["ok"]["count"], 2);
     assert_eq!(ask(r#"{"job":"release"}"#)["ok"]["count"], 9);
     assert!(ask("tea").get("error").is_some());
-    drop(input);
-    assert!(client.wait().unwrap().success());
-    drop(server.stdin.take());
-    assert!(server.wait().unwrap().success());
+    expect_end([client, server]);
 }
 
 #[test]
 fn calls_to_a_slow_handler_time_out_and_do_not_fail_otherwise() {
     let slow = ["--wait-millis", "60000", "--busy-percent", "10"];
-    let (mut server, mut said) =
-        start(&[&["server", "--variant", "forward tunnel"], &slow[..]].concat());
-    let port = said()["port"].to_string();
-    let (mut client, mut said) =
-        start(&["client", "--variant", "forward tunnel", "--connect", &port]);
-    assert_eq!(said()["ready"], true);
-    let mut input = client.stdin.take().unwrap();
+    let [mut client, server] = start_pair(&slow);
     for ends in ["drop", "deadline"] {
         let job = r#""job":"brownout","callers":3,"timeout_millis":10,"millis":30"#;
-        writeln!(input, r#"{{{job},"ends":"{ends}"}}"#).unwrap();
-        let answer = said();
+        let answer = ask(&mut client, &format!(r#"{{{job},"ends":"{ends}"}}"#));
         assert!(answer["ok"]["count"].as_u64() >= Some(3), "{answer}");
         assert!(answer["ok"].get("failures").is_none(), "{answer}");
     }
-    drop(input);
-    assert!(client.wait().unwrap().success());
-    drop(server.stdin.take());
-    assert!(server.wait().unwrap().success());
+    expect_end([client, server]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!
 //! # Running the suite over a path
 //!
-//! Implement [`Path`] and write one test file:
+//! Implement [`Path`] and add a module to `tests/suite`:
 //!
 //! ```no_run
 //! tunnel_conformance::suite! {
@@ -46,6 +46,7 @@ pub mod proxy;
 pub mod script;
 pub mod service;
 pub mod tap;
+pub mod testing;
 
 mod handler;
 mod list;

@@ -22,6 +22,7 @@ use tunnel_conformance::payload::request;
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
+use tunnel_conformance::testing::eventually;
 use tunnel_conformance::{Client, Kind, Probe, TestChannel};
 use tunnel_server::{TunnelServiceHandler, TunnelServiceHandlerBuilder};
 
@@ -85,12 +86,6 @@ impl Flooded {
         let script = Script::named("honest").echo_all();
         let outcome = run(&client, Kind::Bidi, &script, vec![request(1, 100_000)]).await;
         outcome.expect_success();
-    }
-}
-
-async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        tokio::task::yield_now().await;
     }
 }
 

@@ -1,11 +1,10 @@
 //! The ends of tunnels, in this process or as child processes that can be frozen.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{self, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use tokio::io::AsyncReadExt;
 use tonic::metadata::MetadataMap;
@@ -20,6 +19,7 @@ use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, Kind, Probe, TcpServer, TestChannel};
+use tunnel_process::{Process, Show};
 use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels};
 
 /// The metadata key that names a device.
@@ -168,59 +168,16 @@ pub(crate) async fn echo(client: &Client) -> Result<()> {
     outcome.end.map(drop).context("a call failed")
 }
 
-/// A child process with one end of tunnels. It ends when this value is dropped or this process
-/// ends.
-pub(crate) struct Process {
-    child: process::Child,
-    /// The text after `READY` in the process's first line.
-    pub(crate) ready: String,
-}
-
-impl Process {
-    /// Starts the process and waits until it is ready.
-    pub(crate) async fn start(args: &[&str]) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().context("cannot start a child process")?;
-        let output = child
-            .stdout
-            .take()
-            .context("a child process has no output")?;
-        let said = tokio::task::spawn_blocking(move || BufReader::new(output).lines().next());
-        let said = said.await?.context("a child process ended at once")??;
-        let Some(ready) = said.strip_prefix("READY") else {
-            bail!("a child process printed {said:?} instead of READY");
-        };
-        let ready = ready.trim().to_owned();
-        Ok(Self { child, ready })
-    }
-
-    /// Freezes the process, as a hypervisor does. Its connections stay open.
-    pub(crate) fn freeze(&self) -> Result<Instant> {
-        self.signal("STOP")?;
-        Ok(Instant::now())
-    }
-
-    pub(crate) fn thaw(&self) -> Result<()> {
-        self.signal("CONT")
-    }
-
-    fn signal(&self, name: &str) -> Result<()> {
-        // `kill` is built into every shell, but some systems have no program of that name.
-        let script = format!("kill -{name} {}", self.child.id());
-        let status = Command::new("sh").args(["-c", &script]).status()?;
-        ensure!(status.success(), "cannot send {name} to a child process");
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // This kills a frozen process too. Both calls fail if the process has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts a child process with one end of tunnels and waits until it is ready. Returns the process
+/// and the text after `READY` in its first line. The process can be frozen; it ends when it is
+/// dropped or this process ends.
+pub(crate) async fn start_process(args: &[&str]) -> Result<(Process, String)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(args).stdin(Stdio::piped());
+    let mut process = Process::start(&mut command, Show::Errors)?.named("a child process");
+    let said = process.next_stdout_line().await?;
+    let ready = said.strip_prefix("READY");
+    let ready = ready.with_context(|| format!("a child process printed {said:?}, not READY"))?;
+    let ready = ready.trim().to_owned();
+    Ok((process, ready))
 }

@@ -2,58 +2,53 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use tunnel_process::{Process, Show};
 
 use crate::matrix::{Peer, Revision};
 use crate::programs::Programs;
 
+/// The time limit for a program to print its ports.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A running program that has printed its ports. It is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
-    child: Child,
-    input: Mutex<ChildStdin>,
+    process: Mutex<Process>,
     /// The ports in the order in which the program prints them.
-    pub(crate) ports: Vec<u16>,
+    ports: Vec<u16>,
+    log: PathBuf,
 }
 
 impl Running {
-    /// Starts a program, and waits for its first line. Standard error goes to the log.
-    pub(crate) fn start(command: &mut Command, log: &PathBuf) -> Result<Self> {
-        let log = File::options().create(true).append(true).open(log)?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}"))?;
-        let input = child.stdin.take().context("the input is piped")?;
-        let output = child.stdout.take().context("the output is piped")?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        let mut running = Self {
-            child,
-            input: Mutex::new(input),
-            ports: Vec::new(),
-        };
-        match line.split_whitespace().next() {
-            Some("LISTENING" | "READY") => {
-                let words = line.split_whitespace().skip(1);
-                running.ports = words.map(str::parse).collect::<Result<_, _>>()?;
-                Ok(running)
+    /// Starts a program, and waits for its first line. Its output goes to the log when it ends.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let mut process = Process::start(command.stdin(Stdio::piped()), Show::Nothing)?;
+        let ports = process.wait_for("its ports", START_TIMEOUT, |line| {
+            let mut words = line.text.split_whitespace();
+            match words.next() {
+                Some("LISTENING" | "READY") => words.map(|port| port.parse().ok()).collect(),
+                _ => None,
             }
-            _ => bail!("{command:?} says {line:?} in place of its ports"),
-        }
+        })?;
+        Ok(Self {
+            process: Mutex::new(process),
+            ports,
+            log: log.to_owned(),
+        })
     }
 
     /// Writes a line to the standard input of the program.
     pub(crate) fn tell(&self, line: &str) -> Result<()> {
-        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(input, "{line}").context("the program has ended")
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.write_line(line).context("the program has ended")
     }
 
     /// The address of one of its ports.
@@ -64,9 +59,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It fails only for a program that has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let process = self.process.get_mut();
+        let process = process.unwrap_or_else(PoisonError::into_inner);
+        // Both fail only for want of a reader of the log.
+        let _ = process.kill();
+        if let Ok(mut log) = File::options().create(true).append(true).open(&self.log) {
+            for line in process.said() {
+                let _ = writeln!(log, "{}", line.text);
+            }
+        }
     }
 }
 

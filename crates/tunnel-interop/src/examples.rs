@@ -1,13 +1,10 @@
 //! The programs of the examples with a foreign peer, run as a user runs them.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use example_support::caller::Caller;
 use example_support::echo::Echo;
 use example_support::test::echo_service_client::EchoServiceClient;
@@ -16,6 +13,7 @@ use tonic::Code;
 use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
 use tunnel_conformance::TcpServer;
+use tunnel_process::{Process, Show};
 
 use crate::bridge::Running;
 use crate::matrix::{Direction, Pair, Peer};
@@ -44,15 +42,15 @@ pub(crate) async fn run(case: &str, pair: &Pair, programs: &Programs) -> Result<
     if pair.caller == Peer::Examples {
         let backend = TcpServer::start(Server::builder(), echo()).await;
         let options = ["--backend".to_owned(), backend.address().to_string()];
-        let (bridge, example) = match pair.direction {
+        let (bridge, mut example) = match pair.direction {
             Direction::Forward => {
                 let bridge = start(pair.handler, "serve-forward", &options)?;
                 let address = bridge.address(0).to_string();
-                (bridge, Example::start(programs, pair, "client", &address)?)
+                (bridge, start_example(programs, pair, "client", &address)?)
             }
             _ => {
-                let example = Example::start(programs, pair, "server", ANY_PORT)?;
-                let gateway = example.address()?;
+                let mut example = start_example(programs, pair, "server", ANY_PORT)?;
+                let gateway = address_of(&mut example)?;
                 let bridge = start(pair.handler, "serve-reverse", &options)?;
                 bridge.tell(&format!("{gateway} device"))?;
                 (bridge, example)
@@ -62,20 +60,23 @@ pub(crate) async fn run(case: &str, pair: &Pair, programs: &Programs) -> Result<
             "echo" => "✓ All calls",
             _ => "Expected error: NotFound: no such thing",
         };
-        example.wait_for(line)?;
+        example.wait_for(line, LINE_TIMEOUT, |said| {
+            said.text.contains(line).then_some(())
+        })?;
         drop(bridge);
         return Ok(());
     }
     let (bridge, example) = match pair.direction {
         Direction::Forward => {
-            let example = Example::start(programs, pair, "server", ANY_PORT)?;
-            let options = ["--tunnel".to_owned(), example.address()?.to_string()];
+            let mut example = start_example(programs, pair, "server", ANY_PORT)?;
+            let address = address_of(&mut example)?.to_string();
+            let options = ["--tunnel".to_owned(), address];
             (start(pair.caller, "call-forward", &options)?, example)
         }
         _ => {
             let bridge = start(pair.caller, "call-reverse", &[])?;
             let gateway = bridge.address(1).to_string();
-            (bridge, Example::start(programs, pair, "client", &gateway)?)
+            (bridge, start_example(programs, pair, "client", &gateway)?)
         }
     };
     let called = call(case, bridge.address(0)).await;
@@ -101,55 +102,18 @@ async fn call(case: &str, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// A running program of the examples. It is killed when dropped.
-struct Example {
-    child: Child,
-    output: Receiver<String>,
+/// Starts a program of the examples.
+fn start_example(programs: &Programs, pair: &Pair, role: &str, address: &str) -> Result<Process> {
+    let mut command = programs.example(pair.direction, role);
+    command.args(["--address", address]).stdin(Stdio::piped());
+    Process::start(&mut command, Show::Nothing)
 }
 
-impl Example {
-    fn start(programs: &Programs, pair: &Pair, role: &str, address: &str) -> Result<Self> {
-        let mut command = programs.example(pair.direction, role);
-        command.args(["--address", address]).stdin(Stdio::piped());
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let stdout = child.stdout.take().context("the output is piped")?;
-        let (lines, output) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // It fails when nobody reads any more.
-                let _ = lines.send(line);
-            }
-        });
-        Ok(Self { child, output })
-    }
-
-    /// Reads the output up to a line that contains a text, and returns that line.
-    fn wait_for(&self, text: &str) -> Result<String> {
-        let mut last = String::new();
-        while let Ok(line) = self.output.recv_timeout(LINE_TIMEOUT) {
-            if line.contains(text) {
-                return Ok(line);
-            }
-            last = line;
-        }
-        bail!("the example never says {text:?}; it says last: {last}")
-    }
-
-    fn address(&self) -> Result<SocketAddr> {
-        let line = self.wait_for("listening on port ")?;
-        let port = line.rsplit("listening on port ").next().unwrap_or_default();
-        let port: u16 = port.trim().parse()?;
-        Ok(([127, 0, 0, 1], port).into())
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        // It fails only for a program that has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The address that an example prints.
+fn address_of(example: &mut Process) -> Result<SocketAddr> {
+    example.wait_for("its port", LINE_TIMEOUT, |line| {
+        let (_, port) = line.text.split_once("listening on port ")?;
+        let port: u16 = port.trim().parse().ok()?;
+        Some(([127, 0, 0, 1], port).into())
+    })
 }

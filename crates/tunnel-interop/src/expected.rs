@@ -4,9 +4,9 @@ use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use tunnel_process::root;
 
 use crate::matrix::{Direction, Pair, Peer, Revision};
-use crate::programs::root;
 use crate::run::cases;
 
 /// The file, relative to the root of the workspace.

@@ -1,13 +1,12 @@
 //! Builds the programs of a run, and reports which tools are missing.
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
+use tunnel_process::{cargo, expect_success, root};
 
 use crate::matrix::{Direction, Peer};
 
@@ -19,17 +18,6 @@ const OLDEST_PYTHON: (u32, u32) = (3, 11);
 
 /// The packages that contain the programs of the examples.
 const EXAMPLES: &[&str] = &["forward-tunnel", "reverse-tunnel"];
-
-/// The root of the workspace. It comes from cargo's environment at run time, because this program
-/// may have been compiled in another checkout with the same target directory.
-pub(crate) fn root() -> &'static Path {
-    static ROOT: OnceLock<PathBuf> = OnceLock::new();
-    ROOT.get_or_init(|| {
-        let package = env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        package.ancestors().nth(2).unwrap_or(&package).to_path_buf()
-    })
-}
 
 /// The directory with the sources of the peers.
 pub(crate) fn sources() -> PathBuf {
@@ -68,10 +56,7 @@ impl Programs {
         }
         if peers.contains(&Peer::Examples) {
             let packages = EXAMPLES.iter().flat_map(|package| ["--package", package]);
-            let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-            let mut build = Command::new(cargo);
-            build.current_dir(root()).args(["build", "--bins"]);
-            run(build.args(packages))?;
+            expect_success(cargo().args(["build", "--bins"]).args(packages))?;
         }
         self.go(&["build", "-o"], "peer-go", ".")?;
         self.go(&["build", "-o"], "grpc-cases", "./official")?;
@@ -81,7 +66,7 @@ impl Programs {
     fn go(&self, arguments: &[&str], name: &str, package: &str) -> Result<()> {
         let mut build = Command::new("go");
         build.current_dir(sources().join("go")).args(arguments);
-        run(build.arg(self.path(name)).arg(package))
+        expect_success(build.arg(self.path(name)).arg(package))
     }
 
     fn build_python(&self) -> Result<()> {
@@ -94,11 +79,11 @@ impl Programs {
         }
         println!("Python: making a virtual environment");
         let mut create = Command::new(PYTHON);
-        run(create.args(["-m", "venv", "--clear"]).arg(&environment))?;
+        expect_success(create.args(["-m", "venv", "--clear"]).arg(&environment))?;
         let mut install = Command::new(self.python());
         install.args(["-m", "pip", "install", "--quiet"]);
         install.args(["--disable-pip-version-check", "--requirement"]);
-        run(install.arg(&requirements))?;
+        expect_success(install.arg(&requirements))?;
         fs::write(made_from, wanted).context("cannot mark the environment as made")
     }
 
@@ -180,14 +165,6 @@ fn check_python() -> Result<()> {
         can_make,
         "{PYTHON} cannot make virtual environments: {install}"
     );
-    Ok(())
-}
-
-/// Runs a command that inherits this program's output; it is an error if the command fails.
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.status();
-    let status = status.with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(status.success(), "{command:?} failed ({status})");
     Ok(())
 }
 

@@ -12,9 +12,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use tunnel_process::{root, stdout_of};
 
 use crate::matrix::{Cases, Direction, Family, Peer};
-use crate::run::{root, stdout_of};
 
 /// The directories of sources and outputs.
 pub(crate) struct Places {

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use tunnel_process::root;
 
 use crate::matrix::Peer;
-use crate::programs::{Programs, root, sources, version_of};
+use crate::programs::{Programs, sources, version_of};
 
 /// The Go and Python libraries whose versions are shown, because they affect the bytes on the wire.
 /// All other requirements are in `go.mod` and `requirements.txt`.

@@ -1,19 +1,17 @@
 //! Finds, starts, watches and stops HAProxy.
 
 use std::env;
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
 use example_support::address::Address;
-use example_support::exit::describe;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use tunnel_process::{Process, Show};
 
 /// Where packages install HAProxy. These directories are often missing from a
 /// user's search path.
@@ -38,10 +36,10 @@ pub(crate) fn find(program: &Path) -> Option<PathBuf> {
 /// A HAProxy that runs until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Haproxy {
-    child: Child,
+    process: Process,
     address: Address,
-    /// Holds the configuration and HAProxy's output.
-    directory: TempDir,
+    /// Holds the configuration.
+    _directory: TempDir,
 }
 
 impl Haproxy {
@@ -57,12 +55,16 @@ impl Haproxy {
             .prefix("load-balancer-")
             .tempdir()
             .context("cannot create a directory for HAProxy's configuration")?;
-        let child = spawn(program, config, directory.path(), listener)
-            .map_err(|error| anyhow!("cannot start {}: {}", program.display(), describe(&error)))?;
+        let file = directory.path().join("haproxy.cfg");
+        fs::write(&file, config).context("cannot write HAProxy's configuration")?;
+        let mut command = Command::new(program);
+        // In the foreground, so that it is the process started here that serves.
+        command.arg("-db").arg("-f").arg(file);
+        hand_over(listener, &mut command);
         Ok(Self {
-            child,
+            process: Process::start(&mut command, Show::Nothing)?,
             address,
-            directory,
+            _directory: directory,
         })
     }
 
@@ -71,14 +73,14 @@ impl Haproxy {
         &self.address
     }
 
-    /// The id of its process, until it has ended.
-    pub(crate) fn id(&self) -> Option<u32> {
-        self.child.id()
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Waits until HAProxy ends, which it should not. Returns why.
     pub(crate) async fn ended(&mut self) -> Error {
-        match self.child.wait().await {
+        match self.process.wait_async().await {
             Ok(status) => self.last_words(status),
             Err(error) => anyhow!("cannot wait for HAProxy: {error}"),
         }
@@ -91,14 +93,15 @@ impl Haproxy {
     }
 
     /// Stops HAProxy, and returns when it has ended.
-    pub(crate) async fn stop(mut self) -> Result<()> {
-        self.child.kill().await.context("cannot stop HAProxy")
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.process.kill().context("cannot stop HAProxy")?;
+        Ok(())
     }
 
     /// HAProxy's exit status and messages, on one line.
-    fn last_words(&self, status: ExitStatus) -> Error {
-        let log = fs::read_to_string(log_in(self.directory.path())).unwrap_or_default();
-        let complaints: Vec<_> = complaints(&log).collect();
+    fn last_words(&mut self, status: ExitStatus) -> Error {
+        let said = self.process.said().iter();
+        let complaints: Vec<_> = complaints(said.map(|line| line.text.as_str())).collect();
         if complaints.is_empty() {
             return anyhow!("HAProxy ended ({status}) and did not say why");
         }
@@ -106,29 +109,12 @@ impl Haproxy {
     }
 }
 
-fn spawn(
-    program: &Path,
-    config: &str,
-    directory: &Path,
-    listener: TcpListener,
-) -> io::Result<Child> {
-    let file = directory.join("haproxy.cfg");
-    fs::write(&file, config)?;
-    let log = File::create(log_in(directory))?;
-    let mut command = Command::new(program);
-    // In the foreground, so that the process started here is the one that serves.
-    command.arg("-db").arg("-f").arg(file);
-    command.stdout(log.try_clone()?).stderr(log);
-    command.kill_on_drop(true);
-    hand_over(listener, &mut command);
-    command.spawn()
-}
-
 /// Makes a socket the standard input of a program. A program can inherit its
 /// standard input without unsafe code on either side.
 #[cfg(unix)]
 fn hand_over(listener: TcpListener, command: &mut Command) {
     use std::os::fd::OwnedFd;
+    use std::os::unix::process::CommandExt;
     use std::process::Stdio;
 
     command.stdin(Stdio::from(OwnedFd::from(listener)));
@@ -141,13 +127,9 @@ fn hand_over(listener: TcpListener, command: &mut Command) {
 #[cfg(not(unix))]
 fn hand_over(_: TcpListener, _: &mut Command) {}
 
-fn log_in(directory: &Path) -> PathBuf {
-    directory.join("haproxy.log")
-}
-
 /// The lines of a log, without those that only name the program.
-fn complaints(log: &str) -> impl Iterator<Item = &str> {
-    let lines = log.lines().map(str::trim);
+fn complaints<'a>(said: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let lines = said.map(str::trim);
     lines.filter(|line| !line.is_empty() && !line.starts_with("[NOTICE]"))
 }
 
@@ -176,7 +158,7 @@ mod tests {
                    [ALERT]    (7) : config : unknown keyword\n\
                    \n   | and more about it\n";
         assert_eq!(
-            complaints(log).collect::<Vec<_>>(),
+            complaints(log.lines()).collect::<Vec<_>>(),
             [
                 "[ALERT]    (7) : config : unknown keyword",
                 "| and more about it"

@@ -95,7 +95,7 @@ async fn run(args: &Args) -> Result<()> {
         .iter()
         .map(|backend| (backend.name(), backend.address()));
     let mut haproxy = Haproxy::start(&program, &config::with_servers(servers))?;
-    let id = haproxy.id().unwrap_or_default();
+    let id = haproxy.id();
     let address = haproxy.address();
     info!("Started HAProxy, process {id}, on {address}, in front of both");
 
@@ -105,7 +105,7 @@ async fn run(args: &Args) -> Result<()> {
         shown = show_through(&mut haproxy, args.calls as usize) => shown,
     };
     // HAProxy is stopped before the result is logged.
-    let stopped = haproxy.stop().await;
+    let stopped = haproxy.stop();
     shown.and(stopped)?;
     info!("✓ Plain calls spread over both backends, each tunnel stayed on one");
     Ok(())

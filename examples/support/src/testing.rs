@@ -3,31 +3,20 @@
 //! Nothing here sleeps: every wait is for a line or for an end, for at most
 //! [`PATIENCE`]. A failure panics and shows the program's whole output.
 
-use std::fmt::Write;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use tunnel_process::{Line, Process, Show, Signal, Source};
 
 use crate::log::TIME_FORMAT;
 
 /// The limit of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The output that a line was written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Output {
-    Stdout,
-    Stderr,
-}
-
 /// A running program. It is killed when dropped.
 #[derive(Debug)]
 pub struct Program {
-    child: Child,
-    lines: Receiver<(Output, String)>,
-    seen: Vec<(Output, String)>,
+    process: Process,
     deadline: Instant,
 }
 
@@ -42,19 +31,9 @@ impl Program {
     /// Starts a command as [`start`](Self::start) does, for example with its own
     /// environment.
     pub fn spawn(mut command: Command) -> Self {
-        command.env_remove("RUST_LOG");
-        command.stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
-        let (sender, lines) = channel();
-        let stdout = child.stdout.take().expect("it is piped");
-        let stderr = child.stderr.take().expect("it is piped");
-        watch(Output::Stdout, stdout, sender.clone());
-        watch(Output::Stderr, stderr, sender);
+        command.env_remove("RUST_LOG").stdin(Stdio::null());
         Self {
-            child,
-            lines,
-            seen: Vec::new(),
+            process: Process::start(&mut command, Show::Nothing).expect("the program starts"),
             deadline: Instant::now() + PATIENCE,
         }
     }
@@ -67,58 +46,36 @@ impl Program {
     /// Waits for a line that contains a text, and returns the rest of the line. Lines
     /// before the last call's line do not count.
     pub fn wait_for(&mut self, text: &str) -> String {
-        loop {
-            let line = match self.next_line() {
-                Ok(line) => line,
-                Err(_) => panic!("no line has {text:?} in:\n{}", show(&self.seen)),
-            };
-            if let Some((_, rest)) = line.split_once(text) {
-                return rest.to_owned();
-            }
+        let left = self.left();
+        let rest = |line: &Line| Some(line.text.split_once(text)?.1.to_owned());
+        match self.process.wait_for(text, left, rest) {
+            Ok(rest) => rest,
+            Err(error) => panic!("{error} in:\n{}", show(self.process.said())),
         }
     }
 
     /// Sends SIGINT.
     #[cfg(unix)]
     pub fn interrupt(&self) {
-        let id = self.child.id().to_string();
-        let script = r#"kill -INT "$1""#;
-        let status = Command::new("sh").args(["-c", script, "sh", &id]).status();
-        assert!(status.expect("sh runs").success(), "no signal was sent");
+        let sent = self.process.signal(Signal::Interrupt);
+        sent.expect("a signal is sent");
     }
 
     /// Waits until the program ends by itself.
     pub fn finish(mut self) -> Finished {
-        loop {
-            match self.next_line() {
-                Ok(_) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("it does not end, after:\n{}", show(&self.seen))
-                }
-            }
-        }
-        // It has closed both outputs, so it is about to end.
-        let status = self.child.wait().expect("it can be waited for");
+        let status = self.process.wait(self.left());
+        let lines = self.process.said().to_vec();
+        let Some(status) = status.expect("it can be waited for") else {
+            panic!("it does not end, after:\n{}", show(&lines));
+        };
         Finished {
             code: status.code(),
-            lines: std::mem::take(&mut self.seen),
+            lines,
         }
     }
 
-    fn next_line(&mut self) -> Result<String, RecvTimeoutError> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let (output, line) = self.lines.recv_timeout(left)?;
-        self.seen.push((output, line.clone()));
-        Ok(line)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Fails if the program has ended, which is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 }
 
@@ -127,7 +84,7 @@ impl Drop for Program {
 pub struct Finished {
     /// The exit code, unless a signal ended it.
     pub code: Option<i32>,
-    lines: Vec<(Output, String)>,
+    lines: Vec<Line>,
 }
 
 impl Finished {
@@ -140,37 +97,23 @@ impl Finished {
 
     /// The lines on standard output.
     pub fn stdout(&self) -> Vec<&str> {
-        self.of(Output::Stdout)
+        self.of(Source::Stdout)
     }
 
     /// The lines on standard error.
     pub fn stderr(&self) -> Vec<&str> {
-        self.of(Output::Stderr)
+        self.of(Source::Stderr)
     }
 
-    fn of(&self, output: Output) -> Vec<&str> {
-        let lines = self.lines.iter().filter(|(from, _)| *from == output);
-        lines.map(|(_, line)| line.as_str()).collect()
+    fn of(&self, source: Source) -> Vec<&str> {
+        let lines = self.lines.iter().filter(|line| line.source == source);
+        lines.map(|line| line.text.as_str()).collect()
     }
 }
 
-fn watch(output: Output, source: impl Read + Send + 'static, lines: Sender<(Output, String)>) {
-    thread::spawn(move || {
-        for line in BufReader::new(source).lines() {
-            let Ok(line) = line else { return };
-            if lines.send((output, line)).is_err() {
-                return;
-            }
-        }
-    });
-}
-
-fn show(lines: &[(Output, String)]) -> String {
-    let mut shown = String::new();
-    for (output, line) in lines {
-        let _ = writeln!(shown, "{output:?}: {line}");
-    }
-    shown
+fn show(lines: &[Line]) -> String {
+    let line = |line: &Line| format!("{:?}: {}\n", line.source, line.text);
+    lines.iter().map(line).collect()
 }
 
 /// The level and the message of a log line. Panics where it has another format.

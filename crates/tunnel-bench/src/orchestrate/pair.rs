@@ -1,17 +1,17 @@
 //! A pair: a client process and a server process.
 //!
-//! Invariant: the processes of a [`Pair`] never outlive it. They are killed when the pair is
-//! dropped, and end by themselves when this process ends, because that closes their standard input.
+//! Invariant: the processes of a [`Pair`] never outlive it. Dropping the pair kills them and waits
+//! for their end, so that they disturb no measurement. They end by themselves when this process
+//! ends, because that closes their standard input.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
+use tunnel_process::{Process, Show};
 
 use super::process;
 use crate::job::{Greeting, Job, Measured, Reply};
@@ -67,58 +67,23 @@ pub(super) enum Failure {
     NotStarted(anyhow::Error),
 }
 
-/// One process.
-struct Process {
-    child: Child,
-    pid: u32,
-    input: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
+/// The next line of a process.
+async fn line<T: DeserializeOwned>(process: &mut Process) -> Result<T> {
+    let line = process.next_stdout_line().await?;
+    serde_json::from_str(&line).with_context(|| format!("cannot parse the line: {line}"))
 }
 
-impl Process {
-    fn start(
-        program: &Path,
-        role: &[&str],
-        options: Vec<String>,
-        port: Option<(&str, u16)>,
-    ) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.args(role).args(options);
-        if let Some((option, port)) = port {
-            command.args([option, &port.to_string()]);
-        }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let lines = child.stdout.take().context("a process has no output")?;
-        Ok(Self {
-            pid: child.id().context("a process ended at once")?,
-            input: child.stdin.take().context("a process has no input")?,
-            lines: BufReader::new(lines).lines(),
-            child,
-        })
+async fn port(process: &mut Process) -> Result<u16> {
+    match line(process).await? {
+        Greeting::Port(port) => Ok(port),
+        Greeting::Ready(_) => bail!("the process did not print its port"),
     }
+}
 
-    async fn line<T: DeserializeOwned>(&mut self) -> Result<T> {
-        let line = self.lines.next_line().await?;
-        let line = line.context("the process has ended")?;
-        serde_json::from_str(&line).with_context(|| format!("cannot parse the line: {line}"))
-    }
-
-    async fn port(&mut self) -> Result<u16> {
-        match self.line().await? {
-            Greeting::Port(port) => Ok(port),
-            Greeting::Ready(_) => bail!("the process did not print its port"),
-        }
-    }
-
-    async fn ready(&mut self) -> Result<()> {
-        match self.line().await? {
-            Greeting::Ready(true) => Ok(()),
-            other => bail!("the process is not ready: {other:?}"),
-        }
+async fn ready(process: &mut Process) -> Result<()> {
+    match line(process).await? {
+        Greeting::Ready(true) => Ok(()),
+        other => bail!("the process is not ready: {other:?}"),
     }
 }
 
@@ -137,17 +102,21 @@ impl Starting<'_> {
             _ => self.variant.client,
         };
         let program = self.programs.of(language)?;
-        let options = match language {
-            Language::Rust => self.options(),
-            Language::Go => Vec::new(),
-        };
         let way = self.variant.way;
         let way = match language {
             Language::Rust => Some(way.name()),
             Language::Go => way.name_in_go(),
         };
         let way = way.context("the Go program does not have this variant")?;
-        Process::start(program, &[role, "--variant", way], options, port)
+        let mut command = Command::new(program);
+        command.args([role, "--variant", way]).stdin(Stdio::piped());
+        if language == Language::Rust {
+            command.args(self.options());
+        }
+        if let Some((option, port)) = port {
+            command.args([option, &port.to_string()]);
+        }
+        Ok(Process::start(&mut command, Show::Errors)?.named(role))
     }
 
     /// The options for Rust processes only. The Go library has no stream limit, and the Go program
@@ -185,7 +154,7 @@ impl Starting<'_> {
             true => ("client", "server", "--dial"),
         };
         let mut listening = self.process(listens, None)?;
-        let port = listening.port().await.context(listens)?;
+        let port = port(&mut listening).await.context(listens)?;
         let link = self.link(port).await?;
         let port = link.as_ref().map_or(port, Delay::port);
         let dialling = self.process(dials, Some((option, port)))?;
@@ -193,7 +162,7 @@ impl Starting<'_> {
             false => (dialling, listening),
             true => (listening, dialling),
         };
-        client.ready().await.context("client")?;
+        ready(&mut client).await.context("client")?;
         Ok(Pair {
             client,
             server,
@@ -229,10 +198,8 @@ impl Pair {
     /// any more.
     pub(super) async fn job(&mut self, job: &Job, limit: Duration) -> Result<Measured, Failure> {
         let answer = async {
-            let mut line = serde_json::to_string(job)?;
-            line.push('\n');
-            self.client.input.write_all(line.as_bytes()).await?;
-            self.client.line().await
+            self.client.write_line(&serde_json::to_string(job)?)?;
+            line(&mut self.client).await
         };
         match timeout(limit, answer).await {
             Err(_) => Err(Failure::Hangs),
@@ -244,19 +211,11 @@ impl Pair {
 
     /// The CPU time used by both processes.
     pub(super) fn cpu(&self) -> Option<Duration> {
-        Some(process::cpu(self.client.pid)? + process::cpu(self.server.pid)?)
+        Some(process::cpu(self.client.id())? + process::cpu(self.server.id())?)
     }
 
     /// The resident memory of both processes, in bytes.
     pub(super) fn resident(&self) -> Option<u64> {
-        Some(process::resident(self.client.pid)? + process::resident(self.server.pid)?)
-    }
-
-    /// Kills both processes and waits until they have ended, so that they disturb no measurement.
-    pub(super) async fn end(mut self) {
-        let _ = self.client.child.start_kill();
-        let _ = self.server.child.start_kill();
-        let _ = self.client.child.wait().await;
-        let _ = self.server.child.wait().await;
+        Some(process::resident(self.client.id())? + process::resident(self.server.id())?)
     }
 }

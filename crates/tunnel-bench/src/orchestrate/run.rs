@@ -91,9 +91,7 @@ impl Runner<'_> {
                 }
             }
         }
-        for (_, pair) in self.pairs.drain() {
-            pair.end().await;
-        }
+        self.pairs.clear();
     }
 
     /// Runs a workload once with one variant.
@@ -111,14 +109,14 @@ impl Runner<'_> {
             match self.step(&mut pair, round, step, variant).await {
                 Ok(without_failures) => sound &= without_failures,
                 Err(failure) => {
-                    pair.end().await;
+                    drop(pair);
                     return self.fail(&steps[n..], variant, &failure);
                 }
             }
         }
         // A pair with failures is not reused: it could make the next workload fail too.
         match workload.setup.fresh || !sound {
-            true => pair.end().await,
+            true => drop(pair),
             false => {
                 self.pairs.insert(variant.name, pair);
             }

@@ -2,87 +2,23 @@
 //!
 //! Invariant: a name and metric of a row belong to one step of one workload.
 
+mod growth;
+mod load;
+mod parts;
+
 use std::time::Duration;
 
 use super::pair::Setup;
 use super::workload::{RowOf, Step, Workload};
-use crate::job::{Brownout, Ends, Job, Kind, Load, OpenLoop, Steady};
+use crate::job::{Job, Kind, Load, OpenLoop, Steady};
 use crate::results::Metric;
-use crate::variant::{Spreads, Variant, Way};
-
-const KIB: u32 = 1 << 10;
-const MIB: u32 = 1 << 20;
-
-/// The time limit of a job beyond its duration.
-const SLACK: Duration = Duration::from_secs(15);
-
-/// Like [`SLACK`], for jobs where a variant is expected to hang.
-const SHORT_SLACK: Duration = Duration::from_secs(4);
-
-/// The time limit for opening streams.
-const OPEN: Duration = Duration::from_secs(120);
-
-const CALLS: &[Metric] = &[
-    Metric::CallRate,
-    Metric::P50,
-    Metric::P99,
-    Metric::P999,
-    Metric::CpuPerCall,
-];
-const LARGE_CALLS: &[Metric] = &[
-    Metric::ByteRate,
-    Metric::P50,
-    Metric::P99,
-    Metric::CpuPerByte,
-];
-const SMALL_MESSAGES: &[Metric] = &[Metric::MessageRate, Metric::CpuPerByte];
-const LARGE_MESSAGES: &[Metric] = &[Metric::ByteRate, Metric::CpuPerByte];
-const TURNS: &[Metric] = &[
-    Metric::MessageRate,
-    Metric::P50,
-    Metric::P99,
-    Metric::P999,
-    Metric::CpuPerCall,
-];
-const LATENCIES: &[Metric] = &[Metric::P50, Metric::P99, Metric::P999];
-const BESIDE: &[Metric] = &[Metric::ByteRate];
-const OPENING: &[Metric] = &[Metric::OpenRate, Metric::MemoryPerStream];
-const RATE: &[Metric] = &[Metric::CallRate, Metric::P99];
-const STEADY: &[Metric] = &[Metric::ByteRate, Metric::Ramp];
-const TIMEOUTS: &[Metric] = &[Metric::TimeoutRate, Metric::OtherFailures];
-
-/// The durations and sizes of a run.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
-    pub(super) millis: u64,
-    /// The largest number of open streams.
-    pub(super) streams: usize,
-    /// The duration of the workloads that need more time: on a slow link, at a fixed rate, in a
-    /// brownout. In milliseconds.
-    pub(super) long_millis: u64,
-}
-
-fn everyone(variant: &Variant) -> bool {
-    variant.spreads != Spreads::Only
-}
-
-fn in_rust_alone(variant: &Variant) -> bool {
-    everyone(variant) && !variant.needs_go()
-}
-
-/// Selects the variants with many tunnels or connections, and plain tonic as their baseline.
-fn many(variant: &Variant) -> bool {
-    variant.spreads != Spreads::No || variant.name == "plain tonic"
-}
-
-/// Selects tunnels with default settings, and plain tonic as their baseline.
-fn main_ones(variant: &Variant) -> bool {
-    ["plain tonic", "forward tunnel", "reverse tunnel"].contains(&variant.name)
-}
-
-fn many_reverse(variant: &Variant) -> bool {
-    many(variant) && !matches!(variant.way, Way::Forward { .. })
-}
+use growth::{growth, open, over_reverse_tunnels, over_tunnels};
+use load::{brownouts, open_loops};
+pub(super) use parts::Scale;
+use parts::{
+    BESIDE, CALLS, KIB, LARGE_CALLS, LARGE_MESSAGES, LATENCIES, MIB, RATE, SHORT_SLACK, SLACK,
+    SMALL_MESSAGES, SPARE, STEADY, TURNS, calls, everyone, hold, shared, single, timed,
+};
 
 /// All workloads. Workloads that can share pairs are adjacent.
 pub(super) fn all(scale: Scale) -> Vec<Workload> {
@@ -111,57 +47,6 @@ pub(super) fn all(scale: Scale) -> Vec<Workload> {
 
 /// A constructor of a [`Job`] from a load.
 type Lasting = fn(Load) -> Job;
-
-/// How many streams a tunnel allows beyond the held ones, for calls.
-const SPARE: usize = 2048;
-
-fn shared() -> Setup {
-    Setup {
-        tunnels: 1,
-        ..Setup::default()
-    }
-}
-
-/// A step whose job has a fixed duration and fills one row.
-fn timed(name: String, metrics: &'static [Metric], size: u32, millis: u64, job: Job) -> Step {
-    Step {
-        job,
-        limit: Duration::from_millis(millis) + SLACK,
-        rows: vec![RowOf {
-            name,
-            metrics,
-            size,
-        }],
-    }
-}
-
-fn hold(job: Job) -> Step {
-    Step {
-        job,
-        limit: OPEN,
-        rows: Vec::new(),
-    }
-}
-
-/// A workload of one step, on shared pairs.
-fn single(group: &'static str, step: Step) -> Workload {
-    Workload {
-        group,
-        setup: shared(),
-        steps: vec![step],
-        who: everyone,
-    }
-}
-
-/// Small unary calls.
-fn calls(name: String, metrics: &'static [Metric], scale: Scale, at_once: usize) -> Step {
-    let load = Load {
-        size: 16,
-        at_once,
-        millis: scale.millis,
-    };
-    timed(name, metrics, 16, scale.millis, Job::Unary(load))
-}
 
 fn unary(scale: Scale) -> Vec<Workload> {
     let small = [1, 16, 64, 256, 1024].map(|at_once| {
@@ -302,87 +187,6 @@ fn flooded(scale: Scale) -> Workload {
     }
 }
 
-/// The conditions of the open loop: the name and the setup of each.
-///
-/// Workloads with the same condition are adjacent, so that they share pairs.
-fn conditions() -> [(&'static str, Setup); 4] {
-    let busy = |busy_percent| Setup {
-        busy_percent,
-        ..shared()
-    };
-    let computing = Setup {
-        computes: Duration::from_micros(200),
-        ..shared()
-    };
-    [
-        ("quiet", shared()),
-        ("other tasks use 40 %", busy(40)),
-        ("other tasks use 80 %", busy(80)),
-        ("handlers compute 200 µs", computing),
-    ]
-}
-
-fn open_loops(scale: Scale) -> Vec<Workload> {
-    let rates = [
-        (200, "16 B", 16),
-        (2000, "16 B", 16),
-        (10_000, "16 B", 16),
-        (1000, "64 KiB", 64 * KIB),
-    ];
-    let mut all = Vec::new();
-    for (condition, setup) in conditions() {
-        for (per_second, unit, size) in rates {
-            // The other work alone would use up, or nearly use up, two cores.
-            let too_much = setup.busy_percent == 80 || !setup.computes.is_zero();
-            if per_second == 10_000 && too_much {
-                continue;
-            }
-            let millis = scale.long_millis;
-            let job = Job::OpenLoop(OpenLoop {
-                size,
-                per_second,
-                millis,
-            });
-            let name = format!("open loop {per_second}/s of {unit}, {condition}");
-            all.push(Workload {
-                group: "open loop",
-                setup,
-                steps: vec![timed(name, LATENCIES, size, millis, job)],
-                who: main_ones,
-            });
-        }
-    }
-    all
-}
-
-/// Callers of a handler that is slower than their timeouts.
-fn brownouts(scale: Scale) -> Vec<Workload> {
-    let setup = Setup {
-        waits: Duration::from_secs(10),
-        ..shared()
-    };
-    let mut all = Vec::new();
-    for (ends, how) in [(Ends::Drop, "dropped after"), (Ends::Deadline, "deadline")] {
-        for (callers, timeout_millis) in [(100, 50), (300, 200), (1000, 100)] {
-            let millis = scale.long_millis;
-            let job = Job::Brownout(Brownout {
-                callers,
-                timeout_millis,
-                ends,
-                millis,
-            });
-            let name = format!("brownout, {callers} callers, {how} {timeout_millis} ms");
-            all.push(Workload {
-                group: "brownout",
-                setup,
-                steps: vec![timed(name, TIMEOUTS, 16, millis, job)],
-                who: main_ones,
-            });
-        }
-    }
-    all
-}
-
 fn slow_link(scale: Scale) -> Vec<Workload> {
     let each = [
         ("download 1 MiB x 1", Kind::Download, MIB, 1),
@@ -410,86 +214,6 @@ fn slow_link(scale: Scale) -> Vec<Workload> {
         }
     });
     each.into()
-}
-
-fn fresh(streams: usize) -> Setup {
-    Setup {
-        fresh: true,
-        max_streams: Some(streams + SPARE),
-        ..shared()
-    }
-}
-
-/// Opens streams on processes that have served calls and nothing else. With the largest number of
-/// streams, calls before and beside them are measured too.
-fn open(scale: Scale, streams: usize) -> Workload {
-    let name = |beside| format!("unary 16 B x 64 beside {beside} idle streams");
-    let opening = Step {
-        job: Job::HoldIdle { streams },
-        limit: OPEN,
-        rows: vec![RowOf {
-            name: format!("open {streams} idle streams"),
-            metrics: OPENING,
-            size: 0,
-        }],
-    };
-    let mut before = calls(name(0), RATE, scale, 64);
-    let mut steps = Vec::new();
-    if streams < scale.streams {
-        before.rows.clear();
-        steps.extend([before, opening]);
-    } else {
-        steps.extend([before, opening, calls(name(streams), RATE, scale, 64)]);
-    }
-    Workload {
-        group: "idle streams",
-        setup: fresh(streams),
-        steps,
-        who: everyone,
-    }
-}
-
-/// Calls beside a growing number of idle streams, on one pair.
-fn growth(scale: Scale) -> Workload {
-    let mut steps = Vec::new();
-    let mut held = 0;
-    let all = [1, 10, 100, 1_000, 10_000, 100_000];
-    for streams in all.into_iter().filter(|n| *n <= scale.streams) {
-        steps.push(hold(Job::HoldIdle {
-            streams: streams - held,
-        }));
-        held = streams;
-        let name = format!("unary 16 B x 16 beside {streams} idle streams");
-        steps.push(calls(name, RATE, scale, 16));
-    }
-    Workload {
-        group: "growth",
-        setup: fresh(held),
-        steps,
-        who: in_rust_alone,
-    }
-}
-
-fn with_tunnels(tunnels: usize, who: fn(&Variant) -> bool, step: Step) -> Workload {
-    Workload {
-        group: "growth",
-        setup: Setup {
-            tunnels,
-            ..Setup::default()
-        },
-        steps: vec![step],
-        who,
-    }
-}
-
-fn over_tunnels(scale: Scale, tunnels: usize) -> Workload {
-    let name = format!("unary 16 B x 64 over {tunnels} tunnels");
-    with_tunnels(tunnels, many, calls(name, CALLS, scale, 64))
-}
-
-fn over_reverse_tunnels(scale: Scale) -> Workload {
-    let name = "unary 16 B x 64 over 1000 reverse tunnels".to_owned();
-    with_tunnels(1000, many_reverse, calls(name, CALLS, scale, 64))
 }
 
 #[cfg(test)]

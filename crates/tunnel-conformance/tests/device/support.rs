@@ -9,33 +9,13 @@ use tunnel_client::{
     Backoff, Gateway, LinkState, LinkStatus, LinksHandle, ReverseTunnelServer,
     ReverseTunnelServerBuilder, StopReason,
 };
-use tunnel_conformance::client::run;
-use tunnel_conformance::harness::guard;
-use tunnel_conformance::payload::{assert_pattern, request};
-use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
-use tunnel_conformance::{Client, Kind, Outcome, Probe, TcpServer, TestChannel};
+pub(crate) use tunnel_conformance::testing::{LongCall, NEVER, assert_usable, eventually, guarded};
+use tunnel_conformance::{Client, Probe, TcpServer, TestChannel};
 use tunnel_server::{
     AcceptedTunnel, TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels,
 };
-
-/// Runs a test, and fails it by name if it hangs.
-pub(crate) async fn guarded(test: impl Future<Output = ()>) {
-    let thread = std::thread::current();
-    guard(thread.name().unwrap_or("the test"), test).await;
-}
-
-/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
-/// [`guarded`].
-pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Longer than any test lasts: a wait that long is one that would not end.
-pub(crate) const NEVER: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Waits that are over at once, whatever failed before.
 pub(crate) fn no_waits() -> Backoff {
@@ -106,13 +86,6 @@ pub(crate) fn client_of(tunnel: &AcceptedTunnel) -> Client {
     TestServiceClient::new(TestChannel::new(channel))
 }
 
-/// Panics unless a call succeeds.
-pub(crate) async fn assert_usable(client: &Client) {
-    let script = Script::named("still usable?").echo_all();
-    let outcome = run(client, Kind::Unary, &script, vec![request(7, 1000)]).await;
-    assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
-}
-
 /// A device that serves the scripted service, before it has dialled.
 pub(crate) fn device(gateway: impl Into<Gateway>) -> (ReverseTunnelServerBuilder, Probe) {
     let probe = Probe::default();
@@ -161,41 +134,5 @@ impl Running {
             );
             assert!(!link.is_connected());
         }
-    }
-}
-
-/// A call that stays until its gate opens.
-pub(crate) struct LongCall {
-    probe: Probe,
-    gate: String,
-    call: JoinHandle<Outcome>,
-}
-
-impl LongCall {
-    /// Begins one, and waits until it has arrived.
-    pub(crate) async fn begin(client: &Client, probe: &Probe, name: &str) -> Self {
-        let script = Script::named(name).wait(name).echo_all();
-        let client = client.clone();
-        let call =
-            tokio::spawn(
-                async move { run(&client, Kind::Unary, &script, vec![request(1, 10)]).await },
-            );
-        probe.started(name).await;
-        Self {
-            probe: probe.clone(),
-            gate: name.to_owned(),
-            call,
-        }
-    }
-
-    /// Lets it finish.
-    pub(crate) async fn finish(self) -> Outcome {
-        self.probe.open(&self.gate);
-        self.outcome().await
-    }
-
-    /// What comes of it by itself.
-    pub(crate) async fn outcome(self) -> Outcome {
-        self.call.await.expect("the call does not panic")
     }
 }

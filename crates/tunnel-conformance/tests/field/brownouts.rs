@@ -43,24 +43,28 @@ fn fate(result: Result<(), Status>) -> Fate {
     }
 }
 
-/// Puts a load on a path, beside a call that goes on all the time.
+/// Puts a load on each path, beside a call that goes on all the time. All calls must have the fate
+/// that `count` counts.
 async fn beside_a_bystander<F>(
-    rig: &Rig,
+    paths: &[Path],
     callers: usize,
+    count: impl Fn(&Tally) -> usize,
     call: impl Fn(Client, usize) -> F + Clone + Send + 'static,
-) -> Tally
-where
+) where
     F: Future<Output = Fate> + Send + 'static,
 {
-    let bystander = Bystander::start(&rig.client).await;
-    let client = rig.client.clone();
-    let calls = move |number| call(client.clone(), number);
-    let tally = load(rig.path, callers, CALLS, calls).await;
-    assert!(tally.failed.is_empty(), "{:?}: {tally:?}", rig.path);
-    bystander.assert_undisturbed().await;
-    rig.assert_lives().await;
-    rig.handlers_gone("slow").await;
-    tally
+    for &path in paths {
+        let rig = Rig::start(path).await;
+        let bystander = Bystander::start(&rig.client).await;
+        let (client, call) = (rig.client.clone(), call.clone());
+        let calls = move |number| call(client.clone(), number);
+        let tally = load(path, callers, CALLS, calls).await;
+        assert!(tally.failed.is_empty(), "{path:?}: {tally:?}");
+        bystander.assert_undisturbed().await;
+        rig.assert_lives().await;
+        rig.handlers_gone("slow").await;
+        assert_eq!(count(&tally), CALLS, "{path:?}: {tally:?}");
+    }
 }
 
 /// Each of them gives up when the headers of its response have come.
@@ -68,19 +72,15 @@ where
 async fn callers_that_drop_their_responses_on_a_slow_handler_end_only_their_own_calls() {
     guarded(async {
         for (callers, _) in BROWNOUTS {
-            for path in Path::ALL {
-                let rig = Rig::start(path).await;
-                let tally = beside_a_bystander(&rig, callers, |client, _| async move {
-                    let script = Script::named("slow").send_headers().pend();
-                    let request = script.request(tokio_stream::once(request(1, 20)));
-                    match client::open(&client, Kind::ServerStream, request).await {
-                        Ok(_) => Fate::Dropped,
-                        Err(status) => Fate::Failed(status),
-                    }
-                })
-                .await;
-                assert_eq!(tally.dropped, CALLS, "{path:?}: {tally:?}");
-            }
+            let call = |client: Client, _| async move {
+                let script = Script::named("slow").send_headers().pend();
+                let request = script.request(tokio_stream::once(request(1, 20)));
+                match client::open(&client, Kind::ServerStream, request).await {
+                    Ok(_) => Fate::Dropped,
+                    Err(status) => Fate::Failed(status),
+                }
+            };
+            beside_a_bystander(&Path::ALL, callers, |tally| tally.dropped, call).await;
         }
     })
     .await;
@@ -91,17 +91,13 @@ async fn callers_that_drop_their_responses_on_a_slow_handler_end_only_their_own_
 async fn callers_that_drop_their_futures_on_a_slow_handler_end_only_their_own_calls() {
     guarded(async {
         for (callers, patience) in BROWNOUTS {
-            for path in Path::TUNNELS {
-                let rig = Rig::start(path).await;
-                let tally = beside_a_bystander(&rig, callers, move |client, _| async move {
-                    match timeout(patience, unary(&client, &slow(), None)).await {
-                        Ok(result) => fate(result),
-                        Err(_) => Fate::Dropped,
-                    }
-                })
-                .await;
-                assert_eq!(tally.dropped, CALLS, "{path:?}: {tally:?}");
-            }
+            let call = move |client: Client, _| async move {
+                match timeout(patience, unary(&client, &slow(), None)).await {
+                    Ok(result) => fate(result),
+                    Err(_) => Fate::Dropped,
+                }
+            };
+            beside_a_bystander(&Path::TUNNELS, callers, |tally| tally.dropped, call).await;
         }
     })
     .await;
@@ -111,14 +107,10 @@ async fn callers_that_drop_their_futures_on_a_slow_handler_end_only_their_own_ca
 async fn deadlines_on_a_slow_handler_end_only_their_own_calls() {
     guarded(async {
         for (callers, deadline) in BROWNOUTS {
-            for path in Path::TUNNELS {
-                let rig = Rig::start(path).await;
-                let tally = beside_a_bystander(&rig, callers, move |client, _| async move {
-                    fate(unary(&client, &slow(), Some(deadline)).await)
-                })
-                .await;
-                assert_eq!(tally.late, CALLS, "{path:?}: {tally:?}");
-            }
+            let call = move |client: Client, _| async move {
+                fate(unary(&client, &slow(), Some(deadline)).await)
+            };
+            beside_a_bystander(&Path::TUNNELS, callers, |tally| tally.late, call).await;
         }
     })
     .await;
@@ -128,59 +120,47 @@ async fn deadlines_on_a_slow_handler_end_only_their_own_calls() {
 /// loses is dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn hedged_calls_are_answered_and_their_losers_harm_nobody() {
-    guarded(async {
-        for path in Path::TUNNELS {
-            let rig = Rig::start(path).await;
-            let tally = beside_a_bystander(&rig, 100, |client, _| async move {
-                let (slow, quick) = (slow(), Script::named("quick").echo_all());
-                let second = async {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                    unary(&client, &quick, None).await
-                };
-                tokio::select! {
-                    first = unary(&client, &slow, None) => fate(first),
-                    second = second => fate(second),
-                }
-            })
-            .await;
-            assert_eq!(tally.answered, CALLS, "{path:?}: {tally:?}");
+    let call = |client: Client, _| async move {
+        let (slow, quick) = (slow(), Script::named("quick").echo_all());
+        let second = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            unary(&client, &quick, None).await
+        };
+        tokio::select! {
+            first = unary(&client, &slow, None) => fate(first),
+            second = second => fate(second),
         }
-    })
-    .await;
+    };
+    let answered = |tally: &Tally| tally.answered;
+    guarded(beside_a_bystander(&Path::TUNNELS, 100, answered, call)).await;
 }
 
 /// Calls are dropped before their request left, while their handler runs, and between the
 /// messages of their response.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_dropped_at_any_moment_end_only_themselves() {
-    guarded(async {
-        for path in Path::TUNNELS {
-            let rig = Rig::start(path).await;
-            let tally = beside_a_bystander(&rig, 100, |client, number| async move {
-                let kind = Kind::ALL[number % 4];
-                let script = match number % 3 {
-                    0 => Script::named("slow").send_headers().pend(),
-                    1 => Script::named("slow").receive_all().pend(),
-                    _ => Script::named("slow").send(1, 100, 1).pend(),
-                };
-                let script = if kind.downloads() { script } else { slow() };
-                let request = script.request(tokio_stream::once(request(1, 20)));
-                let call = async {
-                    let mut call = client::open(&client, kind, request).await?;
-                    while call.next().await?.is_some() {}
-                    Ok::<_, Status>(())
-                };
-                let patience = Duration::from_micros(number as u64 % 13 * 250);
-                match timeout(patience, call).await {
-                    Ok(result) => fate(result),
-                    Err(_) => Fate::Dropped,
-                }
-            })
-            .await;
-            assert_eq!(tally.dropped, CALLS, "{path:?}: {tally:?}");
+    let call = |client: Client, number: usize| async move {
+        let kind = Kind::ALL[number % 4];
+        let script = match number % 3 {
+            0 => Script::named("slow").send_headers().pend(),
+            1 => Script::named("slow").receive_all().pend(),
+            _ => Script::named("slow").send(1, 100, 1).pend(),
+        };
+        let script = if kind.downloads() { script } else { slow() };
+        let request = script.request(tokio_stream::once(request(1, 20)));
+        let call = async {
+            let mut call = client::open(&client, kind, request).await?;
+            while call.next().await?.is_some() {}
+            Ok::<_, Status>(())
+        };
+        let patience = Duration::from_micros(number as u64 % 13 * 250);
+        match timeout(patience, call).await {
+            Ok(result) => fate(result),
+            Err(_) => Fate::Dropped,
         }
-    })
-    .await;
+    };
+    let dropped = |tally: &Tally| tally.dropped;
+    guarded(beside_a_bystander(&Path::TUNNELS, 100, dropped, call)).await;
 }
 
 /// Calls keep coming and keep ending by their deadlines, and no word of it gets back.

@@ -14,28 +14,15 @@ use tunnel_client::{
     Config, ConfigBuilder, ForwardTunnel, LinksHandle, ReverseTunnelServer, TunnelChannel,
     endpoint_for_tunnels,
 };
-use tunnel_conformance::client::{open, run};
-use tunnel_conformance::harness::guard;
+use tunnel_conformance::client::open;
 use tunnel_conformance::payload::{assert_pattern, request};
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::proto::{Request, Script};
 use tunnel_conformance::proxy::Way;
 use tunnel_conformance::service::scripted;
+pub(crate) use tunnel_conformance::testing::{assert_usable, eventually, guarded};
 use tunnel_conformance::{Client, FaultProxy, Kind, Probe, TcpServer, TestChannel};
 use tunnel_server::{AcceptedTunnel, TunnelServiceHandler, server_for_tunnels};
-
-/// Runs a test, and fails it by name if it hangs.
-pub(crate) async fn guarded(test: impl Future<Output = ()>) {
-    let thread = std::thread::current();
-    guard(thread.name().unwrap_or("the test"), test).await;
-}
-
-/// Waits until something holds that no event tells of.
-pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        tokio::task::yield_now().await;
-    }
-}
 
 /// How calls travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,13 +199,6 @@ pub(crate) async fn connect(link: &FaultProxy) -> Channel {
 pub(crate) async fn open_tunnel(channel: Channel, config: Config) -> TunnelChannel {
     let opened = ForwardTunnel::new(channel).config(config).open().await;
     opened.expect("the tunnel is accepted")
-}
-
-/// Panics unless a call succeeds.
-pub(crate) async fn assert_usable(client: &Client) {
-    let script = Script::named("still usable?").echo_all();
-    let outcome = run(client, Kind::Unary, &script, vec![request(7, 1000)]).await;
-    assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
 }
 
 /// What came of the calls of a load.

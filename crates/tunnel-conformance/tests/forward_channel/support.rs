@@ -2,34 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tunnel_client::{Backoff, ForwardChannel, ForwardChannelBuilder, Gateway, TunnelId};
-use tunnel_conformance::client::run;
-use tunnel_conformance::harness::guard;
-use tunnel_conformance::payload::{assert_pattern, request};
-use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
-use tunnel_conformance::{Client, Kind, Outcome, Probe, TcpServer, TestChannel};
+pub(crate) use tunnel_conformance::testing::{
+    LongCall, NEVER, assert_usable, eventually, guarded, short_call,
+};
+use tunnel_conformance::{Client, Probe, TcpServer, TestChannel};
 use tunnel_server::{TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels};
-
-/// Runs a test, and fails it by name if it hangs.
-pub(crate) async fn guarded(test: impl Future<Output = ()>) {
-    let thread = std::thread::current();
-    guard(thread.name().unwrap_or("the test"), test).await;
-}
-
-/// Waits until something holds that no event tells of.
-pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Longer than any test lasts.
-pub(crate) const NEVER: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// A server with the scripted service, through tunnels and without.
 pub(crate) struct Backend {
@@ -72,58 +54,10 @@ pub(crate) fn client(channel: &ForwardChannel) -> Client {
     TestServiceClient::new(TestChannel::new(channel.clone()))
 }
 
-/// What comes of a short call.
-pub(crate) async fn short_call(client: &Client) -> Outcome {
-    let script = Script::named("short").echo_all();
-    run(client, Kind::Unary, &script, vec![request(7, 1000)]).await
-}
-
-/// Panics unless a call succeeds.
-pub(crate) async fn assert_usable(client: &Client) {
-    let outcome = short_call(client).await;
-    assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
-}
-
 /// The one tunnel that takes calls.
 pub(crate) fn tunnel_of(channel: &ForwardChannel) -> Option<TunnelId> {
     match &channel.tunnels()[..] {
         [tunnel] => Some(tunnel.id()),
         _ => None,
-    }
-}
-
-/// A call that stays until its gate opens.
-pub(crate) struct LongCall {
-    probe: Probe,
-    gate: String,
-    call: JoinHandle<Outcome>,
-}
-
-impl LongCall {
-    /// Begins one, and waits until it has arrived.
-    pub(crate) async fn begin(client: &Client, probe: &Probe, name: &str) -> Self {
-        let script = Script::named(name).wait(name).echo_all();
-        let client = client.clone();
-        let call =
-            tokio::spawn(
-                async move { run(&client, Kind::Unary, &script, vec![request(1, 10)]).await },
-            );
-        probe.started(name).await;
-        Self {
-            probe: probe.clone(),
-            gate: name.to_owned(),
-            call,
-        }
-    }
-
-    /// Lets it finish.
-    pub(crate) async fn finish(self) -> Outcome {
-        self.probe.open(&self.gate);
-        self.outcome().await
-    }
-
-    /// What comes of it by itself.
-    pub(crate) async fn outcome(self) -> Outcome {
-        self.call.await.expect("the call does not panic")
     }
 }

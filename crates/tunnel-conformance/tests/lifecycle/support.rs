@@ -12,32 +12,16 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 use tunnel_client::{Backoff, Gateway as Dialled, ReverseTunnelServer, ReverseTunnelServerBuilder};
-use tunnel_conformance::client::run;
-use tunnel_conformance::harness::guard;
-use tunnel_conformance::payload::{assert_pattern, request};
-use tunnel_conformance::proto::Script;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
-use tunnel_conformance::{Client, Kind, Probe, TestChannel};
+pub(crate) use tunnel_conformance::testing::{assert_usable, eventually, guarded};
+use tunnel_conformance::{Client, Probe, TestChannel};
 use tunnel_server::{AffinityKey, Opening, ReverseChannel, TunnelServiceHandler};
 
 use crate::front::Front;
 
 /// The metadata that names a device.
 pub(crate) const KEY: &str = "device";
-
-/// Runs a test, and fails it by name if it hangs.
-pub(crate) async fn guarded(test: impl Future<Output = ()>) {
-    let thread = std::thread::current();
-    guard(thread.name().unwrap_or("the test"), test).await;
-}
-
-/// Waits until something holds that no event tells of.
-pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        tokio::task::yield_now().await;
-    }
-}
 
 /// A runtime that can be killed with everything on it.
 pub(crate) fn runtime(name: &str) -> Runtime {
@@ -183,11 +167,4 @@ pub(crate) fn device(
         .metadata(metadata)
         .backoff(short_waits())
         .add_service(scripted(probe))
-}
-
-/// Panics unless a call succeeds.
-pub(crate) async fn assert_usable(client: &Client) {
-    let script = Script::named("still usable?").echo_all();
-    let outcome = run(client, Kind::Unary, &script, vec![request(7, 1000)]).await;
-    assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
 }

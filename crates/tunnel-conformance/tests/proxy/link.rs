@@ -6,21 +6,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tunnel_conformance::FaultProxy;
-use tunnel_conformance::harness::guard;
-
-/// Runs a test, and fails it by name if it hangs.
-pub(crate) async fn guarded(test: impl Future<Output = ()>) {
-    let thread = std::thread::current();
-    guard(thread.name().unwrap_or("the test"), test).await;
-}
-
-/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
-/// [`guarded`].
-pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        tokio::task::yield_now().await;
-    }
-}
+pub(crate) use tunnel_conformance::testing::{eventually, guarded};
 
 /// A proxy to a listener that does as the test says.
 pub(crate) struct Link {

@@ -11,9 +11,10 @@ use tunnel_conformance::client::{call, open, run as call_with};
 use tunnel_conformance::payload::{request, requests};
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::{Client, FaultProxy, Kind as Call, Probe};
+use tunnel_process::Signal;
 
 use super::servers::{Kind, Proxy};
-use crate::ends::{Device, Gateway, Process, client, echo, open_forward};
+use crate::ends::{Device, Gateway, client, echo, open_forward, start_process};
 use crate::progress::Line;
 
 /// The time within which the loss of a peer is noticed, and the tolerance for a busy machine.
@@ -189,14 +190,15 @@ async fn upload(client: Client) -> Result<()> {
 }
 
 async fn frozen_gateway(kind: Kind, line: Line) -> Result<String> {
-    let gateway = Process::start(&["gateway"]).await?;
-    let proxy = Proxy::start(kind, gateway.ready.parse()?)?;
+    let (gateway, address) = start_process(&["gateway"]).await?;
+    let proxy = Proxy::start(kind, address.parse()?)?;
     let probe = Probe::default();
     let device = Device::start(proxy.address, DEVICE, &probe)?;
     device.handle.connected().await?;
     let tunnel = open_forward(proxy.address).await?;
     echo(&client(&tunnel)).await?;
-    let frozen = gateway.freeze()?;
+    gateway.signal(Signal::Stop)?;
+    let frozen = Instant::now();
     line.at("the gateway is frozen");
     let (device_knows, caller_knows) = tokio::join!(
         noticed(frozen, device.lost()),
@@ -207,7 +209,7 @@ async fn frozen_gateway(kind: Kind, line: Line) -> Result<String> {
         device_knows.context("the device")?,
         caller_knows.context("the caller")?
     );
-    gateway.thaw()?;
+    gateway.signal(Signal::Continue)?;
     line.at("the gateway goes on");
     let back = timeout(GRACE, device.handle.connected()).await;
     back.context("the device did not come back")??;
@@ -231,12 +233,13 @@ async fn frozen_clients(kind: Kind, line: Line) -> Result<String> {
     let gateway = Gateway::start(&probe).await;
     let proxy = Proxy::start(kind, gateway.address())?;
     let address = proxy.address.to_string();
-    let device = Process::start(&["device", &address, DEVICE]).await?;
-    let caller = Process::start(&["caller", &address]).await?;
+    let (device, _) = start_process(&["device", &address, DEVICE]).await?;
+    let (caller, _) = start_process(&["caller", &address]).await?;
     gateway.has(DEVICE, 1).await;
     echo(&gateway.client(DEVICE)).await?;
-    let frozen = device.freeze()?;
-    caller.freeze()?;
+    device.signal(Signal::Stop)?;
+    let frozen = Instant::now();
+    caller.signal(Signal::Stop)?;
     line.at("device and caller are frozen");
     noticed(frozen, async {
         while !gateway.handler.tunnels().is_empty() {

@@ -1,14 +1,15 @@
 //! HAProxy and nginx from their packages, with the minimum configuration for a gRPC backend.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
+use tunnel_process::{Process, Show, Signal};
 
 /// The directories of the installed programs. A normal user's `PATH` does not contain them.
 const DIRECTORIES: [&str; 2] = ["/usr/local/sbin", "/usr/sbin"];
@@ -98,9 +99,10 @@ impl Kind {
 
 /// A running proxy in front of one server. It ends when this value is dropped.
 pub(crate) struct Proxy {
-    child: Child,
+    process: Process,
     pub(crate) address: SocketAddr,
-    directory: TempDir,
+    /// The configuration.
+    _directory: TempDir,
 }
 
 impl Proxy {
@@ -116,37 +118,27 @@ impl Proxy {
             .port();
         let file = directory.path().join("proxy.conf");
         fs::write(&file, kind.config(directory.path(), port, target))?;
-        let log = File::create(directory.path().join("output.log"))?;
         let mut command = Command::new(program);
         match kind {
             Kind::Haproxy => command.arg("-db").arg("-f").arg(&file),
             _ => command.arg("-p").arg(directory.path()).arg("-c").arg(&file),
         };
-        command.stdin(Stdio::null());
-        command.stdout(log.try_clone()?).stderr(log);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", kind.name()))?;
-        let address = (Ipv4Addr::LOCALHOST, port).into();
-        let proxy = Self {
-            child,
-            address,
-            directory,
+        let process = Process::start(command.stdin(Stdio::null()), Show::Nothing)?;
+        let mut proxy = Self {
+            process,
+            address: (Ipv4Addr::LOCALHOST, port).into(),
+            _directory: directory,
         };
         proxy.wait_until_it_listens(kind)?;
         Ok(proxy)
     }
 
-    fn wait_until_it_listens(&self, kind: Kind) -> Result<()> {
+    fn wait_until_it_listens(&mut self, kind: Kind) -> Result<()> {
         let start = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             if start.elapsed() > PATIENCE {
-                let log = fs::read_to_string(self.directory.path().join("output.log"));
-                bail!(
-                    "{} does not listen: {}",
-                    kind.name(),
-                    log.unwrap_or_default()
-                );
+                let words = self.process.last_words();
+                bail!("{} does not listen: {words}", kind.name());
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -157,14 +149,6 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         // nginx has a master and workers. The master ends its workers when it receives SIGTERM.
-        let script = format!("kill -TERM {}", self.child.id());
-        let _ = Command::new("sh").args(["-c", &script]).status();
-        let start = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if start.elapsed() > PATIENCE {
-                let _ = self.child.kill();
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        let _ = self.process.stop(Signal::Terminate, PATIENCE);
     }
 }

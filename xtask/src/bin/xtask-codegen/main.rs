@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let root = xtask::run::root();
+    let root = tunnel_process::root();
     let mut differing = Vec::new();
     for target in TARGETS {
         let Some(generated) = generate(root, target)? else {

@@ -15,39 +15,16 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tunnel_client::{ForwardTunnel, TunnelChannel};
-use tunnel_conformance::client::run;
-use tunnel_conformance::harness::guard;
-use tunnel_conformance::payload::{assert_pattern, request};
-use tunnel_conformance::proto::Script;
+use tunnel_conformance::payload::request;
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::service::scripted;
-use tunnel_conformance::{Client, Kind, Probe, TcpServer, TestChannel};
+pub(crate) use tunnel_conformance::testing::{assert_usable, eventually, guarded};
+use tunnel_conformance::{Client, Probe, TcpServer, TestChannel};
 use tunnel_server::{TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels};
-
-/// Runs a test, and fails it by name if it hangs.
-pub(crate) async fn guarded(test: impl Future<Output = ()>) {
-    let thread = std::thread::current();
-    guard(thread.name().unwrap_or("the test"), test).await;
-}
-
-/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
-/// [`guarded`].
-pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        tokio::task::yield_now().await;
-    }
-}
 
 /// A client whose calls travel through a tunnel.
 pub(crate) fn client(tunnel: &TunnelChannel) -> Client {
     TestServiceClient::new(TestChannel::new(tunnel.clone()))
-}
-
-/// Panics unless a call through the client succeeds.
-pub(crate) async fn assert_usable(client: &Client) {
-    let script = Script::named("still usable?").echo_all();
-    let outcome = run(client, Kind::Unary, &script, vec![request(7, 1000)]).await;
-    assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
 }
 
 /// One request, as every kind of call can have it.

@@ -4,16 +4,14 @@ pub(crate) mod by_hand;
 pub(crate) mod device;
 pub(crate) mod moving;
 
-use std::time::Duration;
-
 use tonic::Code;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Server};
 use tunnel_conformance::client::run;
-use tunnel_conformance::harness::guard;
 use tunnel_conformance::payload::{assert_pattern, request};
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::proto::{Request, Script};
+pub(crate) use tunnel_conformance::testing::{NEVER, eventually, guarded};
 use tunnel_conformance::{Client, Kind, Outcome, Probe, TcpServer, TestChannel};
 use tunnel_server::{
     AcceptedTunnel, AffinityKey, Opening, ReverseChannel, ServedBy, TunnelServiceHandler,
@@ -24,23 +22,6 @@ use device::{Device, Dial};
 
 /// The metadata by which devices say who they are.
 pub(crate) const DEVICE: &str = "device";
-
-/// Longer than any test lasts: a wait that long is one that would not end.
-pub(crate) const NEVER: Duration = Duration::from_secs(12 * 60 * 60);
-
-/// Runs a test, and fails it by name if it hangs.
-pub(crate) async fn guarded(test: impl Future<Output = ()>) {
-    let thread = std::thread::current();
-    guard(thread.name().unwrap_or("the test"), test).await;
-}
-
-/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
-/// [`guarded`].
-pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        tokio::task::yield_now().await;
-    }
-}
 
 /// Where tunnels are opened, on a runtime of its own. Their key is the name of the device.
 pub(crate) struct Gateway {

@@ -15,7 +15,9 @@ pub fn root() -> &'static Path {
     ROOT.get_or_init(|| {
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        package.parent().unwrap_or(&package).to_path_buf()
+        let mut directories = package.ancestors();
+        let root = directories.find(|directory| directory.join("Cargo.lock").is_file());
+        root.unwrap_or(&package).to_path_buf()
     })
 }
 

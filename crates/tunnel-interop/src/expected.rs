@@ -34,6 +34,9 @@ pub(crate) struct ExpectedFailure {
     pub(crate) symptom: String,
     /// The error of the peer.
     pub(crate) reason: String,
+    /// Whether the case also passes, because it depends on a race in the peer.
+    #[serde(default)]
+    pub(crate) sometimes: bool,
 }
 
 /// One value, several, or any value.

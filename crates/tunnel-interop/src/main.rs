@@ -39,6 +39,7 @@ use report::Report;
 /// The known failures of the Go and Python implementations, with their reasons, are
 /// in crates/tunnel-conformance/peers/expected-failures.toml. A listed case must fail
 /// with the listed symptom; a different failure or a pass makes this command fail.
+/// A case that is listed with the symptom "timed out" is not run, see --hanging.
 /// Reports are written to target/interop: report.md, summary.md, report.json, and
 /// what the programs print in logs/.
 #[derive(Parser)]
@@ -59,6 +60,10 @@ struct Args {
     /// the Rust side; it shows which of the expected failures are theirs alone.
     #[arg(long)]
     foreign: bool,
+
+    /// Run also the cases that are expected to hang. Each takes its timeout of 15 seconds.
+    #[arg(long)]
+    hanging: bool,
 
     /// List the pairs and cases, and run none.
     #[arg(long)]
@@ -83,13 +88,13 @@ fn main() -> ExitCode {
 /// Runs the matrix. Returns whether every case ended as expected.
 fn run_matrix(args: &Args) -> Result<bool> {
     let start = Instant::now();
-    let wanted = wanted(args);
+    let expectations = Expectations::load(&matrix::all_pairs())?;
+    let wanted = wanted(args, &expectations);
     ensure!(!wanted.is_empty(), "no pair has such a case");
     if args.list {
         list(&wanted);
         return Ok(true);
     }
-    let expectations = Expectations::load(&matrix::all_pairs())?;
     let programs = Programs::find()?;
     let peers = ends(&wanted);
     programs.build(&peers)?;
@@ -111,7 +116,7 @@ fn run_matrix(args: &Args) -> Result<bool> {
 }
 
 /// The pairs of a run, with their cases.
-fn wanted(args: &Args) -> Vec<(Pair, Vec<String>)> {
+fn wanted(args: &Args, expectations: &Expectations) -> Vec<(Pair, Vec<String>)> {
     let pairs = match args.foreign {
         true => matrix::all_pairs(),
         false => matrix::pairs(),
@@ -125,7 +130,11 @@ fn wanted(args: &Args) -> Vec<(Pair, Vec<String>)> {
         .filter(|pair| pair.is_wanted(args.only) && contains(&args.pair, &pair.to_string()));
     let with_cases = pairs.map(|pair| {
         let mut cases = run::cases(&pair);
-        cases.retain(|case| contains(&args.case, case));
+        cases.retain(|case| {
+            let expected = expectations.of(&pair, case);
+            let hangs = expected.iter().any(|entry| entry.symptom == run::HANGS);
+            contains(&args.case, case) && (args.hanging || !hangs)
+        });
         (pair, cases)
     });
     with_cases.filter(|(_, cases)| !cases.is_empty()).collect()
@@ -177,7 +186,7 @@ fn run_pairs(
     for (pair, cases) in pairs {
         progress.begin(pair, cases.len());
         let start = Instant::now();
-        let verdicts = run::run(*pair, cases, programs, expectations, |ended| {
+        let verdicts = run::run(*pair, cases, programs, |ended| {
             progress.show(ended, cases.len());
         });
         let seconds = start.elapsed().as_secs_f64();
@@ -206,6 +215,7 @@ mod tests {
     use clap::{CommandFactory, Parser};
 
     use super::{Args, wanted};
+    use crate::expected::Expectations;
     use crate::matrix::Direction;
 
     #[test]
@@ -223,7 +233,7 @@ mod tests {
             "--case",
             "unary_s",
         ]);
-        let wanted = wanted(&args);
+        let wanted = wanted(&args, &Expectations::default());
         assert!(!wanted.is_empty());
         for (pair, cases) in wanted {
             assert_eq!(pair.direction, Direction::Reverse);

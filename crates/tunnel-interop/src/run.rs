@@ -12,7 +12,6 @@ use tunnel_conformance::{CASES, Case};
 
 use crate::bridge::Bridges;
 use crate::examples;
-use crate::expected::Expectations;
 use crate::grpc;
 use crate::matrix::{Direction, Pair, Peer, Revision};
 use crate::outcome::Verdict;
@@ -22,11 +21,8 @@ use crate::programs::Programs;
 /// The timeout of a case.
 const CASE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The timeout of a case that is expected to hang.
-const HANG_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// The symptom of a case that hangs.
-const HANGS: &str = "timed out";
+pub(crate) const HANGS: &str = "timed out";
 
 /// The number of cases that run at the same time.
 const WORKERS: usize = 4;
@@ -92,7 +88,6 @@ pub(crate) fn run(
     pair: Pair,
     cases: &[String],
     programs: &Arc<Programs>,
-    expectations: &Expectations,
     ended: impl Fn(usize) + Sync,
 ) -> BTreeMap<String, (Verdict, f64)> {
     let queue = Mutex::new(cases.iter());
@@ -106,9 +101,7 @@ pub(crate) fn run(
                 // The lock must not be held while a case runs.
                 while let Some(case) = { lock(queue).next() } {
                     let start = Instant::now();
-                    let expected = expectations.of(&pair, case);
-                    let hangs = expected.iter().any(|entry| entry.symptom == HANGS);
-                    let verdict = worker.run(case, if hangs { HANG_TIMEOUT } else { CASE_TIMEOUT });
+                    let verdict = worker.run(case);
                     let seconds = start.elapsed().as_secs_f64();
                     let mut verdicts = lock(verdicts);
                     verdicts.insert(case.clone(), (verdict, seconds));
@@ -146,7 +139,7 @@ impl Worker {
         }
     }
 
-    fn run(&self, case: &str, timeout: Duration) -> Verdict {
+    fn run(&self, case: &str) -> Verdict {
         lock_panics().remove(&self.name);
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -154,8 +147,7 @@ impl Worker {
             .enable_all()
             .build();
         let ran = runtime.map_err(Into::into).and_then(|runtime| {
-            let ran =
-                panic::catch_unwind(AssertUnwindSafe(|| self.run_on(&runtime, case, timeout)));
+            let ran = panic::catch_unwind(AssertUnwindSafe(|| self.run_on(&runtime, case)));
             runtime.shutdown_background();
             ran.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked without a message")))
         });
@@ -169,7 +161,7 @@ impl Worker {
         Verdict::Fail(one_line(&sentence))
     }
 
-    fn run_on(&self, runtime: &Runtime, case: &str, timeout: Duration) -> Result<()> {
+    fn run_on(&self, runtime: &Runtime, case: &str) -> Result<()> {
         let path = PeerPath {
             pair: self.pair,
             bridges: Arc::clone(&self.bridges),
@@ -182,9 +174,9 @@ impl Worker {
         }
         let case = CASES.iter().find(|known| known.name == case);
         let case = case.expect("the names come from this list");
-        let run = async { tokio::time::timeout(timeout, case.run(&path)).await };
+        let run = async { tokio::time::timeout(CASE_TIMEOUT, case.run(&path)).await };
         let ran = runtime.block_on(run);
-        ran.map_err(|_| anyhow::anyhow!("{HANGS} after {} s", timeout.as_secs()))
+        ran.map_err(|_| anyhow::anyhow!("{HANGS} after {} s", CASE_TIMEOUT.as_secs()))
     }
 }
 

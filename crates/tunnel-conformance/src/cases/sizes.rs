@@ -42,7 +42,7 @@ async fn assert_carries(client: &Client, size: usize) {
 
         let count = kind.responses(3);
         let script = Script::named("down").receive_all().send(count, size, 9);
-        let outcome = run(client, kind, &script, requests(1, 1, 0)).await;
+        let outcome = run(client, kind, &script, requests(1, 1, 1)).await;
         assert_sent(outcome.expect_success(), count, size, 9);
 
         let count = sent.len().min(outcome.messages.len()) as u64;

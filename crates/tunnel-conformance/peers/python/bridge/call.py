@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import contextvars
 
 import grpc
@@ -118,7 +117,7 @@ async def _call(tunnel, method: str, context: grpc.aio.ServicerContext) -> None:
     headers = asyncio.create_task(_send_headers(opened, context))
     error = None
     try:
-        await _exchange(tunnel, method, metadata, timeout, context)
+        await _exchange(tunnel, method, metadata, timeout, context, headers)
     except grpc.RpcError as failed:
         error = failed
     except BaseException:
@@ -141,9 +140,8 @@ async def _call(tunnel, method: str, context: grpc.aio.ServicerContext) -> None:
 async def _send_headers(opened: asyncio.Future, context: grpc.aio.ServicerContext) -> None:
     """Passes the headers on when they come."""
     stream = await asyncio.shield(opened)
-    headers = onward(await stream.initial_metadata(), TUNNEL_KEY)
-    with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError):
-        await context.send_initial_metadata(headers)
+    await stream._headers_event.wait()
+    await context.send_initial_metadata(onward(stream._headers, TUNNEL_KEY))
 
 
 async def _requests(context: grpc.aio.ServicerContext):
@@ -151,17 +149,22 @@ async def _requests(context: grpc.aio.ServicerContext):
         yield request
 
 
-async def _exchange(tunnel, method, metadata, timeout, context) -> None:
+async def _exchange(tunnel, method, metadata, timeout, context, headers) -> None:
+    async def write(response: bytes) -> None:
+        # Headers come before every response.
+        await headers
+        await context.write(response)
+
     kind = METHODS.get(method, BIDI)
     name = f"/{method}"
     same = {"request_serializer": bytes, "response_deserializer": bytes}
     given = {"metadata": metadata, "timeout": timeout}
     if kind == CLIENT:
-        await context.write(await tunnel.stream_unary(name, **same)(_requests(context), **given))
+        await write(await tunnel.stream_unary(name, **same)(_requests(context), **given))
     elif kind == BIDI:
         responses = await tunnel.stream_stream(name, **same)(_requests(context), **given)
         async for response in responses:
-            await context.write(response)
+            await write(response)
     else:
         request = await context.read()
         if request is grpc.aio.EOF:
@@ -169,6 +172,6 @@ async def _exchange(tunnel, method, metadata, timeout, context) -> None:
         if kind == SERVER:
             responses = await tunnel.unary_stream(name, **same)(request, **given)
             async for response in responses:
-                await context.write(response)
+                await write(response)
         else:
-            await context.write(await tunnel.unary_unary(name, **same)(request, **given))
+            await write(await tunnel.unary_unary(name, **same)(request, **given))

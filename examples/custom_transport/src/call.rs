@@ -1,5 +1,5 @@
-//! The two halves of a call, as a user holds them, and what they ask of the task that drives the
-//! tunnel.
+//! The two halves of a call for users, and the operations that they send to the task that drives
+//! the tunnel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use tunnel_core::{Metadata, OpenError, Status, StreamId, WriteError};
 
 /// Sends operations to the task that drives the tunnel.
 ///
-/// The channel is unbounded, but never long: an operation waits for its answer,
+/// The channel is unbounded but stays short: an operation waits for its answer,
 /// or is sent once for each call or tunnel.
 pub(crate) type Ops = mpsc::UnboundedSender<Op>;
 
 /// A call.
 ///
 /// Its halves are independent of each other, so that one can send while it
-/// receives. When both were dropped and the call is not over, it is given up and
-/// the far end is told.
+/// receives. When both are dropped before the end of the call, the call is
+/// cancelled at the far end.
 #[derive(Debug)]
 pub struct Call {
-    /// What goes to the far end.
+    /// Sends to the far end.
     pub tx: Sender,
-    /// What comes from it.
+    /// Receives from the far end.
     pub rx: Receiver,
 }
 
@@ -37,12 +37,12 @@ impl Call {
     }
 }
 
-/// A call that has come.
+/// A call from the far end.
 #[derive(Debug)]
 pub struct IncomingCall {
     /// The method, with its leading slash.
     pub method: String,
-    /// What the caller sent along.
+    /// The request metadata.
     pub metadata: Metadata,
     /// The call itself.
     pub call: Call,
@@ -50,25 +50,25 @@ pub struct IncomingCall {
 
 /// The sending half of a call.
 ///
-/// A caller that has sent all says so by [`finish`](Self::finish), a handler that
-/// is done by [`close`](Self::close). Dropping this half says nothing: what was
-/// cut short by an error must not look whole to the far end.
+/// A caller ends it with [`finish`](Self::finish), a handler with
+/// [`close`](Self::close). Dropping this half does neither: data that an error cut
+/// short must not look complete to the far end.
 #[derive(Debug)]
 pub struct Sender(Arc<Hold>);
 
 impl Sender {
-    /// Sends a message. Waits while the call has much to send already.
+    /// Sends a message. Waits while the call's send buffer is full.
     ///
     /// # Errors
     ///
-    /// [`CallError::Write`] when the call is over, at the handler also because it
-    /// was cancelled. At the caller, [`Receiver::receive`] knows how it ended.
+    /// [`CallError::Write`] when the call has ended; at a handler also when it was
+    /// cancelled. At a caller, [`Receiver::receive`] returns how it ended.
     pub async fn send(&mut self, message: Bytes) -> Result<(), CallError> {
         let id = self.0.id;
         ask(&self.0.ops, |reply| Op::Send { id, message, reply }).await
     }
 
-    /// Caller: says that no more messages will come.
+    /// Caller: ends the request (half-close).
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl Sender {
         ask(&self.0.ops, |reply| Op::Finish { id, reply }).await
     }
 
-    /// Handler: ends the call, behind the messages that were sent.
+    /// Handler: ends the call after the messages that were sent.
     ///
     /// # Errors
     ///
@@ -96,18 +96,18 @@ pub struct Receiver(Arc<Hold>);
 impl Receiver {
     /// Waits for the next message; `None` when the far end has sent its last.
     ///
-    /// Nothing is lost if this is given up and asked again.
+    /// Cancel-safe: no message is lost if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`CallError::Status`]: how the call ended, if not well.
+    /// [`CallError::Status`] when the call ended with an error.
     pub async fn receive(&mut self) -> Result<Option<Bytes>, CallError> {
         let id = self.0.id;
         ask(&self.0.ops, |reply| Op::Receive { id, reply }).await
     }
 }
 
-/// Gives a call up when its last half is dropped.
+/// Cancels a call when its last half is dropped.
 #[derive(Debug)]
 struct Hold {
     id: StreamId,
@@ -120,7 +120,7 @@ impl Drop for Hold {
     }
 }
 
-/// Why something could not be done.
+/// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -133,15 +133,15 @@ pub enum CallError {
     /// The message could not be sent.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The task that drives the tunnel is gone, and the runtime with it.
+    /// The task that drives the tunnel ended with its runtime.
     #[error("nothing drives the tunnel any more")]
     Abandoned,
 }
 
-/// Where the answer to an operation goes.
+/// Receives the result of an operation.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
-/// What a user wants of the tunnel.
+/// An operation of a user.
 pub(crate) enum Op {
     Open(OpenRequest),
     Accept(oneshot::Sender<IncomingCall>),
@@ -179,7 +179,7 @@ pub(crate) struct OpenRequest {
     pub(crate) reply: Reply<Call>,
 }
 
-/// Asks the task that drives the tunnel, and waits for its answer.
+/// Sends an operation to the task that drives the tunnel, and waits for the result.
 pub(crate) async fn ask<T>(ops: &Ops, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, CallError> {
     let (reply, answer) = oneshot::channel();
     ops.send(op(reply)).map_err(|_| CallError::Abandoned)?;

@@ -1,12 +1,11 @@
-//! Who waits for what.
+//! Pending operations of users.
 //!
-//! The state machine tells of changes, not of whom they are for. Here stand those
-//! who asked for something that was not there yet: a call to be opened or
-//! accepted, a message to be read, room for one to be written. An event answers
-//! whoever it concerns.
+//! The state machine reports changes, and this module finds the operations that
+//! wait for them: to open or accept a call, to read a message, or for room to write
+//! one. An event completes these operations.
 //!
-//! Nothing here grows without an owner: an entry of a call lives as long as the
-//! call's halves do, and one that nobody has accepted goes with its stream.
+//! The entry of a call is removed with the call's halves. A call that was not
+//! accepted is removed with its stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -19,14 +18,14 @@ use tunnel_core::{
 
 use crate::call::{Call, CallError, IncomingCall, Op, OpenRequest, Reply};
 
-/// Everybody who waits on one tunnel.
+/// The pending operations of one tunnel.
 pub(crate) struct Calls {
-    /// For making the handles of calls. Weak, so that the tunnel notices when
-    /// nobody holds one any more.
+    /// For the handles of new calls. Weak, so that the tunnel ends when its user has
+    /// dropped all handles.
     ops: mpsc::WeakUnboundedSender<Op>,
-    /// Those who asked for a call before the tunnel was ready.
+    /// Calls to open when the tunnel is ready.
     openers: Vec<OpenRequest>,
-    /// Calls that came and were not accepted yet; no more than streams.
+    /// Calls that were not accepted yet. No more than the limit of streams.
     arrived: VecDeque<Arrived>,
     acceptors: VecDeque<oneshot::Sender<IncomingCall>>,
     calls: HashMap<StreamId, Waiting>,
@@ -38,18 +37,18 @@ struct Arrived {
     metadata: Metadata,
 }
 
-/// Who waits on one call, and what they will want to know.
+/// The pending operations of one call, and its state.
 #[derive(Default)]
 struct Waiting {
     reader: Option<Reply<Option<Bytes>>>,
-    /// A message of which not all has arrived.
+    /// The part of a message that has arrived.
     partial: BytesMut,
-    /// A message whose reader went away while it was handed over.
+    /// A message whose reader was dropped during delivery.
     unclaimed: Option<Bytes>,
     writer: Option<(Bytes, Reply<()>)>,
     /// How the call ended, once that was read.
     end: Option<Result<(), Status>>,
-    /// Handler: it has said how the call ends.
+    /// Handler: it has closed the call.
     closed: bool,
 }
 
@@ -64,7 +63,7 @@ impl Calls {
         }
     }
 
-    /// The state machine says that something has happened.
+    /// Handles an event of the state machine.
     pub(crate) fn on_event(&mut self, event: Event, conn: &mut Connection, now: Instant) {
         match event {
             Event::Ready => self.open_all(conn, now),
@@ -86,22 +85,22 @@ impl Calls {
             Event::Cancelled { id, error } => self.on_cancelled(id, &error, conn),
             Event::Ended(_) => {
                 self.open_all(conn, now);
-                // Nothing will come any more: their channels close.
+                // Closes the channels of those who wait.
                 self.acceptors.clear();
             }
-            // Going away: whoever opens the next call is told by the error.
+            // Going away: the next `open` returns an error.
             _ => {}
         }
     }
 
-    /// A user wants something.
+    /// Performs an operation of a user.
     pub(crate) fn on_op(&mut self, op: Op, conn: &mut Connection, now: Instant) {
         match op {
             Op::Open(request) if conn.is_ready() || conn.end_reason().is_some() => {
                 self.open(request, conn, now);
             }
             Op::Open(request) => self.openers.push(request),
-            // Dropped, and so answered: nothing will come any more.
+            // Dropping it answers it: no calls will come any more.
             Op::Accept(_) if conn.end_reason().is_some() => {}
             Op::Accept(acceptor) => {
                 self.acceptors.push_back(acceptor);
@@ -139,7 +138,7 @@ impl Calls {
             metadata,
             reply,
         } = request;
-        // Without a sender there is nobody left to make calls.
+        // Without a sender all handles were dropped.
         let Some(ops) = self.ops.upgrade() else {
             return;
         };
@@ -147,11 +146,11 @@ impl Calls {
             self.calls.insert(id, Waiting::default());
             Call::new(id, ops)
         });
-        // One who has gone drops the call here, which cancels it.
+        // If the user has gone, the call is dropped here, which cancels it.
         let _ = reply.send(opened.map_err(CallError::from));
     }
 
-    /// Brings together calls that came and those who wait for one.
+    /// Gives calls that came to users that wait for one.
     fn hand_out_arrived(&mut self) {
         while !self.arrived.is_empty()
             && let Some(acceptor) = self.acceptors.pop_front()
@@ -169,7 +168,7 @@ impl Calls {
             } = arrived;
             self.calls.insert(id, Waiting::default());
             let call = Call::new(id, ops);
-            // One who has gone drops the call here, which refuses it.
+            // If the user has gone, the call is dropped here, which refuses it.
             let _ = acceptor.send(IncomingCall {
                 method,
                 metadata,
@@ -182,7 +181,7 @@ impl Calls {
         let arrived = self.arrived.len();
         self.arrived.retain(|call| call.id != id);
         if self.arrived.len() < arrived {
-            // Nobody has seen it: there is no handler to wait for.
+            // It was not accepted, so it has no handler to wait for.
             conn.handler_done(id);
         }
         if let Some(call) = self.calls.get_mut(&id) {
@@ -218,7 +217,7 @@ impl Calls {
             return;
         };
         if reply.is_closed() {
-            // Given up before it was sent.
+            // The user dropped the call before it was sent.
             return;
         }
         match conn.send(id).is_writable() {
@@ -236,14 +235,14 @@ impl Calls {
         answer(reply, closed);
     }
 
-    /// Both halves of a call were dropped. If the call is not over, it is now.
+    /// Both halves of a call were dropped: ends the call if it has not ended.
     fn abandon(&mut self, id: StreamId, conn: &mut Connection) {
         let Some(call) = self.calls.remove(&id) else {
             return;
         };
         match conn.side() {
             Side::Caller => conn.cancel(id),
-            // What it said last is still on its way.
+            // Its close is still queued.
             Side::Handler if call.closed => {}
             Side::Handler => {
                 let status = Status::new(Code::Internal, "the call was dropped by its handler");
@@ -255,8 +254,8 @@ impl Calls {
 }
 
 impl Waiting {
-    /// The next whole message, or `Ok(None)` at the end in order; `None` if there
-    /// is nothing to tell yet.
+    /// The next whole message, or `Ok(None)` at a clean end. `None` if neither is
+    /// there yet.
     fn next_message(
         &mut self,
         id: StreamId,
@@ -267,7 +266,7 @@ impl Waiting {
         }
         while self.end.is_none() {
             match conn.recv(id).read() {
-                // In one piece: nothing is copied.
+                // The whole message in one piece needs no copy.
                 Read::Data(chunk) if chunk.begins.is_some() && chunk.ends => {
                     return Some(Ok(Some(chunk.data)));
                 }
@@ -292,7 +291,7 @@ impl Waiting {
     }
 }
 
-/// Answers one who asked; one who has gone is not missed.
+/// Sends a result. The receiver may have been dropped.
 fn answer(reply: Reply<()>, result: Result<(), WriteError>) {
     let _ = reply.send(result.map_err(CallError::from));
 }

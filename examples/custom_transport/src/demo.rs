@@ -10,16 +10,16 @@ use tunnel_core::{Code, Metadata, Status};
 
 use crate::echo::{METHOD, answer_to};
 
-/// How long calls in flight may take when the tunnel is closed.
+/// The time that calls in flight have when the tunnel is closed.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// How many calls are in flight at once.
 const CALLS: usize = 100;
 
-/// The size of a message that no window holds, in bytes.
+/// The size of a message larger than any window, in bytes.
 const LARGE: usize = 1 << 20;
 
-/// How many messages go to and fro in one call.
+/// How many messages are exchanged in one call.
 const MESSAGES: usize = 5;
 
 pub(crate) async fn run(tunnel: &Tunnel) -> Result<()> {
@@ -31,7 +31,7 @@ pub(crate) async fn run(tunnel: &Tunnel) -> Result<()> {
 }
 
 async fn one_message(tunnel: &Tunnel) -> Result<()> {
-    // Comes when the two ends have agreed on what they speak.
+    // Opens when negotiation is complete.
     let call = tunnel.open(METHOD, Metadata::new()).await?;
     println!("✓ Tunnel established");
     let answer = exchange(call, Bytes::from("Hello")).await?;
@@ -40,7 +40,7 @@ async fn one_message(tunnel: &Tunnel) -> Result<()> {
     Ok(())
 }
 
-/// Sends the next message only when the last was answered.
+/// Sends each message after the previous one was answered.
 async fn stream(tunnel: &Tunnel) -> Result<()> {
     let Call { mut tx, mut rx } = tunnel.open(METHOD, Metadata::new()).await?;
     for n in 1..=MESSAGES {
@@ -58,7 +58,7 @@ async fn stream(tunnel: &Tunnel) -> Result<()> {
     Ok(())
 }
 
-/// Larger than the window of a stream: credit has to come back while it travels.
+/// A message larger than a stream's window, which needs credit while it is sent.
 async fn large_message(tunnel: &Tunnel) -> Result<()> {
     let message: Bytes = (0..LARGE).map(|n| (n % 251) as u8).collect();
     let answer = unary(tunnel, METHOD, message.clone()).await?;
@@ -105,21 +105,21 @@ async fn unknown_method(tunnel: &Tunnel) -> Result<()> {
     }
 }
 
-/// One message there, one back.
+/// A unary call.
 async fn unary(tunnel: &Tunnel, method: &str, message: Bytes) -> Result<Bytes, CallError> {
     exchange(tunnel.open(method, Metadata::new()).await?, message).await
 }
 
 async fn exchange(call: Call, message: Bytes) -> Result<Bytes, CallError> {
     let Call { mut tx, mut rx } = call;
-    // A handler may refuse a call before it has read the message. Sending fails
-    // then, but what counts is how the call ended.
+    // A handler may refuse a call before it has read the message. Then sending
+    // fails, and the status of the call says why.
     if tx.send(message).await.is_ok() {
         let _ = tx.finish().await;
     }
     let missing = || CallError::Status(Status::new(Code::Internal, "no answer"));
     let answer = rx.receive().await?.ok_or_else(missing)?;
-    // The answer counts only with the status behind it.
+    // The answer counts only with an OK status.
     match rx.receive().await? {
         None => Ok(answer),
         Some(_) => {

@@ -4,16 +4,16 @@ use bytes::Bytes;
 use custom_transport::{CallError, IncomingCall, Tunnel};
 use tunnel_core::{Code, EndReason, Status};
 
-/// The one method there is. How many messages a call of it has is up to the caller.
+/// The only method. A call may have any number of messages.
 pub(crate) const METHOD: &str = "/example.Echo/Echo";
 
-/// What stands before the message in an answer.
+/// The prefix of an answer.
 pub(crate) const PREFIX: &[u8] = b"Echo: ";
 
 /// Serves calls until the tunnel ends.
 pub(crate) async fn serve(tunnel: Tunnel) -> EndReason {
     while let Some(call) = tunnel.accept().await {
-        // A failure concerns this call alone, and its caller has been told.
+        // A failure ends this call only, and its caller gets the status.
         tokio::spawn(serve_call(call));
     }
     tunnel.closed().await
@@ -32,7 +32,7 @@ async fn serve_call(incoming: IncomingCall) -> Result<(), CallError> {
     tx.close(Status::OK).await
 }
 
-/// What is answered to a message.
+/// The answer to a message.
 pub(crate) fn answer_to(message: &[u8]) -> Bytes {
     [PREFIX, message].concat().into()
 }

@@ -1,20 +1,17 @@
 //! `tunnel-core` alone over any byte stream, without tonic.
 //!
-//! The protocol of a tunnel needs nothing but two directions of bytes that
-//! arrive in order: a Unix socket, a TCP connection, a serial line, the stream
-//! of a QUIC connection. `tunnel-core` is the protocol and does no I/O; this
-//! crate is the I/O for it, small enough to be read in one go and meant to be
-//! copied:
+//! A tunnel needs bytes in both directions that arrive in order: a Unix socket, a
+//! TCP connection, a serial line, a QUIC stream. `tunnel-core` is the protocol
+//! without I/O. This crate adds the I/O. It is short and meant to be copied:
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`tunnel`], [`mod@call`] | what a user holds: a [`Tunnel`] and the two halves of its calls |
-//! | `transport` | the task of each end: moves bytes between a socket and the state machine |
-//! | `calls` | which operation waits for which stream: answers operations when events come |
+//! | [`tunnel`], [`mod@call`] | the user's handles: a [`Tunnel`] and the two halves of its calls |
+//! | `transport` | the task of each end, which moves bytes between a socket and the state machine |
+//! | `calls` | pending operations, which events complete |
 //!
-//! Calls are gRPC's in all but the encoding of their messages, which are bytes
-//! here. What a full binding adds (response headers and trailers, typed
-//! messages, generated stubs) is in `tunnel-tonic`.
+//! Calls are gRPC calls whose messages are plain bytes. `tunnel-tonic` is a full
+//! binding: it adds response headers, trailers, typed messages and generated stubs.
 
 pub mod call;
 mod calls;

@@ -1,6 +1,6 @@
 //! Calls through a tunnel over a plain socket: no gRPC, no HTTP, no tonic.
 //!
-//! Both ends are in this one program, joined by a real socket.
+//! Both ends run in this program, connected by a real socket.
 
 mod demo;
 mod echo;
@@ -53,7 +53,7 @@ async fn over_unix_socket() -> Result<()> {
         .with_context(|| format!("cannot listen on {}", path.display()))?;
     println!("Listening on {}, a Unix socket", path.display());
     let connected = tokio::try_join!(UnixStream::connect(&path), listener.accept());
-    // Both ends are connected, or they never will be: the name has served its turn.
+    // The socket's name is not needed any more.
     let _ = std::fs::remove_file(&path);
     let (client, (server, _)) = connected.context("cannot connect to the socket")?;
     converse(client, server).await
@@ -67,13 +67,13 @@ async fn over_tcp() -> Result<()> {
     println!("Listening on {address}, a TCP port");
     let (client, (server, _)) = tokio::try_join!(TcpStream::connect(address), listener.accept())
         .with_context(|| format!("cannot connect to {address}"))?;
-    // A tunnel makes its own batches; waiting for more only costs time.
+    // A tunnel batches its frames itself, so Nagle's algorithm would only add delay.
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     converse(client, server).await
 }
 
-/// The forward tunnel: who connected calls, who accepted serves.
+/// A forward tunnel: the end that connected calls, the end that accepted serves.
 async fn converse<S>(client: S, server: S) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Send + 'static,

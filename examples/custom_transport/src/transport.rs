@@ -1,14 +1,13 @@
 //! The runtime of one end: a task that moves bytes between a socket and a
 //! [`Connection`].
 //!
-//! The state machine never does anything by itself. It is given what arrives,
-//! what its user wants and what time it is; after each of these it is asked what
-//! happened, what to send, and when to come back. One turn of [`Driver::run`] is
-//! one round of that.
+//! The state machine does nothing by itself. It gets received frames, operations
+//! and the time. After each input the driver takes events and frames to send from
+//! it, and asks when to call it next. One turn of [`Driver::run`] is one such
+//! round.
 //!
-//! Reading and writing go on side by side. A driver that stopped reading until
-//! all was written could wait for ever: so might its peer, each with a full
-//! socket that only the other can empty.
+//! The driver reads and writes at the same time. If both ends stopped reading
+//! until all was written, each could wait for ever with a full socket.
 
 use std::io;
 use std::time::Duration;
@@ -29,13 +28,12 @@ use crate::calls::Calls;
 /// How much is read from the socket at a time, in bytes.
 const READ_SIZE: usize = 64 << 10;
 
-/// How much is taken from the state machine at a time, in bytes: enough to share
-/// the cost of a write among many frames, little enough that what comes up
-/// meanwhile does not wait long behind it.
+/// The size of a batch of frames, in bytes: large enough to share the cost of a
+/// write among many frames, small enough that later frames do not wait long.
 const WRITE_BUDGET: usize = 64 << 10;
 
-/// How long a tunnel that has ended may take to say its last words, and how long
-/// to hear the peer's.
+/// The time that a tunnel has after its end to send its last frames, and again to
+/// receive the peer's.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// One end of a tunnel, with its socket.
@@ -51,12 +49,12 @@ pub(crate) struct Driver<S> {
     outbound: BytesMut,
     /// Something was written since the socket was last flushed.
     unflushed: bool,
-    /// Nothing can be written any more.
+    /// Set when nothing can be written any more.
     mute: Option<Mute>,
 }
 
-/// Why nothing can be written, and until when the peer is still listened to: it
-/// may have said all there was to say before it closed.
+/// Why nothing can be written, and until when to read on: the peer may have sent
+/// everything before it closed.
 struct Mute {
     error: io::Error,
     until: std::time::Instant,
@@ -87,11 +85,11 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         }
     }
 
-    /// Drives the tunnel to its end, and then goes on to answer those who still
-    /// hold calls of it: what has arrived for them can be read to the last byte.
+    /// Drives the tunnel to its end, and then serves the remaining handles: data that
+    /// has arrived can still be read.
     pub(crate) async fn run(mut self) {
-        // There is no outer call here whose headers could say what the peer
-        // speaks. Both ends are this program, so that is known.
+        // Without an outer call there are no headers with the peer's offer. Both
+        // ends run this program, so the offer is known.
         self.conn.start(now(), Offer::of(&Config::default()));
         let reason = loop {
             if let Some(reason) = self.act_on_events() {
@@ -119,8 +117,8 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         tokio::join!(farewell, answering);
     }
 
-    /// Hands out what the state machine has to tell; the reason, if it is that
-    /// the tunnel has ended.
+    /// Takes events from the state machine. Returns the reason if the tunnel has
+    /// ended.
     fn act_on_events(&mut self) -> Option<EndReason> {
         while let Some(event) = self.conn.poll_event() {
             if let Event::Ended(reason) = &event {
@@ -133,10 +131,10 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         None
     }
 
-    /// Waits for whatever comes next, and tells the state machine.
+    /// Waits for the next input, and gives it to the state machine.
     async fn turn(&mut self) {
-        // Pulled only when the last batch is on its way: until then the state
-        // machine is free to choose what goes first.
+        // The next batch is taken when the last one was written. Until then the state
+        // machine can still choose what to send first.
         let idle = self.outbound.is_empty() && self.mute.is_none();
         if idle && self.conn.wants_transmit() {
             let mut frames = FrameWriter::new(self.conn.side(), &mut self.outbound);
@@ -144,8 +142,7 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         }
         let has_output = self.unflushed || !self.outbound.is_empty();
         let due = self.due();
-        // Whichever branch wins, the others have done nothing yet: each of them
-        // can be dropped without losing anything.
+        // All branches are cancel-safe: those that are dropped have done nothing.
         tokio::select! {
             read = self.reader.read(&mut self.inbound), if self.conn.wants_input() => {
                 self.on_read(read);
@@ -166,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         }
     }
 
-    /// When to act, if nothing else happens before.
+    /// The next timeout.
     fn due(&self) -> Option<std::time::Instant> {
         let mute = self.mute.as_ref().map(|mute| mute.until);
         self.conn.poll_timeout().into_iter().chain(mute).min()
@@ -184,8 +181,7 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         match read {
             Ok(0) => self.on_end(),
             Ok(n) => {
-                // Copied, so that what lies unread keeps its own bytes alive and
-                // not the whole buffer.
+                // Copied, so that unread data does not keep the whole buffer alive.
                 self.deframer
                     .push(Bytes::copy_from_slice(&self.inbound[..n]));
                 self.handle_frames();
@@ -198,8 +194,7 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         loop {
             match self.deframer.decode_next(self.conn.side().peer()) {
                 Ok(Some(frame)) => {
-                    // The error comes as the last event too, which is where it
-                    // is acted upon.
+                    // The last event has the error too, and is handled elsewhere.
                     if self.conn.handle_frame(now(), frame).is_err() {
                         return;
                     }
@@ -213,8 +208,8 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         }
     }
 
-    /// The peer has closed its direction. In gRPC a status would say whether that
-    /// is in order; here it is, unless it breaks off inside a frame.
+    /// The peer has closed its direction. gRPC has a status for that; here the end is
+    /// clean unless it comes inside a frame.
     fn on_end(&mut self) {
         if self.deframer.is_mid_frame() {
             let error = TransportCause::EndedInsideFrame.into();
@@ -224,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         }
     }
 
-    /// Writing has failed. How the tunnel ends is up to what is still to be read.
+    /// Writing has failed. What is still to be read decides how the tunnel ends.
     fn on_mute(&mut self, error: io::Error) {
         self.outbound.clear();
         self.unflushed = false;
@@ -238,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
     }
 }
 
-/// Writes some of `outbound`, or flushes when there is nothing left of it.
+/// Writes some of `outbound`, or flushes when it is empty.
 async fn write(
     writer: &mut (impl AsyncWrite + Unpin),
     outbound: &mut BytesMut,
@@ -258,9 +253,8 @@ async fn write(
     Ok(())
 }
 
-/// Sends what was already taken from the state machine, closes our direction and
-/// waits for the peer to close its own: a socket that is closed with input unread
-/// may take back what was just sent.
+/// Sends the last batch, closes this direction and waits for the peer to close the
+/// other: closing a socket with unread input may discard data just sent.
 async fn say_farewell<S: AsyncRead + AsyncWrite>(
     mut reader: ReadHalf<S>,
     mut writer: WriteHalf<S>,
@@ -270,7 +264,7 @@ async fn say_farewell<S: AsyncRead + AsyncWrite>(
         writer.write_all(&outbound).await?;
         writer.shutdown().await
     };
-    // The tunnel is over either way, and so is everybody's interest in errors.
+    // The tunnel has ended, so errors do not matter.
     if matches!(timeout(FAREWELL, speak).await, Ok(Ok(()))) {
         let mut nowhere = tokio::io::sink();
         let listen = tokio::io::copy(&mut reader, &mut nowhere);
@@ -278,7 +272,7 @@ async fn say_farewell<S: AsyncRead + AsyncWrite>(
     }
 }
 
-/// Waits until then; for ever, if there is no then.
+/// Waits until `at`, or for ever without one.
 async fn at(due: Option<std::time::Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
@@ -286,7 +280,7 @@ async fn at(due: Option<std::time::Instant>) {
     }
 }
 
-/// The time that the state machine is told.
+/// The time for the state machine.
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }

@@ -1,4 +1,4 @@
-//! One end of a tunnel, as a user holds it.
+//! The user's handle of one end of a tunnel.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::transport::Driver;
 
 /// One end of a tunnel.
 ///
-/// When it and all its calls were dropped, the tunnel is closed.
+/// The tunnel is closed when this and all its calls are dropped.
 #[derive(Debug)]
 pub struct Tunnel {
     ops: Ops,
@@ -20,10 +20,10 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Begins a tunnel over a socket; a task of its own drives it from here on.
+    /// Starts a tunnel over a socket, with a task that drives it.
     ///
-    /// One end has to be the [`Side::Caller`] and the other the
-    /// [`Side::Handler`], whichever of them connected.
+    /// One end must be the [`Side::Caller`] and the other the [`Side::Handler`]. Either
+    /// may be the one that connected.
     pub fn over<S>(side: Side, socket: S, config: Config) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
@@ -35,13 +35,13 @@ impl Tunnel {
         Self { ops, ended }
     }
 
-    /// Caller: begins a call. Waits until the tunnel is ready.
+    /// Caller: opens a call. Waits until the tunnel is ready.
     ///
-    /// A `grpc-timeout` among the metadata is the deadline of the call.
+    /// `grpc-timeout` in the metadata sets the call's deadline.
     ///
     /// # Errors
     ///
-    /// [`CallError::Open`]: too many calls are in flight, or the tunnel is over.
+    /// [`CallError::Open`] if too many calls are in flight or the tunnel has ended.
     pub async fn open(&self, method: &str, metadata: Metadata) -> Result<Call, CallError> {
         let method = method.to_owned();
         let op = |reply| {
@@ -61,11 +61,10 @@ impl Tunnel {
         call.await.ok()
     }
 
-    /// Drains the tunnel: no new calls, and those in flight have until
-    /// `grace` has passed. A handler goes on accepting meanwhile: what came
-    /// before is still to be served.
+    /// Drains the tunnel: it takes no new calls, and calls in flight may go on for
+    /// `grace`. A handler must still accept the calls that came before.
     pub async fn drain(&self, grace: Duration) -> EndReason {
-        // Fails for a tunnel that is over, which is as good.
+        // Fails if the tunnel has ended, which is fine.
         let _ = self.ops.send(Op::Drain { grace });
         self.closed().await
     }
@@ -76,7 +75,7 @@ impl Tunnel {
         self.closed().await
     }
 
-    /// Waits until the tunnel has ended and its socket is closed, and says why.
+    /// Waits until the tunnel has ended and its socket is closed; returns the reason.
     pub async fn closed(&self) -> EndReason {
         let mut ended = self.ended.clone();
         let reason = ended.wait_for(Option::is_some).await;
@@ -84,7 +83,7 @@ impl Tunnel {
             .ok()
             .and_then(|reason| reason.clone())
             .unwrap_or_else(|| {
-                // Only the runtime's own end could take the task away before.
+                // Only a shutdown of the runtime drops the task before.
                 ConnectionError::TransportLost(TransportCause::TaskDropped.into()).into()
             })
     }

@@ -1,4 +1,4 @@
-//! The program as one runs it.
+//! Tests that run the program.
 
 use example_support::testing::{Program, expect_in_order};
 

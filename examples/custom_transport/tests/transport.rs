@@ -1,5 +1,4 @@
-//! The transport in process, over pipes that are cut, clogged and filled with
-//! rubbish.
+//! The transport in process, over pipes that break, fill up or carry invalid bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tunnel_core::{
     WriteError,
 };
 
-/// How much a pipe holds, in bytes: less than most frames.
+/// The capacity of a pipe in bytes, which is less than most frames.
 const NARROW: usize = 1000;
 
 /// Longer than any test takes.
@@ -35,7 +34,7 @@ async fn open(caller: &Tunnel) -> Call {
         .expect("the tunnel is up")
 }
 
-/// A call, as its caller and its handler have it.
+/// A call at its caller and at its handler.
 async fn call(caller: &Tunnel, handler: &Tunnel) -> (Call, Call) {
     let (near, far) = tokio::join!(open(caller), handler.accept());
     (near, far.expect("the call arrives").call)
@@ -92,7 +91,7 @@ async fn both_directions_full_at_once_do_not_block_each_other() {
         ends.spawn(send_and_receive(near, n));
         ends.spawn(send_and_receive(far, n));
     }
-    // Kept until all are done: dropping a call gives it up.
+    // Kept until all are done, because dropping a call cancels it.
     let calls = ends.join_all().await;
     assert_eq!(calls.len(), 16);
 }
@@ -199,7 +198,7 @@ async fn a_call_that_is_cancelled_before_it_was_accepted_is_never_seen() {
         .send("second".into())
         .await
         .expect("it is in flight");
-    // Let both arrive before anybody asks for them.
+    // Both arrive before they are read.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -234,7 +233,7 @@ async fn draining_lets_calls_finish_and_refuses_new_ones() {
             Err(error) => break error,
             Ok(mut late) => tokio::select! {
                 end = late.rx.receive() => assert_eq!(code_of(end), Code::Unavailable),
-                // Not too late after all.
+                // It came in time.
                 came = handler.accept() => assert!(came.is_some()),
             },
         }

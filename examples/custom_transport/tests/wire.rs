@@ -1,4 +1,4 @@
-//! What is on the wire is `grpctunnel.v1`, as its generated types read it.
+//! The bytes on the wire are `grpctunnel.v1`: its generated types read them.
 
 use bytes::Bytes;
 use custom_transport::{Call, Tunnel};
@@ -30,7 +30,7 @@ async fn say(socket: &mut DuplexStream, frame: impl Message) {
     socket.write_all(&bytes).await.expect("it is open");
 }
 
-/// Says what a handler says first.
+/// Sends a handler's settings.
 async fn say_settings(socket: &mut DuplexStream) {
     let settings = Settings {
         supported_protocol_revisions: vec![0, 1],
@@ -103,7 +103,7 @@ async fn a_handler_says_its_settings_first() {
 async fn the_last_words_of_a_peer_that_listens_no_more_are_heard() {
     use server_to_client::Frame;
 
-    // So narrow that the caller is still writing when the peer closes.
+    // So small that the caller is still writing when the peer closes.
     let (near, mut peer) = duplex(256);
     let caller = Tunnel::over(Side::Caller, near, Config::default());
     say_settings(&mut peer).await;

@@ -1,5 +1,4 @@
-//! What the devices have been asked to do: kept beside them all, so that it
-//! survives them.
+//! A record of the calls that reached devices. It survives the devices.
 
 use std::collections::HashMap;
 
@@ -18,10 +17,10 @@ impl Books {
             .send_modify(|calls| *calls.entry(number).or_default() += 1);
     }
 
-    /// Waits until all of these calls have reached their devices.
+    /// Waits until these calls have reached their devices.
     pub(crate) async fn reached(&self, numbers: &[u64]) {
         let mut calls = self.calls.subscribe();
-        // Fails only when the sender is gone, which is borrowed here.
+        // Fails only when the sender is dropped, and `self` holds it.
         let _ = calls
             .wait_for(|calls| numbers.iter().all(|number| calls.contains_key(number)))
             .await;

@@ -1,4 +1,4 @@
-//! A device: it dials the gateway, keeps its tunnels up, and works when it is called.
+//! A device: dials the gateway, keeps its tunnels up, and serves calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use crate::books::Books;
 use crate::test::device_service_server::{DeviceService, DeviceServiceServer};
 use crate::test::{WorkRequest, WorkResponse};
 
-/// How many tunnels a device keeps up: where one does not take a call the other may.
+/// How many tunnels a device keeps up. If one does not take a call, the other may.
 pub(crate) const TUNNELS: usize = 2;
 
-/// The metadata in which a device says who it is.
+/// The metadata key with the device's name.
 pub(crate) const DEVICE_ID: &str = "device-id";
 
-/// How long calls in flight may take when a device is to end in order.
+/// The time that calls in flight have when a device shuts down.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// A device on a machine of its own.
+/// A device, on its own machine.
 #[derive(Debug)]
 pub(crate) struct Device {
     machine: Machine,
@@ -33,7 +33,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Starts a device, which keeps tunnels to the gateway up from then on.
+    /// Starts a device, which keeps tunnels to the gateway up.
     pub(crate) fn start(key: &str, gateway: &Address, books: &Arc<Books>) -> Result<Self> {
         let work = Work {
             device: key.to_owned(),
@@ -57,7 +57,7 @@ impl Device {
         self.machine.cut().await
     }
 
-    /// Ends in order: calls in flight finish, and the gateway is told.
+    /// Shuts down gracefully: calls in flight finish, and the gateway gets a drain notice.
     pub(crate) async fn drain(self) -> Result<()> {
         self.handle.drain(GRACE).await;
         self.machine.cut().await
@@ -70,8 +70,8 @@ fn identity(key: &str) -> Result<MetadataMap> {
     Ok(metadata)
 }
 
-/// Short waits, so that the show is short. Devices in the field keep the default,
-/// lest all of them come back in the same moment.
+/// Short waits, so that the example is short. Real devices should keep the default,
+/// so that they do not all come back at once.
 fn impatience() -> Backoff {
     Backoff::default()
         .initial(Duration::from_millis(20))
@@ -79,7 +79,7 @@ fn impatience() -> Backoff {
         .healthy_after(Duration::ZERO)
 }
 
-/// What a device does when it is called. An ordinary service of tonic.
+/// The device's service: an ordinary tonic service.
 struct Work {
     device: String,
     books: Arc<Books>,

@@ -1,4 +1,4 @@
-//! Calls to devices, at whatever gateway is in service.
+//! Calls to devices, through the gateway in service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,28 +17,28 @@ use crate::report::{Fate, Outcome};
 use crate::test::device_service_client::DeviceServiceClient;
 use crate::test::{WorkRequest, WorkResponse};
 
-/// How long a call may take, with all waiting for devices and gateways to come back.
+/// The deadline of a call, which includes waiting for devices and gateways.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Who is called.
+/// The target of a call.
 #[derive(Clone, Debug)]
 pub(crate) enum To {
     /// The device with this key.
     Key(String),
-    /// The one whose turn it is.
+    /// The next device in turn.
     Next,
-    /// Whoever serves through this tunnel.
+    /// The device behind this tunnel.
     Tunnel(TunnelChannel),
 }
 
 impl To {
-    /// Whether there may be another tunnel to it some time.
+    /// Whether another tunnel can take the call.
     fn may_move(&self) -> bool {
         !matches!(self, Self::Tunnel(_))
     }
 }
 
-/// Makes calls. Clones number them together.
+/// Makes calls. Clones share one sequence of numbers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dispatcher {
     /// The gateway in service, if there is one.
@@ -47,17 +47,17 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// From now on calls are made at this gateway. Without one they wait.
+    /// Sets the gateway for calls. Without one, calls wait.
     pub(crate) fn put_in_service(&self, desk: Option<Desk>) {
         self.desk.send_replace(desk);
     }
 
-    /// A number that no other call has.
+    /// A unique number for a call.
     pub(crate) fn next_number(&self) -> u64 {
         self.last_number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Makes a call, wherever it can be made in the end.
+    /// Makes a call, at a later gateway if the first does not take it.
     pub(crate) async fn call(&self, number: u64, to: &To, work: Duration) -> Outcome {
         let call = Call {
             number,
@@ -76,7 +76,7 @@ impl Dispatcher {
                     }
                     Attempt::NeverSent => moves += 1,
                 }
-                // Whatever comes back at once, the deadline must be seen.
+                // Checked even if all else fails at once.
                 tokio::task::yield_now().await;
             }
         };
@@ -91,17 +91,17 @@ impl Dispatcher {
         let desk = desks.wait_for(Option::is_some).await;
         match desk.ok().and_then(|desk| desk.clone()) {
             Some(desk) => desk,
-            // Not reached: the sender is borrowed here.
+            // Not reached: `self` holds the sender.
             None => std::future::pending().await,
         }
     }
 }
 
-/// What has come of a call at one gateway.
+/// The result of a call at one gateway.
 enum Attempt {
-    /// It is over, after so many moves from one tunnel to another.
+    /// The call has ended, after this many moves from one tunnel to another.
     Done(Fate, usize),
-    /// It certainly reached nobody, so it is safe to make it elsewhere.
+    /// The call reached no device, so it is safe to retry at another gateway.
     NeverSent,
 }
 
@@ -115,8 +115,8 @@ struct Call<'a> {
 impl Call<'_> {
     async fn attempt(&self, desk: &Desk) -> Attempt {
         tokio::select! {
-            // All that were sent have ended by the time that the gateway counts as
-            // gone. What still waits there has waited for a tunnel all the time.
+            // Calls that were sent have ended when the gateway counts as gone. A call
+            // that is left has waited for a tunnel the whole time.
             biased;
             answer = self.ask(desk) => self.judge(answer),
             () = desk.gone.cancelled() => Attempt::NeverSent,
@@ -124,7 +124,7 @@ impl Call<'_> {
     }
 
     async fn ask(&self, desk: &Desk) -> Result<Response<WorkResponse>, Status> {
-        // A device that is away for a moment is no failure, until the deadline.
+        // A device may be away until the deadline.
         let patient = |channel: ReverseChannel| channel.wait_for_ready_calls(true);
         match self.to {
             To::Key(key) => {
@@ -168,7 +168,7 @@ impl Call<'_> {
         Attempt::Done(self.check(response.get_ref(), wanted), moves)
     }
 
-    /// The right answer comes from the device that was meant.
+    /// Checks that the answer comes from the device that was called.
     fn check(&self, answer: &WorkResponse, wanted: Option<String>) -> Fate {
         let WorkResponse { number, device } = answer;
         if *number != self.number {
@@ -195,17 +195,17 @@ where
     DeviceServiceClient::new(channel).work(request).await
 }
 
-/// Whether a call was sent, and then its tunnel was lost.
+/// Whether the tunnel was lost after the call was sent.
 fn was_lost(status: &Status) -> bool {
     status.code() == Code::Unavailable && status.message().contains("may have been processed")
 }
 
-/// Whether no tunnel has taken a call. The devices themselves are never unavailable.
+/// Whether no tunnel has taken a call. The devices themselves never return UNAVAILABLE.
 fn was_not_sent(status: &Status) -> bool {
     is_safe_to_retry(status) || (status.code() == Code::Unavailable && !was_lost(status))
 }
 
-/// A status on one line; its own text also lists its metadata.
+/// A status on one line, without its metadata.
 fn in_words(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }

@@ -12,10 +12,10 @@ use crate::device::Device;
 use crate::dispatch::Dispatcher;
 use crate::gateway::Gateway;
 
-/// All that runs.
+/// Everything that runs.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    /// `None` only while another one is being started.
+    /// `None` while another one is started.
     gateway: Option<Gateway>,
     address: Address,
     keys: Vec<String>,
@@ -25,7 +25,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts a gateway and so many devices.
+    /// Starts a gateway and the devices.
     pub(crate) async fn start(devices: usize) -> Result<Self> {
         let gateway = Gateway::start(&"127.0.0.1:0".parse()?).await?;
         let dispatcher = Dispatcher::default();
@@ -65,7 +65,7 @@ impl Fleet {
         self.gateway.as_ref().context("there is no gateway")
     }
 
-    /// Waits until every device has all its tunnels, at the gateway that is in service.
+    /// Waits until every device has all its tunnels at the gateway in service.
     pub(crate) async fn complete(&self, tell: impl Fn(usize)) -> Result<()> {
         self.gateway()?.wait_for(&self.keys, tell).await
     }
@@ -98,7 +98,7 @@ impl Fleet {
         gateway.kill().await
     }
 
-    /// Starts a gateway where the last one was.
+    /// Starts a gateway at the address of the last one.
     pub(crate) async fn start_gateway(&mut self) -> Result<()> {
         let gateway = Gateway::start(&self.address).await?;
         self.dispatcher.put_in_service(Some(gateway.desk().clone()));
@@ -106,8 +106,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Starts the next gateway, which is called from then on, and lets the last one end
-    /// in order.
+    /// Starts the next gateway, sends calls to it, and shuts the last one down
+    /// gracefully.
     pub(crate) async fn replace_gateway(&mut self) -> Result<()> {
         let last = self.gateway.take().context("there is no gateway")?;
         last.give_way(self.start_gateway()).await

@@ -1,4 +1,4 @@
-//! The gateway: accepts the tunnels of the devices, on a machine of its own.
+//! The gateway: accepts the devices' tunnels, on its own machine.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunne
 
 use crate::device::{DEVICE_ID, TUNNELS};
 
-/// How long the devices may take to come (back).
+/// How long the devices may take to connect.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the port of the last gateway may take to become free.
 const PORT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long calls in flight may take when a gateway is to end in order.
+/// The time that calls in flight have when a gateway shuts down.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// A gateway that runs.
@@ -34,17 +34,17 @@ pub(crate) struct Gateway {
     stop_listening: oneshot::Sender<()>,
 }
 
-/// A gateway as those know it who make calls there.
+/// The part of a gateway that callers use.
 #[derive(Clone, Debug)]
 pub(crate) struct Desk {
-    /// Where there are channels to the devices.
+    /// Has the channels to the devices.
     pub(crate) handler: TunnelServiceHandler,
-    /// Cancelled when the gateway has gone, with everything that it had sent.
+    /// Cancelled when the gateway has gone and all that it had sent has arrived.
     pub(crate) gone: CancellationToken,
 }
 
 impl Gateway {
-    /// Starts a gateway; port 0 is any that is free.
+    /// Starts a gateway; port 0 means any free port.
     pub(crate) async fn start(address: &Address) -> Result<Self> {
         let machine = Machine::start("gateway")?;
         let wanted = address.clone();
@@ -58,11 +58,11 @@ impl Gateway {
             .build();
         let (stop_listening, stop) = oneshot::channel();
         let server = server_for_tunnels(Server::builder()).add_service(handler.service());
-        // Not by `handler.serve`, whose drain begins when the listener closes: here the next gateway
-        // has to listen on the same port first.
+        // `handler.serve` would drain when the listener closes. Here the next gateway must listen on
+        // the same port first.
         machine.run(async move {
             let stopped = async {
-                // Fails only when the gateway is dropped, which ends this anyway.
+                // Fails only when the gateway is dropped, which ends this task anyway.
                 let _ = stop.await;
             };
             let serving = server.serve_with_incoming_shutdown(listener.incoming(), stopped);
@@ -96,10 +96,10 @@ impl Gateway {
         Ok(())
     }
 
-    /// Gives way to another gateway, which is started on the same port before this
-    /// one ends in order: `next` returns when that takes calls.
+    /// Hands over to another gateway, which is started on the same port before this
+    /// one drains. `next` returns when the other takes calls.
     pub(crate) async fn give_way<T>(self, next: impl Future<Output = Result<T>>) -> Result<T> {
-        // The tunnels that are open live on.
+        // Open tunnels stay open.
         let _ = self.stop_listening.send(());
         let next = next.await?;
         self.desk.handler.drain(GRACE).await;
@@ -108,8 +108,8 @@ impl Gateway {
         Ok(next)
     }
 
-    /// Waits until all tunnels of these devices take calls, and tells, again and again,
-    /// of how many devices that is true.
+    /// Waits until all tunnels of these devices take calls. Reports the number of ready
+    /// devices repeatedly.
     pub(crate) async fn wait_for(&self, keys: &[String], tell: impl Fn(usize)) -> Result<()> {
         let complete = |key: &&String| {
             let channel = self.desk.handler.key_as_channel(key.as_str());
@@ -134,14 +134,13 @@ impl Gateway {
     }
 }
 
-/// The name by which a device is called. One that could choose it freely would have
-/// to prove it: by a certificate, or a token that is checked.
+/// The key of a device. A real gateway must verify it, by a certificate or a token.
 fn key_of(opening: &Opening) -> Option<AffinityKey> {
     opening.metadata_str(DEVICE_ID).map(AffinityKey::from)
 }
 
-/// Listens as soon as the last gateway has let go of the port. Clients that dial in
-/// the meantime may be given that very port, too, for a moment.
+/// Listens as soon as the last gateway has released the port. A client that dials
+/// meanwhile may get the same port as its own for a moment.
 async fn listen(address: &Address) -> Result<Listener> {
     let start = Instant::now();
     loop {

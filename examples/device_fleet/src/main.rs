@@ -1,13 +1,12 @@
 //! The device fleet example, all in one program.
 //!
-//! Many devices that nobody can dial keep reverse tunnels to a gateway up; the
-//! gateway calls each of them by its key, and all of them in turn. Meanwhile
-//! devices and gateways are killed and drained, and started again. Every one of them
-//! has a runtime of its own and talks to the others over TCP alone, so that a kill
-//! takes from it what a power cut would: it says no goodbye.
+//! Many devices that cannot be dialled keep reverse tunnels to a gateway up. The
+//! gateway calls each device by its key, and all devices in turn. Meanwhile devices
+//! and gateways are killed, drained and restarted. Each has its own runtime and
+//! uses only TCP, so a kill works like a power cut: no goodbye is sent.
 //!
-//! At the end a table says what has become of the calls. The program checks its own
-//! promises, and fails if one of them was broken.
+//! At the end a table shows the results of the calls. The program checks them, and
+//! fails if a promise was broken.
 
 mod books;
 mod device;
@@ -36,20 +35,20 @@ pub mod test {
     include!("generated/test.rs");
 }
 
-/// Calls a fleet of devices through reverse tunnels, whatever happens to them.
+/// Calls a fleet of devices through reverse tunnels while devices and gateways fail.
 #[derive(Parser)]
 #[command(name = "device-fleet")]
 struct Args {
-    /// How many devices there are. Each takes a thread and about ten file descriptors.
+    /// The number of devices. Each takes a thread and about ten file descriptors.
     #[arg(long, value_name = "N", default_value = "50")]
     devices: NonZeroUsize,
 
-    /// How many calls are made to each device in each phase; where something happens in
-    /// the phase, calls go on until it is over.
+    /// The number of calls to each device in each phase. If something happens in the
+    /// phase, calls go on until it is over.
     #[arg(long, value_name = "N", default_value = "20")]
     calls: NonZeroUsize,
 
-    /// Decides which devices have bad luck.
+    /// The seed that chooses the devices that fail.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
@@ -70,6 +69,6 @@ async fn run(args: &Args) -> Result<()> {
     }
     played?;
     tallies.iter().try_for_each(Tally::verdict)?;
-    info!("✓ No call went astray, none was processed twice, and everything came back");
+    info!("✓ No call was misdirected or processed twice, and all devices and gateways came back");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One phase of the show: the calls that are made in it, counted.
+//! One phase of the example, with the count of its calls.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,10 +18,10 @@ use crate::report::{Outcome, Tally};
 /// How long a device works for one of many calls.
 const SHORT: Duration = Duration::from_millis(10);
 
-/// How long it may take until calls have reached their devices.
+/// How long calls may take to reach their devices.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whose calls may be lost in a phase, because somebody cuts the power.
+/// Whose calls may be lost in a phase, because of a power cut.
 #[derive(Clone, Debug)]
 pub(crate) enum Risk {
     Nobodys,
@@ -39,7 +39,7 @@ impl Risk {
     }
 }
 
-/// A phase that goes on. Clones are the same phase.
+/// A running phase. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Phase {
     dispatcher: Dispatcher,
@@ -65,7 +65,7 @@ impl Phase {
         self.progress.say(line);
     }
 
-    /// Makes a call that is counted.
+    /// Makes a call and counts it.
     pub(crate) async fn call(&self, to: &To, work: Duration) -> Outcome {
         let number = self.dispatcher.next_number();
         self.call_numbered(number, to, work).await
@@ -80,8 +80,8 @@ impl Phase {
         outcome
     }
 
-    /// Calls each of these devices, one call after another: so many at least, and on
-    /// until `happening` is over.
+    /// Calls each of these devices, one call after another, until `happening` is over
+    /// and the minimum is reached.
     pub(crate) async fn during<T>(
         &self,
         keys: &[String],
@@ -101,7 +101,7 @@ impl Phase {
         over.cancel();
         match &happened {
             Ok(_) => drop(callers.join_all().await),
-            // Some may wait for what will not come back.
+            // Some calls may wait for a device that does not come back.
             Err(_) => callers.shutdown().await,
         }
         happened
@@ -115,8 +115,8 @@ impl Phase {
         }
     }
 
-    /// Makes a call to each of these devices, and returns when all of them are at work
-    /// for it.
+    /// Makes a call to each of these devices, and returns when all calls have reached
+    /// them.
     pub(crate) async fn put_to_work(&self, keys: &[String], work: Duration) -> Result<AtWork> {
         let mut calls = JoinSet::new();
         let mut numbers = Vec::new();
@@ -132,7 +132,7 @@ impl Phase {
         Ok(AtWork { calls })
     }
 
-    /// What has come of the phase; says so if all of it is good.
+    /// The results of the phase. Logs a line if all are good.
     pub(crate) fn end(&self, good: &str) -> Tally {
         self.progress.end();
         let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +151,7 @@ pub(crate) struct AtWork {
 }
 
 impl AtWork {
-    /// What has become of them in the end.
+    /// Their results.
     pub(crate) async fn outcomes(self) -> Vec<Outcome> {
         self.calls.join_all().await
     }

@@ -1,22 +1,22 @@
-//! How far the show is, where somebody watches.
+//! The progress line on a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing::info;
 
-/// A line that moves, on a terminal only. Clones are the same line.
+/// A progress line, shown on a terminal only. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     line: ProgressBar,
 }
 
 impl Progress {
-    /// So many devices are expected.
+    /// Shows the devices that are there, of those expected.
     pub(crate) fn of_devices(count: usize) -> Self {
         let line = ProgressBar::new(count.try_into().unwrap_or(u64::MAX));
         Self::styled(line, "{bar:40} {pos} of {len} devices are there")
     }
 
-    /// Calls are made, nobody knows how many.
+    /// Shows the number and rate of calls.
     pub(crate) fn of_calls() -> Self {
         Self::styled(
             ProgressBar::no_length(),
@@ -25,7 +25,7 @@ impl Progress {
     }
 
     fn styled(line: ProgressBar, template: &str) -> Self {
-        // A template that is not understood costs the looks of the line alone.
+        // An invalid template only affects the look of the line.
         let style = ProgressStyle::with_template(template);
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
         Self {
@@ -42,7 +42,7 @@ impl Progress {
             .set_position(position.try_into().unwrap_or(u64::MAX));
     }
 
-    /// Logs a line, which does not get in the way of the moving one.
+    /// Logs a line above the progress line.
     pub(crate) fn say(&self, line: &str) {
         self.line.suspend(|| info!("{line}"));
     }

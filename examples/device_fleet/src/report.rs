@@ -1,26 +1,26 @@
-//! What came of all the calls.
+//! The results of all calls.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::{Result, bail, ensure};
 
-/// What became of one call.
+/// The result of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) fate: Fate,
-    /// How often it went to a tunnel that did not take it.
+    /// How many tunnels did not take it.
     pub(crate) moves: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// This device has answered, which is the one that was meant.
+    /// The device that was called has answered.
     Answered(String),
-    /// It was sent, and its tunnel was lost before the answer came: it may have been
-    /// processed, so nobody but its caller can tell whether to make it again.
+    /// Its tunnel was lost after the call was sent. The call may have been processed, so
+    /// only the application can decide whether to retry.
     Lost(String),
-    /// Anything else.
+    /// The call failed in another way.
     Failed(String),
 }
 
@@ -34,19 +34,19 @@ impl fmt::Display for Fate {
     }
 }
 
-/// What is said of calls that were lost where that may happen.
+/// The note on calls that were lost in phases that allow it.
 const LOST: &str = "sent, and lost with the tunnel: may have been processed, or not";
 
-/// The calls of one phase, counted.
+/// The count of one phase's calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     name: &'static str,
     made: usize,
     answered: usize,
     moved: usize,
-    /// How many were lost where that may happen.
+    /// How many were lost and may be.
     lost: usize,
-    /// How many failed otherwise, by reason.
+    /// How many failed in another way, by reason.
     failed: BTreeMap<String, usize>,
 }
 
@@ -62,8 +62,7 @@ impl Tally {
         }
     }
 
-    /// Counts a call. `excused` says whether it may have been lost, because something
-    /// was killed.
+    /// Counts a call. `excused` means that it may be lost, because something was killed.
     pub(crate) fn count(&mut self, outcome: &Outcome, excused: bool) {
         self.made += 1;
         self.moved += usize::from(outcome.moves > 0);
@@ -76,7 +75,7 @@ impl Tally {
         }
     }
 
-    /// Whether the phase went as it must.
+    /// Checks that the phase went as it must.
     pub(crate) fn verdict(&self) -> Result<()> {
         let name = self.name;
         if let Some((why, count)) = self.failed.first_key_value() {
@@ -92,7 +91,7 @@ impl Tally {
         row(self.name, numbers.map(|n| n.to_string()))
     }
 
-    /// Why calls of the phase failed, a line for each reason.
+    /// One line for each reason of failed calls.
     fn reasons(&self) -> impl Iterator<Item = String> {
         let lost = (self.lost > 0).then_some((LOST, self.lost));
         let failed = self

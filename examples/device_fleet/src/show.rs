@@ -1,4 +1,4 @@
-//! The show: what happens to the fleet, phase by phase, and what must come of it.
+//! The phases of the example, and the results that each must have.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -15,20 +15,20 @@ use crate::phase::{AtWork, Phase, Risk};
 use crate::progress::Progress;
 use crate::report::{Fate, Tally};
 
-/// How long a device works when it shall be in the middle of it at a kill.
+/// How long a device works on a call that a kill interrupts.
 const ENDLESS: Duration = Duration::from_secs(600);
 
-/// How long a device works when it shall be in the middle of it at a drain.
+/// How long a device works on a call that is in flight during a drain.
 const LONG: Duration = Duration::from_millis(300);
 
-/// The part of the devices that has bad luck.
+/// The share of the devices that fail: one in this many.
 const ONE_IN: usize = 5;
 
-/// A fleet, and what is done with it.
+/// A fleet and its phases.
 #[derive(Debug)]
 pub(crate) struct Show {
     fleet: Fleet,
-    /// How many calls are made to each device in each phase, at least.
+    /// The fewest calls to each device in each phase.
     calls: usize,
     luck: fastrand::Rng,
 }
@@ -51,8 +51,7 @@ impl Show {
         })
     }
 
-    /// Plays all phases. Those that came to their end are in `tallies`, also if one of
-    /// them has failed.
+    /// Runs all phases. `tallies` has those that ended, also if one of them failed.
     pub(crate) async fn play(mut self, tallies: &mut Vec<Tally>) -> Result<()> {
         tallies.push(self.each_by_its_key("each by its key").await?);
         tallies.push(self.all_in_turn().await?);
@@ -83,7 +82,7 @@ impl Show {
         info!("--- All devices are called in turn, over one channel ---");
         let phase = self.phase("all in turn", Risk::Nobodys);
         let devices = self.fleet.keys().len();
-        // It is the tunnels that take turns.
+        // The tunnels take turns, not the devices.
         let turns = self.calls * TUNNELS;
         let calls = stream::iter(0..devices * turns)
             .map(|_| phase.call(&To::Next, Duration::ZERO))
@@ -95,7 +94,7 @@ impl Show {
                 *shares.entry(device).or_insert(0) += 1;
             }
         }
-        // Where not all have answered, that is what is to be said.
+        // If not all have answered, that is the error to report.
         let all_answered = shares.values().sum::<usize>() == devices * turns;
         ensure!(
             !all_answered || shares.values().all(|share| *share == turns),
@@ -121,7 +120,7 @@ impl Show {
     }
 
     async fn devices_are_killed(&mut self) -> Result<Tally> {
-        info!("--- Devices lose their power in the middle of calls, and come back ---");
+        info!("--- Devices lose their power during calls, and come back ---");
         let victims = self.victims();
         let phase = self.phase("devices killed", Risk::Theirs(victims.clone()));
         let keys = self.fleet.keys().to_vec();
@@ -138,7 +137,7 @@ impl Show {
     }
 
     async fn gateway_is_killed(&mut self) -> Result<Tally> {
-        info!("--- The gateway loses its power in the middle of calls, and comes back ---");
+        info!("--- The gateway loses its power during calls, and comes back ---");
         let phase = self.phase("gateway killed", Risk::Everybodys);
         let keys = self.fleet.keys().to_vec();
         let happening = async {
@@ -154,8 +153,8 @@ impl Show {
     }
 
     async fn gateway_is_replaced(&mut self) -> Result<Tally> {
-        info!("--- The gateway is replaced in order, in the middle of calls ---");
-        let phase = self.phase("gateway replaced in order", Risk::Nobodys);
+        info!("--- The gateway is replaced gracefully, during calls ---");
+        let phase = self.phase("gateway replaced gracefully", Risk::Nobodys);
         let keys = self.fleet.keys().to_vec();
         let happening = async {
             let at_work = phase.put_to_work(&keys, LONG).await?;
@@ -169,9 +168,9 @@ impl Show {
     }
 
     async fn devices_are_drained(&mut self) -> Result<Tally> {
-        info!("--- Devices are restarted in order, in the middle of calls ---");
+        info!("--- Devices are restarted gracefully, during calls ---");
         let victims = self.victims();
-        let phase = self.phase("devices restarted in order", Risk::Nobodys);
+        let phase = self.phase("devices restarted gracefully", Risk::Nobodys);
         let keys = self.fleet.keys().to_vec();
         let happening = async {
             let at_work = phase.put_to_work(&victims, LONG).await?;
@@ -185,7 +184,7 @@ impl Show {
         Ok(phase.end("All of them are back, and no call has noticed"))
     }
 
-    /// The devices that have bad luck this time.
+    /// The devices that fail in this phase.
     fn victims(&mut self) -> Vec<String> {
         let keys = self.fleet.keys();
         let count = keys.len().div_ceil(ONE_IN);
@@ -195,7 +194,7 @@ impl Show {
     }
 }
 
-/// Calls whose device or gateway was killed cannot have been answered.
+/// Checks that calls whose device or gateway was killed were not answered.
 async fn expect_lost(calls: AtWork) -> Result<()> {
     for outcome in calls.outcomes().await {
         let lost = matches!(outcome.fate, Fate::Lost(_));
@@ -204,7 +203,7 @@ async fn expect_lost(calls: AtWork) -> Result<()> {
     Ok(())
 }
 
-/// Calls that were in flight at a drain have been let finish.
+/// Checks that calls in flight at a drain have finished.
 async fn expect_answered(calls: AtWork) -> Result<()> {
     for outcome in calls.outcomes().await {
         let answered = matches!(outcome.fate, Fate::Answered(_));

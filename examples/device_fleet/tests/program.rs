@@ -1,13 +1,14 @@
-//! The program as one runs it.
+//! Tests that run the program.
 
 use example_support::testing::{Finished, Program, expect_in_order, messages, messages_of_success};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_device-fleet");
 
-/// The last line of a show that kept all its promises.
-const PROMISES: &str = "✓ No call went astray, none was processed twice, and everything came back";
+/// The last line of a successful run.
+const PROMISES: &str =
+    "✓ No call was misdirected or processed twice, and all devices and gateways came back";
 
-/// The phases as the table has them, and how few calls can be lost in each.
+/// The phases in the table, and the fewest calls that are lost in each.
 fn phases(devices: usize, unlucky: usize) -> [(&'static str, usize); 8] {
     [
         ("each by its key", 0),
@@ -15,8 +16,8 @@ fn phases(devices: usize, unlucky: usize) -> [(&'static str, usize); 8] {
         ("one call to every tunnel", 0),
         ("devices killed", unlucky),
         ("gateway killed", devices),
-        ("gateway replaced in order", 0),
-        ("devices restarted in order", 0),
+        ("gateway replaced gracefully", 0),
+        ("devices restarted gracefully", 0),
         ("each by its key, again", 0),
     ]
 }
@@ -31,7 +32,7 @@ fn row(lines: &[&str], phase: &str) -> [usize; 4] {
     numbers.unwrap_or_else(|| panic!("no row for {phase:?} in {lines:#?}"))
 }
 
-/// A show that is short. It has ended well.
+/// A short run, which succeeds.
 fn play(args: &[&str]) -> Finished {
     Program::run(PROGRAM, args).expect_code(0)
 }
@@ -87,15 +88,15 @@ fn it_says_in_order_what_happens() {
             "✓ Each device had 2 turns",
             "--- Every tunnel carries one call ---",
             "✓ Each tunnel led to the device whose key it has",
-            "--- Devices lose their power in the middle of calls, and come back ---",
+            "--- Devices lose their power during calls, and come back ---",
             "✓ All of them are back",
-            "--- The gateway loses its power in the middle of calls, and comes back ---",
+            "--- The gateway loses its power during calls, and comes back ---",
             "Killing the gateway",
             "✓ All devices have found it again",
-            "--- The gateway is replaced in order, in the middle of calls ---",
+            "--- The gateway is replaced gracefully, during calls ---",
             "Starting the next gateway, draining the last one",
             "✓ All devices have moved to the next one, and no call has noticed",
-            "--- Devices are restarted in order, in the middle of calls ---",
+            "--- Devices are restarted gracefully, during calls ---",
             "✓ All of them are back, and no call has noticed",
             "--- Every device is called by its key ---",
             "✓ Each call was answered by the device that was meant",
@@ -139,7 +140,7 @@ fn nothing_is_shown_by_no_devices_or_no_calls_and_help_shows_the_flags() {
 #[cfg(unix)]
 #[test]
 fn without_the_means_for_it_the_reason_is_said() {
-    // Too few open files for so many devices.
+    // Too few open files for the devices.
     let mut shell = std::process::Command::new("sh");
     let script = r#"ulimit -n 40; exec "$0" --devices 20"#;
     shell.args(["-c", script, PROGRAM]);

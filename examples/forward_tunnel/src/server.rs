@@ -1,8 +1,7 @@
 //! The server of the forward tunnel example.
 //!
-//! An ordinary tonic server with one service more: the one that accepts tunnels.
-//! The echo service behind it is the same as for plain calls, and does not know
-//! in which way a call has come.
+//! An ordinary tonic server with one more service, which accepts tunnels. The echo
+//! service is the same for plain calls and for calls through a tunnel.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,14 +19,14 @@ use tonic::transport::Server;
 use tracing::info;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
-/// How long calls in flight may take once the server is asked to stop.
+/// The time that calls in flight have when the server stops.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Serves an echo service, directly and through forward tunnels.
 #[derive(Parser)]
 #[command(name = "forward-tunnel-server")]
 struct Args {
-    /// Where to listen; port 0 is any that is free.
+    /// The address to listen on. Port 0 means any free port.
     #[arg(long, value_name = "HOST:PORT", default_value = address::DEFAULT)]
     address: Address,
 }

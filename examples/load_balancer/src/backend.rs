@@ -1,4 +1,4 @@
-//! A backend: a tonic server that says its name with every answer.
+//! A backend: a tonic server that puts its name in every answer.
 
 use std::future::pending;
 
@@ -36,7 +36,7 @@ impl Backend {
             .add_service(handler.service())
             .add_service(echo);
         let serving = tokio::spawn(async move {
-            // Until the task is aborted, which closes all connections.
+            // Runs until the task is aborted, which closes all connections.
             let never = Shutdown::on(pending());
             if let Err(error) = handler.serve(server, listener.incoming(), never).await {
                 error!("backend {name} failed: {error}");
@@ -89,7 +89,7 @@ fn answer(name: &str, message: &str) -> String {
     format!("{name}: {message}")
 }
 
-/// The name of the backend that has given this answer to a message.
+/// The name of the backend that gave this answer to a message.
 pub(crate) fn who_answered<'a>(answer: &'a str, message: &str) -> Result<&'a str> {
     let name = answer
         .strip_suffix(message)

@@ -1,4 +1,4 @@
-//! Calls, one after another, and who answered them.
+//! Calls, one after another, and which backend answered them.
 
 use std::time::Duration;
 
@@ -13,11 +13,10 @@ use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 use crate::backend::who_answered;
 use crate::report::Tally;
 
-/// How long a call may take: whatever stands between may never answer.
+/// The deadline of a call, because a proxy may never answer.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Makes so many calls over a channel, whichever kind of channel it is: to
-/// HAProxy, or a tunnel.
+/// Makes calls over a channel: a connection to HAProxy or a tunnel.
 pub(crate) async fn make<T>(name: &str, channel: T, calls: usize) -> Result<Tally>
 where
     T: GrpcService<Body>,
@@ -34,7 +33,7 @@ where
         });
         request.set_timeout(DEADLINE);
         let answer = client.echo(request).await;
-        // A status on one line; its own text also lists its metadata.
+        // One line, without the metadata.
         let answer = answer.map_err(|status| {
             anyhow!(
                 "{message} failed: {:?}: {}",

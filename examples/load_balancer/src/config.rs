@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use example_support::address::Address;
 
-/// All of it but the servers, whose lines come last.
+/// The configuration without the servers, whose lines are appended.
 const TEMPLATE: &str = include_str!("haproxy.cfg");
 
 /// The configuration for servers with these names, at these addresses.
@@ -21,7 +21,7 @@ pub(crate) fn with_servers<'a>(servers: impl Iterator<Item = (&'a str, &'a Addre
 mod tests {
     use super::{Address, with_servers};
 
-    /// The lines that HAProxy reads, each with its words one blank apart.
+    /// The lines that HAProxy reads, with words separated by one space.
     fn lines(config: &str) -> Vec<String> {
         let without_comments = config.lines().filter_map(|line| line.split('#').next());
         let words = without_comments.map(|line| line.split_whitespace().collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! HAProxy: found, started, watched, and always stopped.
+//! Finds, starts, watches and stops HAProxy.
 
 use std::env;
 use std::fs::{self, File};
@@ -15,15 +15,15 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// Where packages put HAProxy. Only the search path of an administrator has
-/// these directories.
+/// Where packages install HAProxy. These directories are often missing from a
+/// user's search path.
 const DIRECTORIES: [&str; 2] = ["/usr/local/sbin", "/usr/sbin"];
 
-/// How long after its connections have broken HAProxy may be found to have ended.
+/// How long HAProxy may take to end after its connections broke.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
-/// Finds a program: a path as it is, a name on the search path and where HAProxy
-/// usually is.
+/// Finds a program: by its path, or by its name on the search path and in
+/// [`DIRECTORIES`].
 pub(crate) fn find(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return program.is_file().then(|| program.to_owned());
@@ -40,16 +40,15 @@ pub(crate) fn find(program: &Path) -> Option<PathBuf> {
 pub(crate) struct Haproxy {
     child: Child,
     address: Address,
-    /// The configuration, and what HAProxy has said.
+    /// Holds the configuration and HAProxy's output.
     directory: TempDir,
 }
 
 impl Haproxy {
     /// Starts HAProxy on a free port.
     ///
-    /// The port is bound here and inherited, so that nobody can take it in
-    /// between, and connections are accepted from now on: those that come before
-    /// HAProxy is ready wait for it.
+    /// HAProxy inherits the bound port, so no other program can take it. Connections
+    /// that come before HAProxy is ready wait for it.
     pub(crate) fn start(program: &Path, config: &str) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .context("cannot listen on any port for HAProxy")?;
@@ -67,17 +66,17 @@ impl Haproxy {
         })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Its process, until it has ended.
+    /// The id of its process, until it has ended.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Waits for HAProxy to end, which it should not, and tells why it did.
+    /// Waits until HAProxy ends, which it should not. Returns why.
     pub(crate) async fn ended(&mut self) -> Error {
         match self.child.wait().await {
             Ok(status) => self.last_words(status),
@@ -85,8 +84,8 @@ impl Haproxy {
         }
     }
 
-    /// The reason for a failure: the end of HAProxy where it has come. Those who
-    /// are connected to it learn of it first.
+    /// The reason for a failure: that HAProxy ended, if it did. Its connections break
+    /// before its end is noticed.
     pub(crate) async fn reason_for(&mut self, failure: Error) -> Error {
         timeout(A_MOMENT, self.ended()).await.unwrap_or(failure)
     }
@@ -96,7 +95,7 @@ impl Haproxy {
         self.child.kill().await.context("cannot stop HAProxy")
     }
 
-    /// How HAProxy ended and what it said, on one line.
+    /// HAProxy's exit status and messages, on one line.
     fn last_words(&self, status: ExitStatus) -> Error {
         let log = fs::read_to_string(log_in(self.directory.path())).unwrap_or_default();
         let complaints: Vec<_> = complaints(&log).collect();
@@ -117,7 +116,7 @@ fn spawn(
     fs::write(&file, config)?;
     let log = File::create(log_in(directory))?;
     let mut command = Command::new(program);
-    // In the foreground, so that it is the process started here that serves.
+    // In the foreground, so that the process started here is the one that serves.
     command.arg("-db").arg("-f").arg(file);
     command.stdout(log.try_clone()?).stderr(log);
     command.kill_on_drop(true);
@@ -125,20 +124,20 @@ fn spawn(
     command.spawn()
 }
 
-/// Makes a socket the standard input of a program: the one file that a program
-/// can inherit without unsafe code on either side.
+/// Makes a socket the standard input of a program. A program can inherit its
+/// standard input without unsafe code on either side.
 #[cfg(unix)]
 fn hand_over(listener: TcpListener, command: &mut Command) {
     use std::os::fd::OwnedFd;
     use std::process::Stdio;
 
     command.stdin(Stdio::from(OwnedFd::from(listener)));
-    // A terminal tells its whole group of a Ctrl-C. This program stops HAProxy
-    // then, and should not be surprised to find that it has ended.
+    // A terminal sends Ctrl-C to its whole process group. In its own group HAProxy
+    // goes on until this program stops it.
     command.process_group(0);
 }
 
-/// There is no HAProxy for other systems.
+/// HAProxy does not run on other systems.
 #[cfg(not(unix))]
 fn hand_over(_: TcpListener, _: &mut Command) {}
 
@@ -146,7 +145,7 @@ fn log_in(directory: &Path) -> PathBuf {
     directory.join("haproxy.log")
 }
 
-/// The lines of a log but for those that only say which program wrote it.
+/// The lines of a log, without those that only name the program.
 fn complaints(log: &str) -> impl Iterator<Item = &str> {
     let lines = log.lines().map(str::trim);
     lines.filter(|line| !line.is_empty() && !line.starts_with("[NOTICE]"))

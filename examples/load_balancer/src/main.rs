@@ -1,43 +1,34 @@
 //! The load balancer example, all in one program.
 //!
-//! Two backends stand behind HAProxy, which sends every HTTP/2 request to the
-//! next of them. Plain calls of one client therefore spread over both. A tunnel
-//! is one request to HAProxy, so all calls that go through it stay with the
-//! backend that it came to; the next tunnel comes to another.
+//! HAProxy sends every HTTP/2 request to the next of two backends. So plain calls
+//! of one client spread over both. A tunnel is one request to HAProxy, so all its
+//! calls reach the same backend. The next tunnel reaches the other one.
 //!
-//! # What HAProxy must be told for tunnels
+//! # HAProxy settings for tunnels
 //!
-//! The configuration is `src/haproxy.cfg`, to which the servers are added. What
-//! matters in it, measured with HAProxy 2.6 and 3.0:
+//! The configuration is `src/haproxy.cfg`, plus the servers. These settings matter,
+//! as measured with HAProxy 2.6 and 3.0:
 //!
-//! - **`mode http`, and `proto h2` on both sides.** Without TLS nothing negotiates
-//!   HTTP/2, so the `bind` line has to say it and so has each `server` line.
-//! - **`timeout client` and `timeout server`, both.** They end a tunnel through
-//!   which nothing has passed for so long. HAProxy 2.6 goes by `timeout server`
-//!   and 3.0 by `timeout client`: with 2 seconds for the one that counts, a tunnel
-//!   is gone 2 seconds after its last call, and with the 50 seconds that Debian's
-//!   own configuration has for both, after 50. Whatever passes in either direction
-//!   starts the time anew: tunnels with a call every second, or with a stream that
-//!   sends one message after another in one direction only, last. Here both are an
-//!   hour; without them HAProxy waits for ever, and warns of it when it starts.
-//! - **`timeout tunnel` does not count.** It is for WebSockets, CONNECT and plain
-//!   TCP: an hour of it saves no idle tunnel, and 2 seconds of it end none.
-//! - **HTTP/2 pings do not count either.** HAProxy answers the keepalive of both
-//!   ends itself. It tells each of them that HAProxy is there, and keeps no tunnel
-//!   open. Choose timeouts longer than the longest silence, or break the silence
-//!   with a call: a health check, say, through the tunnel.
-//! - **`tune.h2.initial-window-size`.** All calls of a tunnel are one request, and
-//!   HAProxy takes 64 KiB of a request for each round trip. With round trips of
-//!   50 ms a tunnel sent 1.2 MB/s to it; with 16 MiB it sent 50 MB/s and more,
-//!   nearly what it does without HAProxy.
+//! - **`mode http`, and `proto h2` on both sides.** Without TLS there is no ALPN to
+//!   negotiate HTTP/2, so the `bind` line and each `server` line must set it.
+//! - **`timeout client` and `timeout server`, both.** They end a tunnel that was
+//!   silent for this time. HAProxy 2.6 uses `timeout server`, 3.0 uses
+//!   `timeout client`. Traffic in either direction restarts the timeout. Debian's
+//!   default is 50 seconds for both; this example sets an hour. Without them HAProxy
+//!   waits for ever, and warns when it starts.
+//! - **`timeout tunnel` has no effect.** It is for WebSockets, CONNECT and plain
+//!   TCP.
+//! - **HTTP/2 pings have no effect either.** HAProxy answers the keepalive pings of
+//!   both ends itself. They show that HAProxy is alive, and do not keep a tunnel
+//!   open. Set timeouts longer than the longest silence, or use heartbeats.
+//! - **`tune.h2.initial-window-size`.** All calls of a tunnel are one request, and by
+//!   default HAProxy takes 64 KiB of a request in each round trip.
 //!
-//! A tunnel that HAProxy cuts off does not look like a success, although 2.6 ends
-//! its stream as if nothing were left to say: the calls in it fail with
-//! UNAVAILABLE. The next tunnel can be opened on the same channel.
+//! When HAProxy cuts off a tunnel, its calls fail with UNAVAILABLE, although 2.6
+//! ends the stream cleanly. The next tunnel can be opened on the same channel.
 //!
-//! When HAProxy is told to reload its configuration, the process with the old one
-//! takes no new connections and stays until the last tunnel in it has ended;
-//! `hard-stop-after` limits for how long.
+//! After a reload, the old HAProxy process takes no new connections and stays until
+//! its last tunnel has ended; `hard-stop-after` limits for how long.
 
 mod backend;
 mod calls;
@@ -71,9 +62,8 @@ const TUNNELS: usize = 2;
 /// Shows that calls through HAProxy spread over its backends, and that those in a
 /// tunnel stay with one.
 ///
-/// Where HAProxy is not installed there is nothing to show: a warning says so, and
-/// the program succeeds, unless the environment variable CI is set to something.
-/// Then nothing may be skipped, and it fails.
+/// If HAProxy is not installed, the program logs a warning and succeeds. If the
+/// environment variable CI is set, it fails instead.
 #[derive(Parser)]
 #[command(name = "load-balancer")]
 struct Args {
@@ -81,7 +71,7 @@ struct Args {
     #[arg(long, value_name = "PATH", default_value = "haproxy")]
     haproxy: PathBuf,
 
-    /// How many plain calls to make, and in each tunnel; at least one for each
+    /// The number of plain calls, and of calls in each tunnel. At least one for each
     /// backend.
     #[arg(long, value_name = "N", default_value = "10",
           value_parser = clap::value_parser!(u32).range(BACKENDS.len() as i64..))]
@@ -114,15 +104,14 @@ async fn run(args: &Args) -> Result<()> {
         () = shutdown.requested() => Err(anyhow!("asked to end before all was shown")),
         shown = show_through(&mut haproxy, args.calls as usize) => shown,
     };
-    // Whatever came of it, HAProxy has ended when this program says how it went.
+    // HAProxy is stopped before the result is logged.
     let stopped = haproxy.stop().await;
     shown.and(stopped)?;
     info!("✓ Plain calls spread over both backends, each tunnel stayed on one");
     Ok(())
 }
 
-/// Where there is no HAProxy: a success that nobody can mistake for the real one,
-/// or a failure where nothing may be skipped.
+/// Without HAProxy: logs a warning, or fails if CI is set.
 fn without_haproxy(program: &Path) -> Result<()> {
     let program = program.display();
     let advice = "install it with `apt-get install haproxy`";
@@ -143,7 +132,7 @@ async fn start_backends() -> Result<Vec<Backend>> {
     Ok(backends)
 }
 
-/// Shows it all, unless HAProxy ends.
+/// Runs the example until its end, or until HAProxy ends.
 async fn show_through(haproxy: &mut Haproxy, calls: usize) -> Result<()> {
     let address = haproxy.address().clone();
     tokio::select! {
@@ -157,11 +146,11 @@ async fn show_through(haproxy: &mut Haproxy, calls: usize) -> Result<()> {
 
 async fn show(address: &Address, calls: usize) -> Result<()> {
     let channel = connect(address).await?;
-    info!("--- Plain calls: each goes to the backend whose turn it is ---");
+    info!("--- Plain calls: each goes to the next backend ---");
     let plain = calls::make("plain calls", channel.clone(), calls).await?;
     let mut tunnelled = Vec::new();
     for n in 1..=TUNNELS {
-        info!("--- Calls through a tunnel: all go to the backend that it came to ---");
+        info!("--- Calls through a tunnel: all go to one backend ---");
         tunnelled.push(through_tunnel(n, channel.clone(), calls).await?);
     }
     for line in table(std::iter::once(&plain).chain(&tunnelled)) {
@@ -184,7 +173,7 @@ async fn connect(address: &Address) -> Result<Channel> {
     channel.map_err(|error| anyhow!("cannot connect to {address}: {}", exit::root_cause(&error)))
 }
 
-/// Whether the example has shown what it is there to show.
+/// Checks the results that the example demonstrates.
 fn verdict(plain: &Tally, tunnelled: &[Tally]) -> Result<()> {
     ensure!(
         plain.backends() == BACKENDS.len(),

@@ -1,8 +1,8 @@
-//! What came of all the calls.
+//! The results of all calls.
 
 use std::collections::BTreeMap;
 
-/// The calls made over one channel, counted.
+/// The count of calls over one channel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     name: String,

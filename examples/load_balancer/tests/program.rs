@@ -1,7 +1,7 @@
-//! The program as one runs it.
+//! Tests that run the program.
 //!
-//! Most tests need HAProxy. Without it they say so and test nothing, but for
-//! those about its absence; with the environment variable CI set they fail.
+//! Most tests need HAProxy. Without it they print a note and test nothing. If the
+//! environment variable CI is set, they fail. Some tests cover its absence.
 
 use std::io::{Write, stderr};
 use std::process::Command;
@@ -10,7 +10,7 @@ use example_support::testing::{Finished, Program, expect_in_order, messages};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_load-balancer");
 
-/// Runs the program with few calls, unless there is no HAProxy.
+/// Runs the program with few calls, if HAProxy is installed.
 fn run(args: &[&str]) -> Option<Finished> {
     let finished = Program::run(PROGRAM, args).expect_code(0);
     let skipped = finished
@@ -25,7 +25,7 @@ fn run(args: &[&str]) -> Option<Finished> {
     None
 }
 
-/// Starts the program with more calls than anybody waits for, unless there is no HAProxy.
+/// Starts the program with endless calls, if HAProxy is installed.
 /// Returns it with HAProxy's process and its address.
 #[cfg(unix)]
 fn start() -> Option<(Program, String, String)> {
@@ -38,7 +38,7 @@ fn start() -> Option<(Program, String, String)> {
     Some((program, process.to_owned(), address.to_owned()))
 }
 
-/// The one line in which the program complained, with no tick before it.
+/// The only error line of the program, with no success before it.
 fn complaint(finished: &Finished) -> String {
     let stdout = finished.stdout();
     assert!(stdout.iter().all(|line| !line.contains('✓')), "{stdout:#?}");
@@ -76,9 +76,9 @@ fn plain_calls_spread_and_each_tunnel_stays_on_one_backend() {
     expect_in_order(
         &lines,
         &[
-            "--- Plain calls: each goes to the backend whose turn it is ---",
-            "--- Calls through a tunnel: all go to the backend that it came to ---",
-            "--- Calls through a tunnel: all go to the backend that it came to ---",
+            "--- Plain calls: each goes to the next backend ---",
+            "--- Calls through a tunnel: all go to one backend ---",
+            "--- Calls through a tunnel: all go to one backend ---",
             "                 calls   answered by backend",
             "plain calls         50   A: 25, B: 25",
             &one_backend("tunnel 1"),
@@ -131,7 +131,7 @@ fn the_end_of_haproxy_is_the_reason_that_is_given() {
 #[cfg(unix)]
 #[test]
 fn what_a_program_that_does_not_serve_has_said_is_shown() {
-    // Something that fails at once, and says why, when it is run as HAProxy is.
+    // A program that fails at once with a message when it is run like HAProxy.
     let finished = Program::run(PROGRAM, &["--haproxy", "cat"]).expect_code(1);
     let error = complaint(&finished);
     assert!(

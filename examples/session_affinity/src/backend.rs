@@ -40,7 +40,7 @@ impl Backend {
             .add_service(handler.service())
             .add_service(sessions);
         let serving = tokio::spawn(async move {
-            // Until the task is aborted, which closes all connections.
+            // Runs until the task is aborted, which closes all connections.
             let never = Shutdown::on(pending());
             if let Err(error) = handler.serve(server, listener.incoming(), never).await {
                 error!("a backend failed: {error}");
@@ -85,7 +85,7 @@ impl Sessions {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the user of a session, and answers with the outcome.
+    /// Applies a function to the user of a session, and returns the result.
     fn with_user(
         &self,
         session: &str,
@@ -113,7 +113,7 @@ impl SessionService for Sessions {
     ) -> Result<Response<LoginResponse>, Status> {
         let name = request.into_inner().user;
         let mut known = self.known();
-        // Good enough to follow in a log; a real one could not be guessed.
+        // Easy to follow in a log. A real session id must not be guessable.
         let session = format!("{}-{}", self.backend, known.len() + 1);
         let profile = String::new();
         known.insert(session.clone(), User { name, profile });

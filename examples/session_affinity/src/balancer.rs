@@ -1,9 +1,8 @@
 //! The one address: a proxy that sends every HTTP/2 stream to the next backend.
 //!
-//! It knows neither of tunnels nor of gRPC: a request comes, is sent on, and its
-//! response comes back, bodies and trailers as they are. This is how balancers
-//! made for gRPC work: one that only distributes connections would leave a busy
-//! client with a single backend for as long as its connection lives.
+//! It forwards requests and responses with their bodies and trailers, and knows
+//! nothing about tunnels or gRPC. Balancers for gRPC work like this. A balancer of
+//! connections would send all calls of a client to one backend.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -53,7 +52,7 @@ impl Drop for Balancer {
     }
 }
 
-/// Sends each request to the backend whose turn it is. Clones take turns together.
+/// Sends each request to the next backend. Clones share the turn.
 #[derive(Clone, Debug)]
 struct RoundRobin {
     backends: Arc<[Channel]>,
@@ -77,7 +76,7 @@ impl Service<Request<Body>> for RoundRobin {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // What the connection from the client is about does not concern the other.
+        // Headers of the client's connection do not belong on the backend's.
         request.extensions_mut().clear();
         let sent = self.next().oneshot(request);
         Box::pin(async move {

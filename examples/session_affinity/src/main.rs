@@ -42,11 +42,11 @@ const TUNNELS: usize = 2;
 #[derive(Parser)]
 #[command(name = "session-affinity")]
 struct Args {
-    /// Where the balancer listens; port 0 is any that is free.
+    /// The address of the balancer. Port 0 means any free port.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     address: Address,
 
-    /// How many sessions to go through, with plain calls and in each tunnel.
+    /// The number of sessions, with plain calls and in each tunnel.
     #[arg(long, value_name = "N", default_value = "10")]
     rounds: NonZeroUsize,
 }
@@ -63,7 +63,7 @@ async fn run(args: &Args) -> Result<()> {
     let (address, _running) = start(&args.address).await?;
     let channel = connect(&address).await?;
 
-    info!("--- Plain calls: each goes to the backend whose turn it is ---");
+    info!("--- Plain calls: each goes to the next backend ---");
     let plain = rounds::run("plain calls", channel.clone(), rounds).await?;
     let mut tunnelled = Vec::new();
     for n in 1..=TUNNELS {
@@ -79,8 +79,8 @@ async fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Starts the backends and, in front of them, the balancer; its address, and
-/// what stops them all when dropped.
+/// Starts the backends and the balancer. Returns the balancer's address, and the
+/// servers, which stop when dropped.
 async fn start(address: &Address) -> Result<(Address, (Vec<Backend>, Balancer))> {
     let listener = Listener::bind(address).await?;
     let address = address.with_port(listener.port());
@@ -111,7 +111,7 @@ async fn connect(address: &Address) -> Result<Channel> {
     channel.map_err(|error| anyhow!("cannot connect to {address}: {}", exit::root_cause(&error)))
 }
 
-/// Whether the example has shown what it is there to show.
+/// Checks the results that the example demonstrates.
 fn verdict(plain: &Tally, tunnelled: &[Tally]) -> Result<()> {
     ensure!(
         plain.held() < plain.rounds(),

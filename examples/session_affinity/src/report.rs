@@ -1,8 +1,8 @@
-//! What came of all the calls.
+//! The results of all calls.
 
 use std::collections::BTreeMap;
 
-/// The calls made over one channel, counted.
+/// The count of calls over one channel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     name: String,
@@ -21,7 +21,7 @@ impl Tally {
         }
     }
 
-    /// A round is over; all its calls were answered by one backend, or not.
+    /// Counts a round, and whether one backend answered all its calls.
     pub(crate) fn count_round(&mut self, held: bool) {
         self.rounds += 1;
         self.held += usize::from(held);

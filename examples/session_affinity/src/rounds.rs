@@ -1,4 +1,4 @@
-//! Rounds of calls that belong together: log in, change the profile, read it.
+//! Sessions of calls: log in, change the profile, read it.
 
 use anyhow::{Result, anyhow};
 use tonic::body::Body;
@@ -11,11 +11,10 @@ use crate::report::Tally;
 use crate::test::session_service_client::SessionServiceClient;
 use crate::test::{GetUserDataRequest, LoginRequest, UpdateProfileRequest, UserData};
 
-/// Goes through so many sessions over a channel, whichever kind of channel it
-/// is: to a server, or a tunnel.
+/// Runs sessions over a channel: a connection or a tunnel.
 ///
-/// That a backend does not know a session is what this example is about, and is
-/// counted. Any other failure ends it.
+/// Calls fail when their backend does not know the session. They are counted. Any
+/// other failure ends the run.
 pub(crate) async fn run<T>(name: &str, channel: T, rounds: usize) -> Result<Tally>
 where
     T: GrpcService<Body> + Clone,
@@ -42,12 +41,12 @@ where
 struct Round {
     user: String,
     profile: String,
-    /// Whether its calls are shown one by one.
+    /// Whether each call is logged.
     shown: bool,
 }
 
 impl Round {
-    /// Whether all calls were answered, and rightly, by one backend.
+    /// Whether one backend answered all calls correctly.
     async fn run<T>(&self, client: &mut SessionServiceClient<T>, tally: &mut Tally) -> Result<bool>
     where
         T: GrpcService<Body>,
@@ -82,7 +81,7 @@ impl Round {
         Ok(updated == expected && read == expected)
     }
 
-    /// Counts what came of a call; the answer, unless the session was unknown.
+    /// Counts the result of a call. Returns the answer, unless the session was unknown.
     fn settle(
         &self,
         call: &str,
@@ -115,7 +114,7 @@ impl Round {
     }
 }
 
-/// A status on one line; its own text also lists its metadata.
+/// A status on one line, without its metadata.
 fn failure(status: &Status) -> anyhow::Error {
     anyhow!("{:?}: {}", status.code(), status.message())
 }

@@ -1,4 +1,4 @@
-//! The program as one runs it.
+//! Tests that run the program.
 
 use std::net::TcpListener;
 
@@ -6,7 +6,7 @@ use example_support::testing::{Program, expect_in_order, messages};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_session-affinity");
 
-/// The numbers of a row of the table, and the backends that have answered.
+/// The numbers of a table row, and the backends that answered.
 fn row<'a>(lines: &[&'a str], name: &str) -> (Vec<usize>, &'a str) {
     let row = lines
         .iter()
@@ -28,7 +28,7 @@ fn plain_calls_break_and_tunnels_hold() {
     expect_in_order(
         &lines,
         &[
-            "--- Plain calls: each goes to the backend whose turn it is ---",
+            "--- Plain calls: each goes to the next backend ---",
             "Login: session A-1 at backend A",
             "UpdateProfile: NotFound: unknown session A-1 at backend B",
             "0 of 50 sessions held",

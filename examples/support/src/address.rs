@@ -1,9 +1,9 @@
-//! Addresses as one types them: `localhost:50051`, `127.0.0.1:0`, `[::1]:50051`.
+//! Addresses on a command line: `localhost:50051`, `127.0.0.1:0`, `[::1]:50051`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Where the examples meet unless they are told otherwise.
+/// The default address of the examples.
 pub const DEFAULT: &str = "localhost:50051";
 
 /// A host and a port.
@@ -28,12 +28,12 @@ impl Address {
         &self.host
     }
 
-    /// The port. A server takes 0 for "any that is free".
+    /// The port. For a server, 0 means any free port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The same host with another port: the one that was free, say.
+    /// The same host with another port.
     pub fn with_port(&self, port: u16) -> Self {
         Self {
             host: self.host.clone(),
@@ -41,7 +41,7 @@ impl Address {
         }
     }
 
-    /// The address as a client of gRPC without TLS wants it.
+    /// The URL for a gRPC client without TLS.
     pub fn url(&self) -> String {
         format!("http://{self}")
     }
@@ -69,8 +69,7 @@ impl FromStr for Address {
     }
 }
 
-/// Separates host and port. An IPv6 address is full of colons, so it comes in
-/// brackets.
+/// Separates host and port. An IPv6 address is written in brackets.
 fn split(text: &str) -> Result<(&str, &str), AddressError> {
     if text.contains("://") {
         return Err(AddressError::Scheme);
@@ -101,11 +100,11 @@ fn check_host(host: &str) -> Result<&str, AddressError> {
 /// Why a text is not an [`Address`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressError {
-    /// There is nothing in front of the port.
+    /// The host is missing.
     NoHost,
-    /// The host has characters that no host has.
+    /// The host has characters that are not allowed.
     Host(String),
-    /// There is no port.
+    /// The port is missing.
     NoPort,
     /// The port is not a number between 0 and 65535.
     Port(String),

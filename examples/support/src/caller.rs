@@ -1,4 +1,4 @@
-//! Calls of the echo service, every answer checked.
+//! Calls to the echo service, with every answer checked.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::test::{EchoErrorRequest, EchoRequest};
 /// How long a call may take. The deadline travels with the call.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Makes calls with a stub, whatever kind of channel that has. Clones share it.
+/// Makes calls with a stub over any kind of channel. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Caller<T> {
     client: EchoServiceClient<T>,
@@ -28,16 +28,16 @@ where
     T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
     <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
 {
-    /// Makes calls with a stub as tonic generates it.
+    /// Wraps a stub that tonic generated.
     pub fn new(client: EchoServiceClient<T>) -> Self {
         Self { client }
     }
 
-    /// Sends a message and returns the answer, which is the right one.
+    /// Sends a message, checks the answer and returns it.
     ///
     /// # Errors
     ///
-    /// On one line, how the call failed, or what the wrong answer was.
+    /// On one line: how the call failed, or the wrong answer.
     pub async fn echo(&self, message: &str) -> Result<String> {
         let request = EchoRequest {
             message: message.to_owned(),
@@ -56,11 +56,11 @@ where
         Ok(answer)
     }
 
-    /// Asks for a failure and returns it: the one that was asked for.
+    /// Requests a failure, checks it and returns it.
     ///
     /// # Errors
     ///
-    /// On one line, what came instead.
+    /// On one line: the answer that came instead.
     pub async fn expect_error(&self, code: Code, message: &str) -> Result<Status> {
         let request = EchoErrorRequest {
             code: code.into(),
@@ -81,7 +81,7 @@ fn with_deadline<T>(message: T) -> Request<T> {
     request
 }
 
-/// A status on one line; its own text also lists its metadata.
+/// A status on one line, without its metadata.
 fn failure(status: &Status) -> anyhow::Error {
     anyhow::anyhow!("{:?}: {}", status.code(), status.message())
 }

@@ -5,7 +5,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::test::echo_service_server::EchoService;
 use crate::test::{EchoErrorRequest, EchoRequest, EchoResponse};
 
-/// Repeats what it is told, and fails when it is told to.
+/// Repeats messages, and fails on request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
 
@@ -22,14 +22,14 @@ impl EchoService for Echo {
     ) -> Result<Response<EchoResponse>, Status> {
         let EchoErrorRequest { code, message } = request.into_inner();
         match Code::from_i32(code) {
-            // The status that was asked for is the one of success.
+            // The requested status is OK.
             Code::Ok => Ok(Response::new(EchoResponse { message })),
             code => Err(Status::new(code, message)),
         }
     }
 }
 
-/// What the service answers to a message.
+/// The answer to a message.
 ///
 /// ```
 /// assert_eq!(example_support::echo::reply_to("Hello"), "Echo: Hello");

@@ -1,4 +1,4 @@
-//! How a program ends: what it says about a failure, and its exit code.
+//! The end of a program: its exit code, and how it reports a failure.
 
 use std::error::Error;
 use std::io;
@@ -17,10 +17,10 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// What is at the bottom of an error, in few words.
+/// The last source of an error.
 ///
-/// An error of tonic's says `transport error` and keeps to itself what really
-/// happened: a refused connection is several sources down.
+/// tonic's error displays `transport error`. The cause, such as a refused connection,
+/// is several sources down.
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut root = error;
     while let Some(source) = root.source() {
@@ -32,8 +32,8 @@ pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// What went wrong with a socket, in the words of the standard library where it
-/// has some: `connection refused` rather than `Connection refused (os error 111)`.
+/// Describes an I/O error in the standard library's words if it has some:
+/// `connection refused`, not `Connection refused (os error 111)`.
 pub fn describe(error: &io::Error) -> String {
     let kind = error.kind().to_string();
     let has_words = !matches!(kind.as_str(), "other error" | "uncategorized error");

@@ -13,7 +13,7 @@ use tonic_prost::ProstCodec;
 use crate::test::echo_service_client::EchoServiceClient;
 use crate::test::{EchoRequest, EchoResponse};
 
-/// A call of `Echo` whose message is sent when somebody says so.
+/// A call of `Echo` whose message is sent later.
 #[derive(Debug)]
 pub struct Held {
     message: oneshot::Sender<EchoRequest>,
@@ -21,8 +21,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Begins a call through a tunnel, and makes another to be sure that the first
-    /// has reached the far end: a tunnel keeps their order.
+    /// Begins a call through a tunnel, and makes a second one to know that the first
+    /// has reached the far end: a tunnel opens calls in order.
     pub async fn begin<T>(tunnel: T) -> Self
     where
         T: GrpcService<Body> + Clone + Send + 'static,

@@ -1,7 +1,6 @@
-//! What the examples share: the log format, addresses, the echo service.
+//! Code that the examples share: the log format, addresses, the echo service.
 //!
-//! None of it opens tunnels or accepts them. It lives here so that the examples
-//! themselves show what they are about and little else.
+//! It neither opens nor accepts tunnels: that stands in the examples themselves.
 
 pub mod address;
 pub mod caller;

@@ -12,11 +12,10 @@ use tonic::transport::server::TcpIncoming;
 use crate::address::Address;
 use crate::exit::describe;
 
-/// Listens on everything that an address stands for.
+/// Listens on all IP addresses of an address.
 ///
-/// `localhost` is two addresses on most machines, and a client may try either
-/// first. With only one of them taken the other could belong to another program,
-/// and clients would talk to it.
+/// On most machines `localhost` has two, and a client may try either first. If this
+/// took only one, another program could listen on the other.
 #[derive(Debug)]
 pub struct Listener {
     listeners: Vec<TcpListener>,
@@ -24,12 +23,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Begins to listen.
+    /// Starts listening.
     ///
     /// # Errors
     ///
-    /// On one line, what could not be listened on and why: the host is unknown,
-    /// or the port is taken.
+    /// On one line: the address and why it failed, such as an unknown host or a port
+    /// in use.
     pub async fn bind(address: &Address) -> Result<Self> {
         let what = || format!("cannot listen on {address}");
         let host = (address.host(), address.port());
@@ -37,12 +36,12 @@ impl Listener {
         bind_all(resolved, address.port()).await.with_context(what)
     }
 
-    /// The port: the one that was asked for, or the one that was free.
+    /// The port, also if any free one was requested.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The connections that come, ready for a tonic server.
+    /// The incoming connections for a tonic server.
     pub fn incoming(self) -> impl Stream<Item = io::Result<TcpStream>> {
         let incoming = |listener| TcpIncoming::from(listener).with_nodelay(Some(true));
         select_all(self.listeners.into_iter().map(incoming))
@@ -56,11 +55,11 @@ async fn bind_all(addresses: BTreeSet<SocketAddr>, mut port: u16) -> Result<List
         address.set_port(port);
         match TcpListener::bind(address).await {
             Ok(listener) => {
-                // The first chooses the port, if any will do.
+                // The first address chooses a free port.
                 port = listener.local_addr()?.port();
                 listeners.push(listener);
             }
-            // `localhost` may name a family that this machine does not have.
+            // `localhost` may name an address family that this machine lacks.
             Err(error) if is_absent(&error) => absent = Some(error),
             Err(error) => return Err(anyhow!(describe(&error))),
         }
@@ -75,7 +74,7 @@ async fn bind_all(addresses: BTreeSet<SocketAddr>, mut port: u16) -> Result<List
 fn is_absent(error: &io::Error) -> bool {
     use io::ErrorKind::{AddrNotAvailable, Unsupported};
 
-    // Where the kernel knows no IPv6 at all, the family has no kind of its own.
+    // Without IPv6 in the kernel the error has no `ErrorKind`.
     let no_such_family = cfg!(target_os = "linux") && error.raw_os_error() == Some(97);
     matches!(error.kind(), AddrNotAvailable | Unsupported) || no_such_family
 }

@@ -10,14 +10,14 @@ use tracing_subscriber::fmt::writer::MakeWriterExt;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How the time of a line is written.
+/// The time format of a line.
 pub const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
 
-/// Begins to log: warnings and errors to standard error, the rest to standard
+/// Starts logging: warnings and errors to standard error, the rest to standard
 /// output.
 ///
-/// An example, named by its crate, says what it does; the libraries below it
-/// only warn. `RUST_LOG` overrides both, as in `RUST_LOG=debug`.
+/// The example, named by its crate, logs at `info`, the libraries at `warn`.
+/// `RUST_LOG` overrides both, as in `RUST_LOG=debug`.
 pub fn init(example: &str) {
     let ours = format!("warn,example_support=info,{example}=info");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
@@ -25,7 +25,7 @@ pub fn init(example: &str) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
-        // Whoever read the output may have gone: no reason for more lines.
+        // The reader of the output may have gone. That is no error.
         .log_internal_errors(false)
         .event_format(Line)
         .with_writer(outputs)

@@ -1,4 +1,4 @@
-//! What stands in for a machine: programs whose power can be cut.
+//! A simulated machine, whose power can be cut.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,23 +7,23 @@ use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
-/// How long the thread of a machine may take to end. It has nothing to wait for.
+/// How long the thread of a machine may take to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A runtime of its own. Nothing that runs there survives it.
+/// A machine: a runtime in its own thread.
 #[derive(Debug)]
 pub struct Machine {
     handle: Handle,
-    /// `None` when the power is off.
+    /// `None` after the power was cut.
     runtime: Option<Runtime>,
 }
 
 impl Machine {
-    /// Switches one on.
+    /// Starts a machine.
     ///
     /// # Errors
     ///
-    /// Where the system has no thread for it.
+    /// If the thread cannot be started.
     pub fn start(name: &str) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -45,17 +45,17 @@ impl Machine {
         self.handle.spawn(program)
     }
 
-    /// How many tasks run on it.
+    /// The number of tasks on the machine.
     pub fn tasks(&self) -> usize {
         self.handle.metrics().num_alive_tasks()
     }
 
-    /// Cuts the power. No program gets to say goodbye: the operating system closes
-    /// their connections, and has done so when this returns.
+    /// Cuts the power. The programs end without a goodbye, and the operating system has
+    /// closed their connections when this returns.
     ///
     /// # Errors
     ///
-    /// Where its thread does not end.
+    /// If its thread does not end.
     pub async fn cut(mut self) -> Result<()> {
         let Some(runtime) = self.runtime.take() else {
             return Ok(());
@@ -68,7 +68,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // A runtime must not be waited for where others run.
+        // A runtime must not block inside another runtime.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,4 +1,4 @@
-//! A server that runs until somebody wants it to end.
+//! A server that runs until a signal.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tunnel_server::{Shutdown, TunnelServiceHandler};
 use crate::listen::Listener;
 use crate::signal;
 
-/// Serves until `stop` asks for an end, cancels `stopping`, and lets calls in flight go on for
-/// `grace`. Asked a second time, nobody wants to wait for that.
+/// Serves until `stop` is signalled. Then cancels `stopping` and lets calls in flight go on for
+/// `grace`. A second signal cuts them off.
 ///
 /// # Errors
 ///
-/// What the server failed with.
+/// The server's error.
 pub async fn until_stopped(
     handler: &TunnelServiceHandler,
     server: Router,
@@ -32,7 +32,7 @@ pub async fn until_stopped(
         info!("Shutting down: draining tunnels...");
         stopping.cancel();
         stop.requested().await;
-        warn!("Asked again: calls in flight are cut off");
+        warn!("Second signal: cutting off calls in flight");
         handler.drain(Duration::ZERO).await;
     };
     tokio::select! {

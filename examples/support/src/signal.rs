@@ -1,12 +1,11 @@
-//! When somebody wants a program to end.
+//! Signals that ask a program to end.
 
 use std::io;
 
-/// Waits for Ctrl-C, and for the signal by which process managers end programs.
+/// Waits for Ctrl-C or SIGTERM.
 ///
-/// Either counts from the moment this was created, whether or not somebody waits
-/// already; before, both end the program as they always do. So create it before
-/// saying that the program is ready.
+/// Signals count from the moment this is created, and end the program before that.
+/// So create it before announcing that the program is ready.
 #[derive(Debug)]
 pub struct Shutdown {
     #[cfg(unix)]
@@ -18,11 +17,11 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Begins to watch.
+    /// Starts watching.
     ///
     /// # Errors
     ///
-    /// What the system has against it.
+    /// If the signal handlers cannot be installed.
     #[cfg(unix)]
     pub fn watch() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
@@ -33,19 +32,18 @@ impl Shutdown {
         })
     }
 
-    /// Begins to watch.
+    /// Starts watching.
     ///
     /// # Errors
     ///
-    /// What the system has against it.
+    /// If the signal handlers cannot be installed.
     #[cfg(windows)]
     pub fn watch() -> io::Result<Self> {
         let ctrl_c = tokio::signal::windows::ctrl_c()?;
         Ok(Self { ctrl_c })
     }
 
-    /// Waits until the program is asked to end. Can be waited for again: it takes
-    /// another signal then.
+    /// Waits for a signal. A second call waits for another signal.
     pub async fn requested(&mut self) {
         #[cfg(unix)]
         tokio::select! {

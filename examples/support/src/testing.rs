@@ -1,8 +1,7 @@
-//! Programs under test: started, their lines watched, interrupted, always ended.
+//! Starts the programs of the examples in tests, reads their lines, and ends them.
 //!
-//! For the tests of the examples, which run the real programs. Nothing here
-//! sleeps: every wait is for a line or for an end, and is given up after
-//! [`PATIENCE`]. A failure panics, and shows all that the program has said.
+//! Nothing here sleeps: every wait is for a line or for an end, for at most
+//! [`PATIENCE`]. A failure panics and shows the program's whole output.
 
 use std::fmt::Write;
 use std::io::{BufRead, BufReader, Read};
@@ -13,17 +12,17 @@ use std::time::{Duration, Instant};
 
 use crate::log::TIME_FORMAT;
 
-/// How long anything may take until it counts as never happening.
+/// The limit of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where a line was written.
+/// The output that a line was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Output {
     Stdout,
     Stderr,
 }
 
-/// A program that was started here. It is killed when dropped.
+/// A running program. It is killed when dropped.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
@@ -33,15 +32,15 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a program with its own log filter, whatever ours is.
+    /// Starts a program with the default log filter.
     pub fn start(path: &str, args: &[&str]) -> Self {
         let mut command = Command::new(path);
         command.args(args);
         Self::spawn(command)
     }
 
-    /// Starts a program as [`start`](Self::start) does, in an environment, say, of
-    /// its own.
+    /// Starts a command as [`start`](Self::start) does, for example with its own
+    /// environment.
     pub fn spawn(mut command: Command) -> Self {
         command.env_remove("RUST_LOG");
         command.stdin(Stdio::null());
@@ -65,8 +64,8 @@ impl Program {
         Self::start(path, args).finish()
     }
 
-    /// Waits until a line contains a text, and returns what follows it. Lines
-    /// from before the last call do not count.
+    /// Waits for a line that contains a text, and returns the rest of the line. Lines
+    /// before the last call's line do not count.
     pub fn wait_for(&mut self, text: &str) -> String {
         loop {
             let line = match self.next_line() {
@@ -79,7 +78,7 @@ impl Program {
         }
     }
 
-    /// Presses Ctrl-C.
+    /// Sends SIGINT.
     #[cfg(unix)]
     pub fn interrupt(&self) {
         let id = self.child.id().to_string();
@@ -99,7 +98,7 @@ impl Program {
                 }
             }
         }
-        // It has closed both outputs, so it has nothing left to do.
+        // It has closed both outputs, so it is about to end.
         let status = self.child.wait().expect("it can be waited for");
         Finished {
             code: status.code(),
@@ -117,13 +116,13 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Fails for a program that has ended, which is as good.
+        // Fails if the program has ended, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a program that ended has left.
+/// The exit code and output of a program that ended.
 #[derive(Debug)]
 pub struct Finished {
     /// The exit code, unless a signal ended it.
@@ -198,15 +197,14 @@ pub fn messages<'a>(level: &str, lines: &[&'a str]) -> Vec<&'a str> {
     lines.iter().map(message).collect()
 }
 
-/// What a program said that went well.
+/// The messages of a program that succeeded.
 #[track_caller]
 pub fn messages_of_success(program: &Finished) -> Vec<&str> {
     assert_eq!(program.stderr(), [""; 0]);
     messages("INFO", &program.stdout())
 }
 
-/// The one line in which a program says why it failed. Nothing before it claims a
-/// success.
+/// The only error line of a program that failed. No line before it reports success.
 #[track_caller]
 pub fn message_of_failure(program: Program) -> String {
     let finished = program.finish().expect_code(1);
@@ -217,7 +215,7 @@ pub fn message_of_failure(program: Program) -> String {
     errors[0].to_owned()
 }
 
-/// Panics unless all of these lines are there, in this order; others may stand
+/// Panics unless all of these lines are there in this order, with or without others
 /// between them.
 #[track_caller]
 pub fn expect_in_order(lines: &[&str], expected: &[&str]) {

@@ -1,4 +1,4 @@
-//! A channel that keeps its tunnel up, used now and then.
+//! Calls at intervals over a channel that keeps its tunnel up.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use tonic::transport::Endpoint;
 use tracing::{info, warn};
 use tunnel_client::{ForwardChannel, LinkState, LinksHandle, Report, TunnelError, WhenNoTunnel};
 
-/// How long calls in flight have at the end.
+/// The time that calls in flight have at the end.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// A channel whose tunnel is opened again whenever it is lost. Calls wait for it meanwhile, each
-/// until its deadline.
+/// A channel that opens its tunnel again when it is lost. Meanwhile calls wait, up to their
+/// deadlines.
 pub(crate) async fn connect(address: &Address) -> Result<ForwardChannel> {
     let endpoint = Endpoint::from_shared(address.url())?;
     let channel = ForwardChannel::builder(endpoint)
@@ -30,7 +30,7 @@ pub(crate) async fn connect(address: &Address) -> Result<ForwardChannel> {
 }
 
 /// Makes a call every `every` seconds, until Ctrl-C or until `duration` seconds
-/// have passed. Tells when the tunnel is lost, and when there is another one.
+/// have passed. Logs when the tunnel is lost and when another one is open.
 pub(crate) async fn run(channel: ForwardChannel, every: u64, duration: Option<u64>) -> Result<()> {
     let mut stop = Shutdown::watch().context("signals cannot be watched")?;
     let handle = channel.handle();
@@ -57,7 +57,7 @@ pub(crate) async fn run(channel: ForwardChannel, every: u64, duration: Option<u6
     Ok(())
 }
 
-/// Tells of tunnels that come and go.
+/// Logs lost and new tunnels.
 async fn tell(handle: &LinksHandle) {
     let mut links = handle.watch();
     let mut current = None;
@@ -84,14 +84,14 @@ async fn tell(handle: &LinksHandle) {
     }
 }
 
-/// Ends only with an error.
+/// Returns only an error.
 async fn call_again_and_again(
     caller: &Caller<ForwardChannel>,
     every: u64,
     calls: &mut usize,
 ) -> Result<()> {
     let mut ticks = interval(Duration::from_secs(every));
-    // A machine that slept has nothing to catch up with.
+    // After a suspend, missed calls are not made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -1,8 +1,7 @@
 //! The client of the forward tunnel example.
 //!
-//! Opens a tunnel and makes calls through it. A tunnel is a channel: the stub is
-//! the one that tonic generates, and does not know that it is not used over a
-//! connection of its own.
+//! Opens a tunnel and makes calls through it. A tunnel is a channel for the stubs
+//! that tonic generates.
 
 mod demo;
 mod keep_open;
@@ -37,11 +36,11 @@ struct Args {
     #[arg(long, value_name = "N", conflicts_with = "keep_open")]
     calls: Option<NonZeroUsize>,
 
-    /// Keep a tunnel up until Ctrl-C, with a call now and then.
+    /// Keep a tunnel up until Ctrl-C, and make a call at intervals.
     #[arg(long)]
     keep_open: bool,
 
-    /// With --keep-open: end after that many seconds.
+    /// With --keep-open: end after this many seconds.
     #[arg(long = "for", value_name = "SECONDS", requires = "keep_open")]
     duration: Option<u64>,
 

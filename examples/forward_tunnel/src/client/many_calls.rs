@@ -9,11 +9,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tracing::info;
 use tunnel_client::TunnelChannel;
 
-/// How many calls are in flight at most. A tunnel allows 1,024 unless it is
-/// configured otherwise.
+/// The most calls in flight at once. A tunnel's default limit is 1,024.
 const AT_ONCE: usize = 1000;
 
-/// How often the progress is shown in the course of all calls.
+/// How often the progress is shown.
 const PROGRESS_LINES: usize = 4;
 
 pub(crate) async fn run(caller: &Caller<TunnelChannel>, calls: usize) -> Result<()> {
@@ -43,7 +42,7 @@ pub(crate) async fn run(caller: &Caller<TunnelChannel>, calls: usize) -> Result<
     Ok(())
 }
 
-/// One call, whose message and so whose answer no other call has.
+/// One call with a unique message.
 async fn call(caller: &Caller<TunnelChannel>, n: usize, in_flight: &InFlight) -> Result<()> {
     in_flight.begin();
     let answer = caller.echo(&format!("Call #{n}")).await;

@@ -138,7 +138,7 @@ async fn a_second_ctrl_c_cuts_them_off() {
     server.program.interrupt();
     let finished = server.program.finish().expect_code(0);
     let warnings = messages("WARN", &finished.stderr());
-    assert_eq!(warnings[0], "Asked again: calls in flight are cut off");
+    assert_eq!(warnings[0], "Second signal: cutting off calls in flight");
     let status = held.end().await.expect_err("it was cut off");
     assert_eq!(status.code(), Code::Unavailable);
 }

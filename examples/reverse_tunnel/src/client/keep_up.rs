@@ -1,4 +1,4 @@
-//! A tunnel that is kept up: opened again whenever it has ended.
+//! Keeps a tunnel up: opens the next one when it has ended.
 
 use std::time::Instant;
 
@@ -9,11 +9,11 @@ use tunnel_client::{LinkState, LinkStatus, Report, ReverseTunnelServer};
 
 use crate::teller::Teller;
 
-/// Keeps a tunnel up, and says how it stands. Ends only if it is told to.
+/// Keeps a tunnel up and logs its state, until it is stopped.
 pub(crate) async fn run(device: ReverseTunnelServer, teller: &Teller) -> Result<()> {
     let links = device.handle().watch();
     tokio::select! {
-        // What has changed is said before there is the next change.
+        // A change is logged before the next one.
         biased;
         () = say_changes(links, teller) => bail!("the tunnel is not watched any more"),
         reason = device.run() => info!("{reason}"),
@@ -24,7 +24,7 @@ pub(crate) async fn run(device: ReverseTunnelServer, teller: &Teller) -> Result<
 async fn say_changes(mut links: watch::Receiver<Vec<LinkStatus>>, teller: &Teller) {
     let mut last = Trouble::None;
     while links.changed().await.is_ok() {
-        // To one server there is one link.
+        // There is one link for the one server.
         let link = links.borrow_and_update().first().cloned();
         if let Some(link) = link {
             say(&link, teller, &mut last);
@@ -32,7 +32,7 @@ async fn say_changes(mut links: watch::Receiver<Vec<LinkStatus>>, teller: &Telle
     }
 }
 
-/// Some news are not about what is said here, and some come together.
+/// Not every change is logged, and some come together.
 fn say(link: &LinkStatus, teller: &Teller, last: &mut Trouble) {
     let trouble = Trouble::of(link);
     let news = *last != trouble;
@@ -57,13 +57,13 @@ fn say(link: &LinkStatus, teller: &Teller, last: &mut Trouble) {
 
 fn say_backing_off(link: &LinkStatus, until: Instant) {
     let why = link.last_error().map(|error| Report(error).to_string());
-    let why = why.unwrap_or_else(|| "no tunnel".to_owned());
+    let why = why.unwrap_or_else(|| "no error".to_owned());
     let wait = until.saturating_duration_since(Instant::now());
     let wait = wait.as_secs_f64();
-    info!("Backing off: {why}; the next attempt comes in {wait:.1} s");
+    info!("Tunnel down: {why}; retrying in {wait:.1} s");
 }
 
-/// Why there is no tunnel that takes calls, if that is so.
+/// Why no tunnel takes calls, if none does.
 #[derive(PartialEq)]
 enum Trouble {
     None,

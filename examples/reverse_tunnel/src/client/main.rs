@@ -1,7 +1,7 @@
-//! The client of the reverse tunnel example: a device that nobody can dial.
+//! The client of the reverse tunnel example: a device that cannot be dialled.
 //!
-//! It dials the server and serves what the server calls. The echo service is an
-//! ordinary one of tonic, added as it would be to tonic's own server.
+//! It dials the server and serves the server's calls. The echo service is an ordinary
+//! tonic service, added as to tonic's own server.
 
 mod keep_up;
 mod once;
@@ -28,7 +28,7 @@ use crate::teller::Teller;
 /// How long the server may take to accept the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long calls in flight may take once this program is asked to end.
+/// The time that calls in flight have when this program stops.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Serves an echo service through a reverse tunnel.
@@ -39,8 +39,8 @@ struct Args {
     #[arg(long, value_name = "HOST:PORT", default_value = address::DEFAULT)]
     address: Address,
 
-    /// Keep a tunnel up until Ctrl-C: open the next one whenever one has ended or
-    /// could not be opened.
+    /// Keep a tunnel up until Ctrl-C: open the next one when one has ended or could not
+    /// be opened.
     #[arg(long)]
     reconnect: bool,
 }
@@ -85,18 +85,18 @@ fn gateway(args: &Args) -> Result<Gateway> {
     if args.reconnect {
         return Ok(gateway);
     }
-    // A server that does not want to be pinged often ends the connection. The next
-    // one is pinged less, but without `--reconnect` there is no next one.
+    // A server that dislikes frequent pings ends the connection. The next connection is
+    // pinged less often, but without `--reconnect` there is no next one.
     Ok(gateway.keepalive(Keepalive::patient()))
 }
 
-/// Lets calls in flight finish. Asked a second time, nobody wants to wait.
+/// Lets calls in flight finish. A second signal cuts them off.
 async fn shut_down(handle: &LinksHandle, stop: &mut Shutdown) {
     info!("Shutting down: draining tunnel...");
     tokio::select! {
         () = handle.drain(GRACE) => info!("✓ Tunnel drained"),
         () = stop.requested() => {
-            warn!("Asked again: calls in flight are cut off");
+            warn!("Second signal: cutting off calls in flight");
             handle.close().await;
         }
     }

@@ -11,8 +11,7 @@ use tunnel_client::{EndReason, Report, ReverseTunnelServer, TunnelError};
 
 use crate::teller::Teller;
 
-/// Opens a tunnel and serves its calls. An end in order is no error, whoever
-/// wanted it.
+/// Opens a tunnel and serves its calls. A clean end by either side is no error.
 pub(crate) async fn run(
     device: &ReverseTunnelServer,
     address: &Address,
@@ -28,13 +27,13 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Serves, and says when the tunnel is open.
+/// Serves, and logs when the tunnel is open.
 async fn serve(device: &ReverseTunnelServer, teller: &Teller) -> Result<EndReason, TunnelError> {
     let handle = device.handle();
     let mut serving = pin!(device.serve());
     poll_fn(|cx| {
         let ended = serving.as_mut().poll(cx);
-        // The tunnel is listed from the poll on in which it was accepted.
+        // The tunnel is listed as soon as it is accepted.
         if let Some(tunnel) = handle.tunnels().first() {
             teller.established(tunnel.id());
         }

@@ -9,14 +9,14 @@ use tunnel_client::TunnelInfo;
 
 use crate::teller::Teller;
 
-/// The echo service, which says what it is asked.
+/// The echo service, which logs requests.
 pub(crate) struct SayingEcho {
     pub(crate) teller: Teller,
 }
 
 impl SayingEcho {
     fn say<T>(&self, request: &Request<T>, what: &str) {
-        // A call knows the tunnel that it came through.
+        // The request's extensions name its tunnel.
         if let Some(tunnel) = request.extensions().get::<TunnelInfo>() {
             self.teller.established(tunnel.id());
         }

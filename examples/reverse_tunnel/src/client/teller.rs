@@ -1,12 +1,12 @@
-//! Says that a tunnel is being opened, and that it is open.
+//! Logs that a tunnel is being opened, and that it is open.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::info;
 use tunnel_client::TunnelId;
 
-/// Says each thing once, whoever notices it first: a tunnel's first call may come
-/// before those who watch the tunnel know that it is open. Clones are the same.
+/// Logs each event once. A tunnel's first call may come before the tunnel's watcher
+/// knows that it is open. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Teller {
     said: Arc<Mutex<Said>>,
@@ -28,7 +28,7 @@ impl Teller {
         self.said().opening(attempt);
     }
 
-    /// An attempt has led to a tunnel.
+    /// An attempt has succeeded.
     pub(crate) fn opened(&self, attempt: u64, tunnel: TunnelId) {
         let mut said = self.said();
         if said.tunnel < Some(tunnel) {
@@ -37,7 +37,7 @@ impl Teller {
         }
     }
 
-    /// There is a tunnel.
+    /// A tunnel is open.
     pub(crate) fn established(&self, tunnel: TunnelId) {
         self.said().established(tunnel);
     }

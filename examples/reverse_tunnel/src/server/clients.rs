@@ -12,9 +12,9 @@ use tunnel_server::{Report, TunnelChannel, TunnelServiceHandler};
 use crate::{GRACE, demo};
 
 /// Waits for a client, calls it, closes its tunnel, and waits for the next, until
-/// `stopping`. Returns how many there were whose calls failed.
+/// `stopping`. Returns the number of clients whose calls failed.
 ///
-/// One at a time, so that what is said about one is not mixed with the other.
+/// It takes one client at a time, so that the log lines of clients do not mix.
 pub(crate) async fn call_each(
     handler: &TunnelServiceHandler,
     stopping: &CancellationToken,
@@ -23,7 +23,7 @@ pub(crate) async fn call_each(
     while let Some(tunnel) = next_tunnel(handler).await {
         info!("✓ Reverse tunnel established");
         info!("--- Making RPC calls to client ---");
-        // A tunnel is a channel, also where the other side has dialled.
+        // A reverse tunnel is a channel too.
         let caller = Caller::new(EchoServiceClient::new(tunnel.clone()));
         match demo::run(&caller).await {
             Ok(()) => info!("✓ All calls to client completed successfully!"),
@@ -44,14 +44,14 @@ async fn next_tunnel(handler: &TunnelServiceHandler) -> Option<TunnelChannel> {
     let any = handler.as_channel();
     loop {
         any.wait_for_ready(Duration::MAX).await.ok()?;
-        // None, if it has gone in this very moment.
+        // `None` if the tunnel has just gone.
         if let Some(tunnel) = handler.all_reverse_tunnels().into_iter().next() {
             return Some(tunnel);
         }
     }
 }
 
-/// Lets the client know that this is the end, and waits until it is.
+/// Drains the tunnel, and waits until it has ended.
 async fn close(tunnel: &TunnelChannel) {
     info!("Closing tunnel...");
     let reason = tunnel.drain(GRACE).await;

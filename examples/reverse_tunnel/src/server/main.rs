@@ -1,8 +1,8 @@
 //! The gateway of the reverse tunnel example.
 //!
-//! A tonic server that calls those who have dialled it. It offers no service but
-//! the one that accepts tunnels; the echo service that it calls is the client's,
-//! which nobody could dial.
+//! A tonic server that calls the clients that dialled it. Its only service accepts
+//! tunnels. The echo service that it calls runs on the clients, which cannot be
+//! dialled.
 
 mod clients;
 mod demo;
@@ -21,14 +21,14 @@ use tonic::transport::Server;
 use tracing::info;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
-/// How long calls in flight may take once a tunnel is to end.
+/// The time that calls in flight have when a tunnel is drained.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Calls the echo service of every client that opens a reverse tunnel.
 #[derive(Parser)]
 #[command(name = "reverse-tunnel-server")]
 struct Args {
-    /// Where to listen; port 0 is any that is free.
+    /// The address to listen on. Port 0 means any free port.
     #[arg(long, value_name = "HOST:PORT", default_value = address::DEFAULT)]
     address: Address,
 }
@@ -52,7 +52,7 @@ async fn run(args: &Args) -> Result<()> {
     let stopping = CancellationToken::new();
     let serving = async {
         serve::until_stopped(&handler, server, listener, stop, stopping.clone(), GRACE).await?;
-        // What is in flight by now, nobody wants to wait for.
+        // Calls in flight are cut off.
         handler.drain(Duration::ZERO).await;
         Ok(())
     };

@@ -148,7 +148,7 @@ fn a_second_ctrl_c_cuts_them_off() {
     let client = client.finish().expect_code(0);
     assert_eq!(
         messages("WARN", &client.stderr()),
-        ["Asked again: calls in flight are cut off"]
+        ["Second signal: cutting off calls in flight"]
     );
     let status = gateway.wait(held.end()).expect_err("it was cut off");
     assert_eq!(status.code(), Code::Unavailable);
@@ -160,7 +160,7 @@ fn with_reconnect_it_waits_for_a_server_and_survives_its_restart() {
     let address = gateway.address.clone();
     drop(gateway);
     let mut client = client(&address, &["--reconnect"]);
-    let why = client.wait_for("Backing off: ");
+    let why = client.wait_for("Tunnel down: ");
     assert!(why.to_lowercase().contains("connection refused"), "{why}");
     for _ in 0..2 {
         let mut gateway = Gateway::start_at(&address);
@@ -170,7 +170,7 @@ fn with_reconnect_it_waits_for_a_server_and_survives_its_restart() {
             .wait_for("✓ All calls to client completed successfully!");
         // No goodbye.
         drop(gateway);
-        client.wait_for("Backing off: ");
+        client.wait_for("Tunnel down: ");
     }
     client.interrupt();
     let client = client.finish().expect_code(0);

@@ -197,7 +197,7 @@ async fn a_second_ctrl_c_cuts_it_off() {
     gateway.program.interrupt();
     let finished = gateway.program.finish().expect_code(0);
     let warnings = messages("WARN", &finished.stderr());
-    assert_eq!(warnings[0], "Asked again: calls in flight are cut off");
+    assert_eq!(warnings[0], "Second signal: cutting off calls in flight");
     device.await.expect("no panic");
 }
 

@@ -1,4 +1,4 @@
-//! The suite over tonic's own routing in process: what right is.
+//! The suite over tonic's own routing in process: the oracle.
 
 use tunnel_conformance::OraclePath;
 

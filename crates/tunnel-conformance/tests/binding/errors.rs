@@ -1,4 +1,4 @@
-//! What errors say: the cause, once, to programs and to people, and nothing that a peer could use.
+//! Errors name their cause once, for programs and for people, without anything a peer could abuse.
 
 use std::error::Error as _;
 use std::net::SocketAddr;

@@ -20,24 +20,23 @@ use tunnel_server::{
     TunnelHandle, TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels,
 };
 
-/// Runs a test, and fails it by name if it hangs.
+/// Runs a test, and fails it with its name if it hangs.
 pub(crate) async fn guarded(test: impl Future<Output = ()>) {
     let thread = std::thread::current();
     guard(thread.name().unwrap_or("the test"), test).await;
 }
 
-/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
-/// [`guarded`].
+/// Polls a condition that no event reports. [`guarded`] fails a test that waits in vain.
 pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
     }
 }
 
-/// Longer than any test lasts: a wait that long is one that would not end.
+/// Longer than any test: a wait for this long counts as endless.
 pub(crate) const NEVER: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Waits that are over at once, whatever failed before.
+/// A backoff without waits.
 pub(crate) fn no_waits() -> Backoff {
     Backoff::default()
         .initial(Duration::from_millis(2))
@@ -46,7 +45,7 @@ pub(crate) fn no_waits() -> Backoff {
         .healthy_after(Duration::ZERO)
 }
 
-/// Where devices dial to.
+/// The gateway that devices dial.
 pub(crate) struct TestGateway {
     pub(crate) handler: TunnelServiceHandler,
     pub(crate) server: TcpServer,
@@ -71,7 +70,7 @@ impl TestGateway {
         self.server.endpoint()
     }
 
-    /// Waits until exactly so many tunnels take calls.
+    /// Waits until exactly this many tunnels take calls.
     pub(crate) async fn has(&self, count: usize) -> Vec<TunnelHandle> {
         let channel = self.handler.as_channel();
         eventually(|| channel.tunnels().len() == count).await;
@@ -106,7 +105,7 @@ pub(crate) fn client_of(tunnel: &TunnelHandle) -> Client {
     TestServiceClient::new(TestChannel::new(channel))
 }
 
-/// Panics unless a call succeeds.
+/// Checks that a call succeeds.
 pub(crate) async fn assert_usable(client: &Client) {
     let script = Script::named("still usable?").echo_all();
     let outcome = run(client, Kind::Unary, &script, vec![request(7, 1000)]).await;
@@ -151,7 +150,7 @@ impl Running {
         self.until(link, |status| wanted(status.state())).await;
     }
 
-    /// The future has ended, in time and with this.
+    /// Waits for the device's end, and returns its result.
     pub(crate) async fn ends_with(self, reason: StopReason) {
         assert_eq!(self.task.await.expect("it does not panic"), reason);
         for link in self.handle.links() {
@@ -194,7 +193,7 @@ impl LongCall {
         self.outcome().await
     }
 
-    /// What comes of it by itself.
+    /// Its result, without opening the gate.
     pub(crate) async fn outcome(self) -> Outcome {
         self.call.await.expect("the call does not panic")
     }

@@ -1,4 +1,4 @@
-//! Many calls that begin or end in one moment.
+//! Many calls that begin or end at once.
 
 use std::time::Duration;
 

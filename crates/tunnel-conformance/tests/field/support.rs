@@ -24,13 +24,13 @@ use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, FaultProxy, Kind, Probe, TcpServer, TestChannel};
 use tunnel_server::{TunnelHandle, TunnelServiceHandler, server_for_tunnels};
 
-/// Runs a test, and fails it by name if it hangs.
+/// Runs a test, and fails it with its name if it hangs.
 pub(crate) async fn guarded(test: impl Future<Output = ()>) {
     let thread = std::thread::current();
     guard(thread.name().unwrap_or("the test"), test).await;
 }
 
-/// Waits until something holds that no event tells of.
+/// Polls a condition that no event reports.
 pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
@@ -145,7 +145,7 @@ impl Rig {
             .build();
         let device_handle = device.handle();
         tokio::spawn(async move {
-            // How it ends is what the test sees at the other end.
+            // The test checks the end at the other side.
             let _ = device.serve().await;
         });
         eventually(|| !handler.all_reverse_tunnels().is_empty()).await;
@@ -214,14 +214,14 @@ pub(crate) async fn open_tunnel(channel: Channel, config: Config) -> TunnelChann
     opened.expect("the tunnel is accepted")
 }
 
-/// Panics unless a call succeeds.
+/// Checks that a call succeeds.
 pub(crate) async fn assert_usable(client: &Client) {
     let script = Script::named("still usable?").echo_all();
     let outcome = run(client, Kind::Unary, &script, vec![request(7, 1000)]).await;
     assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
 }
 
-/// What came of the calls of a load.
+/// The results of the calls of a load.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) answered: usize,
@@ -233,7 +233,7 @@ pub(crate) struct Tally {
     pub(crate) failed: BTreeMap<String, usize>,
 }
 
-/// What came of one call.
+/// The result of one call.
 pub(crate) enum Fate {
     Answered,
     Dropped,

@@ -15,13 +15,13 @@ use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, Kind, Outcome, Probe, TcpServer, TestChannel};
 use tunnel_server::{TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels};
 
-/// Runs a test, and fails it by name if it hangs.
+/// Runs a test, and fails it with its name if it hangs.
 pub(crate) async fn guarded(test: impl Future<Output = ()>) {
     let thread = std::thread::current();
     guard(thread.name().unwrap_or("the test"), test).await;
 }
 
-/// Waits until something holds that no event tells of.
+/// Polls a condition that no event reports.
 pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
@@ -78,7 +78,7 @@ pub(crate) async fn short_call(client: &Client) -> Outcome {
     run(client, Kind::Unary, &script, vec![request(7, 1000)]).await
 }
 
-/// Panics unless a call succeeds.
+/// Checks that a call succeeds.
 pub(crate) async fn assert_usable(client: &Client) {
     let outcome = short_call(client).await;
     assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);

@@ -1,4 +1,4 @@
-//! Ends without a goodbye.
+//! Processes that are killed.
 
 use tonic::Code;
 use tunnel_client::{ConnectionError, EndReason, LinkError, LinkState};

@@ -1,4 +1,4 @@
-//! A gateway that can be killed, stopped in order, and started again where it was.
+//! A gateway that can be killed, stopped gracefully, and restarted at its address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use crate::front::Front;
 /// The metadata that names a device.
 pub(crate) const KEY: &str = "device";
 
-/// Runs a test, and fails it by name if it hangs.
+/// Runs a test, and fails it with its name if it hangs.
 pub(crate) async fn guarded(test: impl Future<Output = ()>) {
     let thread = std::thread::current();
     guard(thread.name().unwrap_or("the test"), test).await;
 }
 
-/// Waits until something holds that no event tells of.
+/// Polls a condition that no event reports.
 pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
@@ -111,7 +111,7 @@ impl Gateway {
         eventually(|| channel.tunnels().len() == count).await;
     }
 
-    /// Drops everything of it where it stands; returns when its port is free.
+    /// Kills it at once; returns when its port is free.
     pub(crate) async fn kill(mut self) -> SocketAddr {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -120,7 +120,7 @@ impl Gateway {
         self.address
     }
 
-    /// Has it stop in order: it drains its tunnels.
+    /// Stops it gracefully: it drains its tunnels.
     pub(crate) fn begin_stop(&self) {
         self.stop.notify_one();
     }
@@ -163,7 +163,7 @@ pub(crate) fn client(channel: ReverseChannel) -> Client {
     TestServiceClient::new(TestChannel::new(channel))
 }
 
-/// Waits that are short, whatever failed before.
+/// A backoff with short waits.
 pub(crate) fn short_waits() -> Backoff {
     Backoff::default()
         .initial(Duration::from_millis(5))
@@ -185,7 +185,7 @@ pub(crate) fn device(
         .add_service(scripted(probe))
 }
 
-/// Panics unless a call succeeds.
+/// Checks that a call succeeds.
 pub(crate) async fn assert_usable(client: &Client) {
     let script = Script::named("still usable?").echo_all();
     let outcome = run(client, Kind::Unary, &script, vec![request(7, 1000)]).await;

@@ -1,4 +1,4 @@
-//! A proxy with both of its ends in the hands of the test.
+//! A proxy whose both ends the test controls.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,14 +8,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tunnel_conformance::FaultProxy;
 use tunnel_conformance::harness::guard;
 
-/// Runs a test, and fails it by name if it hangs.
+/// Runs a test, and fails it with its name if it hangs.
 pub(crate) async fn guarded(test: impl Future<Output = ()>) {
     let thread = std::thread::current();
     guard(thread.name().unwrap_or("the test"), test).await;
 }
 
-/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
-/// [`guarded`].
+/// Polls a condition that no event reports. [`guarded`] fails a test that waits in vain.
 pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
@@ -83,7 +82,7 @@ pub(crate) async fn assert_passes(from: &mut TcpStream, to: &mut TcpStream) {
     assert_eq!(receive(to, 12).await, b"still there?");
 }
 
-/// Panics unless the stream has ended in order, with nothing more to read.
+/// Panics unless the stream has ended cleanly, with nothing more to read.
 pub(crate) async fn assert_ended(socket: &mut TcpStream) {
     let mut byte = [0];
     let end = socket.read(&mut byte).await;
@@ -98,7 +97,7 @@ pub(crate) async fn assert_reset(socket: &mut TcpStream) {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
-/// Panics unless the attempt fails, or its connection is reset before it says a word.
+/// Panics unless the attempt fails, or its connection is reset without data.
 pub(crate) async fn assert_refused(address: SocketAddr) {
     match TcpStream::connect(address).await {
         Ok(mut socket) => assert_reset(&mut socket).await,

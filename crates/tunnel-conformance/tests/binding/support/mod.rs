@@ -1,4 +1,4 @@
-//! What the tests of the binding have in common.
+//! Support for the tests of the binding.
 
 pub(crate) mod body;
 pub(crate) mod peer;
@@ -24,14 +24,13 @@ use tunnel_conformance::service::scripted;
 use tunnel_conformance::{Client, Kind, Probe, TcpServer, TestChannel};
 use tunnel_server::{TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels};
 
-/// Runs a test, and fails it by name if it hangs.
+/// Runs a test, and fails it with its name if it hangs.
 pub(crate) async fn guarded(test: impl Future<Output = ()>) {
     let thread = std::thread::current();
     guard(thread.name().unwrap_or("the test"), test).await;
 }
 
-/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
-/// [`guarded`].
+/// Polls a condition that no event reports. [`guarded`] fails a test that waits in vain.
 pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;

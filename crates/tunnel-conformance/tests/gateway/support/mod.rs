@@ -28,14 +28,13 @@ pub(crate) const DEVICE: &str = "device";
 /// Longer than any test lasts: a wait that long is one that would not end.
 pub(crate) const NEVER: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Runs a test, and fails it by name if it hangs.
+/// Runs a test, and fails it with its name if it hangs.
 pub(crate) async fn guarded(test: impl Future<Output = ()>) {
     let thread = std::thread::current();
     guard(thread.name().unwrap_or("the test"), test).await;
 }
 
-/// Waits until something holds that no event tells of. Whoever waits in vain is caught by
-/// [`guarded`].
+/// Polls a condition that no event reports. [`guarded`] fails a test that waits in vain.
 pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
@@ -144,7 +143,7 @@ pub(crate) async fn a_call(channel: &ReverseChannel, name: &str) -> Outcome {
     run(&client(channel), Kind::Unary, &script, one_request()).await
 }
 
-/// Panics unless a call succeeds.
+/// Checks that a call succeeds.
 pub(crate) async fn assert_usable(channel: &ReverseChannel) {
     let script = Script::named("still usable?").echo_all();
     let sent = vec![request(7, 1000)];

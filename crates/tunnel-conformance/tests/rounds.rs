@@ -136,7 +136,7 @@ async fn end(tunnel: &TunnelChannel, seed: u64) {
     }
 }
 
-/// Makes so many rounds of each direction, some at a time.
+/// Makes this many rounds of each direction, some at a time.
 async fn rounds(far: &Arc<Far>, count: usize) {
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();

@@ -74,7 +74,7 @@ async fn a_proxy_that_limits_request_bodies_is_named_as_the_likely_cause() {
     .await;
 }
 
-/// A tunnel over a tunnel, so often.
+/// Nested tunnels of this depth.
 async fn nested(far: &Far, outer: TunnelChannel, depth: usize) -> Vec<TunnelChannel> {
     let mut tunnels = vec![outer];
     for _ in 0..depth {

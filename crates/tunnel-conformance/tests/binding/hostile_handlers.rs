@@ -230,7 +230,7 @@ async fn late_frames_of_calls_that_have_ended_are_ignored() {
     .await;
 }
 
-/// A fault of one stream ends that call, and its handler is told by a cancel.
+/// A fault of one stream ends that call, and its handler gets a cancel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_on_one_stream_ends_that_call_alone() {
     guarded(async {

@@ -237,7 +237,7 @@ async fn a_panic_in_the_copy_of_an_extension_is_internal() {
     .await;
 }
 
-/// Where nobody polls the call but the tunnel.
+/// If only the tunnel polls the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_of_a_request_stream_fails_its_call() {
     guarded(async {

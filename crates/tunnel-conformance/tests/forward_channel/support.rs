@@ -53,13 +53,13 @@ impl Backend {
         Self { handler, server }
     }
 
-    /// Waits until exactly so many tunnels are open.
+    /// Waits until exactly this many tunnels are open.
     pub(crate) async fn has(&self, count: usize) {
         eventually(|| self.handler.tunnels().len() == count).await;
     }
 }
 
-/// A channel with waits that are over at once, before it has connected.
+/// A channel without backoff, before it has connected.
 pub(crate) fn channel(gateway: impl Into<Gateway>) -> ForwardChannelBuilder {
     let backoff = Backoff::default()
         .initial(Duration::from_millis(2))
@@ -72,7 +72,7 @@ pub(crate) fn client(channel: &ForwardChannel) -> Client {
     TestServiceClient::new(TestChannel::new(channel.clone()))
 }
 
-/// What comes of a short call.
+/// The result of a short call.
 pub(crate) async fn short_call(client: &Client) -> Outcome {
     let script = Script::named("short").echo_all();
     run(client, Kind::Unary, &script, vec![request(7, 1000)]).await
@@ -122,7 +122,7 @@ impl LongCall {
         self.outcome().await
     }
 
-    /// What comes of it by itself.
+    /// Its result, without opening the gate.
     pub(crate) async fn outcome(self) -> Outcome {
         self.call.await.expect("the call does not panic")
     }

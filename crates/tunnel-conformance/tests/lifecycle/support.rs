@@ -49,7 +49,7 @@ pub(crate) fn runtime(name: &str) -> Runtime {
         .expect("a runtime")
 }
 
-/// A gateway in a process, as it were, of its own.
+/// A gateway that can be killed like a process.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) handler: TunnelServiceHandler,
@@ -105,7 +105,7 @@ impl Gateway {
         client(self.handler.key_as_channel(key))
     }
 
-    /// Waits until so many tunnels take calls.
+    /// Waits until this many tunnels take calls.
     pub(crate) async fn has(&self, count: usize) {
         let channel = self.handler.as_channel();
         eventually(|| channel.tunnels().len() == count).await;

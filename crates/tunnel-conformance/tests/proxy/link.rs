@@ -67,7 +67,7 @@ fn prompt(socket: TcpStream) -> TcpStream {
     socket
 }
 
-/// The next so many bytes.
+/// Reads this many bytes.
 pub(crate) async fn receive(socket: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     let whole = socket.read_exact(&mut bytes).await;

@@ -104,7 +104,7 @@ impl Far {
     }
 }
 
-/// A server on the test's own runtime that shuts down in order when it is told to.
+/// A server on the test's own runtime that can be shut down gracefully.
 pub(crate) struct Graceful {
     pub(crate) address: SocketAddr,
     stop: Arc<Notify>,

@@ -1,4 +1,4 @@
-//! What the tests of the gateway have in common.
+//! Support for the tests of the gateway.
 
 pub(crate) mod by_hand;
 pub(crate) mod device;
@@ -22,10 +22,10 @@ use tunnel_server::{
 
 use device::{Device, Dial};
 
-/// The metadata by which devices say who they are.
+/// The metadata key with a device's name.
 pub(crate) const DEVICE: &str = "device";
 
-/// Longer than any test lasts: a wait that long is one that would not end.
+/// Longer than any test: a wait for this long counts as endless.
 pub(crate) const NEVER: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Runs a test, and fails it with its name if it hangs.
@@ -102,7 +102,7 @@ pub(crate) async fn local_device(handler: &TunnelServiceHandler, name: &str) -> 
     device
 }
 
-/// Waits until a device can be called, and says by which tunnel.
+/// Waits until a device can be called; returns its tunnel.
 pub(crate) async fn ready(handler: &TunnelServiceHandler, device: &Device) -> TunnelHandle {
     let find = || {
         let mut tunnels = handler.as_channel().tunnels().into_iter();
@@ -112,7 +112,7 @@ pub(crate) async fn ready(handler: &TunnelServiceHandler, device: &Device) -> Tu
     find().expect("it is there to stay")
 }
 
-/// Waits until exactly so many reverse tunnels can be called.
+/// Waits until exactly this many reverse tunnels can be called.
 pub(crate) async fn callable(handler: &TunnelServiceHandler, count: usize) {
     eventually(|| handler.all_reverse_tunnels().len() == count).await;
 }
@@ -151,7 +151,7 @@ pub(crate) async fn assert_usable(channel: &ReverseChannel) {
     assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
 }
 
-/// Panics unless a call fails for want of a tunnel. Returns the sentence it fails with.
+/// Checks that a call fails because there is no tunnel; returns its message.
 pub(crate) async fn assert_no_tunnel(channel: &ReverseChannel) -> String {
     let outcome = a_call(channel, "nobody is there").await;
     outcome
@@ -160,7 +160,7 @@ pub(crate) async fn assert_no_tunnel(channel: &ReverseChannel) -> String {
         .to_owned()
 }
 
-/// Who served a call, by what its response says.
+/// The device that served a call, from its response.
 pub(crate) async fn served(channel: &ReverseChannel, name: &str) -> ServedBy {
     let script = Script::named(name).receive_all().send(1, 10, 1);
     let mut client = TestServiceClient::new(channel.clone());

@@ -9,7 +9,7 @@ pub(crate) enum Way {
     Plain,
     /// One HTTP/2 connection with large windows and frames.
     Tuned,
-    /// An HTTP/2 connection as a yamux stream on a TCP connection.
+    /// One TCP connection, with one yamux stream for each tonic connection.
     Yamux,
     /// An HTTP/2 connection inside one bidirectional call.
     Http2,

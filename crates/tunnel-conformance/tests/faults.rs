@@ -1,4 +1,4 @@
-//! The suite can fail: paths that do one thing wrong, and cases that notice.
+//! The suite can fail: paths with one fault each, and the cases that detect it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use tunnel_conformance::cases::{
 };
 use tunnel_conformance::{Host, Offer, OraclePath, Path, TestChannel};
 
-/// What a path does wrong. Apart from that it is the oracle.
+/// The fault of a path, which is otherwise the oracle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     FlipsALastByteOfTheRequests,
@@ -135,7 +135,7 @@ fn lose(headers: &mut HeaderMap, is_lost: impl Fn(&str) -> bool) {
     }
 }
 
-/// What befalls headers and trailers alike.
+/// The faults of both headers and trailers.
 fn spoil(headers: &mut HeaderMap, fault: Fault) {
     match fault {
         LosesDetails => lose(headers, |key| key == "grpc-status-details-bin"),

@@ -1,6 +1,6 @@
-//! What floods cost: the memory that calls can have a handler hold.
+//! The memory that floods of calls can take at a handler.
 //!
-//! A program of its own, because it measures the live memory of the process.
+//! A separate program, because it measures the live memory of the process.
 
 use std::alloc::System;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,6 @@
-//! What an open stream on which nothing happens takes of a tunnel's own memory, both ends
-//! together.
+//! The memory of an idle stream in a tunnel, at both ends together.
 //!
-//! A program of its own, because it counts all live memory of the process. tonic's codec takes
+//! A separate program, because it counts all live memory of the process. tonic's codec takes
 //! four buffers of 8 KiB for such a stream, so there is none here: the request is a body that is
 //! pending, and the service answers with one too.
 
@@ -36,7 +35,7 @@ const FIRST: usize = 500;
 /// (472 each), the handler's task (256), the bodies and their boxes, and its share of the tables.
 const BOUND: usize = 2_048;
 
-/// A body that never gives anything.
+/// A body that is always pending.
 struct Nothing;
 
 impl http_body::Body for Nothing {

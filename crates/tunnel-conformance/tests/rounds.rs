@@ -1,7 +1,7 @@
-//! Ten thousand times open, call, close and again: nothing may be left of any of them.
+//! Ten thousand rounds of open, call and close, which must leave nothing behind.
 //!
-//! A program of its own, because it counts what belongs to the process: live memory, by an
-//! allocator that counts, file descriptors, and the runtime's tasks.
+//! A separate program, because it counts the process's live memory and file descriptors, and the
+//! runtime's tasks.
 
 use std::alloc::System;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 /// Rounds of each direction.
 const ROUNDS: usize = 5_000;
 
-/// Rounds after which everything has grown to what it needs.
+/// Rounds of the warm-up.
 const WARM_UP: usize = 500;
 
-/// How many rounds are under way at once.
+/// The number of concurrent rounds.
 const AT_ONCE: usize = 8;
 
 /// What of all rounds together may seem to be left: tables keep some room, allocators round.
@@ -136,7 +136,7 @@ async fn end(tunnel: &TunnelChannel, seed: u64) {
     }
 }
 
-/// Makes so many rounds of each direction, some at a time.
+/// Makes this many rounds of each direction, some at a time.
 async fn rounds(far: &Arc<Far>, count: usize) {
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();

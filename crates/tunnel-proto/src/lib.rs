@@ -1,17 +1,16 @@
 //! Wire types of the gRPC tunnel protocol, [`grpctunnel.v1`](grpctunnel::v1).
 //!
 //! A tunnel is one bidirectional gRPC stream that carries any number of gRPC
-//! calls. This crate holds the frames of that stream and nothing that gives
-//! them a meaning; `tunnel-core` does that.
+//! calls. This crate has the messages of that stream. `tunnel-core` implements
+//! the protocol.
 //!
-//! | module | protobuf package | what it holds |
+//! | module | protobuf package | content |
 //! |---|---|---|
 //! | [`grpctunnel::v1`] | `grpctunnel.v1` | the frames, and the stubs of `TunnelService` |
-//! | [`google::rpc`] | `google.rpc` | `Status`, with which a call ends |
+//! | [`google::rpc`] | `google.rpc` | `Status`, the end of a call |
 //!
-//! Fields of type `bytes` are [`bytes::Bytes`], so that decoding from a `Bytes`
-//! shares its memory instead of copying; maps are ordered, so that equal
-//! messages have equal bytes.
+//! Fields of type `bytes` are [`bytes::Bytes`]: decoding from a `Bytes` shares its
+//! memory and does not copy. Maps are ordered, so equal messages have equal bytes.
 //!
 //! # Example
 //!
@@ -34,16 +33,15 @@
 //!
 //! # Features
 //!
-//! Without any, the crate depends on `bytes`, `prost` and `prost-types` alone.
+//! Without features the crate depends only on `bytes`, `prost` and `prost-types`.
 //!
-//! - `client`: `grpctunnel::v1::tunnel_service_client`, the tonic stub with
-//!   which a network client opens tunnels.
-//! - `server`: `grpctunnel::v1::tunnel_service_server`, the tonic stub with
-//!   which a network server accepts them.
+//! - `client`: `grpctunnel::v1::tunnel_service_client`, the tonic stub by which a
+//!   network client opens tunnels.
+//! - `server`: `grpctunnel::v1::tunnel_service_server`, the tonic stub by which a
+//!   network server accepts them.
 //!
-//! Neither needs tonic's transport. The code is generated and checked in, so
-//! neither building this crate nor depending on it needs `protoc`;
-//! `cargo xtask codegen` renews it.
+//! Neither needs tonic's transport. The generated code is checked in, so building
+//! this crate does not need `protoc`. `cargo xtask codegen` generates it again.
 
 /// The tunnel protocol.
 pub mod grpctunnel {
@@ -51,25 +49,25 @@ pub mod grpctunnel {
     ///
     /// The *caller* of the tunnelled calls sends
     /// [`ClientToServer`](v1::ClientToServer), their *handler* sends
-    /// [`ServerToClient`](v1::ServerToClient), whichever of the two dialled
-    /// the connection.
+    /// [`ServerToClient`](v1::ServerToClient). Either may have dialled the
+    /// connection.
     #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
     pub mod v1 {
         include!("generated/grpctunnel.v1.rs");
     }
 }
 
-/// Messages of Google's that the tunnel protocol uses.
+/// Google's messages that the tunnel protocol uses.
 pub mod google {
-    /// How a call ended, as all of gRPC describes it.
+    /// The status of a call.
     #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
     pub mod rpc {
         include!("generated/google.rpc.rs");
     }
 }
 
-/// The descriptors of the packages above and of all that they import, as an
-/// encoded `google.protobuf.FileDescriptorSet`, for gRPC server reflection.
+/// The descriptors of these packages and their imports, as an encoded
+/// `google.protobuf.FileDescriptorSet`, for gRPC server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptor.bin");
 
 #[cfg(test)]

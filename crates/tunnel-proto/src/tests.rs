@@ -1,4 +1,4 @@
-//! The generated types are what the rest of the workspace takes them for.
+//! The generated types have the properties that the workspace relies on.
 
 use std::fmt::Debug;
 

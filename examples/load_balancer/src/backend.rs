@@ -64,7 +64,7 @@ impl Drop for Backend {
     }
 }
 
-/// Repeats what it is told, after its name.
+/// Answers with its name and the message.
 #[derive(Clone, Debug)]
 struct NamedEcho {
     name: &'static str,

@@ -1,5 +1,4 @@
-//! Buffers of the application's own. What their drop does may look into the tunnel, so none of
-//! them is dropped under its lock.
+//! Buffers of the application. Their drop may use the tunnel, so none is dropped under its lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +15,12 @@ use crate::support::body::{Piece, Pieces, data, message, read_all, status};
 use crate::support::raw_service::{RawService, answers, raw_call, raw_outcome, response};
 use crate::support::{Far, eventually, guarded};
 
-/// After this long a lock is taken for held by the very thread that drops.
+/// After this time a lock counts as held by the thread that drops.
 const DEADLOCK: Duration = Duration::from_secs(30);
 
 type Look = Arc<dyn Fn() + Send + Sync>;
 
-/// How many buffers were dropped without a lock, and under one.
+/// The number of buffers dropped without a lock, and under one.
 #[derive(Clone, Default)]
 struct Drops {
     free: Arc<AtomicUsize>,
@@ -157,7 +156,7 @@ async fn buffers_of_a_request_that_is_refused_are_dropped_without_the_lock() {
     .await;
 }
 
-/// How a response that nobody reads ends.
+/// How an unread response ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Read,

@@ -1,4 +1,4 @@
-//! A tunnel's life as its channel sees it, from open to end.
+//! The life of a tunnel at its channel, from open to end.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn assert_all_unavailable(calls: tokio::task::JoinHandle<Vec<Outcome>>) {
     }
 }
 
-/// New calls of all kinds fail, and nobody hears of them.
+/// Checks that new calls of all kinds fail and do not reach a handler.
 async fn assert_closed_to_calls(far: &Far, tunnel: &TunnelChannel) {
     assert!(!tunnel.is_ready());
     for kind in Kind::ALL {
@@ -73,7 +73,7 @@ async fn close_fails_calls_in_flight_and_resolves() {
             .await;
         far.no_tunnels().await;
         assert_closed_to_calls(&far, &tunnel).await;
-        // Again, and again from elsewhere, is as good as once.
+        // Closing again, also from another clone, changes nothing.
         let clone = tunnel.clone();
         tokio::join!(tunnel.close(), clone.close());
     })
@@ -147,7 +147,7 @@ async fn a_connection_that_is_cut_ends_the_tunnel_on_both_sides() {
     .await;
 }
 
-/// Trap 15: all that a server hears of a client that died is that its outbound was dropped.
+/// Trap 15: a server learns that its client died only by the drop of its outbound half.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_dies_leaves_no_handler_and_no_tunnel() {
     guarded(async {
@@ -270,7 +270,7 @@ async fn dropping_the_last_clone_lets_calls_in_flight_finish_and_then_closes_the
     .await;
 }
 
-/// What `tower` does with a service it needs only once: the call is all that is left of it.
+/// As `tower` uses a service once: only the call is left of the channel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_by_the_last_clone_keeps_the_tunnel_open_although_it_was_not_polled_yet() {
     guarded(async {

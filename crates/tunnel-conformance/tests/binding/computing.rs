@@ -1,4 +1,4 @@
-//! A handler that computes holds up nobody else.
+//! A handler that computes does not delay other streams.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use crate::support::body::{Piece, Pieces, data, message, read_all, status};
 use crate::support::guarded;
 use crate::support::raw_service::{RawService, answers, raw_request_for, response};
 
-/// How many handlers compute, one after the other.
+/// The number of handlers that compute, one after another.
 const COMPUTATIONS: usize = 50;
 
 /// How many round trips another stream makes during each of them.

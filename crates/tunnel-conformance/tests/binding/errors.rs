@@ -1,4 +1,4 @@
-//! What errors say: the cause, once, to programs and to people, and nothing that a peer could use.
+//! Errors name their cause once, for programs and for people, without anything a peer could abuse.
 
 use std::error::Error as _;
 use std::net::SocketAddr;
@@ -74,7 +74,7 @@ async fn a_proxy_that_limits_request_bodies_is_named_as_the_likely_cause() {
     .await;
 }
 
-/// A tunnel over a tunnel, so often.
+/// Nested tunnels of this depth.
 async fn nested(far: &Far, outer: TunnelChannel, depth: usize) -> Vec<TunnelChannel> {
     let mut tunnels = vec![outer];
     for _ in 0..depth {

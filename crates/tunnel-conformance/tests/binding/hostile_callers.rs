@@ -1,4 +1,4 @@
-//! Callers that are older than ours, or worse: our handler meets them.
+//! Our handler with callers that are older than ours, or faulty.
 
 use tonic::Code;
 use tunnel_client::Config;
@@ -21,13 +21,13 @@ fn part(size: u32, data: &'static [u8]) -> client_to_server::Frame {
     client_to_server::Frame::RequestMessage(MessageData { size, data })
 }
 
-/// The tunnel still carries calls.
+/// Checks that the tunnel still carries calls.
 async fn assert_goes_on(caller: &mut RawCaller, id: i64) {
     caller.call(id, Kind::Unary.method());
     assert_eq!(caller.expect_close(id).await.0, Code::Ok);
 }
 
-/// How a tunnel ends in which this is said.
+/// How a tunnel ends after this frame.
 async fn ends_with(far: &Far, say: impl FnOnce(&RawCaller)) -> tonic::Status {
     let mut caller = caller(far).await;
     caller.begin(5, Kind::Bidi.method());
@@ -36,7 +36,7 @@ async fn ends_with(far: &Far, say: impl FnOnce(&RawCaller)) -> tonic::Status {
     let Heard::Status(status) = caller.expect_end().await else {
         panic!("the outer call ends with a status");
     };
-    // Whoever was being served is gone, although the caller still holds its end.
+    // Running handlers are dropped, although the caller still holds its end.
     far.no_tunnels().await;
     status
 }
@@ -152,7 +152,7 @@ async fn a_limit_that_protects_the_tunnel_ends_it_as_resource_exhausted() {
     .await;
 }
 
-/// Go's handler dies of an empty one.
+/// An empty one crashes Go's handler.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_method_may_lack_its_slash_but_not_its_name() {
     guarded(async {
@@ -176,7 +176,7 @@ async fn a_method_may_lack_its_slash_but_not_its_name() {
             assert_goes_on(&mut caller, id + 1).await;
             id += 1;
         }
-        // The first one never noticed.
+        // The first call is not affected.
         caller.frame(1, client_to_server::Frame::HalfClose(()));
         assert_eq!(caller.expect_close(1).await.0, Code::Ok);
         eventually(|| far.handler.kept_calls() == 0).await;
@@ -285,7 +285,7 @@ async fn a_fault_on_one_stream_ends_that_call_alone() {
     .await;
 }
 
-/// What belongs to the outer connection is not for a tunnelled call to say.
+/// A tunnelled call cannot set headers of the outer connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_s_reserved_metadata_does_not_reach_the_handler() {
     guarded(async {
@@ -307,7 +307,7 @@ async fn a_peer_s_reserved_metadata_does_not_reach_the_handler() {
         let script = script.metadata().get("x-script").expect("a script").clone();
         let script = script.to_str().expect("text").to_owned();
         let mut entries = vec![("x-script", script.as_str()), ("X-Good", "kept")];
-        // Not a timeout, and as good as none.
+        // Invalid, so there is no timeout.
         entries.push(("grpc-timeout", "soon"));
         entries.extend(reserved);
         let new = NewStream {

@@ -1,4 +1,4 @@
-//! Handlers that are older than ours, or worse: our caller meets them.
+//! Our caller with handlers that are older than ours, or faulty.
 
 use prost::Message as _;
 use tonic::Code;
@@ -40,7 +40,7 @@ async fn opening_fails(config: Config, first: impl FnOnce(&RawHandler)) -> (Conn
     let TunnelError::Ended(EndReason::Error(error)) = error else {
         panic!("the tunnel should end with an error, not {error:?}");
     };
-    // The handler is told by a reset: a caller has no other way to.
+    // A caller can tell the handler only by a reset.
     let told = matches!(handler.expect_end().await, Heard::Broken(_) | Heard::End);
     (error, told)
 }
@@ -50,7 +50,7 @@ fn call(tunnel: &TunnelChannel, kind: Kind) -> tokio::task::JoinHandle<Outcome> 
     tokio::spawn(async move { run(&client, kind, &Script::default(), one_request()).await })
 }
 
-/// Hears a call and answers it.
+/// Receives a call and answers it.
 async fn answer(handler: &mut RawHandler, revision: i32) -> i64 {
     let (id, new) = loop {
         let heard = handler.expect_frame().await;
@@ -92,7 +92,7 @@ async fn a_handler_that_does_not_negotiate_is_spoken_to_in_revision_zero() {
     .await;
 }
 
-/// As the protocol has it; the Go caller ends the tunnel.
+/// As the protocol says. The Go caller ends the tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_list_of_revisions_means_revision_zero() {
     guarded(async {
@@ -145,7 +145,7 @@ async fn a_handler_whose_first_words_are_not_settings_is_an_error() {
     .await;
 }
 
-/// From a later protocol, perhaps.
+/// Frames of a later protocol.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_of_unknown_kinds_are_ignored() {
     guarded(async {
@@ -173,7 +173,7 @@ async fn frames_of_unknown_kinds_are_ignored() {
     .await;
 }
 
-/// The caller cannot go on, says so by a reset, and fails what is in flight.
+/// The caller ends the tunnel by a reset, and fails the calls in flight.
 #[tokio::test(flavor = "multi_thread")]
 async fn words_that_cannot_be_understood_end_the_tunnel() {
     guarded(async {
@@ -213,7 +213,7 @@ async fn words_that_cannot_be_understood_end_the_tunnel() {
     .await;
 }
 
-/// What was under way when a call ended, of it and of calls before.
+/// Frames that were in flight when a call ended, of this call and earlier ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_frames_of_calls_that_have_ended_are_ignored() {
     guarded(async {
@@ -230,7 +230,7 @@ async fn late_frames_of_calls_that_have_ended_are_ignored() {
     .await;
 }
 
-/// A fault of one stream ends that call, and its handler is told by a cancel.
+/// A fault of one stream ends that call, and its handler gets a cancel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_on_one_stream_ends_that_call_alone() {
     guarded(async {

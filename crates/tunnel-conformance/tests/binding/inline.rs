@@ -1,5 +1,5 @@
-//! Calls that the tunnel's own task polls first: what has answered by then never gets a task, and
-//! whatever waits is moved to one of its own.
+//! Calls that the tunnel's task polls first: a call that answers at once gets no task, and a call
+//! that waits is moved to its own task.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -34,7 +34,7 @@ const MOST: usize = 128;
 /// A response of 8 MiB, which is many windows.
 const FLOOD: [usize; 2] = [128, 64 << 10];
 
-/// What the handlers share with their test.
+/// State shared by the handlers and the test.
 #[derive(Clone)]
 struct Shared {
     begun: mpsc::UnboundedSender<Vec<u8>>,
@@ -144,7 +144,7 @@ impl Way {
     const BOTH: [Self; 2] = [Self::Forward, Self::Reverse];
 }
 
-/// Whoever serves.
+/// The end that serves.
 enum Far {
     Gateway(TunnelServiceHandler),
     Device {
@@ -219,7 +219,7 @@ impl Stage {
         (calls, begun)
     }
 
-    /// Waits until so many calls are open where they are served.
+    /// Waits until this many calls are open at the serving end.
     async fn open_calls(&self, count: usize) {
         let streams = || match &self.far {
             Far::Gateway(handler) => handler.stats()[0].1.streams,
@@ -242,7 +242,7 @@ impl Stage {
     }
 }
 
-/// What a handler told.
+/// A handler's report.
 fn told((bytes, status): (Vec<u8>, Status)) -> Vec<u8> {
     assert_eq!(status.code(), Code::Ok, "{status:?}");
     bytes

@@ -1,5 +1,5 @@
-//! What the tunnel's own task owes to others while it polls calls: their answers go together, and
-//! other tasks get a turn.
+//! Fairness of the tunnel's task while it polls calls: answers are sent together, and other tasks
+//! get a turn.
 
 use std::collections::HashSet;
 use std::future::poll_fn;

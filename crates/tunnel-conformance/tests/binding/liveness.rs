@@ -1,4 +1,4 @@
-//! Nothing waits for ever, nothing spins, and nothing runs ahead of who should hold it back.
+//! Nothing waits for ever, nothing spins, and back-pressure works.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -148,7 +148,7 @@ where
     (handler, tunnel.expect("the service accepts a tunnel"))
 }
 
-/// Many turns for every task there is.
+/// Gives every task many turns.
 async fn many_turns() {
     for _ in 0..20 * MESSAGES {
         tokio::task::yield_now().await;
@@ -250,7 +250,7 @@ async fn a_request_stream_that_outlives_its_call_comes_to_an_end() {
     .await;
 }
 
-/// A body that never says anything, and counts how often it is asked.
+/// A body that is always pending and counts its polls.
 #[derive(Clone, Default)]
 struct Silent(Arc<AtomicUsize>);
 
@@ -273,7 +273,7 @@ async fn closing_a_tunnel_whose_peer_does_not_answer_takes_the_grace_and_no_work
     let silent = Silent::default();
     let body = silent.clone();
     let service = service_fn(move |request: http::Request<Body>| {
-        // Neither reads what is sent, nor lets go of it.
+        // Neither reads the received data nor drops it.
         std::mem::forget(request);
         let response = http::Response::new(Body::new(body.clone()));
         std::future::ready(Ok::<_, Status>(response))
@@ -302,7 +302,7 @@ async fn closing_a_tunnel_whose_peer_does_not_answer_takes_the_grace_and_no_work
     .await;
 }
 
-/// Users' tests pause the clock; so a tunnel goes by the runtime's.
+/// A tunnel uses the runtime's clock, which tests of users can pause.
 #[tokio::test(start_paused = true)]
 async fn deadlines_and_timeouts_go_by_the_runtime_s_clock() {
     let probe = Probe::default();
@@ -333,7 +333,7 @@ async fn deadlines_and_timeouts_go_by_the_runtime_s_clock() {
     };
 }
 
-/// A body that is always ready, and never has anything.
+/// A body that is always ready with empty data.
 struct Nothing(Arc<AtomicUsize>);
 
 impl http_body::Body for Nothing {
@@ -347,7 +347,7 @@ impl http_body::Body for Nothing {
     }
 }
 
-/// On one thread: whoever does not let go of it lets nobody else come up.
+/// On one thread, where a task that does not yield blocks all others.
 #[tokio::test]
 async fn bodies_of_nothing_but_empty_frames_keep_nobody_from_work() {
     guarded(async {
@@ -382,7 +382,7 @@ async fn bodies_of_nothing_but_empty_frames_keep_nobody_from_work() {
     .await;
 }
 
-/// Whoever polled last is woken, and not whoever polled first.
+/// The last task that polled is woken, not the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_and_streams_may_move_between_tasks_while_they_wait() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! Log lines. A subscriber is the application's code, so none is called under a tunnel's lock.
+//! Log lines. A subscriber is application code, so it is not called under a tunnel's lock.
 
 use std::fmt::{self, Write as _};
 use std::sync::mpsc;
@@ -18,12 +18,12 @@ use crate::support::body::Pieces;
 use crate::support::raw_service::{answers, raw_outcome, response};
 use crate::support::{eventually, guarded};
 
-/// After this long a lock is taken for held by the thread that logs.
+/// After this time a lock counts as held by the thread that logs.
 const DEADLOCK: Duration = Duration::from_secs(30);
 
 type Look = Arc<dyn Fn() + Send + Sync>;
 
-/// Looks into tunnels at each line, and keeps the lines.
+/// A subscriber that uses tunnels at each line, and keeps the lines.
 #[derive(Clone, Default)]
 struct Lines {
     look: Option<Look>,

@@ -1,11 +1,10 @@
-//! The binding to tonic: what the conformance suite, which looks at calls, cannot see.
+//! Tests of the tonic binding beyond single calls, which the conformance suite covers.
 //!
-//! That nothing is left when calls and tunnels have ended; peers that break the protocol, spoken
-//! by hand; what a tunnelled call knows of its tunnel; how tunnels open, end, and fail to. Where a
-//! test guards against one of the traps that tonic sets for a channel that is not HTTP/2, its
-//! comment says which.
+//! They test that ended calls and tunnels leave nothing behind, peers that break the protocol, what
+//! a tunnelled call knows about its tunnel, and how tunnels open and end. A comment names the trap of
+//! tonic that a test guards against.
 //!
-//! Tests wait for events and never for time; [`support::guarded`] fails one that hangs.
+//! Tests wait for events, not for time. [`support::guarded`] fails a test that hangs.
 
 mod buffers;
 mod channel;

@@ -1,4 +1,4 @@
-//! When calls and tunnels have ended nothing is left of them: no task, no call, no counter.
+//! Ended calls and tunnels leave nothing behind: no task, no call, no counter.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl End {
     ];
 }
 
-/// Makes a call of a kind that ends so. The probe counts by name, so each has its own.
+/// Makes a call of a kind that ends this way. Each has its own name, by which the probe counts.
 async fn make(far: &Far, client: &Client, kind: Kind, end: End, round: usize) {
     let name = format!("{kind:?} {end:?} {round}");
     let script = Script::named(&name);
@@ -117,7 +117,7 @@ async fn make(far: &Far, client: &Client, kind: Kind, end: End, round: usize) {
 
 fn is_idle(stats: &Stats) -> bool {
     let mut now = *stats;
-    // What has been, not what is.
+    // Totals, not current values.
     (now.streams_total, now.bytes_sent, now.bytes_received) = (0, 0, 0);
     now == Stats::default()
 }
@@ -237,7 +237,7 @@ async fn nothing_is_left_of_calls_whose_tunnel_was_closed_under_them() {
     .await;
 }
 
-/// Not even a list of tunnels on a handler that outlives its server.
+/// The handler's list of tunnels is empty too, if it outlives its server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_whose_runtime_is_gone_lists_no_tunnels() {
     guarded(async {
@@ -252,7 +252,7 @@ async fn a_handler_whose_runtime_is_gone_lists_no_tunnels() {
     .await;
 }
 
-/// A call that was made and not begun keeps nothing but the tunnel open.
+/// A call whose future was not polled keeps only the tunnel open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_never_polled_keeps_nothing() {
     guarded(async {

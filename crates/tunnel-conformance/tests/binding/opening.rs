@@ -1,4 +1,4 @@
-//! How tunnels open, and how they fail to.
+//! How tunnels open, and how opening fails.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn a_server_without_tunnels_refuses_as_unimplemented() {
     .await;
 }
 
-/// And nothing is left of the opening on either side.
+/// Nothing is left of the opening on either side.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_never_answers_is_given_up() {
     guarded(async {
@@ -181,7 +181,7 @@ async fn a_server_that_dies_while_a_tunnel_opens_is_an_error_of_the_channel() {
     .await;
 }
 
-/// Authentication with what tonic has for it, on both sides.
+/// Authentication by tonic's interceptors on both sides.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_opens_through_an_intercepted_channel_and_is_refused_without_its_token() {
     guarded(async {
@@ -283,7 +283,7 @@ async fn an_answer_of_no_grpc_server_is_told_from_a_refusal() {
                 matches!(error, TunnelError::NotGrpc(s) if s == status),
                 "{error}"
             );
-            // What plain tonic makes of it.
+            // As plain tonic does.
             assert_eq!(Status::from(error).code(), code);
         }
     })

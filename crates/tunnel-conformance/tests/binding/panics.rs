@@ -1,4 +1,4 @@
-//! Code of the user that panics, wherever it runs: one call ends, and nothing else does.
+//! User code that panics, anywhere: only its call ends.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -26,7 +26,7 @@ async fn far_with(service: RawService) -> (Far, TunnelChannel) {
     (far, tunnel)
 }
 
-/// The call ended, everything else goes on, and nothing of it is left.
+/// Checks that the call ended, everything else goes on, and nothing of the call is left.
 async fn assert_alone(far: &Far, tunnel: &TunnelChannel) {
     assert_usable(&client(tunnel)).await;
     eventually(|| far.handler.kept_calls() == 0 && tunnel.kept_calls() == 0).await;
@@ -184,7 +184,7 @@ async fn a_panic_in_the_drop_of_a_cancelled_handler_ends_nothing_else() {
     .await;
 }
 
-/// All of the response was sent; nobody else needs to know.
+/// The whole response was sent, so the panic affects nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_the_drop_of_a_response_that_was_sent_changes_nothing() {
     guarded(async {
@@ -237,7 +237,7 @@ async fn a_panic_in_the_copy_of_an_extension_is_internal() {
     .await;
 }
 
-/// Where nobody polls the call but the tunnel.
+/// If only the tunnel polls the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_of_a_request_stream_fails_its_call() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! Request bodies that wait: without a task of their own, until they are woken.
+//! Request bodies that wait get no task until they are woken.
 
 use std::sync::Arc;
 use std::task::Poll;

@@ -1,4 +1,4 @@
-//! Calls past the limit of concurrent streams: waiting for room, or refused.
+//! Calls over the limit of concurrent streams: they wait or are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ async fn tunnel_for_one(far: &Far) -> TunnelChannel {
     tunnel_for(1, far).await
 }
 
-/// A call that is there to stay.
+/// A call that stays open.
 async fn occupy(client: &Client) -> Ongoing {
     let script = Script::named("occupies").receive(1).send_headers().pend();
     let ongoing = open(client, Kind::Bidi, script.request(one())).await;
@@ -168,7 +168,7 @@ async fn a_call_past_the_limit_is_resource_exhausted_where_calls_do_not_wait() {
     .await;
 }
 
-/// The far end says how many calls it serves at once: what is over waits, or fails, here.
+/// The far end announces how many calls it serves at once. Further calls wait or fail at this end.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_far_end_s_limit_is_as_good_as_the_own() {
     guarded(async {
@@ -212,7 +212,7 @@ async fn a_queued_call_that_is_dropped_leaves_nothing_and_gives_way() {
     .await;
 }
 
-/// Although nobody lets go of the call that has the only place.
+/// The call with the only place stays open.
 #[tokio::test(flavor = "multi_thread")]
 async fn queued_calls_fail_when_the_tunnel_ends_or_drains_and_may_be_made_again() {
     guarded(async {
@@ -256,7 +256,7 @@ async fn the_deadline_of_a_queued_call_runs_while_it_waits() {
     .await;
 }
 
-/// The handler is told what is left of it, not what there was at first.
+/// The handler gets the time that is left, not the original timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wait_is_taken_off_the_deadline_that_travels() {
     guarded(async {

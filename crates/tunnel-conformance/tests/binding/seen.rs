@@ -1,4 +1,4 @@
-//! What a tunnelled call knows of the tunnel it came through.
+//! What a tunnelled call knows about its tunnel.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Handlers: what they serve, how they are layered, and how they shut down.
+//! Handlers: their services, layers and shutdown.
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -230,7 +230,7 @@ async fn a_layer_s_service_is_waited_for_and_its_errors_are_statuses() {
     .await;
 }
 
-/// As gRPC's own table has it, and not by reading a page as messages.
+/// The status comes from gRPC's own table of HTTP statuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_not_grpc_has_the_code_of_its_http_status() {
     guarded(async {

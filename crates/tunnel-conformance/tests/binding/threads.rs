@@ -1,4 +1,4 @@
-//! Calls made on threads that know no runtime, as plain tonic allows them.
+//! Calls on threads without a runtime, which plain tonic allows.
 
 use std::time::Duration;
 

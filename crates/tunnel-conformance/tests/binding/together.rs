@@ -1,4 +1,4 @@
-//! What comes up together leaves together: the writer waits for the tasks that are ready.
+//! Frames that are ready together are sent together: the writer waits for the ready tasks.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -1,5 +1,4 @@
-//! The traps of tonic that wait in the bodies of tunnelled calls. Numbers are those of the list of
-//! traps in the design notes.
+//! The traps of tonic in the bodies of tunnelled calls, numbered as in the design notes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +30,7 @@ async fn far_with(service: RawService) -> (Far, TunnelChannel) {
     (far, tunnel)
 }
 
-/// Answers with what came, as it came, and OK.
+/// Echoes the request's data frames, with OK.
 fn echoes() -> RawService {
     answers(|request| async {
         let (bytes, end) = read_all(request.into_body()).await;
@@ -236,7 +235,7 @@ async fn compressed_messages_are_refused_with_a_word_of_advice() {
         assert_eq!(end.code(), Code::Unimplemented, "{end:?}");
         assert!(end.message().contains("compressed"), "{end:?}");
 
-        // A client that was told to says so in its headers.
+        // A client with compression says so in its headers.
         let mut request = crate::support::raw_service::raw_request(Body::empty());
         let encoding = "gzip".parse().expect("legal");
         request.headers_mut().insert("grpc-encoding", encoding);

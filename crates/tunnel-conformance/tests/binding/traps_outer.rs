@@ -1,5 +1,5 @@
-//! The traps of tonic that wait in the outer call, the one stream that carries a tunnel. Numbers
-//! are those of the list of traps in the design notes.
+//! The traps of tonic in the outer call, the stream that carries a tunnel, numbered as in the design
+//! notes.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::support::peer::{Heard, RawCaller, RawHandler, md, raw_service};
 use crate::support::raw_service::{raw_call, raw_outcome};
 use crate::support::{Far, assert_usable, client, eventually, guarded, one, one_request};
 
-/// A tunnel to a handler that is spoken by hand, without a network between.
+/// A tunnel without a network, to a handler that the test controls.
 async fn by_hand() -> (TunnelChannel, RawHandler) {
     let (service, mut openings) = raw_service();
     let opening = tokio::spawn(ForwardTunnel::new(service).open());
@@ -169,7 +169,7 @@ async fn a_message_cut_short_by_an_ok_end_is_internal() {
     .await;
 }
 
-/// Whatever tonic says of a success without a message, for calls that have one: not a success.
+/// A unary success without a message is no success.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ok_end_without_a_message_is_no_success_of_a_call_that_has_one() {
     guarded(async {

@@ -1,5 +1,5 @@
-//! The tunnel's own tasks: other tasks get a turn between many frames, and a handler that such a
-//! task runs holds up nothing.
+//! The tunnel's tasks let other tasks run between many frames, and a handler in such a task delays
+//! nothing.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};

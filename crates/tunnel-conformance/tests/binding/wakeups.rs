@@ -1,4 +1,4 @@
-//! Wake-ups that a transport at the wrong moment could lose.
+//! Wake-ups that an unlucky transport could lose.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

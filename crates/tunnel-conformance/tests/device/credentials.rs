@@ -1,4 +1,4 @@
-//! Metadata that is asked for anew for each attempt.
+//! Metadata from a hook, requested for each attempt.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -130,7 +130,7 @@ async fn a_hook_that_hangs_is_bounded_and_reported_as_the_hook() {
     .await;
 }
 
-/// A hook that says it will not do is waited for as a gateway would be.
+/// After a hook fails, the device backs off as after a gateway's failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_that_refuses_is_retried_at_the_slow_cap() {
     guarded(async {

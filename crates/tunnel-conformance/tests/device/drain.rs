@@ -1,4 +1,4 @@
-//! A device that is told to stop.
+//! A device that is stopped.
 
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ async fn a_drained_device_finishes_its_calls_takes_no_new_ones_and_does_not_come
 
         let handle = device.handle.clone();
         let draining = tokio::spawn(async move { handle.drain(NEVER).await });
-        // The gateway is told: it sends no more calls, whatever is in flight.
+        // The gateway gets a notice and sends no more calls, whatever is in flight.
         gateway.has(0).await;
         let script = Script::named("refused").echo_all();
         let client = client_of(&tunnels[0]);
         let refused = run(&client, Kind::Unary, &script, vec![request(1, 1)]);
         refused.await.expect_failure(Code::Unavailable);
-        // The one without calls has gone.
+        // The tunnel without calls has gone.
         let mut links = device.handle.watch();
         let one_is_left = |links: &Vec<LinkStatus>| {
             let states = || links.iter().map(LinkStatus::state);

@@ -1,4 +1,4 @@
-//! Gateways that drain: the device opens its replacement first, and comes home.
+//! Gateways that drain: the device opens a fallback tunnel first, and returns to its primary.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,7 +155,7 @@ async fn the_calls_of_a_fallback_have_a_deadline_when_home_is_back() {
     .await;
 }
 
-/// A device with three gateways does not knock at those that it knows to be away.
+/// A device with three gateways does not try those that it knows to be away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_drains_too_is_passed_over() {
     guarded(async {
@@ -227,7 +227,7 @@ async fn a_fallback_that_is_told_to_drain_moves_on() {
         first.handler.drain(NEVER).await;
         let fallback = second.has_another_than(&own_of_second).await;
         let call = LongCall::begin(&client_of(&fallback), &probe, "fallback").await;
-        // So that the second gateway has no good name any more.
+        // So that the second gateway counts as failing.
         begin_drain(&fallback);
         third.has(2).await;
         call.finish().await.expect_success();
@@ -239,7 +239,7 @@ async fn a_fallback_that_is_told_to_drain_moves_on() {
     .await;
 }
 
-/// A hook that failed says nothing of the gateway.
+/// A hook's failure does not count against the gateway.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_was_never_asked_may_be_a_fallback() {
     guarded(async {
@@ -276,7 +276,7 @@ async fn a_gateway_that_was_never_asked_may_be_a_fallback() {
     .await;
 }
 
-/// What is told in order needs no word of its own: a gateway that knows no drain just ends.
+/// A gateway without drain notices ends its tunnel cleanly.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_ends_a_tunnel_in_order_is_stood_in_for() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! Gateways that freeze, and gateways that do not want to be pinged.
+//! Gateways that freeze, and gateways that limit pings.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn a_gateway_that_freezes_is_noticed_and_found_again_when_it_thaws() {
     .await;
 }
 
-/// The pings themselves keep nothing alive that works, nor end it.
+/// Pings do not affect a working tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_answers_pings_keeps_its_tunnel() {
     guarded(async {
@@ -99,7 +99,7 @@ impl Pair {
     }
 }
 
-/// Also if it takes several connections: what matters is that it settles, and stays so.
+/// It may take several connections, but then the interval stays.
 async fn slows_down(strict: Answer) {
     let mut pair = Pair::start(strict).await;
     pair.lenient.pinged(0, 1).await;
@@ -129,7 +129,7 @@ async fn a_word_that_was_lost_with_the_connection_is_guessed() {
     .await;
 }
 
-/// Where the word comes while the tunnel is being opened it may be lost; so it is asked for again.
+/// The reason may be lost while the tunnel is being opened, so it is provoked again.
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_open_tunnels_themselves_can_tell_that_there_were_too_many_pings() {
     guarded(async {

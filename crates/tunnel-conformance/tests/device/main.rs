@@ -1,8 +1,7 @@
 //! Devices: servers of reverse tunnels that dial their gateways, and keep dialling them.
 //!
-//! What calls do in such tunnels is the suite's business. Here it is how tunnels begin, end and
-//! are replaced. Tests wait for events and never for time, with small waits in the settings;
-//! where it matters how long a wait is, time is virtual ([`virtual_time`]).
+//! The suite tests calls; these tests cover how tunnels begin, end and are replaced. They wait for
+//! events, not for time. Tests of waits use virtual time ([`virtual_time`]).
 
 mod credentials;
 mod drain;

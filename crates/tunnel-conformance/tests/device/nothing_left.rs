@@ -1,4 +1,4 @@
-//! When a device is gone nothing is left of it: no task, no connection.
+//! A device that has ended leaves nothing behind: no task, no connection.
 
 use tokio::runtime::Handle;
 use tunnel_client::{LinkState, StopReason};
@@ -106,7 +106,7 @@ async fn a_server_that_is_dropped_without_having_run_tells_those_who_wait() {
     .await;
 }
 
-/// However a device comes and goes.
+/// For every way to start and end a device.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_piles_up_while_tunnels_come_and_go() {
     guarded(async {

@@ -1,5 +1,5 @@
-//! A gRPC server by hand, for what no library lets a server do: it counts pings, and ends a
-//! connection because there were too many.
+//! A hand-written gRPC server that counts pings and ends a connection after too many. No library
+//! allows that.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tonic::transport::Endpoint;
 
-/// What a connection does about pings.
+/// How a connection treats pings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
     /// Answers them all.
@@ -69,13 +69,13 @@ impl PingCounter {
         endpoint.expect("a valid address")
     }
 
-    /// Waits until so many connections were made.
+    /// Waits until this many connections were made.
     pub(crate) async fn accepted(&mut self, count: usize) {
         let accepted = self.pings.wait_for(|pings| pings.len() >= count).await;
         accepted.expect("the server lives");
     }
 
-    /// Waits until a connection was pinged so often.
+    /// Waits until a connection was pinged this often.
     pub(crate) async fn pinged(&mut self, connection: usize, count: usize) {
         let often = |pings: &Vec<usize>| pings.get(connection).is_some_and(|&n| n >= count);
         let pinged = self.pings.wait_for(often).await;
@@ -92,7 +92,7 @@ impl PingCounter {
         self.pings.borrow()[connection]
     }
 
-    /// Ends a connection without a word.
+    /// Ends a connection without a GOAWAY.
     pub(crate) fn hang_up(&self, connection: usize) {
         let connections = self.connections.lock();
         connections.unwrap_or_else(PoisonError::into_inner)[connection].abort();
@@ -160,7 +160,7 @@ async fn connection(
     }
 }
 
-/// The last word, and the end.
+/// Sends the GOAWAY and ends the connection.
 async fn go_away(mut socket: TcpStream, last_stream: u32) -> std::io::Result<()> {
     let mut payload = Vec::new();
     payload.extend(last_stream.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Coming back: after failures, refusals and ends of all kinds.
+//! Reconnecting after failures, refusals and ends of all kinds.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -187,7 +187,7 @@ async fn a_device_that_is_kicked_comes_back_as_slowly_as_the_reason_says() {
     .await;
 }
 
-/// What a proxy says while its gateway is away, and a gateway that says when to come back.
+/// A proxy's answer while its gateway is away, and a gateway's that names a time to retry.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_grpc_status_is_a_lasting_refusal_and_it_may_name_a_time() {
     guarded(async {
@@ -305,7 +305,7 @@ async fn an_address_that_nobody_can_resolve_is_tried_again_and_again() {
     .await;
 }
 
-/// The reason comes right behind the answer, maybe before anybody looks at either.
+/// The reason follows the answer at once, maybe before either is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_is_kicked_as_soon_as_it_is_in_learns_why() {
     guarded(async {
@@ -320,7 +320,7 @@ async fn a_device_that_is_kicked_as_soon_as_it_is_in_learns_why() {
     .await;
 }
 
-/// A gateway that accepts each tunnel and ends it in the same breath.
+/// A gateway that accepts each tunnel and ends it at once.
 #[derive(Clone)]
 struct KicksAtOnce;
 

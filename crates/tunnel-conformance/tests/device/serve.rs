@@ -1,4 +1,4 @@
-//! One tunnel: what it serves, over what, and how it ends.
+//! One tunnel: its services, its channel, its end.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn served_until(gateway: &TestGateway, end: impl AsyncFnOnce(AcceptedTunne
     reason.expect("the gateway accepts a tunnel")
 }
 
-/// Whether it was told beforehand, or had no call left to be told for.
+/// Whether the drain was announced, or no call was left.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_its_gateway_drains_ends_in_order_when_its_calls_have() {
     guarded(async {
@@ -118,7 +118,7 @@ async fn a_tunnel_that_this_end_drains_or_closes_says_so() {
                 }
             });
             assert_eq!(reason.expect("it was open"), wanted);
-            // And so it stays.
+            // It stays so.
             let again = server.serve().await;
             let Err(TunnelError::Ended(reason)) = again else {
                 panic!("a server that was stopped opens no tunnel: {again:?}");
@@ -263,7 +263,7 @@ async fn a_tunnel_goes_over_a_channel_of_any_kind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reverse_tunnel_inside_a_forward_tunnel_serves_and_ends() {
     guarded(async {
-        // What is reached inside the tunnel accepts tunnels itself.
+        // The service inside the tunnel accepts tunnels itself.
         let inner = TunnelServiceHandler::builder().build();
         let outer =
             TestGateway::start_with(|b| b.add_service(inner.service()).reverse_tunnels(false))

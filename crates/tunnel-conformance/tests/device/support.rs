@@ -26,7 +26,7 @@ pub(crate) fn no_waits() -> Backoff {
         .healthy_after(Duration::ZERO)
 }
 
-/// Where devices dial to.
+/// The gateway that devices dial.
 pub(crate) struct TestGateway {
     pub(crate) handler: TunnelServiceHandler,
     pub(crate) server: TcpServer,
@@ -124,7 +124,7 @@ impl Running {
         self.until(link, |status| wanted(status.state())).await;
     }
 
-    /// The future has ended, in time and with this.
+    /// Waits for the device's end, and returns its result.
     pub(crate) async fn ends_with(self, reason: StopReason) {
         assert_eq!(self.task.await.expect("it does not panic"), reason);
         for link in self.handle.links() {

@@ -1,4 +1,4 @@
-//! The connection is the endpoint's own affair, its certificates included.
+//! The endpoint configures the connection, including its certificates.
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tonic::service::Routes;
@@ -46,7 +46,7 @@ async fn a_device_serves_and_comes_back_over_tls() {
     .await;
 }
 
-/// Nobody has refused the device; it is the device that trusts nobody.
+/// The device does not trust the gateway. That is no refusal by the gateway.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_not_trusted_is_an_error_of_the_channel() {
     guarded(async {

@@ -1,5 +1,4 @@
-//! How long a device waits, measured on a clock that stands still while anything is to be done:
-//! the gateway is in the same runtime, without a socket between.
+//! The waits of a device, in virtual time. The gateway is in the same runtime, without a socket.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use crate::support::Running;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Fails a test that waits for nothing: then the clock runs away.
+/// The limit of virtual time, which a test that hangs reaches at once.
 async fn guarded(test: impl Future<Output = ()>) {
     let year = Duration::from_secs(365 * 24 * 3600);
     let in_time = tokio::time::timeout(year, test).await;
@@ -110,7 +109,7 @@ async fn failures_are_waited_for_in_doubling_steps_with_full_jitter_up_to_thirty
                 "{failure}: {wait:?}"
             );
         }
-        // By chance once in 10^13 runs.
+        // Fails by chance once in 10^13 runs.
         let late = &waits[10..];
         assert!(late.iter().any(|wait| *wait < 3 * SECOND));
         assert!(late.iter().any(|wait| *wait > 27 * SECOND));

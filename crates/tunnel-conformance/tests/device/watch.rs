@@ -1,4 +1,4 @@
-//! What can be seen of a device from outside.
+//! The observable state of a device.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ async fn a_link_is_seen_in_all_its_states() {
         };
         assert_eq!(info.id(), device.handle.tunnels()[0].id());
 
-        // Told to drain, and not let in again.
+        // Drained, and refused when it dials again.
         let tunnel = gateway.has(1).await.remove(0);
         let call = LongCall::begin(&gateway.client(), &probe, "in flight").await;
         let drained = tunnel.clone();

@@ -1,4 +1,4 @@
-//! Slow handlers, and callers that do not wait for them.
+//! Slow handlers, and callers that time out.
 //!
 //! Plain tonic is the oracle where every handler has begun when its caller gives up. HTTP/2 ends a
 //! connection on which calls are reset before the server got to them, which a slow machine makes
@@ -67,7 +67,7 @@ async fn beside_a_bystander<F>(
     }
 }
 
-/// Each of them gives up when the headers of its response have come.
+/// Each caller gives up when the response headers have arrived.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_drop_their_responses_on_a_slow_handler_end_only_their_own_calls() {
     guarded(async {
@@ -86,7 +86,7 @@ async fn callers_that_drop_their_responses_on_a_slow_handler_end_only_their_own_
     .await;
 }
 
-/// Each of them gives up after a time.
+/// Each caller gives up after a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_drop_their_futures_on_a_slow_handler_end_only_their_own_calls() {
     guarded(async {
@@ -163,7 +163,7 @@ async fn calls_dropped_at_any_moment_end_only_themselves() {
     guarded(beside_a_bystander(&Path::TUNNELS, 100, dropped, call)).await;
 }
 
-/// Calls keep coming and keep ending by their deadlines, and no word of it gets back.
+/// Calls keep coming and ending by their deadlines, and nothing is delivered back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_direction_that_stalls_ends_only_the_calls_whose_deadlines_pass() {
     guarded(async {

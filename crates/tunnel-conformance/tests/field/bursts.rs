@@ -1,4 +1,4 @@
-//! Many calls that begin or end in one moment.
+//! Many calls that begin or end at once.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
 use crate::support::{Path, Rig, guarded};
 
-/// More calls than replies that nobody has read could ever wait for, and fewer than the limit.
+/// More calls than may have unread replies, and fewer than the limit.
 const CALLS: usize = 5_000;
 
 fn roomy(config: tunnel_client::ConfigBuilder) -> tunnel_client::ConfigBuilder {
@@ -88,7 +88,7 @@ async fn a_drain_that_cuts_five_thousand_calls_ends_the_tunnel_as_drained() {
     .await;
 }
 
-/// A caller that does not keep to the handler's limit but reads what it is told.
+/// A caller that exceeds the handler's limit and reads the refusals.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_opens_by_a_peer_that_reads_ends_no_tunnel() {
     guarded(async {

@@ -19,7 +19,7 @@ use crate::support::{eventually, guarded};
 /// The metadata that names a device.
 const KEY: &str = "device";
 
-/// A gateway with the tunnels of one device, which takes only so many calls at once.
+/// A gateway with the tunnels of one device, which takes only this many calls at once.
 struct Fleet {
     handler: TunnelServiceHandler,
     probe: Probe,

@@ -1,4 +1,4 @@
-//! Messages without payload, and links on which much is under way.
+//! Messages without payload, and links with much in flight.
 
 use std::time::Duration;
 

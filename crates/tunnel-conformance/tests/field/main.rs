@@ -1,7 +1,7 @@
-//! What broke tunnels in the field, tried on plain tonic and on tunnels of both directions.
+//! Loads that broke tunnels in the field, on plain tonic and on tunnels of both directions.
 //!
-//! Each test puts one load on the three and expects the same of all of them: what plain tonic
-//! survives, a tunnel survives. `docs/FIELD.md` lists the rows of the field report with the test
+//! Each test puts the same load on all three and expects the same result: a tunnel survives what
+//! plain tonic survives. `docs/FIELD.md` lists the rows of the field report with the test
 //! that holds each.
 
 mod brownouts;

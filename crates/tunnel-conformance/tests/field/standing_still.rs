@@ -1,4 +1,4 @@
-//! Neighbours on one connection: what one of them leaves unread must not stop the others.
+//! Streams of one connection: unread data of one must not stop the others.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Both {
         }
     }
 
-    /// Waits until nothing moves any more: a stream that nobody reads has filled its windows.
+    /// Waits until nothing moves: a stream that is not read has filled its windows.
     async fn stalled(&self, way: Way) {
         let mut before = self.link.traffic(way);
         let mut quiet = 0;

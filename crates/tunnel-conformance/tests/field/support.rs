@@ -132,7 +132,7 @@ impl Rig {
             .build();
         let device_handle = device.handle();
         tokio::spawn(async move {
-            // How it ends is what the test sees at the other end.
+            // The test checks the end at the other side.
             let _ = device.serve().await;
         });
         eventually(|| !handler.all_reverse_tunnels().is_empty()).await;
@@ -213,7 +213,7 @@ pub(crate) struct Tally {
     pub(crate) failed: BTreeMap<String, usize>,
 }
 
-/// What came of one call.
+/// The result of one call.
 pub(crate) enum Fate {
     Answered,
     Dropped,

@@ -1,4 +1,4 @@
-//! Tunnels that are replaced for their age, and several of them.
+//! Tunnels that are replaced at a maximum age, and several tunnels.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -26,7 +26,7 @@ async fn an_old_tunnel_is_replaced_before_it_is_drained_and_no_call_notices() {
             seen.extend(tunnel_of(&kept));
         }
         call.finish().await.expect_success();
-        // The old ones go, as they have no calls.
+        // The old tunnels end, because they have no calls.
         eventually(|| backend.handler.tunnels().len() == 1).await;
     })
     .await;

@@ -1,4 +1,4 @@
-//! Tunnels that are lost, and come back.
+//! Tunnels that are lost and opened again.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{
     Backend, LongCall, NEVER, assert_usable, channel, client, guarded, short_call, tunnel_of,
 };
 
-/// As plain tonic beside it: calls under way are lost, later ones are not.
+/// As with plain tonic: calls in flight are lost, later calls are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_under_way_are_lost_with_their_tunnel_and_the_next_ones_are_not() {
     guarded(async {
@@ -47,7 +47,7 @@ async fn calls_under_way_are_lost_with_their_tunnel_and_the_next_ones_are_not() 
     .await;
 }
 
-/// Also where the links would wait for hours: a call has an attempt of its own, as in plain tonic.
+/// Even if the links would wait for hours: a call makes its own attempt, as in plain tonic.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_fails_while_nobody_answers_and_succeeds_once_somebody_does() {
     guarded(async {
@@ -66,7 +66,7 @@ async fn a_call_fails_while_nobody_answers_and_succeeds_once_somebody_does() {
             link.set_target(None);
             link.reset();
             for client in [&kept, &plain] {
-                // The first one may have been under way when the connection was lost.
+                // The first call may have been in flight when the connection was lost.
                 for _ in 0..20 {
                     let outcome = short_call(client).await;
                     assert!(outcome.end.is_err());

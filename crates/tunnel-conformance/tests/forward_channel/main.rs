@@ -1,8 +1,8 @@
-//! Channels that keep forward tunnels up: how their tunnels begin, end and are replaced, and what
-//! becomes of calls meanwhile.
+//! Channels that keep forward tunnels up: how their tunnels begin, end and are replaced, and the
+//! calls meanwhile.
 //!
-//! What calls do in such channels is the suite's business (`forward_kept_up`). Plain tonic on the
-//! same link is the oracle where it can be one.
+//! The suite (`forward_kept_up`) tests calls in general. Plain tonic on the same link is the oracle
+//! where possible.
 
 mod addresses;
 mod ages;

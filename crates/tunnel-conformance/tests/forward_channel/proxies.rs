@@ -1,5 +1,4 @@
-//! Connections through the HTTP CONNECT proxy that the environment names, in a process with that
-//! environment.
+//! Connections through the HTTP CONNECT proxy of the environment, in a separate process.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,11 +17,11 @@ use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
 use crate::support::{assert_usable, channel, client, guarded};
 
-/// Set for the process that is the client: where it dials to, and whom it trusts.
+/// Environment variables of the client process: its target and its trusted certificate.
 const ADDRESS: &str = "TUNNEL_TEST_ADDRESS";
 const TRUST: &str = "TUNNEL_TEST_TRUST";
 
-/// A CONNECT proxy on a port of its own, and how many connections it has carried.
+/// A CONNECT proxy, and the number of connections it has carried.
 async fn proxy() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -53,7 +52,7 @@ async fn carry(client: TcpStream, carried: Arc<AtomicUsize>) {
     let _ = copy_bidirectional(&mut client, &mut target).await;
 }
 
-/// The client, in a process of its own: one call.
+/// The client process: one call.
 async fn dial(address: &str) {
     let mut endpoint = Endpoint::from_shared(address.to_owned()).expect("valid");
     if let Ok(trust) = std::env::var(TRUST) {

@@ -35,7 +35,7 @@ async fn an_unread_stream_of_an_ordinary_service_does_not_stop_a_tunnel() {
                     .await
                     .expect("headers"),
             );
-            // The window is full, or as good as: h2 keeps some more.
+            // The window is nearly full: h2 keeps a part.
             probe.sent(&name, 15).await;
         }
         for _ in 0..40 {

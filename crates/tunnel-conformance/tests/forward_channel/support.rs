@@ -35,13 +35,13 @@ impl Backend {
         Self { handler, server }
     }
 
-    /// Waits until exactly so many tunnels are open.
+    /// Waits until exactly this many tunnels are open.
     pub(crate) async fn has(&self, count: usize) {
         eventually(|| self.handler.tunnels().len() == count).await;
     }
 }
 
-/// A channel with waits that are over at once, before it has connected.
+/// A channel without backoff, before it has connected.
 pub(crate) fn channel(gateway: impl Into<Gateway>) -> ForwardChannelBuilder {
     let backoff = Backoff::default()
         .initial(Duration::from_millis(2))

@@ -12,7 +12,7 @@ use crate::support::{
     Backend, NEVER, assert_usable, channel, client, eventually, guarded, short_call,
 };
 
-/// An address at which nobody answers, and never has.
+/// An address without a listener.
 async fn nobody() -> FaultProxy {
     let link = FaultProxy::to(([127, 0, 0, 1], 1).into()).await;
     link.set_target(None);
@@ -62,7 +62,7 @@ async fn a_call_that_waits_has_its_deadline_and_can_be_dropped() {
 async fn calls_that_were_told_not_to_wait_fail_at_once_and_were_not_sent() {
     guarded(async {
         let link = nobody().await;
-        // Connections are accepted and nothing is said on them: the attempt goes on.
+        // Connections are accepted and stay silent, so the attempt goes on.
         let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
         let silent = silent.expect("a free port");
         link.set_target(Some(silent.local_addr().expect("bound")));
@@ -71,7 +71,7 @@ async fn calls_that_were_told_not_to_wait_fail_at_once_and_were_not_sent() {
         let outcome = short_call(&client(&kept)).await;
         assert!(is_safe_to_retry(outcome.expect_failure(Code::Unavailable)));
 
-        // One call can be told otherwise.
+        // A call can override it.
         let mut call = Script::named("waits").echo_all().request(request(1, 1));
         call.extensions_mut().insert(WaitForReady(true));
         let mut kept_client = client(&kept);

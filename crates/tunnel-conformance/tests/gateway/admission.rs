@@ -1,4 +1,4 @@
-//! Who may open a tunnel: the hook that decides, and what becomes of those it keeps waiting.
+//! The admission hook: its decisions, and openings that wait for it.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ async fn the_hook_sees_what_is_known_of_a_tunnel_of_either_direction() {
             builder.admit(move |opening: Opening| {
                 let saw = saw.clone();
                 async move {
-                    // Has to wait, as it might for somebody elsewhere.
+                    // Waits, as for a remote decision.
                     tokio::task::yield_now().await;
                     let _ = saw.send(opening);
                     Ok(())
@@ -125,7 +125,7 @@ async fn a_refusal_reaches_the_device_and_leaves_nothing() {
             panic!("the gateway refuses, and not {forward:?}");
         };
         assert_eq!(status.code(), Code::PermissionDenied);
-        // They have counted for nothing.
+        // They were not counted.
         let device = gateway.device("welcome").await;
         eventually(|| opened.load(Ordering::Relaxed) == 1).await;
         drop(device);
@@ -133,7 +133,7 @@ async fn a_refusal_reaches_the_device_and_leaves_nothing() {
     .await;
 }
 
-/// Tells when it is dropped.
+/// Reports its drop.
 struct Dropped(mpsc::UnboundedSender<&'static str>);
 
 impl Drop for Dropped {
@@ -179,7 +179,7 @@ async fn a_device_that_gives_up_while_it_waits_to_be_admitted_leaves_nothing() {
         waiting.abort();
         assert_eq!(told.recv().await, Some("dropped"));
         assert!(handler.tunnels().is_empty());
-        // The same connection is as good as ever, and nothing was told of the one that left.
+        // The connection still works, and no event was emitted for the opening that left.
         let device = dial("welcome").dial(channel).await.expect("admitted");
         let first = futures::StreamExt::next(&mut events).await;
         let Some(tunnel_server::TunnelEvent::Opened(tunnel)) = first else {
@@ -195,7 +195,7 @@ async fn a_device_that_gives_up_while_it_waits_to_be_admitted_leaves_nothing() {
     .await;
 }
 
-/// Or it would keep its server from shutting down.
+/// Otherwise it would block the server's shutdown.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_waits_to_be_admitted_is_refused_when_the_gateway_drains() {
     guarded(async {
@@ -208,7 +208,7 @@ async fn a_device_that_waits_to_be_admitted_is_refused_when_the_gateway_drains()
         assert_eq!(refused.code(), Code::Unavailable);
         assert!(refused.message().contains("draining"), "{refused}");
         assert_eq!(told.recv().await, Some("dropped"));
-        // Nobody is asked any more.
+        // The hook is not called any more.
         let late = self::refused(&gateway, "device-8").await;
         assert_eq!(late.code(), Code::Unavailable);
         assert!(told.try_recv().is_err());
@@ -251,7 +251,7 @@ async fn a_hook_that_panics_refuses_that_tunnel_alone() {
     .await;
 }
 
-/// What the hook allowed may still be one too many.
+/// An allowed opening may still exceed a limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limits_are_asked_after_the_hook() {
     guarded(async {

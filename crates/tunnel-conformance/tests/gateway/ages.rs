@@ -43,7 +43,7 @@ async fn a_tunnel_that_is_old_ends_also_when_nothing_takes_its_place() {
     no_tunnels(&handler).await;
 }
 
-/// A device that does not understand the notice would wait for nothing.
+/// A device without drain notices would wait in vain.
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_that_cannot_be_told_of_its_age_is_drained_at_once() {
     let handler = aging();
@@ -52,7 +52,7 @@ async fn a_tunnel_that_cannot_be_told_of_its_age_is_drained_at_once() {
     ready(&handler, &device).await;
     let channel = handler.key_as_channel("deaf");
     let calls = calls_in_flight(&channel, &device).await;
-    // Nothing tells of it at this end.
+    // This end emits no event for it.
     tokio::time::sleep(2 * HOUR).await;
     assert!(!channel.is_ready());
     device.probe.open("go on");
@@ -60,7 +60,7 @@ async fn a_tunnel_that_cannot_be_told_of_its_age_is_drained_at_once() {
     device.closed().await;
 }
 
-/// Those opened at the same moment do not come back at the same moment.
+/// Tunnels opened together are not replaced together.
 #[tokio::test(start_paused = true)]
 async fn tunnels_of_one_age_do_not_end_together() {
     let handler = aging();

@@ -1,4 +1,4 @@
-//! What a channel over reverse tunnels is to those who use it.
+//! The channel over reverse tunnels, as its users see it.
 
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ async fn interceptors_see_every_call_and_may_refuse_it() {
     .await;
 }
 
-/// It passes on what the device says, and adds a word of its own beside it.
+/// It returns the device's response, and adds an extension of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_keeps_its_headers_and_its_trailers() {
     guarded(async {
@@ -176,7 +176,7 @@ async fn a_call_begins_when_it_is_polled_and_is_over_once() {
     .await;
 }
 
-/// What the wire cannot carry is refused here, on whatever tunnel.
+/// A request that the wire cannot carry is refused at this end, on any tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_no_tunnel_could_carry_fails_at_once() {
     guarded(async {
@@ -200,7 +200,7 @@ async fn a_call_that_no_tunnel_could_carry_fails_at_once() {
     .await;
 }
 
-/// Nobody's credentials or requests end up in a log.
+/// Credentials and requests are not logged.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_be_printed_tells_no_secrets() {
     guarded(async {
@@ -303,7 +303,7 @@ async fn many_calls_of_all_kinds_leave_nothing_behind() {
     .await;
 }
 
-/// Times beyond the end of the clock are as good as none.
+/// Times beyond the range of the clock count as none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_notices_its_peers_never_serves_them_all_the_same() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! A gateway that ends its reverse tunnels in order.
+//! A gateway that drains its reverse tunnels.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(crate) async fn assert_all_finish(calls: Vec<JoinHandle<Outcome>>) {
     }
 }
 
-/// The tunnels' ends, as the gateway's drain is seen from the other end.
+/// The ends of the tunnels at the devices after the gateway's drain.
 pub(crate) fn in_order(reason: &EndReason) -> bool {
     matches!(reason, EndReason::PeerDrained | EndReason::PeerClosed)
 }
@@ -63,7 +63,7 @@ async fn calls_in_flight_finish_and_new_ones_are_refused_while_the_gateway_drain
             let handler = handler.clone();
             async move { handler.drain(NEVER).await }
         });
-        // The devices are told, while calls are in flight.
+        // The devices get a notice while calls are in flight.
         device.tunnel.draining().await;
         assert!(in_order(&idle.closed().await));
         assert_eq!(device.tunnel.end_reason(), None);
@@ -93,7 +93,7 @@ async fn calls_in_flight_finish_and_new_ones_are_refused_while_the_gateway_drain
     .await;
 }
 
-/// With OK, as the text says, and the word of it before.
+/// The outer call ends with OK, after the notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_tunnel_ends_with_ok() {
     use tunnel_proto::grpctunnel::v1::client_to_server::Frame;
@@ -149,7 +149,7 @@ async fn calls_that_outlast_a_drain_are_cancelled_on_both_sides() {
     .await;
 }
 
-/// And it goes on when nobody waits for it any more.
+/// The drain goes on when its future is dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_drain_brings_the_deadline_forward() {
     guarded(async {
@@ -170,7 +170,7 @@ async fn a_second_drain_brings_the_deadline_forward() {
         for outcome in join_all(calls).await {
             outcome.expect("no panic").expect_failure(Code::Unavailable);
         }
-        // When all is over there is nothing to wait for.
+        // After the end there is nothing to wait for.
         handler.drain(Duration::MAX).await;
     })
     .await;
@@ -197,7 +197,7 @@ async fn a_drain_may_have_a_deadline_of_any_length() {
     .await;
 }
 
-/// There is no moment between the hook and the list at which one slips through.
+/// No opening slips through between the hook and the list of tunnels.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_is_admitted_as_the_drain_begins_is_refused() {
     guarded(async {
@@ -207,7 +207,7 @@ async fn a_tunnel_that_is_admitted_as_the_drain_begins_is_refused() {
             builder.admit(move |_| {
                 let handler = drains.get().expect("set").clone();
                 async move {
-                    // Begins, and is waited for by nobody.
+                    // Starts, and its future is dropped.
                     handler.drain(NEVER).now_or_never();
                     Ok(())
                 }
@@ -253,7 +253,7 @@ async fn one_tunnel_or_those_of_a_key_are_drained_while_the_others_go_on() {
     .await;
 }
 
-/// A device may drain too, and its last calls are no trouble to the gateway.
+/// A device may drain too, and the gateway completes its last calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_drains_and_both_ends_are_over_when_its_last_call_is() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! Who is told of tunnels that come and go.
+//! The events of tunnels that open and close.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::support::{
     Gateway, NEVER, assert_usable, eventually, guarded, handler, local_device, no_tunnels, ready,
 };
 
-/// What was told, in a form that can be compared.
+/// The events, in a form that can be compared.
 #[derive(Clone, Debug, PartialEq)]
 enum Told {
     Opened(TunnelId),
@@ -38,7 +38,7 @@ async fn next(events: &mut TunnelEvents) -> Told {
     told(&events.next().await.expect("the handler lives"))
 }
 
-/// A handler whose callbacks tell what they are told.
+/// A handler whose callbacks record their events.
 fn telling() -> (TunnelServiceHandler, mpsc::UnboundedReceiver<Told>) {
     let (tell, callbacks) = mpsc::unbounded_channel();
     let opened = tell.clone();
@@ -79,7 +79,7 @@ async fn tunnels_of_both_directions_are_told_of_when_they_open_and_when_they_are
     .await;
 }
 
-/// The reason is this end's own word for it.
+/// The reason is this end's.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_is_told_with_its_reason() {
     guarded(async {
@@ -113,7 +113,7 @@ async fn the_end_is_told_with_its_reason() {
     .await;
 }
 
-/// The last one, too: what a gateway keeps of its tunnels is in order when it goes.
+/// The event of the last tunnel also comes before the drain is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_is_over_only_when_every_end_was_told() {
     guarded(async {
@@ -124,7 +124,7 @@ async fn a_drain_is_over_only_when_every_end_was_told() {
             devices.push(local_device(&handler, name).await);
         }
         handler.drain(NEVER).await;
-        // Those of different tunnels in any order.
+        // Events of different tunnels come in any order.
         let mut all: Vec<_> = std::iter::from_fn(|| callbacks.try_recv().ok()).collect();
         assert_eq!(all.len(), 6, "all were told before");
         for _ in 0..6 {
@@ -172,7 +172,7 @@ async fn a_tunnel_that_never_gets_ready_is_not_told_of() {
     .await;
 }
 
-/// And the tunnels do not wait for it.
+/// The tunnels do not wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_subscriber_is_told_how_much_it_has_missed_and_goes_on() {
     guarded(async {
@@ -301,7 +301,7 @@ async fn the_events_end_when_the_handler_and_all_that_came_of_it_are_gone() {
     .await;
 }
 
-/// A builder may be cloned; the handlers made of it have nothing in common.
+/// A builder may be cloned; its handlers share nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_handler_tells_of_its_own_tunnels() {
     guarded(async {
@@ -359,7 +359,7 @@ async fn tunnels_that_come_and_go_in_a_rush_are_each_told_of_in_order() {
         no_tunnels(handler).await;
         assert_eq!(handler.kept_keys(), 0);
         eventually(|| handler.as_channel().tunnels().is_empty()).await;
-        // One more, to know when all was told.
+        // One more tunnel, to know when all events have come.
         let last = gateway.device("last").await;
         let last = ready(handler, &last).await.id();
         let mut open = HashMap::new();

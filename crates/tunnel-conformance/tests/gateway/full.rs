@@ -1,4 +1,4 @@
-//! Tunnels with as many calls in flight as they may have.
+//! Tunnels at their limit of calls in flight.
 
 use futures::future::{join_all, poll_immediate};
 use tonic::Code;
@@ -18,13 +18,13 @@ use crate::support::{
     one_request, ready, served,
 };
 
-/// A gateway whose tunnels have room for so many calls.
+/// A gateway whose tunnels have room for this many calls.
 fn with_room(calls: usize) -> TunnelServiceHandler {
     let config = Config::builder().max_concurrent_streams(calls).build();
     handler(|builder| builder.config(config.expect("valid")))
 }
 
-/// A call that is there to stay, on one tunnel.
+/// A call that stays open on one tunnel.
 async fn occupy(handler: &TunnelServiceHandler, device: &Device) -> Ongoing {
     let tunnel = ready(handler, device).await.channel();
     let client = TestServiceClient::new(tunnel.expect("a reverse tunnel"));
@@ -103,7 +103,7 @@ async fn when_all_tunnels_are_full_calls_wait_for_room_and_all_are_answered() {
     .await;
 }
 
-/// More than fit a tunnel at once.
+/// More calls than a tunnel takes at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn fifteen_hundred_calls_at_once_by_key_are_all_answered() {
     guarded(async {
@@ -114,7 +114,7 @@ async fn fifteen_hundred_calls_at_once_by_key_are_all_answered() {
     .await;
 }
 
-/// It refuses what it has no room for, and has processed none of that.
+/// A full device refuses further calls without processing them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_with_less_room_than_its_gateway_answers_all_calls() {
     guarded(async {
@@ -179,7 +179,7 @@ async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_whic
     .await;
 }
 
-/// The limit on moves is for tunnels that go away, and not for those that are busy.
+/// The limit on moves counts tunnels that end, not busy ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_only_tunnel_with_room_is_found_among_many() {
     guarded(async {
@@ -219,7 +219,7 @@ async fn a_full_tunnel_is_the_reason_whichever_tunnel_was_tried_last() {
             let full = local_device(&handler, "device-7").await;
             let _stays = occupy(&handler, &full).await;
             if full_first {
-                // The draining one has the first turn, and is passed over for this.
+                // The draining tunnel has the first turn and is skipped.
                 let client = client(&channel);
                 let script = Script::named("turn");
                 let mut turn = Box::pin(run(&client, Kind::Unary, &script, one_request()));

@@ -1,4 +1,4 @@
-//! By which key a tunnel is found.
+//! The keys of tunnels.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -51,7 +51,7 @@ async fn a_device_is_found_by_the_key_in_its_metadata_and_by_no_other() {
     .await;
 }
 
-/// Keys are compared as they are: what looks alike is not the same.
+/// Keys are compared exactly: similar keys differ.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_differ_where_a_letter_does() {
     guarded(async {
@@ -85,7 +85,7 @@ async fn a_device_without_a_key_is_among_all_and_under_none() {
         assert_eq!(tunnel.key(), None);
         assert_eq!(handler.kept_keys(), 0);
         assert!(device.is(served(&handler.as_channel(), "any").await.tunnel()));
-        // Metadata that is no text is none.
+        // Metadata that is not text counts as missing.
         let mut request = Request::new(());
         let odd = AsciiMetadataValue::try_from(&[0xe4, 0xf6][..]).expect("opaque");
         request.metadata_mut().insert("device", odd);
@@ -135,7 +135,7 @@ async fn the_key_may_be_the_peer_s_address() {
     .await;
 }
 
-/// What a layer or an interceptor of the server found out.
+/// A key that a layer or an interceptor of the server found.
 #[derive(Clone)]
 struct Tenant(String);
 
@@ -203,7 +203,7 @@ impl Authority {
     }
 }
 
-/// Whatever the device says of itself.
+/// Whatever the device claims.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_may_be_the_verified_certificate() {
     guarded(async {
@@ -239,7 +239,7 @@ async fn the_key_may_be_the_verified_certificate() {
     .await;
 }
 
-/// It is found by its key, and no call from this end goes through it.
+/// A forward tunnel is found by its key, but no call from this end goes through it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forward_tunnel_has_a_key_and_is_no_way_to_call() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! Tunnels that are ended by the gateway, and what it knows of them until then.
+//! Tunnels that the gateway ends, and their handles.
 
 use std::time::SystemTime;
 
@@ -38,7 +38,7 @@ async fn calls_in_flight(
     calls.into()
 }
 
-/// What a device of ours makes of the status that its outer call ended with.
+/// The status by which the gateway ended a device's tunnel.
 fn status_of(reason: EndReason) -> tunnel_core::Status {
     match reason {
         EndReason::Error(ConnectionError::EndedByPeer(status)) => status,
@@ -83,7 +83,7 @@ async fn a_device_that_is_kicked_sees_why_and_so_do_those_who_called_it() {
     .await;
 }
 
-/// Word by word, on the wire.
+/// Frame by frame, on the wire.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reason_is_the_status_of_the_outer_call() {
     guarded(async {
@@ -128,7 +128,7 @@ async fn the_reason_is_the_status_of_the_outer_call() {
     .await;
 }
 
-/// The answer and the end come in one breath, and the end says why.
+/// The answer and the end come together, and the end has the reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_kicked_as_the_tunnel_opens_sees_why() {
     guarded(async {
@@ -149,7 +149,7 @@ async fn whoever_is_kicked_as_the_tunnel_opens_sees_why() {
     .await;
 }
 
-/// Its code arrives whatever else there is no room for.
+/// The code arrives even if there is no room for the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reason_of_any_length_ends_the_tunnel() {
     guarded(async {
@@ -190,14 +190,14 @@ async fn all_tunnels_of_a_key_are_kicked_by_one_call_and_no_others() {
         eventually(|| handler.tunnels().len() == 1).await;
         assert!(green.is(handler.tunnels()[0].info()));
         assert_usable(&handler.as_channel()).await;
-        // They may come back.
+        // The devices may come back.
         local_device(&handler, "blue").await;
         assert_usable(&handler.key_as_channel("blue")).await;
     })
     .await;
 }
 
-/// Tunnels that are kicked in the very moment in which they open.
+/// Tunnels that are kicked while they open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_kicked_all_the_time_keeps_nothing() {
     guarded(async {
@@ -277,7 +277,7 @@ async fn the_gateway_knows_its_tunnels_and_counts_what_goes_through_them() {
             "{stats:?}"
         );
         assert_eq!(handler.stats(), [(tunnel.id(), stats)]);
-        // The handle keeps nothing open, and is good for a look afterwards.
+        // The handle keeps nothing open, and can be used afterwards.
         device.hang_up();
         no_tunnels(handler).await;
         assert_eq!(tunnel.end_reason(), Some(EndReason::PeerClosed));

@@ -1,4 +1,4 @@
-//! How many tunnels there may be, in all and of one key.
+//! The limits on tunnels, in total and for each key.
 
 use futures::future::join_all;
 use tonic::transport::Channel;
@@ -19,7 +19,7 @@ async fn dial(handler: &TunnelServiceHandler, name: &str) -> Result<Device, Stat
     dial.dial(handler.service()).await
 }
 
-/// The status a device is refused with, because there are too many.
+/// The status of a device that is refused for a limit.
 async fn refused(handler: &TunnelServiceHandler, name: &str) -> Status {
     let status = dial(handler, name).await.err().expect("one too many");
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
@@ -92,7 +92,7 @@ async fn as_many_tunnels_of_a_key_open_as_may_and_other_keys_have_their_own() {
     .await;
 }
 
-/// However they come.
+/// In any order of openings.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_devices_that_dial_at_once_as_many_are_accepted_as_may() {
     guarded(async {
@@ -123,7 +123,7 @@ async fn of_many_devices_that_dial_at_once_as_many_are_accepted_as_may() {
     .await;
 }
 
-/// As it is told, and what it may take for a reason to come back.
+/// Whether a tunnel ended because a newer one replaced it.
 fn replaced(reason: &EndReason) -> bool {
     matches!(
         reason,
@@ -175,7 +175,7 @@ async fn a_tunnel_that_replaces_another_opens_although_the_gateway_is_full() {
         let other = local_device(&handler, "other").await;
         let mut device = local_device(&handler, "device-7").await;
         for _ in 0..20 {
-            // Whoever is new has to wait for a place of its own.
+            // A new device has to wait for a place.
             refused(&handler, "new").await;
             let next = dial(&handler, "device-7")
                 .await

@@ -1,11 +1,11 @@
-//! The gateway's side of tunnels: who may open one, by which key it is found, how calls pick one
-//! and move to another, and how tunnels end.
+//! Tunnels at the gateway: admission, keys, how calls pick a tunnel and move to another, and how
+//! tunnels end.
 //!
-//! The devices are of two kinds: [`support::device`]s of the binding, which can hold back what
-//! they should say, drain and refuse when a test wants it; and peers that speak by hand
+//! There are two kinds of devices: [`support::device`]s of the binding, which delay frames, drain
+//! and refuse when a test wants it, and peers whose frames the test sends itself
 //! ([`support::by_hand`]).
 //!
-//! Tests wait for events and never for time; [`support::guarded`] fails one that hangs.
+//! Tests wait for events, not for time. [`support::guarded`] fails a test that hangs.
 
 mod admission;
 mod ages;

@@ -1,4 +1,4 @@
-//! Calls that move to another tunnel by themselves, with all that belongs to them.
+//! Calls that move to another tunnel, with their request and deadline.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn calls_of_all_kinds_move_from_a_tunnel_that_has_not_processed_them() {
             for kind in Kind::ALL {
                 let (handler, channel, device) = first_by_hand().await;
                 let mut call = Box::pin(whole_call(client(&channel), kind));
-                // It has begun, on the only tunnel that there is.
+                // It has begun on the only tunnel.
                 assert!(poll_immediate(call.as_mut()).await.is_none());
                 let second = local_device(&handler, "device-7").await;
                 let call = tokio::spawn(call);
@@ -77,8 +77,8 @@ async fn a_response_says_which_tunnel_served_it_and_how_often_it_moved() {
     .await;
 }
 
-/// What was read of the request goes along, the rest follows, and nothing is lost, doubled or
-/// out of order.
+/// The read part of the request moves too, the rest follows, and nothing is lost, repeated or out
+/// of order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_still_being_made_moves_as_a_whole() {
     guarded(async {
@@ -117,7 +117,7 @@ async fn a_request_that_is_still_being_made_moves_as_a_whole() {
     .await;
 }
 
-/// A message is never cut: not even where the tunnel goes away in the middle of one.
+/// A message is never cut, even if the tunnel ends inside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_larger_than_any_window_moves_from_its_middle() {
     guarded(async {
@@ -161,7 +161,7 @@ async fn a_call_that_waits_for_a_tunnel_waits_for_another_when_the_first_lets_go
     .await;
 }
 
-/// In time that the test makes pass.
+/// In virtual time.
 #[tokio::test(start_paused = true)]
 async fn the_time_spent_on_tunnels_that_let_go_is_taken_off_the_deadline() {
     guarded(async {
@@ -207,13 +207,13 @@ async fn a_call_that_is_dropped_while_it_moves_leaves_nothing() {
             let id = first.expect_call().await;
             going_away(&first, id - 1);
             eventually(|| handler.all_reverse_tunnels().is_empty()).await;
-            // Waits for the next tunnel now, with its request in its hands.
+            // Now it waits for the next tunnel, and keeps its request.
             assert!(poll_immediate(call.as_mut()).await.is_none());
             drop(call);
             watch.dropped().await;
             eventually(|| handler.kept_calls() == 0).await;
 
-            // And in the middle of its second try.
+            // Then it is in its second attempt.
             let mut second = by_hand::device(handler.service(), "device-7").await;
             callable(&handler, 1).await;
             let (feed, mut watch) = Feed::open(requests(1, 3, 1000));
@@ -240,7 +240,7 @@ async fn a_call_that_is_dropped_while_it_moves_leaves_nothing() {
     .await;
 }
 
-/// Nothing that was kept for a move is kept any longer.
+/// The retry buffer is released when it is not needed any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_answered_keeps_nothing_of_its_request() {
     guarded(async {
@@ -267,7 +267,7 @@ async fn a_call_that_was_answered_keeps_nothing_of_its_request() {
     .await;
 }
 
-/// A request of three messages that ends never, and a look at the memory they are in.
+/// An endless request of three messages, whose memory the test observes.
 fn watched_body(script: &Script) -> (std::sync::Weak<[u8]>, http::Request<tonic::body::Body>) {
     use crate::support::by_hand::body::{Pieces, data, message};
     use prost::Message as _;

@@ -1,4 +1,4 @@
-//! Which of several tunnels a call picks.
+//! How a call picks one of several tunnels.
 
 use futures::future::join_all;
 use tunnel_conformance::Kind;
@@ -36,7 +36,7 @@ async fn each_tunnel_has_its_turn() {
             }
             assert_eq!(calls(&devices, "all"), [round; 4]);
         }
-        // A key's turns are its own; clones share them.
+        // Each key has its own turns; clones share them.
         let blue = handler.key_as_channel("blue");
         for n in 0..9 {
             let channel = if n % 2 == 0 {
@@ -70,7 +70,7 @@ async fn calls_made_at_once_have_their_turns_too() {
     .await;
 }
 
-/// The turns go on among those that are there.
+/// The turns go on among the remaining tunnels.
 #[tokio::test(flavor = "multi_thread")]
 async fn tunnels_that_come_and_go_change_the_turns_and_leave_nobody_out() {
     guarded(async {
@@ -121,7 +121,7 @@ async fn of_two_tunnels_the_one_with_fewer_calls_is_picked_where_that_was_chosen
             let tunnel = served(&channel, "next").await;
             assert!(devices[1].is(tunnel.tunnel()), "call {n}");
         }
-        // The turns of others are as ever.
+        // The turns of others do not change.
         let turns = handler.as_channel();
         for _ in 0..10 {
             a_call(&turns, "turns").await.expect_success();
@@ -137,7 +137,7 @@ async fn of_two_tunnels_the_one_with_fewer_calls_is_picked_where_that_was_chosen
     .await;
 }
 
-/// It may meet a busy one among two, and never prefers it.
+/// Of two random tunnels it never prefers the busier one.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_busiest_tunnel_of_many_is_never_picked() {
     guarded(async {
@@ -158,7 +158,7 @@ async fn the_busiest_tunnel_of_many_is_never_picked() {
     .await;
 }
 
-/// The setting is the clone's, and not the handler's.
+/// The setting belongs to the clone, not to the handler.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_was_set_up_otherwise_leaves_the_others_as_they_are() {
     guarded(async {

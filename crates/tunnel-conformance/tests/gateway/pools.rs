@@ -1,4 +1,4 @@
-//! Which tunnels calls may go through, and for how long something is kept for a key.
+//! The tunnels that calls may use, and how long the state of a key is kept.
 
 use futures::future::{FutureExt, poll_immediate};
 use tokio::runtime::Handle;
@@ -45,7 +45,7 @@ async fn a_tunnel_without_settings_is_listed_and_takes_no_calls() {
     .await;
 }
 
-/// The other way round settings come late too, and nothing is sent before.
+/// A device of revision zero sends no settings to wait for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_of_the_first_revision_can_be_called_at_once() {
     guarded(async {
@@ -127,7 +127,7 @@ async fn a_tunnel_that_was_lost_leaves_its_pools() {
     .await;
 }
 
-/// For a call to every one of them.
+/// For a call to every tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_reverse_tunnel_is_a_channel_of_its_own() {
     guarded(async {
@@ -153,7 +153,7 @@ async fn each_reverse_tunnel_is_a_channel_of_its_own() {
     .await;
 }
 
-/// A channel is good before its first device, between two of them, and after the last.
+/// A channel works before its first device, between devices, and after the last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_outlives_the_devices_it_leads_to() {
     guarded(async {
@@ -251,7 +251,7 @@ async fn channels_of_a_key_are_made_and_dropped_while_its_tunnels_come_and_go() 
     .await;
 }
 
-/// A channel holds what it needs itself.
+/// A channel works without its handler.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_is_good_after_its_handler_was_dropped() {
     guarded(async {

@@ -1,5 +1,4 @@
-//! Hundreds of calls while tunnels come and go under them: none is lost, and none is handled
-//! twice.
+//! Hundreds of calls while their tunnels come and go: no call is lost or handled twice.
 
 use futures::future::join_all;
 use tokio::task::JoinSet;
@@ -15,11 +14,11 @@ use tunnel_server::{AcceptedTunnel, Balance, ReverseChannel, TunnelServiceHandle
 use crate::support::device::{Device, Dial};
 use crate::support::{Gateway, NEVER, client, eventually, guarded, no_tunnels, one_request, ready};
 
-/// How many tasks call, and how often each of them.
+/// The number of calling tasks, and the calls of each.
 const CALLERS: usize = 8;
 const CALLS: usize = 60;
 
-/// How many tunnels there are at a time, and how often each is replaced.
+/// The number of tunnels, and how often each is replaced.
 const PLACES: usize = 3;
 const ROUNDS: usize = 12;
 
@@ -41,7 +40,7 @@ async fn caller(channel: ReverseChannel, caller: usize) -> Vec<(String, Outcome)
     outcomes
 }
 
-/// Has many call at once; some by turns, some where there are the fewest calls.
+/// Runs many callers: some pick tunnels in turn, some pick the tunnel with the fewest calls.
 fn callers(handler: &TunnelServiceHandler) -> JoinSet<Vec<(String, Outcome)>> {
     let channel = handler
         .key_as_channel("device-7")
@@ -63,8 +62,7 @@ struct Leaving {
     tunnel: AcceptedTunnel,
 }
 
-/// Replaces the device of one place time and again: the next one is there before the last one
-/// leaves, as it is told to.
+/// Replaces the device of one place repeatedly. The next device connects before the last one leaves.
 async fn replace<L, F>(gateway: &Gateway, probe: &Probe, dial: impl Fn(&Probe) -> Dial, leave: L)
 where
     L: Fn(Leaving) -> F,
@@ -90,7 +88,7 @@ where
     leaving.join_all().await;
 }
 
-/// All that the callers had of it.
+/// All results of the callers.
 async fn outcomes(callers: JoinSet<Vec<(String, Outcome)>>) -> Vec<(String, Outcome)> {
     callers.join_all().await.into_iter().flatten().collect()
 }

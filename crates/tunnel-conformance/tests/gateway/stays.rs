@@ -1,4 +1,4 @@
-//! Calls that stay where they are, come what may, and what they say of it.
+//! Calls that do not move, and their errors.
 
 use futures::future::poll_immediate;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use crate::support::{
     a_call, callable, client, eventually, guarded, handler, local_device, one_request,
 };
 
-/// Which may have processed it, for all that anybody knows.
+/// The tunnel may have processed the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_sent_stays_with_its_tunnel_and_says_so() {
     guarded(async {
@@ -74,14 +74,14 @@ async fn an_answer_is_an_answer_whatever_it_is_marked_with() {
         let outcome = call.await.expect("no panic");
         let status = outcome.expect_failure(Code::Unavailable);
         assert!(!is_safe_to_retry(status));
-        // It is no business of the application's.
+        // The application does not see it.
         assert!(status.metadata().get(NOT_PROCESSED_KEY).is_none());
         assert_eq!(other.probe.record("Unary").started, 0);
     })
     .await;
 }
 
-/// Or a handler that passes on what it got from elsewhere would be run again and again.
+/// Otherwise a handler that forwards such an error would be run again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_cannot_say_that_it_has_not_processed_a_call() {
     guarded(async {
@@ -117,7 +117,7 @@ async fn a_call_of_which_more_was_read_than_is_kept_stays_and_says_why() {
             let call = tokio::spawn(async move {
                 call(&client, Kind::ClientStream, script.request(requests)).await
             });
-            // One by one, or they would be one piece.
+            // One by one, so that they are separate pieces.
             for n in 0..4 {
                 feed.send(n, 600);
                 hear_messages(&mut first, 1).await;
@@ -137,7 +137,7 @@ async fn a_call_of_which_more_was_read_than_is_kept_stays_and_says_why() {
                 message.contains("more of its request was read than is kept"),
                 "{message}"
             );
-            // Whoever has all of it may make the call again.
+            // The application may retry the call with the whole request.
             assert!(is_safe_to_retry(status));
             assert_eq!(second.probe.record("kept").started, 0);
         }
@@ -145,7 +145,7 @@ async fn a_call_of_which_more_was_read_than_is_kept_stays_and_says_why() {
     .await;
 }
 
-/// A request that fails by itself is the end of its call, on whichever tunnel.
+/// A request that fails ends its call, on any tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_failure_of_a_request_is_no_reason_to_move() {
     use crate::support::by_hand::body::{Pieces, data, message};
@@ -181,7 +181,7 @@ async fn the_failure_of_a_request_is_no_reason_to_move() {
     .await;
 }
 
-/// By its key, and what the last tunnel had said.
+/// The error names the key and the last tunnel's reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_finds_no_other_tunnel_says_so() {
     guarded(async {

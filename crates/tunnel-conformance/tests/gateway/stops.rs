@@ -1,4 +1,4 @@
-//! A server that stops: by its deadline, whatever its clients do.
+//! A server that stops by its deadline, whatever its clients do.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -101,9 +101,8 @@ async fn connect(address: SocketAddr) -> Channel {
     connected.expect("the server accepts a connection")
 }
 
-/// Clients that keep any server that waits for them: a connection that says nothing, one that
-/// stops in the middle of the HTTP/2 preface, and one that has frozen with a call in flight. They
-/// last until this is dropped.
+/// Clients that block a server that waits for them: a silent connection, one that stops inside the
+/// HTTP/2 preface, and one that has frozen with a call in flight. They last until this is dropped.
 async fn clients_that_never_end(address: SocketAddr, probe: &Probe) -> impl Sized + use<> {
     let silent = TcpStream::connect(address).await.expect("it listens");
     let mut half = TcpStream::connect(address).await.expect("it listens");
@@ -192,7 +191,7 @@ async fn calls_in_flight_finish_before_a_server_stops() {
     .await;
 }
 
-/// So that a load balancer notices before anything is refused that it could have sent elsewhere.
+/// So a load balancer notices before requests are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_ready_any_more_goes_on_but_for_new_tunnels() {
     guarded(async {
@@ -267,7 +266,7 @@ async fn a_server_shuts_down_when_its_calls_have_finished() {
     .await;
 }
 
-/// Whatever its devices do, or do not.
+/// Whatever its devices do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_shuts_down_by_the_deadline_whatever_its_devices_do() {
     guarded(async {
@@ -279,10 +278,10 @@ async fn a_server_shuts_down_by_the_deadline_whatever_its_devices_do() {
         };
         let handler = handler(|builder| builder.admit(undecided));
         let server = Graceful::start(handler.clone(), Duration::from_secs(1)).await;
-        // One that works and does not finish.
+        // A device whose call does not finish.
         let busy = server.device("busy").await;
         let calls = calls_in_flight(&handler.key_as_channel("busy"), &busy).await;
-        // One that never says its settings, and one that says them and nothing more.
+        // A device that never sends settings, and one that sends only settings.
         let mute = by_hand::knock(server.connect().await, "mute").await;
         let lazy = by_hand::device(server.connect().await, "lazy").await;
         let channel = handler.key_as_channel("lazy");
@@ -292,7 +291,7 @@ async fn a_server_shuts_down_by_the_deadline_whatever_its_devices_do() {
             let client = client(&channel);
             async move { run(&client, Kind::Unary, &script, one_request()).await }
         });
-        // One whose responses nobody reads, and one nobody has decided on.
+        // A device whose responses are not read, and one that waits for admission.
         let flood = server.device("flood").await;
         let script = Script::named("flood").receive(1).send(u64::MAX, 60_000, 1);
         let flooded = client(&handler.key_as_channel("flood"));

@@ -1,4 +1,4 @@
-//! Calls for which there is no tunnel yet, and those that do not wait for one.
+//! Calls without a tunnel: those that wait, and those that fail.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn without_a_tunnel_a_call_of_any_kind_fails_at_once_and_names_the_key() {
                 assert_eq!(message.contains("for key \"device-7\""), named, "{message}");
             }
         }
-        // A name that would not fit a log line is still one.
+        // A key that would not fit a log line is valid.
         let odd = handler.key_as_channel("a\nb\u{1b}[31m");
         let message = assert_no_tunnel(&odd).await;
         assert!(message.contains(r#""a\nb\u{1b}[31m""#), "{message}");
@@ -71,7 +71,7 @@ async fn calls_that_wait_are_made_as_soon_as_a_tunnel_is_ready() {
             .when_no_tunnel(WhenNoTunnel::Wait);
         let all = handler.as_channel().when_no_tunnel(WhenNoTunnel::Wait);
         let calls = waiting_calls(&own).await;
-        // A tunnel of another key is none, nor is one without settings.
+        // Neither a tunnel of another key counts nor one without settings.
         let other = local_device(&handler, "other").await;
         let dial = Dial::new(&Probe::default()).named("device-7");
         let accepted = dial.knock(handler.service()).await.expect("accepted");
@@ -136,7 +136,7 @@ async fn a_call_may_choose_for_itself_whether_it_waits() {
     .await;
 }
 
-/// In time that the test makes pass; the hang guard's passes as well.
+/// In virtual time, which also applies to the hang guard.
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_no_longer_than_its_deadline() {
     guarded(async {
@@ -161,7 +161,7 @@ async fn a_call_waits_no_longer_than_its_deadline() {
     .await;
 }
 
-/// What the device is told.
+/// The deadline at the device.
 fn timeout_of(outcome: &Outcome) -> Duration {
     let metadata = &outcome.expect_success()[0].metadata;
     let timeout = metadata.iter().find(|entry| entry.key == "grpc-timeout");
@@ -190,7 +190,7 @@ async fn the_wait_is_taken_off_the_deadline_that_travels() {
     .await;
 }
 
-/// A deadline beyond the end of the clock is none, and travels as it is.
+/// A deadline beyond the range of the clock counts as none, and is sent unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn deadlines_of_any_length_are_no_trouble() {
     guarded(async {
@@ -238,7 +238,7 @@ async fn waiting_for_a_tunnel_ends_with_one_or_at_the_deadline() {
         }
         let mut waiting = Box::pin(own.wait_for_ready(Duration::MAX));
         assert!(poll_immediate(waiting.as_mut()).await.is_none());
-        // Another key's makes no difference to it.
+        // A tunnel of another key makes no difference.
         local_device(&handler, "other").await;
         handler
             .as_channel()
@@ -327,7 +327,7 @@ async fn a_waiting_call_that_is_dropped_leaves_nothing() {
     .await;
 }
 
-/// Tunnels that join in the very moment in which a call looks for one.
+/// Tunnels that join while a call looks for one.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_tunnel_joins_unnoticed() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! Streams that nobody reads, and the others of their connection.
+//! Unread streams, and the other streams of their connection.
 
 use futures::StreamExt as _;
 use futures::stream;

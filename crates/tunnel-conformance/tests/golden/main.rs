@@ -1,9 +1,8 @@
 //! The exact bytes of the wire.
 //!
-//! What we send for a set of calls is compared with recordings: a change of the wire cannot
-//! pass unseen. With `BLESS=1` in the environment the recordings are made anew, and the change
-//! shows as a difference of files. What other speakers of the protocol were seen to say is
-//! replayed into the state machine.
+//! The frames that this library sends for a set of calls are compared with recordings, so that no
+//! change of the wire goes unnoticed. `BLESS=1` in the environment records them again. Recordings
+//! of other implementations are replayed into the state machine.
 
 mod ours;
 mod replay;

@@ -1,4 +1,4 @@
-//! What we send.
+//! The frames that this library sends.
 
 use std::time::Duration;
 
@@ -165,7 +165,7 @@ fn nobody_else_is_told_of_a_drain() {
     );
 }
 
-/// A recording that no test makes is of no use.
+/// No recording is left without a test that makes it.
 #[test]
 fn every_recording_is_compared() {
     let tests = include_str!("ours.rs");

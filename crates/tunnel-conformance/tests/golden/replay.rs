@@ -1,5 +1,5 @@
-//! What others were seen to say, replayed into the state machine: each end of a recorded tunnel in
-//! turn is one of ours, and hears what the other one said.
+//! Replays recordings of other implementations: each end of a recorded tunnel in turn is ours, and
+//! receives the frames of the other end.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use tunnel_core::{
 
 use crate::wire::folder;
 
-/// Takes frames, and forgets them.
+/// A sink that drops frames.
 struct Nowhere;
 
 impl FrameSink for Nowhere {
@@ -34,7 +34,7 @@ fn recordings(of: &str) -> BTreeMap<String, Vec<Recorded>> {
     recordings.collect()
 }
 
-/// One of our ends, which hears a recording.
+/// One of our ends, which receives a recording.
 struct Replay {
     conn: Connection,
     now: Instant,
@@ -120,7 +120,7 @@ impl Replay {
         }
     }
 
-    /// Does what the caller of the recording did, as far as the handler has to hear of it.
+    /// Repeats the operations of the recorded caller that the handler depends on.
     fn act(&mut self, frame: &Frame) {
         match &frame.kind {
             FrameKind::NewStream(new) => loop {
@@ -151,7 +151,7 @@ fn number(id: StreamId) -> i64 {
     id.to_string().parse().expect("a stream's id is a number")
 }
 
-/// What one side of a recording said on each stream, by its frames alone.
+/// What one side of a recording sent on each stream.
 fn said(frames: &[Recorded], from: Side) -> BTreeMap<i64, Heard> {
     let mut said: BTreeMap<i64, Heard> = BTreeMap::new();
     for frame in frames.iter().filter(|frame| frame.from == from) {
@@ -195,7 +195,7 @@ fn as_caller(name: &str, frames: &[Recorded]) {
         }
     }
     for (id, said) in said(frames, Side::Handler) {
-        // What comes for a call that was given up is of no interest.
+        // Frames for a cancelled call are ignored.
         if replay.ids.contains_key(&id) {
             let heard = &replay.heard[&id];
             assert_eq!(heard, &said, "{name}, stream {id}, heard by our caller");
@@ -225,7 +225,7 @@ fn both_our_ends_understand_what_the_python_package_says() {
 #[test]
 fn both_our_ends_understand_what_we_said() {
     for (name, frames) in recordings("ours") {
-        // The word of a drain is for who offered to hear it.
+        // Only an end that offered drain notices gets one.
         if !name.starts_with("drain") && name != "deadline" {
             as_handler(&name, &frames);
             as_caller(&name, &frames);

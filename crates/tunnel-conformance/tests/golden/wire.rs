@@ -1,4 +1,4 @@
-//! Two ends of a tunnel whose frames are recorded.
+//! A tunnel between two ends, whose frames are recorded.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use tunnel_core::{
     Config, Connection, Event, FrameRef, FrameSink, Metadata, Offer, Side, Status, StreamId,
 };
 
-/// Takes frames as their bytes.
+/// A sink that keeps the bytes of frames.
 struct Recorder<'a> {
     from: Side,
     frames: &'a mut Vec<Recorded>,
@@ -28,7 +28,7 @@ impl FrameSink for Recorder<'_> {
     }
 }
 
-/// A tunnel, in a time that stands still.
+/// A tunnel in virtual time.
 pub(crate) struct Wire {
     pub(crate) caller: Connection,
     pub(crate) handler: Connection,
@@ -154,7 +154,7 @@ impl Wire {
     }
 }
 
-/// Where recordings lie.
+/// The folder of recordings.
 pub(crate) fn folder(of: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "golden", of].iter().collect()
 }

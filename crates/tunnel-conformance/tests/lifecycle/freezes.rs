@@ -1,4 +1,4 @@
-//! Peers that freeze: nothing is closed, nothing is said.
+//! Peers that freeze: they close nothing and send nothing.
 
 use std::time::{Duration, Instant};
 

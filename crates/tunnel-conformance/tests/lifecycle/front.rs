@@ -1,4 +1,4 @@
-//! What a gateway offers to callers outside: calls to a device that they name.
+//! A gateway's service for outside callers: calls to a device that they name.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};

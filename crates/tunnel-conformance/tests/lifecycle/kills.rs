@@ -1,4 +1,4 @@
-//! Ends without a goodbye.
+//! Processes that are killed.
 
 use tonic::Code;
 use tunnel_client::{ConnectionError, DownReason, EndReason, LinkState};
@@ -33,7 +33,7 @@ async fn a_gateway_killed_mid_call_is_back_on_its_port_and_calls_its_device() {
             status.message().contains("may have been processed"),
             "{status:?}"
         );
-        // The device notices as well, and drops what nobody waits for.
+        // The device notices too, and drops the call's handler.
         probe.dropped("cut").await;
 
         let gateway = Gateway::start_at(address, |server| server).await;

@@ -1,9 +1,8 @@
-//! Gateways and devices through everything that happens to them in production: they are killed,
-//! frozen, restarted one after the other, and all come back at once.
+//! Gateways and devices that are killed, frozen, restarted one after another, and that all come
+//! back at once.
 //!
-//! Each gateway and each device that is to be killed has a runtime of its own, so that a kill takes
-//! everything and says no goodbye. Tests wait for events; where they look at a time at all, the
-//! bound is an order of magnitude above what is promised.
+//! Each gateway and device that a test kills has its own runtime, so that a kill takes everything
+//! and no goodbye is sent. Tests wait for events. Bounds on times are ten times the promised ones.
 
 mod freezes;
 mod front;

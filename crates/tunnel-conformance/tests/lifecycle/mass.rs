@@ -1,4 +1,4 @@
-//! Many devices that lose their gateway in the same moment.
+//! Many devices that lose their gateway at once.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Two gateways that are restarted one after the other, with calls going on all the while.
+//! Two gateways that are restarted one after the other during calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

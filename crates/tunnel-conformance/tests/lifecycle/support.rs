@@ -1,4 +1,4 @@
-//! A gateway that can be killed, stopped in order, and started again where it was.
+//! A gateway that can be killed, stopped gracefully, and restarted at its address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) fn runtime(name: &str) -> Runtime {
         .expect("a runtime")
 }
 
-/// A gateway in a process, as it were, of its own.
+/// A gateway that can be killed like a process.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) handler: TunnelServiceHandler,
@@ -89,13 +89,13 @@ impl Gateway {
         client(self.handler.key_as_channel(key))
     }
 
-    /// Waits until so many tunnels take calls.
+    /// Waits until this many tunnels take calls.
     pub(crate) async fn has(&self, count: usize) {
         let channel = self.handler.as_channel();
         eventually(|| channel.tunnels().len() == count).await;
     }
 
-    /// Drops everything of it where it stands; returns when its port is free.
+    /// Kills it at once; returns when its port is free.
     pub(crate) async fn kill(mut self) -> SocketAddr {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -104,7 +104,7 @@ impl Gateway {
         self.address
     }
 
-    /// Has it stop in order: it drains its tunnels.
+    /// Stops it gracefully: it drains its tunnels.
     pub(crate) fn begin_stop(&self) {
         self.stop.notify_one();
     }
@@ -147,7 +147,7 @@ pub(crate) fn client(channel: ReverseChannel) -> Client {
     TestServiceClient::new(TestChannel::new(channel))
 }
 
-/// Waits that are short, whatever failed before.
+/// A backoff with short waits.
 pub(crate) fn short_waits() -> Backoff {
     Backoff::default()
         .initial(Duration::from_millis(5))

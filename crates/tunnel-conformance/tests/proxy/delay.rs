@@ -1,4 +1,4 @@
-//! The delay: a latency, for bytes and for ends, that limits no throughput.
+//! The delay: latency for bytes and ends, without a limit on throughput.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::link::{
 
 /// Long enough that nothing arrives by accident, short enough to wait for.
 const DELAY: Duration = Duration::from_millis(50);
-/// Longer than any test lasts.
+/// Longer than any test.
 const FOREVER: Duration = Duration::from_secs(3600);
 const MIB: usize = 1 << 20;
 

@@ -1,4 +1,4 @@
-//! Ending connections by order, and the end of the proxy itself.
+//! Connections that the test ends, and the end of the proxy.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::link::{
     Link, assert_ended, assert_passes, assert_reset, connect, eventually, guarded, pattern,
 };
 
-/// Longer than any test lasts.
+/// Longer than any test.
 const FOREVER: Duration = Duration::from_secs(3600);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! The freeze: nothing moves, nothing is closed, nothing is lost.
+//! The freeze: nothing moves, closes or is lost.
 
 use std::time::Duration;
 

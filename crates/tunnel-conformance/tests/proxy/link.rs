@@ -1,4 +1,4 @@
-//! A proxy with both of its ends in the hands of the test.
+//! A proxy whose both ends the test controls.
 
 use std::io;
 use std::net::SocketAddr;
@@ -54,7 +54,7 @@ fn prompt(socket: TcpStream) -> TcpStream {
     socket
 }
 
-/// The next so many bytes.
+/// Reads this many bytes.
 pub(crate) async fn receive(socket: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     let whole = socket.read_exact(&mut bytes).await;
@@ -69,7 +69,7 @@ pub(crate) async fn assert_passes(from: &mut TcpStream, to: &mut TcpStream) {
     assert_eq!(receive(to, 12).await, b"still there?");
 }
 
-/// Panics unless the stream has ended in order, with nothing more to read.
+/// Panics unless the stream has ended cleanly, with nothing more to read.
 pub(crate) async fn assert_ended(socket: &mut TcpStream) {
     let mut byte = [0];
     let end = socket.read(&mut byte).await;
@@ -84,7 +84,7 @@ pub(crate) async fn assert_reset(socket: &mut TcpStream) {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
-/// Panics unless the attempt fails, or its connection is reset before it says a word.
+/// Panics unless the attempt fails, or its connection is reset without data.
 pub(crate) async fn assert_refused(address: SocketAddr) {
     match TcpStream::connect(address).await {
         Ok(mut socket) => assert_reset(&mut socket).await,

@@ -1,4 +1,4 @@
-//! The proxy that other tests trust to break their connections.
+//! The proxy that other tests use to break connections.
 
 mod delay;
 mod ends;

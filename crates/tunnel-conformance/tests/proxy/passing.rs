@@ -1,4 +1,4 @@
-//! What passes, and what is counted.
+//! The data that passes the proxy, and its counters.
 
 use std::time::Duration;
 

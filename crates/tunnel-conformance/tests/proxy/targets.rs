@@ -1,4 +1,4 @@
-//! Where new connections go.
+//! The targets of new connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

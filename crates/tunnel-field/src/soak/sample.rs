@@ -21,8 +21,8 @@ pub(crate) struct Sample {
     pub(crate) allocated: usize,
     /// Resident memory in bytes, if the system reports it.
     pub(crate) resident: Option<usize>,
-    /// Tasks of the gateway, the devices and the clients of forward tunnels. A series has no access
-    /// to their runtimes and counts only its own runtime's tasks.
+    /// Tasks of the gateway, the devices and the clients of forward tunnels. In a series: the tasks
+    /// of the process's runtime.
     pub(crate) tasks: usize,
     pub(crate) descriptors: Option<usize>,
 }

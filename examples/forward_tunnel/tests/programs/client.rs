@@ -1,4 +1,4 @@
-//! The client, against the real server and against bad ones.
+//! The client, with the real server and with faulty ones.
 
 use std::net::TcpListener;
 
@@ -64,7 +64,7 @@ fn a_thousand_calls_at_once_are_all_answered() {
             "✓ Tunnel closed",
         ],
     );
-    // A call may be answered before the last one has begun, but hardly many.
+    // Some calls may be answered before the last one has begun, but not many.
     let summary = "1000 calls on one tunnel, 1000 right answers, ";
     let rest = lines.iter().find_map(|line| line.strip_prefix(summary));
     let at_once = rest.and_then(|rest| rest.split(' ').next()?.parse().ok());
@@ -151,7 +151,7 @@ fn a_tunnel_kept_open_survives_a_restart_of_the_server() {
 
 #[test]
 fn without_a_server_one_line_says_so() {
-    // Bound, so that nobody else takes the port, and not listening.
+    // Bound, so that no other program takes the port, and not listening.
     let port = TcpSocket::new_v4().expect("a socket");
     let loopback = "127.0.0.1:0".parse().expect("an address");
     port.bind(loopback).expect("some port is free");

@@ -1,4 +1,4 @@
-//! The client checks what it is told: servers that lie do not get away with it.
+//! The client detects wrong answers of servers.
 
 use crate::support::client;
 use example_support::test::echo_service_server::{EchoService, EchoServiceServer};
@@ -10,8 +10,8 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tunnel_server::TunnelServiceHandler;
 
-/// Answers one message with what belongs to another, and all failures with the
-/// same one.
+/// Answers one message with another's answer, and all requests for failures with
+/// the same one.
 struct Liar {
     lies_about: &'static str,
 }
@@ -34,7 +34,7 @@ impl EchoService for Liar {
     }
 }
 
-/// The one line in which a client complains of such a server.
+/// The error line of a client with such a server.
 async fn complaint(lies_about: &'static str, args: &'static [&str]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await

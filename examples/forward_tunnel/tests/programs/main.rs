@@ -1,6 +1,6 @@
-//! The two programs as one runs them.
+//! Tests that run the two programs.
 
-// Ctrl-C is a signal of Unix.
+// The tests send SIGINT, a signal of Unix.
 #![cfg(unix)]
 
 mod client;

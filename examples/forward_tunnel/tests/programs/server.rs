@@ -1,4 +1,4 @@
-//! The server: what it says, how it ends, and who may call it in which way.
+//! The server: its output, its end, and calls with and without a tunnel.
 
 use std::net::{TcpListener, TcpStream};
 

@@ -5,7 +5,7 @@ use example_support::testing::{Finished, Program};
 const SERVER: &str = env!("CARGO_BIN_EXE_forward-tunnel-server");
 const CLIENT: &str = env!("CARGO_BIN_EXE_forward-tunnel-client");
 
-/// A server that accepts connections, on a port that was free.
+/// A server on a free port that accepts connections.
 pub(crate) struct Server {
     pub(crate) program: Program,
     pub(crate) address: String,
@@ -16,7 +16,7 @@ impl Server {
         Self::start_at("127.0.0.1:0")
     }
 
-    /// The same where another one was.
+    /// Starts a server on the port of another one.
     pub(crate) fn start_at(address: &str) -> Self {
         let mut program = server(&["--address", address]);
         let port = program.wait_for("✓ Server listening on port ");
@@ -25,7 +25,7 @@ impl Server {
         Self { program, address }
     }
 
-    /// Presses Ctrl-C and waits for the end, which is a good one.
+    /// Sends SIGINT and waits for a successful end.
     pub(crate) fn stop(self) -> Finished {
         self.program.interrupt();
         self.program.finish().expect_code(0)

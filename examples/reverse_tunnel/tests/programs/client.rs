@@ -1,5 +1,5 @@
-//! The client, against the real server, against one that does as a test says, and
-//! against bad ones.
+//! The client, with the real server, with one that the test controls, and with
+//! faulty ones.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use tokio::net::TcpSocket;
 use tonic::{Code, Status};
 use tunnel_server::TunnelServiceHandler;
 
-/// Where a server is started a second time on the port that it had. Nothing else
-/// on this machine takes ports of that address, in the meantime say.
+/// The address of servers that are restarted on their port. No other program of
+/// this machine takes ports of this address meanwhile.
 const RESTARTED: &str = if cfg!(target_os = "linux") {
     "127.0.0.2:0"
 } else {
     "127.0.0.1:0"
 };
 
-/// The one error of a client that had opened a tunnel.
+/// The only error of a client that had opened a tunnel.
 fn complaint(client: &Finished) -> &str {
     assert!(!client.stdout().concat().contains("stopped"));
     let errors = messages("ERROR", &client.stderr());
@@ -168,7 +168,7 @@ fn with_reconnect_it_waits_for_a_server_and_survives_its_restart() {
         gateway
             .program
             .wait_for("✓ All calls to client completed successfully!");
-        // No goodbye.
+        // The server sends no goodbye.
         drop(gateway);
         client.wait_for("Tunnel down: ");
     }
@@ -194,7 +194,7 @@ fn with_reconnect_it_comes_back_when_the_server_drains_its_tunnel() {
     let gateway = QuietGateway::start();
     let mut client = client(&gateway.address, &["--reconnect"]);
     let tunnel = gateway.tunnel();
-    // The call in flight keeps the old tunnel while there is a new one.
+    // The call in flight keeps the old tunnel open beside the new one.
     let held = gateway.wait(Held::begin(tunnel.clone()));
     let drained = async {
         let (_, answer) = tokio::join!(tunnel.drain(Duration::MAX), async {
@@ -215,7 +215,7 @@ fn with_reconnect_it_comes_back_when_the_server_drains_its_tunnel() {
 
 #[test]
 fn without_a_server_one_line_says_so() {
-    // Bound, so that nobody else takes the port, and not listening.
+    // Bound, so that no other program takes the port, and not listening.
     let port = TcpSocket::new_v4().expect("a socket");
     let loopback = "127.0.0.1:0".parse().expect("an address");
     port.bind(loopback).expect("some port is free");

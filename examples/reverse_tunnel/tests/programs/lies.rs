@@ -1,4 +1,4 @@
-//! The server checks what it is told: clients that lie do not get away with it.
+//! The server detects wrong answers of clients.
 
 use crate::support::Gateway;
 use example_support::echo::{Echo, reply_to};
@@ -7,10 +7,10 @@ use example_support::test::{EchoErrorRequest, EchoRequest, EchoResponse};
 use example_support::testing::messages;
 use tonic::{Request, Response, Status};
 
-/// Answers a message that ends in this with what belongs to another.
+/// The end of messages that get another's answer.
 struct LiesAbout(&'static str);
 
-/// What a request for a failure ends in, so to speak.
+/// The end of requests for failures.
 const FAILURE: &str = "a failure";
 
 #[tonic::async_trait]
@@ -34,7 +34,7 @@ impl EchoService for LiesAbout {
     }
 }
 
-/// The line in which a server complains of such a client.
+/// The error line of a server with such a client.
 async fn complaint(what: &'static str) -> String {
     let gateway = Gateway::start();
     let device = gateway.stand_in(LiesAbout(what));

@@ -1,4 +1,4 @@
-//! The server: what it says, whom it calls, and how it ends.
+//! The server: its output, its calls, and its end.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tunnel_client::{EndReason, ReverseTunnelServer};
 
-/// Answers when a test lets it.
+/// A service that answers when the test allows it.
 #[derive(Clone)]
 struct Slow {
     asked: Arc<Semaphore>,
@@ -62,7 +62,7 @@ fn serve(device: ReverseTunnelServer) -> tokio::task::JoinHandle<EndReason> {
     tokio::spawn(async move { device.serve().await.expect("the server accepts it") })
 }
 
-/// The errors of a server to whose clients not all calls went well.
+/// The errors of a server whose calls to clients failed.
 fn errors(server: &Finished) -> Vec<&str> {
     messages("ERROR", &server.stderr())
 }
@@ -122,7 +122,7 @@ fn clients_that_come_at_once_are_all_called() {
     let lines = messages_of_success(&finished);
     let tick = "✓ All calls to client completed successfully!";
     assert_eq!(lines.iter().filter(|line| **line == tick).count(), 4);
-    // What is said of one is not mixed with what is said of another.
+    // The log lines of clients do not mix.
     let calls: Vec<_> = lines
         .iter()
         .filter(|line| line.starts_with("Sending to client: "))

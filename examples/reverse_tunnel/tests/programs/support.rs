@@ -1,4 +1,4 @@
-//! The two programs, and stand-ins for either that do as a test says.
+//! The two programs, and replacements of either that the test controls.
 
 use std::future::Future;
 
@@ -15,7 +15,7 @@ use tunnel_server::{TunnelChannel, TunnelServiceHandler};
 const SERVER: &str = env!("CARGO_BIN_EXE_reverse-tunnel-server");
 const CLIENT: &str = env!("CARGO_BIN_EXE_reverse-tunnel-client");
 
-/// A gateway that accepts connections, on a port that was free.
+/// A gateway on a free port that accepts connections.
 pub(crate) struct Gateway {
     pub(crate) program: Program,
     pub(crate) address: String,
@@ -35,7 +35,7 @@ impl Gateway {
         Self { program, address }
     }
 
-    /// Presses Ctrl-C and waits for the end, which is a good one.
+    /// Sends SIGINT and waits for a successful end.
     pub(crate) fn stop(self) -> Finished {
         self.program.interrupt();
         self.program.finish().expect_code(0)
@@ -45,7 +45,7 @@ impl Gateway {
         client(&self.address, args)
     }
 
-    /// What a client would be that serves something else.
+    /// A client that serves something else.
     pub(crate) fn stand_in<S: EchoService>(&self, service: S) -> ReverseTunnelServer {
         let service = EchoServiceServer::new(service);
         dial(&self.address).add_service(service).build()
@@ -66,8 +66,8 @@ pub(crate) fn dial(address: &str) -> ReverseTunnelServerBuilder {
     ReverseTunnelServer::builder(endpoint.expect("an address"))
 }
 
-/// A gateway that does as a test says: of itself it makes no call and closes no
-/// tunnel. Dropping it cuts its connections, without a word.
+/// A gateway that the test controls: by itself it makes no call and closes no
+/// tunnel. Dropping it cuts its connections without a goodbye.
 pub(crate) struct QuietGateway {
     pub(crate) handler: TunnelServiceHandler,
     pub(crate) address: String,

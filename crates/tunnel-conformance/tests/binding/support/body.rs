@@ -1,4 +1,4 @@
-//! HTTP bodies that do what no well-behaved one does, and ways to look at those that do.
+//! HTTP bodies that misbehave, and bodies that are watched.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the tests of the binding have in common.
+//! Support for the tests of the binding.
 
 pub(crate) mod body;
 pub(crate) mod peer;
@@ -82,7 +82,7 @@ impl Far {
     }
 }
 
-/// A server on the test's own runtime that shuts down in order when it is told to.
+/// A server on the test's own runtime that can be shut down gracefully.
 pub(crate) struct Graceful {
     pub(crate) address: SocketAddr,
     stop: Arc<Notify>,

@@ -1,4 +1,4 @@
-//! Peers that speak the outer call by hand: frame by frame, or byte by byte.
+//! Peers that the test controls on the outer call, frame by frame or byte by byte.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -30,10 +30,10 @@ use tunnel_tonic::outer::{OPEN_TUNNEL_PATH, SERVICE_NAME};
 
 use super::body::{Piece, Pieces, message};
 
-/// Says what a caller says, and hears what a handler says.
+/// Sends a caller's frames and receives a handler's.
 pub(crate) type RawCaller = Raw<ClientToServer, ServerToClient>;
 
-/// Says what a handler says, and hears what a caller says.
+/// Sends a handler's frames and receives a caller's.
 pub(crate) type RawHandler = Raw<ServerToClient, ClientToServer>;
 
 /// One end of an outer call.
@@ -43,18 +43,18 @@ pub(crate) struct Raw<Say, Hear> {
     unread: BytesMut,
     /// The headers of the far end.
     pub(crate) headers: HeaderMap,
-    /// How many data frames of the outer call were heard.
+    /// The number of received DATA frames of the outer call.
     pub(crate) pieces: usize,
     kinds: PhantomData<fn(Say) -> Hear>,
 }
 
-/// What a raw peer heard next.
+/// What a raw peer received next.
 #[derive(Debug)]
 pub(crate) enum Heard<T> {
     Frame(T),
     /// The outer call has ended with this status.
     Status(Status),
-    /// The outer call has broken. The status is for those who print it.
+    /// The outer call has broken. The status is only for messages.
     Broken(#[allow(dead_code)] Status),
     /// The far end has half-closed the outer call.
     End,
@@ -72,38 +72,38 @@ impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
         }
     }
 
-    /// What is heard, for a test that listens by itself.
+    /// The received stream, for a test that reads it itself.
     pub(crate) fn take_hearing(&mut self) -> Body {
         std::mem::take(&mut self.hear)
     }
 
-    /// Says one frame.
+    /// Sends one frame.
     pub(crate) fn say(&self, frame: Say) {
         self.say_bytes(message(&frame.encode_to_vec()));
     }
 
-    /// Puts bytes on the outer call, as one data frame.
+    /// Sends bytes as one DATA frame of the outer call.
     pub(crate) fn say_bytes(&self, bytes: impl Into<Bytes>) {
         self.say_piece(Ok(Frame::data(bytes.into())));
     }
 
-    /// Says anything. A far end that does not listen any more is no matter.
+    /// Sends anything. A far end that is gone is ignored.
     pub(crate) fn say_piece(&self, piece: Piece) {
         let say = self.say.as_ref().expect("this end has not finished");
         let _ = say.send(piece);
     }
 
-    /// Ends this half without a word.
+    /// Ends this half without another frame.
     pub(crate) fn finish(&mut self) {
         self.say = None;
     }
 
-    /// Drops what the far end says, and the rest of it unheard.
+    /// Drops the receiving half.
     pub(crate) fn stop_listening(&mut self) {
         self.hear = Body::empty();
     }
 
-    /// What the far end says next.
+    /// Receives the next item.
     pub(crate) async fn hear(&mut self) -> Heard<Hear> {
         loop {
             if let Some(frame) = self.whole_frame() {
@@ -224,7 +224,7 @@ impl RawCaller {
         Self::dial(service, OPEN_TUNNEL_PATH, HeaderMap::new(), true).await
     }
 
-    /// Opens one that negotiates, and hears the settings.
+    /// Opens one that negotiates, and receives the settings.
     pub(crate) async fn negotiated(channel: Channel) -> Self {
         let mut caller = Self::open(channel, true).await;
         let first = caller.expect_frame().await;
@@ -266,7 +266,7 @@ impl RawCaller {
         self.frame(stream_id, client_to_server::Frame::HalfClose(()));
     }
 
-    /// Hears frames until the call is closed; says with which code.
+    /// Receives frames until the call is closed; returns the code.
     pub(crate) async fn expect_close(&mut self, stream_id: i64) -> (Code, String) {
         loop {
             let heard = self.expect_frame().await;
@@ -286,7 +286,7 @@ impl RawHandler {
         self.say(ServerToClient { stream_id, frame });
     }
 
-    /// Says its settings: both revisions, or others.
+    /// Sends its settings: both revisions, or others.
     pub(crate) fn settings(&self, revisions: &[i32]) {
         let settings = Settings {
             supported_protocol_revisions: revisions.to_vec(),
@@ -299,7 +299,7 @@ impl RawHandler {
         self.frame(stream_id, server_to_client::Frame::ResponseHeaders(md));
     }
 
-    /// Says the first bytes of a message of some size.
+    /// Sends the first bytes of a message of some size.
     pub(crate) fn response_message(&self, stream_id: i64, size: u32, data: &[u8]) {
         let data = Bytes::copy_from_slice(data);
         let message = MessageData { size, data };
@@ -318,7 +318,7 @@ impl RawHandler {
         self.frame(stream_id, server_to_client::Frame::CloseStream(close));
     }
 
-    /// Hears frames until a call begins; returns its id.
+    /// Receives frames until a call begins; returns its id.
     pub(crate) async fn expect_call(&mut self) -> i64 {
         loop {
             let heard = self.expect_frame().await;
@@ -328,7 +328,7 @@ impl RawHandler {
         }
     }
 
-    /// Hears frames until the request of a call is finished.
+    /// Receives frames until the request of a call is finished.
     pub(crate) async fn expect_half_close(&mut self, stream_id: i64) {
         loop {
             let heard = self.expect_frame().await;
@@ -359,14 +359,14 @@ pub(crate) fn md(entries: &[(&str, &str)]) -> Metadata {
     md
 }
 
-/// An outer call that has come to a [`RawServer`] and was not answered yet.
+/// An outer call at a [`RawServer`] that is not answered yet.
 pub(crate) struct Opening {
     pub(crate) request: http::Request<Body>,
     respond: oneshot::Sender<http::Response<Body>>,
 }
 
 impl Opening {
-    /// Answers with these headers; the tunnel is then spoken by hand.
+    /// Answers with these headers. Then the test controls the tunnel.
     pub(crate) fn accept(self, negotiate: bool) -> RawHandler {
         let (say, body) = spoken();
         let mut response = http::Response::new(body);
@@ -421,7 +421,7 @@ impl Service<http::Request<Body>> for RawService {
     }
 }
 
-/// A far end of tunnels over TCP that is spoken by hand.
+/// A far end of tunnels over TCP that the test controls.
 pub(crate) struct RawServer {
     pub(crate) server: TcpServer,
     openings: mpsc::UnboundedReceiver<Opening>,

@@ -1,4 +1,4 @@
-//! Services below generated code: whatever a test's function answers to an HTTP request.
+//! Services below generated code: a function of the test answers HTTP requests.
 
 use std::convert::Infallible;
 use std::sync::Arc;

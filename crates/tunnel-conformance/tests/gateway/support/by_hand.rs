@@ -1,4 +1,4 @@
-//! Devices that speak by hand, frame by frame.
+//! Devices whose frames the test sends itself.
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
@@ -22,7 +22,7 @@ pub(crate) mod body;
 #[path = "../../binding/support/peer.rs"]
 pub(crate) mod peer;
 
-/// A device that has dialled and said nothing yet. It understands the word of a drain.
+/// A device that has dialled and sent nothing yet. It understands drain notices.
 pub(crate) async fn knock<S, B>(channel: S, name: &str) -> RawHandler
 where
     S: Service<http::Request<Body>, Response = http::Response<B>>,
@@ -33,7 +33,7 @@ where
     dial(channel, name, true).await
 }
 
-/// A device that has dialled and said its settings, and knows no drain notices.
+/// A device without drain notices that has dialled and sent its settings.
 pub(crate) async fn device_without_drain<S, B>(channel: S, name: &str) -> RawHandler
 where
     S: Service<http::Request<Body>, Response = http::Response<B>>,
@@ -65,7 +65,7 @@ where
     RawHandler::dial(channel, OPEN_REVERSE_TUNNEL_PATH, headers, true).await
 }
 
-/// A device that has dialled and said its settings.
+/// A device that has dialled and sent its settings.
 pub(crate) async fn device<S, B>(channel: S, name: &str) -> RawHandler
 where
     S: Service<http::Request<Body>, Response = http::Response<B>>,
@@ -78,12 +78,12 @@ where
     device
 }
 
-/// What a handler that drains says of a call it has not looked at.
+/// The close of a draining handler for a call that it has not processed.
 pub(crate) fn refuse(device: &RawHandler, call: i64) {
     device.close(call, Code::Unavailable, md(&[(NOT_PROCESSED_KEY, "1")]));
 }
 
-/// What the Go library says of a call that comes after its GracefulStop.
+/// The Go library's close of a call that comes after its GracefulStop.
 pub(crate) fn refuse_stopping(device: &RawHandler, call: i64) {
     let status = rpc::Status {
         code: Code::Unavailable as i32,
@@ -97,7 +97,7 @@ pub(crate) fn refuse_stopping(device: &RawHandler, call: i64) {
     device.frame(call, Frame::CloseStream(close));
 }
 
-/// The word of a drain: calls after `last` are not served.
+/// A drain notice: calls after `last` are not served.
 pub(crate) fn going_away(device: &RawHandler, last: i64) {
     let last = last.to_string();
     device.close(-1, Code::Ok, md(&[("grpctunnel-last-stream", &last)]));

@@ -1,4 +1,4 @@
-//! Devices made of the binding alone, so that a test has every step in its hand.
+//! Devices made of the binding alone, so that a test controls every step.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(crate) struct Dial {
     deaf: bool,
 }
 
-/// A device whose tunnel was accepted and that has not said a word yet, not even its settings.
+/// A device whose tunnel was accepted and that has sent nothing yet, not even settings.
 pub(crate) struct Accepted {
     device: Device,
     offer: Offer,
@@ -45,7 +45,7 @@ pub(crate) struct Accepted {
 #[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) tunnel: Tunnel,
-    /// Sees into its handlers.
+    /// Observes its handlers.
     pub(crate) probe: Probe,
     number: Arc<str>,
 }
@@ -77,7 +77,7 @@ impl Dial {
         self
     }
 
-    /// Does not know the word of a drain, as older ends and those of others.
+    /// Does not understand drain notices, as older ends and other implementations.
     pub(crate) fn deaf(mut self) -> Self {
         self.deaf = true;
         self
@@ -166,7 +166,7 @@ impl Device {
         number.is_some_and(|number| number == &*self.number)
     }
 
-    /// Closes the tunnel in order.
+    /// Closes the tunnel cleanly.
     pub(crate) fn hang_up(&self) {
         self.tunnel.close();
     }

@@ -1,4 +1,4 @@
-//! What the tests of the gateway have in common.
+//! Support for the tests of the gateway.
 
 pub(crate) mod by_hand;
 pub(crate) mod device;
@@ -20,7 +20,7 @@ use tunnel_server::{
 
 use device::{Device, Dial};
 
-/// The metadata by which devices say who they are.
+/// The metadata key with a device's name.
 pub(crate) const DEVICE: &str = "device";
 
 /// Where tunnels are opened, on a runtime of its own. Their key is the name of the device.
@@ -94,7 +94,7 @@ pub(crate) async fn ready(handler: &TunnelServiceHandler, device: &Device) -> Ac
     find().expect("it is there to stay")
 }
 
-/// Waits until exactly so many reverse tunnels can be called.
+/// Waits until exactly this many reverse tunnels can be called.
 pub(crate) async fn callable(handler: &TunnelServiceHandler, count: usize) {
     eventually(|| handler.all_reverse_tunnels().len() == count).await;
 }
@@ -125,7 +125,7 @@ pub(crate) async fn a_call(channel: &ReverseChannel, name: &str) -> Outcome {
     run(&client(channel), Kind::Unary, &script, one_request()).await
 }
 
-/// Panics unless a call succeeds.
+/// Checks that a call succeeds.
 pub(crate) async fn assert_usable(channel: &ReverseChannel) {
     let script = Script::named("still usable?").echo_all();
     let sent = vec![request(7, 1000)];
@@ -133,7 +133,7 @@ pub(crate) async fn assert_usable(channel: &ReverseChannel) {
     assert_pattern(&outcome.expect_success()[0].payload, 7, 1000);
 }
 
-/// Panics unless a call fails for want of a tunnel. Returns the sentence it fails with.
+/// Checks that a call fails because there is no tunnel; returns its message.
 pub(crate) async fn assert_no_tunnel(channel: &ReverseChannel) -> String {
     let outcome = a_call(channel, "nobody is there").await;
     outcome
@@ -142,7 +142,7 @@ pub(crate) async fn assert_no_tunnel(channel: &ReverseChannel) -> String {
         .to_owned()
 }
 
-/// Who served a call, by what its response says.
+/// The device that served a call, from its response.
 pub(crate) async fn served(channel: &ReverseChannel, name: &str) -> ServedBy {
     let script = Script::named(name).receive_all().send(1, 10, 1);
     let mut client = TestServiceClient::new(channel.clone());

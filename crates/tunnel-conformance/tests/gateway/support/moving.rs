@@ -1,4 +1,4 @@
-//! Calls on a tunnel that will not keep them.
+//! Calls that have to move from their tunnel.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::by_hand::peer::RawHandler;
 use super::by_hand::{self, going_away, refuse};
 use super::{NEVER, handler};
 
-/// A gateway whose only device speaks by hand.
+/// A gateway whose only device is controlled by the test.
 pub(crate) async fn first_by_hand() -> (TunnelServiceHandler, ReverseChannel, RawHandler) {
     let handler = handler(|builder| builder);
     let device = by_hand::device(handler.service(), "device-7").await;
@@ -23,12 +23,12 @@ pub(crate) async fn first_by_hand() -> (TunnelServiceHandler, ReverseChannel, Ra
     (handler, channel, device)
 }
 
-/// How a tunnel lets go of a call that it has not processed.
+/// Why a tunnel gives up a call that it has not processed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum How {
-    /// Its far end refuses the call, and marks that.
+    /// Its far end refuses the call, marked as not processed.
     Refused,
-    /// Its far end drains, and says so.
+    /// Its far end sends a drain notice.
     Draining,
     /// This end drains it, and the deadline comes before the call was sent.
     Cut,
@@ -47,7 +47,7 @@ impl How {
         Self::Kicked,
     ];
 
-    /// Waits for the call where the device hears of it, and has the tunnel let go of it.
+    /// Waits for the call at the device, and makes the tunnel give it up.
     pub(crate) async fn happens(
         self,
         handler: &TunnelServiceHandler,
@@ -63,7 +63,7 @@ impl How {
                 let call = device.expect_call().await;
                 going_away(&device, call - 1);
             }
-            // Nobody takes from the gateway what it has to say.
+            // The gateway's frames are not read.
             Self::Cut => {
                 tunnel().drain(Duration::ZERO).await;
             }
@@ -79,13 +79,13 @@ pub(crate) fn whole_request(kind: Kind) -> Vec<proto::Request> {
     requests(3, kind.requests(4), 9_000)
 }
 
-/// A call of a kind, whose whole request is there at once, and whose handler says what it got.
+/// A call of a kind with its whole request at once, whose handler returns what it received.
 pub(crate) fn whole_call(client: Client, kind: Kind) -> impl Future<Output = Outcome> {
     let script = Script::named(format!("{kind:?}")).receive_all().summarize();
     async move { run(&client, kind, &script, whole_request(kind)).await }
 }
 
-/// What a handler says that got these.
+/// The response of a handler that received these.
 pub(crate) fn summary(
     requests: impl IntoIterator<Item = proto::Request>,
 ) -> Option<proto::Received> {
@@ -110,7 +110,7 @@ impl Requests {
     }
 }
 
-/// Hears messages of a call until so many have begun.
+/// Receives messages of a call until this many have begun.
 pub(crate) async fn hear_messages(device: &mut RawHandler, count: usize) {
     use tunnel_proto::grpctunnel::v1::client_to_server::Frame;
     let mut heard = 0;

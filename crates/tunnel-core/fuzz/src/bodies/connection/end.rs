@@ -257,7 +257,7 @@ impl End {
         });
     }
 
-    /// Reads a call up to so many times; the last result, unless it was data.
+    /// Reads a call at most this many times. Returns the last result, unless it was data.
     pub(crate) fn read(&mut self, call: Option<i64>, times: usize) -> Option<Read> {
         let from = self.setup.side.peer();
         let mut last = None;

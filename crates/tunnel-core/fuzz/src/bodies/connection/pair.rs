@@ -196,8 +196,7 @@ impl Pair {
         ends.any(|end| end.calls.values().any(|call| call.is_readable()))
     }
 
-    /// Where memory is tight, large messages that nobody can hold may stop revision zero until a
-    /// timeout ends one of them.
+    /// With tight memory, large messages may pause revision zero until a timeout ends one of them.
     fn resolve_stall(&mut self) {
         let stalled = |p: &Self| !(p.caller.conn.wants_input() && p.handler.conn.wants_input());
         while !self.is_readable() && stalled(self) {

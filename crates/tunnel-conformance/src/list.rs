@@ -43,7 +43,7 @@ macro_rules! __list {
         pub const $list: &[Case] = &[$(Case {
             name: stringify!($name),
             needs: [$(Some(stringify!($need)),)? None][0],
-            run: |path| Box::pin(crate::cases::$module::$case(path, $($argument),*)),
+            run: |path| Box::pin($crate::cases::$module::$case(path, $($argument),*)),
         }),*];
     };
 }

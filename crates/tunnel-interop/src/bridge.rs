@@ -71,13 +71,16 @@ impl Drop for Running {
     }
 }
 
+/// A peer, a command and the highest revision.
+type Key = (Peer, &'static str, Revision);
+
 /// The bridges of one worker. They are started when they are first needed, because a Python program
 /// takes longer to start than most cases take.
 #[derive(Debug)]
 pub(crate) struct Bridges {
     programs: Arc<Programs>,
     log: PathBuf,
-    running: Mutex<HashMap<(Peer, &'static str, Revision), Arc<Running>>>,
+    running: Mutex<HashMap<Key, Arc<Running>>>,
 }
 
 impl Bridges {

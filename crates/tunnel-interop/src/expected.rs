@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tunnel_process::root;
 
+use crate::cases::cases;
 use crate::matrix::{Direction, Pair, Peer, Revision};
-use crate::run::cases;
 
 /// The file, relative to the root of the workspace.
 pub(crate) const FILE: &str = "crates/tunnel-conformance/peers/expected-failures.toml";

@@ -1,6 +1,7 @@
 //! The interop matrix behind `cargo xtask interop`.
 
 mod bridge;
+mod cases;
 mod examples;
 mod expected;
 mod grpc;
@@ -129,10 +130,10 @@ fn wanted(args: &Args, expectations: &Expectations) -> Vec<(Pair, Vec<String>)> 
         .into_iter()
         .filter(|pair| pair.is_wanted(args.only) && contains(&args.pair, &pair.to_string()));
     let with_cases = pairs.map(|pair| {
-        let mut cases = run::cases(&pair);
+        let mut cases = cases::cases(&pair);
         cases.retain(|case| {
             let expected = expectations.of(&pair, case);
-            let hangs = expected.iter().any(|entry| entry.symptom == run::HANGS);
+            let hangs = expected.iter().any(|entry| entry.symptom == cases::HANGS);
             contains(&args.case, case) && (args.hanging || !hangs)
         });
         (pair, cases)

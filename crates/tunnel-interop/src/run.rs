@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::runtime::{Builder, Runtime};
-use tunnel_conformance::{CASES, Case};
+use tunnel_conformance::CASES;
 
 use crate::bridge::Bridges;
+use crate::cases::HANGS;
 use crate::examples;
 use crate::grpc;
-use crate::matrix::{Direction, Pair, Peer, Revision};
+use crate::matrix::Pair;
 use crate::outcome::Verdict;
 use crate::path::PeerPath;
 use crate::programs::Programs;
@@ -21,67 +22,8 @@ use crate::programs::Programs;
 /// The timeout of a case.
 const CASE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The symptom of a case that hangs.
-pub(crate) const HANGS: &str = "timed out";
-
 /// The number of cases that run at the same time.
 const WORKERS: usize = 4;
-
-/// The names of the cases of a pair, in the order in which they run.
-///
-/// The suite's own tests run its cases between two ends of this library. Python is too slow for the
-/// soak of gRPC's cases, and the suite covers what the others prove.
-pub(crate) fn cases(pair: &Pair) -> Vec<String> {
-    if pair.has_examples() {
-        return examples::CASES.map(str::to_owned).into();
-    }
-    let ends = [pair.caller, pair.handler];
-    let mut cases = Vec::new();
-    if pair.has_foreign_end() {
-        let lacks = lacks(pair);
-        // h2 ends a plain connection with many small DATA frames that are not read yet, as grpc-go
-        // sends them.
-        let small = "many_small_messages_stay_in_order";
-        let has = |case: &&Case| {
-            !case.name.ends_with(small) && case.needs.is_none_or(|need| !lacks.contains(&need))
-                // They look for a cut upload as well as for the deadline.
-                && !(lacks.contains(&"cut_uploads") && case.name.ends_with("during_an_upload"))
-        };
-        cases.extend(CASES.iter().filter(has).map(|case| case.name.to_owned()));
-    }
-    if pair.direction != Direction::Plain && !ends.contains(&Peer::Python) {
-        cases.extend(grpc::cases());
-    }
-    cases
-}
-
-/// The features of the suite that revision zero lacks, or a plain connection to or from a bridge.
-fn lacks(pair: &Pair) -> Vec<&'static str> {
-    // grpc-go and grpcio refuse such metadata, and grpc-go drops such details.
-    let mut lacks = vec!["unusual_metadata", "any_details"];
-    if [pair.caller, pair.handler].contains(&Peer::Python) {
-        // A call of grpcio that is written to after its end has ended as INTERNAL, now and then.
-        lacks.push("early_ends");
-    }
-    if pair.handler.is_foreign() {
-        // hyper resets the stream of a handler that panics, and tonic reads a reset request stream
-        // as a clean end.
-        lacks.extend(["panics", "cut_uploads", "detached"]);
-    }
-    if pair.caller.is_foreign() || pair.direction == Direction::Plain {
-        // The stream stays open for the requests.
-        lacks.push("responses_alone");
-    }
-    if pair.revision == Revision::Zero {
-        // It has no windows.
-        lacks.extend(["windows", "isolation"]);
-    }
-    if pair.direction == Direction::Plain {
-        // The streams of a connection share a window.
-        lacks.extend(["windows", "isolation", "loss"]);
-    }
-    lacks
-}
 
 /// Runs cases of a pair, and calls `ended` after each with the number of cases that have ended.
 pub(crate) fn run(
@@ -200,7 +142,10 @@ impl Panics {
 pub(crate) fn record_panics() {
     panic::set_hook(Box::new(|info| {
         let name = thread::current().name().unwrap_or_default().to_owned();
-        let message = info.payload_as_str().unwrap_or("a panic without a message");
+        let payload = info.payload();
+        let message = payload.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| payload.downcast_ref::<&str>().copied());
+        let message = message.unwrap_or("a panic without a message");
         let mut panics = lock_panics();
         let panics = panics.0.get_or_insert_default();
         panics.entry(name).or_insert_with(|| message.to_owned());

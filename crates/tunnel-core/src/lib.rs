@@ -6,6 +6,8 @@
 //! sent: a gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC stream, a Unix socket.
 //!
 //! - [`Connection`] is the state machine; its documentation is the contract.
+//! - [`Waiters`] knows which task waits for which stream, for a runtime that keeps the state machine
+//!   behind a lock.
 //! - [`frame`] has the frames, their bytes, and their framing on a byte stream.
 //! - [`Config`] has every limit, window and timeout, and the formula of worst-case memory.
 //!
@@ -28,6 +30,7 @@ mod status;
 mod streams;
 mod timer;
 mod transport;
+mod waiters;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
 pub use connection::{
@@ -50,3 +53,4 @@ pub use streams::released::Released;
 pub use streams::{Revision, StreamId};
 pub use timer::{format_grpc_timeout, parse_grpc_timeout};
 pub use transport::{Printable, Report, TransportCause, TransportError};
+pub use waiters::Waiters;

@@ -344,7 +344,7 @@ impl State {
 
     /// A stream, for its reader.
     pub(crate) fn recv(&mut self, id: StreamId) -> RecvStream<'_> {
-        self.conn.recv(id)
+        self.conn.recv_stream(id)
     }
 
     /// Has the reader of a stream look again.

@@ -1,24 +1,18 @@
-//! The two halves of a call, as a user holds them, and what they ask of the task that drives the
-//! tunnel.
+//! A call and its two halves, as their user holds them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::ready;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
-use tunnel_core::{Metadata, OpenError, Status, StreamId, WriteError};
+use tunnel_core::{Code, Metadata, OpenError, Side, Status, StreamId, WriteError};
 
-/// Sends operations to the task that drives the tunnel.
-///
-/// The channel is unbounded, but never long: an operation waits for its answer,
-/// or is sent once for each call or tunnel.
-pub(crate) type Ops = mpsc::UnboundedSender<Op>;
+use crate::shared::{Shared, User};
 
 /// A call.
 ///
-/// Its halves are independent of each other, so that one can send while it
-/// receives. When both were dropped and the call is not over, it is given up and
-/// the far end is told.
+/// Its halves are independent, so that one can send while the other receives. A call that is not
+/// over when both were dropped is given up: a caller cancels it, a handler fails it.
 #[derive(Debug)]
 pub struct Call {
     /// What goes to the far end.
@@ -28,11 +22,15 @@ pub struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(id: StreamId, ops: Ops) -> Self {
-        let hold = Arc::new(Hold { id, ops });
+    pub(crate) fn new(id: StreamId, user: &Arc<User>) -> Self {
+        let hold = Arc::new(Hold {
+            id,
+            user: user.clone(),
+            closed: AtomicBool::new(false),
+        });
         Self {
-            tx: Sender(Arc::clone(&hold)),
-            rx: Receiver(hold),
+            tx: Sender(hold.clone()),
+            rx: Receiver { hold, end: None },
         }
     }
 }
@@ -42,7 +40,7 @@ impl Call {
 pub struct IncomingCall {
     /// The method, with its leading slash.
     pub method: String,
-    /// What the caller sent along.
+    /// The request headers.
     pub metadata: Metadata,
     /// The call itself.
     pub call: Call,
@@ -50,9 +48,8 @@ pub struct IncomingCall {
 
 /// The sending half of a call.
 ///
-/// A caller that has sent all says so by [`finish`](Self::finish), a handler that
-/// is done by [`close`](Self::close). Dropping this half says nothing: what was
-/// cut short by an error must not look whole to the far end.
+/// A caller ends it by [`finish`](Self::finish), a handler by [`close`](Self::close). Dropping it
+/// ends nothing: messages cut short by an error must not look whole to the far end.
 #[derive(Debug)]
 pub struct Sender(Arc<Hold>);
 
@@ -61,49 +58,70 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`CallError::Write`] when the call is over, at the handler also because it
-    /// was cancelled. At the caller, [`Receiver::receive`] knows how it ended.
-    pub async fn send(&mut self, message: Bytes) -> Result<(), CallError> {
+    /// [`CallError::Write`] when the call is over, at the handler also because it was cancelled. At
+    /// the caller, [`Receiver::receive`] returns how it ended.
+    pub async fn send(&mut self, mut message: Bytes) -> Result<(), CallError> {
         let id = self.0.id;
-        ask(&self.0.ops, |reply| Op::Send { id, message, reply }).await
+        let sending = self.0.shared().wait(|state, cx| {
+            ready!(state.poll_writable(id, cx))?;
+            let message = std::mem::take(&mut message);
+            state.conn.send_stream(id).message(message).into()
+        });
+        Ok(sending.await?)
     }
 
-    /// Caller: says that no more messages will come.
+    /// Caller: no more messages will come.
     ///
     /// # Errors
     ///
     /// As [`send`](Self::send).
-    pub async fn finish(self) -> Result<(), CallError> {
+    pub fn finish(self) -> Result<(), CallError> {
         let id = self.0.id;
-        ask(&self.0.ops, |reply| Op::Finish { id, reply }).await
+        let shared = self.0.shared();
+        Ok(shared.operate(|state| state.conn.send_stream(id).finish())?)
     }
 
-    /// Handler: ends the call, behind the messages that were sent.
+    /// Handler: ends the call after the messages that were sent.
     ///
     /// # Errors
     ///
     /// As [`send`](Self::send).
-    pub async fn close(self, status: Status) -> Result<(), CallError> {
+    pub fn close(self, status: Status) -> Result<(), CallError> {
         let id = self.0.id;
-        ask(&self.0.ops, |reply| Op::Close { id, status, reply }).await
+        let shared = self.0.shared();
+        shared.operate(|state| state.conn.send_stream(id).close(Metadata::new(), status))?;
+        self.0.closed.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
 /// The receiving half of a call.
 #[derive(Debug)]
-pub struct Receiver(Arc<Hold>);
+pub struct Receiver {
+    hold: Arc<Hold>,
+    /// How the call ended, once that was read.
+    end: Option<Result<(), Status>>,
+}
 
 impl Receiver {
-    /// Waits for the next message; `None` when the far end has sent its last.
-    ///
-    /// Nothing is lost if this is given up and asked again.
+    /// Waits for the next message; `None` when the far end has sent its last. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`CallError::Status`]: how the call ended, if not well.
+    /// [`CallError::Status`]: how the call ended, unless with OK.
     pub async fn receive(&mut self) -> Result<Option<Bytes>, CallError> {
-        let id = self.0.id;
-        ask(&self.0.ops, |reply| Op::Receive { id, reply }).await
+        let id = self.hold.id;
+        if self.end.is_none() {
+            let shared = self.hold.shared();
+            match shared.wait(|state, cx| state.poll_receive(id, cx)).await {
+                Ok(Some(message)) => return Ok(Some(message)),
+                end => self.end = Some(end.map(drop)),
+            }
+        }
+        match &self.end {
+            Some(Err(status)) => Err(CallError::Status(status.clone())),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -111,16 +129,35 @@ impl Receiver {
 #[derive(Debug)]
 struct Hold {
     id: StreamId,
-    ops: Ops,
+    user: Arc<User>,
+    /// Handler: the end of the call is queued.
+    closed: AtomicBool,
+}
+
+impl Hold {
+    fn shared(&self) -> &Shared {
+        &self.user.0
+    }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let _ = self.ops.send(Op::Abandon { id: self.id });
+        let closed = *self.closed.get_mut();
+        self.shared().operate(|state| {
+            match state.conn.side() {
+                Side::Caller => state.conn.cancel(self.id),
+                Side::Handler if closed => {}
+                Side::Handler => {
+                    let status = Status::new(Code::Internal, "the call was dropped by its handler");
+                    state.conn.reset(self.id, status);
+                }
+            }
+            state.forget(self.id);
+        });
     }
 }
 
-/// Why something could not be done.
+/// Why an operation on a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -133,55 +170,4 @@ pub enum CallError {
     /// The message could not be sent.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The task that drives the tunnel is gone, and the runtime with it.
-    #[error("nothing drives the tunnel any more")]
-    Abandoned,
-}
-
-/// Where the answer to an operation goes.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
-
-/// What a user wants of the tunnel.
-pub(crate) enum Op {
-    Open(OpenRequest),
-    Accept(oneshot::Sender<IncomingCall>),
-    Send {
-        id: StreamId,
-        message: Bytes,
-        reply: Reply<()>,
-    },
-    Receive {
-        id: StreamId,
-        reply: Reply<Option<Bytes>>,
-    },
-    Finish {
-        id: StreamId,
-        reply: Reply<()>,
-    },
-    Close {
-        id: StreamId,
-        status: Status,
-        reply: Reply<()>,
-    },
-    Abandon {
-        id: StreamId,
-    },
-    Drain {
-        grace: Duration,
-    },
-    CloseTunnel,
-}
-
-/// A call that is to be opened.
-pub(crate) struct OpenRequest {
-    pub(crate) method: String,
-    pub(crate) metadata: Metadata,
-    pub(crate) reply: Reply<Call>,
-}
-
-/// Asks the task that drives the tunnel, and waits for its answer.
-pub(crate) async fn ask<T>(ops: &Ops, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, CallError> {
-    let (reply, answer) = oneshot::channel();
-    ops.send(op(reply)).map_err(|_| CallError::Abandoned)?;
-    answer.await.unwrap_or(Err(CallError::Abandoned))
 }

@@ -2,17 +2,12 @@
 //!
 //! Both ends are in this one program, joined by a real socket.
 
-mod demo;
-mod echo;
-
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use custom_transport::Tunnel;
-use tokio::io::{AsyncRead, AsyncWrite};
+use custom_transport::demo;
 use tokio::net::{TcpListener, TcpStream};
-use tunnel_core::{Config, Side};
 
 /// Makes calls through a tunnel over a Unix socket or a TCP connection, with
 /// tunnel-core alone: no tonic, no HTTP.
@@ -53,10 +48,10 @@ async fn over_unix_socket() -> Result<()> {
         .with_context(|| format!("cannot listen on {}", path.display()))?;
     println!("Listening on {}, a Unix socket", path.display());
     let connected = tokio::try_join!(UnixStream::connect(&path), listener.accept());
-    // Both ends are connected, or they never will be: the name has served its turn.
+    // Both ends are connected, or they never will be: the name is not needed any more.
     let _ = std::fs::remove_file(&path);
     let (client, (server, _)) = connected.context("cannot connect to the socket")?;
-    converse(client, server).await
+    demo::run(client, server).await
 }
 
 async fn over_tcp() -> Result<()> {
@@ -70,20 +65,5 @@ async fn over_tcp() -> Result<()> {
     // A tunnel makes its own batches; waiting for more only costs time.
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    converse(client, server).await
-}
-
-/// The forward tunnel: who connected calls, who accepted serves.
-async fn converse<S>(client: S, server: S) -> Result<()>
-where
-    S: AsyncRead + AsyncWrite + Send + 'static,
-{
-    let handler = Tunnel::over(Side::Handler, server, Config::default());
-    let serving = tokio::spawn(echo::serve(handler));
-    let caller = Tunnel::over(Side::Caller, client, Config::default());
-    demo::run(&caller).await?;
-    println!("Closing the tunnel: {}", caller.drain(demo::GRACE).await);
-    println!("The far end: {}", serving.await?);
-    println!("✓ All calls completed, without tonic");
-    Ok(())
+    demo::run(client, server).await
 }

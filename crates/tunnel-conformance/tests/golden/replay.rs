@@ -101,7 +101,7 @@ impl Replay {
     fn read(&mut self, id: StreamId) {
         let heard = self.heard.entry(number(id)).or_default();
         loop {
-            match self.conn.recv(id).read() {
+            match self.conn.recv_stream(id).read() {
                 Read::Data(chunk) => {
                     heard.bytes += chunk.data.len();
                     heard.messages += usize::from(chunk.ends);
@@ -134,7 +134,7 @@ impl Replay {
             },
             FrameKind::HalfClose => {
                 // The call may be over already.
-                let _ = self.conn.send(self.ids[&frame.stream_id]).finish();
+                let _ = self.conn.send_stream(self.ids[&frame.stream_id]).finish();
             }
             FrameKind::Cancel => {
                 if let Some(id) = self.ids.remove(&frame.stream_id) {

@@ -102,7 +102,7 @@ impl Wire {
 
     /// The caller sends whole messages, and finishes.
     pub(crate) fn request(&mut self, id: StreamId, messages: &[&'static [u8]]) {
-        let mut send = self.caller.send(id);
+        let mut send = self.caller.send_stream(id);
         for message in messages {
             send.message((*message).into()).expect("the call is open");
         }
@@ -112,7 +112,7 @@ impl Wire {
 
     /// The handler answers with headers, messages, and an end.
     pub(crate) fn answer(&mut self, id: StreamId, messages: &[&'static [u8]], status: Status) {
-        let mut send = self.handler.send(id);
+        let mut send = self.handler.send_stream(id);
         let headers = [("answer", "header")].into_iter().collect();
         send.headers(headers).expect("the call is open");
         for message in messages {
@@ -129,8 +129,8 @@ impl Wire {
             Side::Caller => &mut self.caller,
             Side::Handler => &mut self.handler,
         };
-        end.recv(id).take_headers();
-        while let tunnel_core::Read::Data(_) = end.recv(id).read() {}
+        end.recv_stream(id).take_headers();
+        while let tunnel_core::Read::Data(_) = end.recv_stream(id).read() {}
         while let Some(event) = end.poll_event() {
             assert!(!matches!(event, Event::Ended(_)), "{event:?}");
         }

@@ -1,6 +1,7 @@
 //! Streams: one for each call on a tunnel.
 
 pub(crate) mod admission;
+pub(crate) mod assembly;
 pub(crate) mod body;
 pub(crate) mod cancels;
 pub(crate) mod context;

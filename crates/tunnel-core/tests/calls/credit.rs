@@ -27,7 +27,7 @@ fn empty_messages_that_nobody_reads_are_held_back_by_the_window() {
     let id = p.call();
     let window = p.handler.conn.config().initial_window() as usize;
     for _ in 0..window {
-        p.caller.conn.send(id).message("".into()).unwrap();
+        p.caller.conn.send_stream(id).message("".into()).unwrap();
     }
     p.pump();
     let sent = p.caller.take_log().len();
@@ -37,7 +37,7 @@ fn empty_messages_that_nobody_reads_are_held_back_by_the_window() {
     p.read_until(Side::Handler, &mut reader, window / 2);
     let mut body = BytesMut::new();
     while body.len() < 5 * (window - reader.messages.len()) {
-        let read = p.handler.conn.recv(id).body(1 << 20, &mut body);
+        let read = p.handler.conn.recv_stream(id).body(1 << 20, &mut body);
         if read.then == Some(Read::Pending) {
             p.pump();
         }
@@ -51,8 +51,12 @@ fn a_message_begins_only_where_its_count_and_a_byte_of_it_fit() {
     let id = p.call();
     let window = p.handler.conn.config().initial_window() as usize;
     // Leaves exactly five bytes of the window.
-    p.caller.conn.send(id).message(bytes(window - 10)).unwrap();
-    p.caller.conn.send(id).message(bytes(1)).unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(window - 10))
+        .unwrap();
+    p.caller.conn.send_stream(id).message(bytes(1)).unwrap();
     p.pump();
     let frames = p.caller.take_log();
     let begun = frames
@@ -102,7 +106,7 @@ fn small_windows_are_not_spent_on_counting() {
     let mut p = Pair::with_offers(small(), small(), counted(), counted());
     let id = p.call();
     for _ in 0..1000 {
-        p.caller.conn.send(id).message(bytes(1)).unwrap();
+        p.caller.conn.send_stream(id).message(bytes(1)).unwrap();
     }
     p.pump();
     assert_eq!(p.caller.take_log().len(), 1000);

@@ -31,7 +31,7 @@ fn pair_without_the_word() -> Pair {
 /// The handler answers a call, and the caller reads the answer.
 #[track_caller]
 fn finish(p: &mut Pair, id: StreamId) {
-    let mut send = p.handler.conn.send(id);
+    let mut send = p.handler.conn.send_stream(id);
     send.message("x".into()).expect("it is open");
     send.close(Metadata::new(), Status::OK).expect("it is open");
     p.pump();
@@ -82,8 +82,12 @@ fn a_callers_drain_waits_for_its_calls_and_ends_when_its_last_word_is_out() {
     p.caller.conn.drain(p.now, None);
     let refused = p.caller.conn.open(p.now, "/a/b", Metadata::new());
     assert_eq!(refused, Err(OpenError::Draining));
-    p.caller.conn.send(id).message(bytes(100_000)).unwrap();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(100_000))
+        .unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     let mut reader = Reader::new(id);
     p.read_until(Side::Handler, &mut reader, 1);
     finish(&mut p, id);
@@ -157,8 +161,12 @@ fn a_call_that_comes_while_its_handler_drains_is_refused_as_not_processed() {
         let old = p.call();
         p.handler.conn.drain(p.now, None);
         let new = p.open();
-        p.caller.conn.send(new).message(bytes(70_000)).unwrap();
-        p.caller.conn.send(new).finish().unwrap();
+        p.caller
+            .conn
+            .send_stream(new)
+            .message(bytes(70_000))
+            .unwrap();
+        p.caller.conn.send_stream(new).finish().unwrap();
         p.flush(Side::Caller);
         assert_eq!(opened(&p.handler.events()), []);
         p.write(Side::Handler, usize::MAX);
@@ -240,7 +248,7 @@ fn a_caller_told_of_a_drain_gives_up_the_calls_beyond_the_last_one_taken() {
     p.flush(Side::Handler);
     p.pump();
     for id in [written, unwritten] {
-        let Read::Failed(error) = p.caller.conn.recv(id).read() else {
+        let Read::Failed(error) = p.caller.conn.recv_stream(id).read() else {
             panic!("{id} is given up")
         };
         assert_eq!((error.code, error.not_processed), (Code::Unavailable, true));
@@ -317,7 +325,7 @@ fn a_drains_deadline_cuts_the_calls_in_flight() {
     );
     p.pump();
     assert_eq!(p.handler.events(), [DRAINED]);
-    let Read::Closed(close) = p.caller.conn.recv(id).read() else {
+    let Read::Closed(close) = p.caller.conn.recv_stream(id).read() else {
         panic!("the caller was told")
     };
     assert_eq!(close.status.code, Code::Unavailable);
@@ -335,7 +343,7 @@ fn a_callers_drain_ends_by_its_deadline_whether_its_calls_are_read_or_not() {
     assert_eq!(letters(&p.caller.log), "EX", "the handler is told");
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
     assert_eq!(p.caller.conn.poll_timeout(), None);
-    let Read::Failed(error) = p.caller.conn.recv(id).read() else {
+    let Read::Failed(error) = p.caller.conn.recv_stream(id).read() else {
         panic!("it was cut")
     };
     assert_eq!(
@@ -389,10 +397,14 @@ fn a_drained_handler_ends_only_after_its_last_close_is_written() {
     let id = p.call();
     p.handler.conn.drain(p.now, None);
     p.pump();
-    p.handler.conn.send(id).message(bytes(20_000)).unwrap();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
+        .message(bytes(20_000))
+        .unwrap();
+    p.handler
+        .conn
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.handler.take_log();

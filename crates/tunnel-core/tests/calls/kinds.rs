@@ -18,8 +18,12 @@ fn pair() -> Pair {
 fn a_unary_call_is_three_frames_each_way() {
     let mut p = pair();
     let id = p.open_with(metadata(&[("tenant", "blue")]));
-    p.caller.conn.send(id).message("ping".into()).unwrap();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message("ping".into())
+        .unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
 
     let events = p.handler.events();
@@ -43,7 +47,7 @@ fn a_unary_call_is_three_frames_each_way() {
         (&[b"ping".to_vec()][..], Read::HalfClosed)
     );
 
-    let mut send = p.handler.conn.send(id);
+    let mut send = p.handler.conn.send_stream(id);
     send.headers(metadata(&[("served-by", "a")])).unwrap();
     send.message("pong".into()).unwrap();
     let status = Status::new(Code::NotFound, "almost");
@@ -52,9 +56,14 @@ fn a_unary_call_is_three_frames_each_way() {
     p.pump();
 
     assert_eq!(p.caller.events(), [Event::Readable(id)]);
-    let headers = p.caller.conn.recv(id).take_headers().expect("they came");
+    let headers = p
+        .caller
+        .conn
+        .recv_stream(id)
+        .take_headers()
+        .expect("they came");
     assert_eq!(headers.get("served-by"), Some("a"));
-    assert_eq!(p.caller.conn.recv(id).take_headers(), None);
+    assert_eq!(p.caller.conn.recv_stream(id).take_headers(), None);
     let (messages, end) = read_all(&mut p.caller.conn, id);
     assert_eq!(messages, [b"pong"]);
     let Read::Closed(close) = end else {
@@ -65,8 +74,8 @@ fn a_unary_call_is_three_frames_each_way() {
 
     assert_eq!(letters(&p.caller.log), "NME");
     assert_eq!(letters(&p.handler.log), "HMC");
-    assert_eq!(p.caller.conn.recv(id).read(), Read::Gone);
-    assert_eq!(p.handler.conn.recv(id).read(), Read::Gone);
+    assert_eq!(p.caller.conn.recv_stream(id).read(), Read::Gone);
+    assert_eq!(p.handler.conn.recv_stream(id).read(), Read::Gone);
     p.assert_idle();
 }
 
@@ -77,18 +86,18 @@ fn a_client_streams_messages_that_arrive_in_order() {
     for n in 0..100u8 {
         p.caller
             .conn
-            .send(id)
+            .send_stream(id)
             .message(vec![n; usize::from(n)].into())
             .unwrap();
     }
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
     let (messages, end) = read_all(&mut p.handler.conn, id);
     let expected: Vec<_> = (0..100u8).map(|n| vec![n; usize::from(n)]).collect();
     assert_eq!(messages, expected);
     assert_eq!(end, Read::HalfClosed);
     assert_eq!(
-        p.handler.conn.recv(id).read(),
+        p.handler.conn.recv_stream(id).read(),
         Read::HalfClosed,
         "it stays so"
     );
@@ -101,13 +110,13 @@ fn a_server_streams_messages_that_arrive_in_order_and_before_the_status() {
     for n in 0..100u8 {
         p.handler
             .conn
-            .send(id)
+            .send_stream(id)
             .message(vec![n; 1 + usize::from(n)].into())
             .unwrap();
     }
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.pump();
@@ -130,10 +139,14 @@ fn both_sides_stream_at_the_same_time() {
     let mut at_caller = Reader::new(id);
     let mut at_handler = Reader::new(id);
     for n in 0..50u8 {
-        p.caller.conn.send(id).message(vec![n; 300].into()).unwrap();
+        p.caller
+            .conn
+            .send_stream(id)
+            .message(vec![n; 300].into())
+            .unwrap();
         p.handler
             .conn
-            .send(id)
+            .send_stream(id)
             .message(vec![n; 200].into())
             .unwrap();
         p.pump();
@@ -160,10 +173,14 @@ fn both_sides_stream_at_the_same_time() {
 fn the_handler_may_go_on_after_the_caller_has_finished_but_not_the_other_way() {
     let mut p = pair();
     let id = p.call();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
-    assert_eq!(p.handler.conn.recv(id).read(), Read::HalfClosed);
-    p.handler.conn.send(id).message("late".into()).unwrap();
+    assert_eq!(p.handler.conn.recv_stream(id).read(), Read::HalfClosed);
+    p.handler
+        .conn
+        .send_stream(id)
+        .message("late".into())
+        .unwrap();
     p.pump();
     let (messages, end) = read_all(&mut p.caller.conn, id);
     assert_eq!((messages, end), (vec![b"late".to_vec()], Read::Pending));
@@ -172,7 +189,7 @@ fn the_handler_may_go_on_after_the_caller_has_finished_but_not_the_other_way() {
     p.caller.events();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.pump();
@@ -182,11 +199,17 @@ fn the_handler_may_go_on_after_the_caller_has_finished_but_not_the_other_way() {
         "a writer learns that nobody wants its messages"
     );
     assert_eq!(
-        p.caller.conn.send(id).message("x".into()),
+        p.caller.conn.send_stream(id).message("x".into()),
         Err(WriteError::Gone)
     );
-    assert_eq!(p.caller.conn.send(id).is_writable(), Err(WriteError::Gone));
-    assert!(matches!(p.caller.conn.recv(id).read(), Read::Closed(_)));
+    assert_eq!(
+        p.caller.conn.send_stream(id).is_writable(),
+        Err(WriteError::Gone)
+    );
+    assert!(matches!(
+        p.caller.conn.recv_stream(id).read(),
+        Read::Closed(_)
+    ));
 }
 
 #[test]
@@ -194,18 +217,18 @@ fn empty_messages_are_messages_and_are_not_the_same_as_none() {
     let mut p = pair();
     let id = p.call();
     for _ in 0..3 {
-        p.caller.conn.send(id).message(Bytes::new()).unwrap();
+        p.caller.conn.send_stream(id).message(Bytes::new()).unwrap();
     }
-    p.caller.conn.send(id).begin_message(0).unwrap();
-    p.caller.conn.send(id).message("x".into()).unwrap();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).begin_message(0).unwrap();
+    p.caller.conn.send_stream(id).message("x".into()).unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
     assert_eq!(letters(&p.caller.log), "MMMMME");
     let (messages, _) = read_all(&mut p.handler.conn, id);
     assert_eq!(messages, [&b""[..], b"", b"", b"", b"x"]);
 
     let id = p.call();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
     assert_eq!(letters(&p.caller.log), "E");
     let (messages, end) = read_all(&mut p.handler.conn, id);
@@ -216,13 +239,13 @@ fn empty_messages_are_messages_and_are_not_the_same_as_none() {
 fn headers_not_given_are_empty_and_go_before_the_first_message() {
     let mut p = pair();
     let id = p.call();
-    p.handler.conn.send(id).message("x".into()).unwrap();
+    p.handler.conn.send_stream(id).message("x".into()).unwrap();
     p.pump();
     assert_eq!(letters(&p.handler.log), "HM");
-    let headers = p.caller.conn.recv(id).take_headers();
+    let headers = p.caller.conn.recv_stream(id).take_headers();
     assert_eq!(headers, Some(Metadata::new()));
     assert_eq!(
-        p.handler.conn.send(id).headers(Metadata::new()),
+        p.handler.conn.send_stream(id).headers(Metadata::new()),
         Err(WriteError::HeadersSent)
     );
 }
@@ -233,18 +256,23 @@ fn headers_go_at_once_and_once() {
     let id = p.call();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .headers(metadata(&[("a", "1")]))
         .unwrap();
     assert_eq!(
-        p.handler.conn.send(id).headers(Metadata::new()),
+        p.handler.conn.send_stream(id).headers(Metadata::new()),
         Err(WriteError::HeadersSent)
     );
     p.pump();
     assert_eq!(letters(&p.handler.log), "H");
     assert_eq!(p.caller.events(), [Event::Readable(id)]);
-    assert_eq!(p.caller.conn.recv(id).read(), Read::Pending);
-    let headers = p.caller.conn.recv(id).take_headers().expect("they came");
+    assert_eq!(p.caller.conn.recv_stream(id).read(), Read::Pending);
+    let headers = p
+        .caller
+        .conn
+        .recv_stream(id)
+        .take_headers()
+        .expect("they came");
     assert_eq!(headers.get("a"), Some("1"));
 }
 
@@ -255,17 +283,17 @@ fn a_call_ended_without_messages_or_headers_is_a_close_alone() {
     let status = Status::new(Code::PermissionDenied, "no");
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(metadata(&[("why", "so")]), status.clone())
         .unwrap();
     assert_eq!(
-        p.handler.conn.send(id).headers(Metadata::new()),
+        p.handler.conn.send_stream(id).headers(Metadata::new()),
         Err(WriteError::Finished)
     );
     p.pump();
     assert_eq!(letters(&p.handler.log), "C");
-    assert_eq!(p.caller.conn.recv(id).take_headers(), None);
-    let Read::Closed(close) = p.caller.conn.recv(id).read() else {
+    assert_eq!(p.caller.conn.recv_stream(id).take_headers(), None);
+    let Read::Closed(close) = p.caller.conn.recv_stream(id).read() else {
         panic!("it was closed")
     };
     assert_eq!(
@@ -279,10 +307,14 @@ fn a_call_ended_without_messages_or_headers_is_a_close_alone() {
 fn headers_given_go_before_a_close_without_messages() {
     let mut p = pair();
     let id = p.call();
-    p.handler.conn.send(id).headers(Metadata::new()).unwrap();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
+        .headers(Metadata::new())
+        .unwrap();
+    p.handler
+        .conn
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.pump();
@@ -326,7 +358,7 @@ fn a_method_gets_its_leading_slash() {
 fn a_message_must_be_written_whole_and_not_more() {
     let mut p = pair();
     let id = p.call();
-    let mut send = p.caller.conn.send(id);
+    let mut send = p.caller.conn.send_stream(id);
     send.begin_message(5).unwrap();
     send.write("abc".into()).unwrap();
     assert_eq!(send.begin_message(1), Err(WriteError::MessageIncomplete(2)));
@@ -346,7 +378,7 @@ fn a_message_must_be_written_whole_and_not_more() {
     let (messages, end) = read_all(&mut p.handler.conn, id);
     assert_eq!((messages, end), (vec![b"abcde".to_vec()], Read::HalfClosed));
 
-    let mut send = p.handler.conn.send(id);
+    let mut send = p.handler.conn.send_stream(id);
     send.begin_message(2).unwrap();
     assert_eq!(
         send.close(Metadata::new(), Status::OK),
@@ -364,13 +396,16 @@ fn a_message_must_be_written_whole_and_not_more() {
 fn each_side_can_only_say_what_is_its_to_say() {
     let mut p = pair();
     let id = p.call();
-    let mut send = p.caller.conn.send(id);
+    let mut send = p.caller.conn.send_stream(id);
     assert_eq!(send.headers(Metadata::new()), Err(WriteError::WrongSide));
     assert_eq!(
         send.close(Metadata::new(), Status::OK),
         Err(WriteError::WrongSide)
     );
-    assert_eq!(p.handler.conn.send(id).finish(), Err(WriteError::WrongSide));
+    assert_eq!(
+        p.handler.conn.send_stream(id).finish(),
+        Err(WriteError::WrongSide)
+    );
     assert_eq!(
         p.handler.conn.open(p.now, "/a/b", Metadata::new()),
         Err(OpenError::NotCaller)
@@ -387,13 +422,13 @@ fn calls_do_not_see_each_others_messages() {
         for (&id, n) in ids.iter().zip(0u8..) {
             p.caller
                 .conn
-                .send(id)
+                .send_stream(id)
                 .message(vec![n, round].into())
                 .unwrap();
         }
     }
     for &id in &ids {
-        p.caller.conn.send(id).finish().unwrap();
+        p.caller.conn.send_stream(id).finish().unwrap();
     }
     while p.write(Side::Caller, 25) > 0 {
         p.carry(Side::Caller, 1);
@@ -405,13 +440,16 @@ fn calls_do_not_see_each_others_messages() {
         assert_eq!((messages.len(), end), (5, Read::HalfClosed));
         p.handler
             .conn
-            .send(id)
+            .send_stream(id)
             .close(Metadata::new(), Status::OK)
             .unwrap();
     }
     p.pump();
     for &id in &ids {
-        assert!(matches!(p.caller.conn.recv(id).read(), Read::Closed(_)));
+        assert!(matches!(
+            p.caller.conn.recv_stream(id).read(),
+            Read::Closed(_)
+        ));
     }
     p.assert_idle();
 }

@@ -156,7 +156,10 @@ fn trailers_or_a_status_over_the_limit_fail_the_call() {
     let mut tunnel = caller(|b| b.max_metadata_size(100));
     let id = tunnel.lone.open();
     tunnel.lone.feed(close(id.value(), 100, 100));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Closed(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Closed(_)
+    ));
     for (trailers, message) in [(101, 0), (100, 101)] {
         let id = tunnel.lone.open();
         tunnel.lone.feed(close(id.value(), trailers, message));
@@ -185,7 +188,7 @@ fn metadata_over_the_limit_is_not_sent_either() {
 
     let mut tunnel = handler(|b| b.max_metadata_size(100));
     let id = tunnel.accept();
-    let mut send = tunnel.lone.conn.send(id);
+    let mut send = tunnel.lone.conn.send_stream(id);
     assert_eq!(
         send.headers(build::metadata_of_size(101)),
         Err(WriteError::MetadataSize {
@@ -212,7 +215,10 @@ fn empty_messages_of_the_limit_may_lie_unread_and_one_more_ends_the_stream() {
         // A message that is not empty does not count.
         tunnel.lone.feed(build::message(2, "x"));
         for _ in 0..3 {
-            assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Data(_)));
+            assert!(matches!(
+                tunnel.lone.conn.recv_stream(id).read(),
+                Read::Data(_)
+            ));
             tunnel.lone.feed(build::message(2, ""));
         }
         let fault = StreamFault::Limit(Limit::UnreadEmptyMessages);

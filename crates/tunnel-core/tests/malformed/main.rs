@@ -60,7 +60,7 @@ impl Tunnel {
         assert_eq!(end, Read::Pending);
         self.lone
             .conn
-            .send(id)
+            .send_stream(id)
             .message("so it is".into())
             .expect("it can be sent");
         let said = self.lone.sent();
@@ -110,7 +110,7 @@ impl Tunnel {
             (_, told) => panic!("the peer is told {told:?}"),
         }
         assert_eq!(self.lone.conn.active_streams(), streams - 1);
-        assert_eq!(self.lone.conn.recv(id).read(), Read::Gone);
+        assert_eq!(self.lone.conn.recv_stream(id).read(), Read::Gone);
         self.assert_goes_on();
         error
     }
@@ -134,7 +134,7 @@ impl Tunnel {
     #[track_caller]
     fn failed(&mut self, id: StreamId) -> StreamError {
         loop {
-            match self.lone.conn.recv(id).read() {
+            match self.lone.conn.recv_stream(id).read() {
                 Read::Data(_) => {}
                 Read::Failed(error) => return error,
                 read => panic!("{read:?}"),

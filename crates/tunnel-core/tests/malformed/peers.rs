@@ -54,9 +54,9 @@ fn a_cancelled_or_expired_call_hands_its_handler_no_phantom_message() {
     let mut tunnel = handler();
     let id = tunnel.lone.accept(2);
     tunnel.lone.feed(build::begin(2, 5, ""));
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::Pending);
+    assert_eq!(tunnel.lone.conn.recv_stream(id).read(), Read::Pending);
     tunnel.lone.feed(build::cancel(2));
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::Gone);
+    assert_eq!(tunnel.lone.conn.recv_stream(id).read(), Read::Gone);
     let headers = build::timeout("1S");
     let id = tunnel.lone.accept_frame(build::open_with(
         3,
@@ -67,7 +67,7 @@ fn a_cancelled_or_expired_call_hands_its_handler_no_phantom_message() {
     ));
     tunnel.lone.feed(build::begin(3, 5, ""));
     tunnel.lone.pass(Duration::from_secs(1));
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::Gone);
+    assert_eq!(tunnel.lone.conn.recv_stream(id).read(), Read::Gone);
     tunnel.assert_goes_on();
 }
 
@@ -105,7 +105,10 @@ fn an_empty_list_of_revisions_means_revision_zero() {
     assert_eq!(lone.events(), [Event::Ready]);
     assert_eq!(lone.conn.revision(), Revision::Zero);
     let id = lone.open();
-    lone.conn.send(id).message(vec![0; 100_000].into()).unwrap();
+    lone.conn
+        .send_stream(id)
+        .message(vec![0; 100_000].into())
+        .unwrap();
     assert_eq!(lone.sent().len(), 7, "no window holds it back");
 }
 
@@ -164,7 +167,7 @@ fn larger_windows_and_larger_updates_are_used() {
     tunnel
         .lone
         .conn
-        .send(id)
+        .send_stream(id)
         .message(vec![0; 4 << 20].into())
         .unwrap();
     let sent = |t: &mut Tunnel| {
@@ -200,7 +203,7 @@ fn a_peer_that_never_sends_its_empty_message_ends_with_a_half_close_alone() {
     let mut tunnel = handler();
     let id = tunnel.accept();
     tunnel.lone.feed(build::half_close(id.value()));
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::HalfClosed);
+    assert_eq!(tunnel.lone.conn.recv_stream(id).read(), Read::HalfClosed);
 }
 
 #[test]
@@ -210,16 +213,19 @@ fn window_updates_for_each_chunk_and_after_the_end_are_met_in_peace() {
     tunnel
         .lone
         .conn
-        .send(id)
+        .send_stream(id)
         .message(vec![0; 50_000].into())
         .unwrap();
-    tunnel.lone.conn.send(id).finish().unwrap();
+    tunnel.lone.conn.send_stream(id).finish().unwrap();
     tunnel.lone.sent();
     for credit in [16_384, 16_384] {
         tunnel.assert_ignored(build::update(id.value(), credit));
     }
     tunnel.lone.feed(build::close(id.value(), Code::Ok));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Closed(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Closed(_)
+    ));
     for credit in [16_384, 848] {
         tunnel.lone.feed(build::update(id.value(), credit));
     }
@@ -231,7 +237,7 @@ fn two_tunnels_on_one_host_do_not_share_their_streams() {
     let (mut one, mut other) = (handler(), handler());
     let id = one.lone.accept(2);
     one.lone.feed(build::message(2, "mine"));
-    assert_eq!(other.lone.conn.recv(id).read(), Read::Gone);
+    assert_eq!(other.lone.conn.recv_stream(id).read(), Read::Gone);
     assert_eq!(read_all(&mut one.lone.conn, id).0, [b"mine"]);
     other.assert_goes_on();
 }

@@ -86,7 +86,10 @@ fn the_highest_id_of_all_is_taken_once() {
     let mut tunnel = handler();
     let id = tunnel.lone.accept(i64::MAX);
     tunnel.lone.feed(build::message(i64::MAX, "x"));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Data(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Data(_)
+    ));
     let error = ConnectionError::IdNotIncreasing {
         id: i64::MAX,
         highest: i64::MAX,
@@ -216,7 +219,7 @@ fn a_window_of_settings_that_is_too_large_is_used_as_far_as_it_goes() {
     lone.conn.start(lone.now, offer());
     lone.feed(build::settings(&[1], u32::MAX));
     let id = lone.open();
-    lone.conn.send(id).message("x".into()).unwrap();
+    lone.conn.send_stream(id).message("x".into()).unwrap();
     assert_eq!(lone.sent().len(), 1);
     lone.feed(build::update(id.value(), 1));
     assert_eq!(lone.conn.active_streams(), 1, "it is full again, not over");

@@ -222,18 +222,18 @@ impl Run<'_> {
             Step::Open => self.open(),
             Step::Send { call, len } => {
                 self.with(*call, |lone, id| {
-                    let _ = lone.conn.send(id).message(vec![1; *len].into());
+                    let _ = lone.conn.send_stream(id).message(vec![1; *len].into());
                 });
             }
             Step::Finish { call } => self.with(*call, |lone, id| {
                 let _ = match lone.conn.side() {
-                    Side::Caller => lone.conn.send(id).finish(),
-                    Side::Handler => lone.conn.send(id).close(Metadata::new(), Status::OK),
+                    Side::Caller => lone.conn.send_stream(id).finish(),
+                    Side::Handler => lone.conn.send_stream(id).close(Metadata::new(), Status::OK),
                 };
             }),
             Step::Read { call, times } => self.with(*call, |lone, id| {
                 for _ in 0..*times {
-                    lone.conn.recv(id).read();
+                    let _ = lone.conn.recv_stream(id).read();
                 }
             }),
             Step::Give { call } => self.with(*call, |lone, id| match lone.conn.side() {
@@ -350,7 +350,7 @@ impl Run<'_> {
     fn end(&mut self) {
         self.lone.conn.close();
         for &id in &self.ids {
-            while let Read::Data(_) = self.lone.conn.recv(id).read() {}
+            while let Read::Data(_) = self.lone.conn.recv_stream(id).read() {}
         }
         self.lone.events();
         self.check();

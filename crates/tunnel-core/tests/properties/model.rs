@@ -114,7 +114,7 @@ impl Model {
         let (call, pair) = self.call(side, number)?;
         let (over, id) = (is_over(call, side), call.id);
         let direction = direction(call, side);
-        let mut send = pair.end(side).conn.send(id);
+        let mut send = pair.end(side).conn.send_stream(id);
         let expected = direction.unwritten == 0 && !direction.finished;
         if !expected {
             let refused = send.begin_message(size as u32);
@@ -145,7 +145,12 @@ impl Model {
         if len == 0 {
             return;
         }
-        match pair.end(side).conn.send(id).write(direction.content(len)) {
+        match pair
+            .end(side)
+            .conn
+            .send_stream(id)
+            .write(direction.content(len))
+        {
             Ok(()) => direction.wrote(len),
             Err(WriteError::Gone) => {}
             Err(error) => panic!("{error}"),
@@ -156,7 +161,7 @@ impl Model {
         let Some((call, pair)) = self.call(Side::Caller, number) else {
             return;
         };
-        match pair.caller.conn.send(call.id).finish() {
+        match pair.caller.conn.send_stream(call.id).finish() {
             Ok(()) => {
                 assert!(!call.up.finished && call.up.unwritten == 0);
                 call.up.finished = true;
@@ -172,7 +177,11 @@ impl Model {
 
     fn headers(&mut self, number: usize) {
         if let Some((call, pair)) = self.call(Side::Handler, number) {
-            let given = pair.handler.conn.send(call.id).headers(Metadata::new());
+            let given = pair
+                .handler
+                .conn
+                .send_stream(call.id)
+                .headers(Metadata::new());
             assert!(given.is_err() || !call.headers, "headers go once");
             call.headers |= given.is_ok();
         }
@@ -186,7 +195,7 @@ impl Model {
         match pair
             .handler
             .conn
-            .send(call.id)
+            .send_stream(call.id)
             .close(Metadata::new(), status)
         {
             Ok(()) => {
@@ -229,7 +238,7 @@ impl Model {
             return;
         };
         for _ in 0..times {
-            let read = pair.end(side).conn.recv(call.id).read();
+            let read = pair.end(side).conn.recv_stream(call.id).read();
             let more = match side {
                 Side::Caller => call.read_at_caller(read),
                 Side::Handler => call.read_at_handler(read),
@@ -245,7 +254,7 @@ impl Model {
             return;
         };
         let id = call.id;
-        match pair.end(side).conn.send(id).is_writable() {
+        match pair.end(side).conn.send_stream(id).is_writable() {
             Ok(false) => self.waiting.insert((id.value(), seat(side))),
             Ok(true) | Err(_) => self.waiting.remove(&(id.value(), seat(side))),
         };

@@ -126,7 +126,9 @@ impl Model {
             op::HEADERS => {
                 let call = self.choose(input);
                 let md = frames::metadata(input.u8(), limit);
-                self.with(call, |conn, call| drop(conn.send(call.id).headers(md)));
+                self.with(call, |conn, call| {
+                    drop(conn.send_stream(call.id).headers(md))
+                });
             }
             op::READ => {
                 let call = self.choose(input);
@@ -136,8 +138,8 @@ impl Model {
             op::TAKE_HEADERS => {
                 let call = self.choose(input);
                 self.with(call, |conn, call| {
-                    if conn.recv(call.id).take_headers().is_some() {
-                        assert_eq!(conn.recv(call.id).take_headers(), None);
+                    if conn.recv_stream(call.id).take_headers().is_some() {
+                        assert_eq!(conn.recv_stream(call.id).take_headers(), None);
                     }
                 });
             }
@@ -169,9 +171,11 @@ impl Model {
             op::END => self.end(input.u8()),
             op::WRITABLE => {
                 let call = self.choose(input);
-                self.with(call, |conn, call| match conn.send(call.id).is_writable() {
-                    Ok(writable) => call.waits = !writable,
-                    Err(_) => call.waits = false,
+                self.with(call, |conn, call| {
+                    match conn.send_stream(call.id).is_writable() {
+                        Ok(writable) => call.waits = !writable,
+                        Err(_) => call.waits = false,
+                    }
                 });
             }
             _ => unreachable!("there are no more"),
@@ -220,7 +224,7 @@ impl Model {
             };
             let len = len.min(room);
             let data = bytes(call.id.value(), call.given, len);
-            let mut send = conn.send(call.id);
+            let mut send = conn.send_stream(call.id);
             let done = match code {
                 op::MESSAGE => send.message(data),
                 op::BEGIN => send.begin_message(len as u32),
@@ -245,7 +249,7 @@ impl Model {
         let status = Status::new(Code::from_wire((code % 32).into()), "the end");
         self.with(call, |conn, call| {
             let side = conn.side();
-            let mut send = conn.send(call.id);
+            let mut send = conn.send_stream(call.id);
             let done = match side {
                 Side::Caller => send.finish(),
                 Side::Handler => send.close(trailers, status),
@@ -272,7 +276,7 @@ impl Model {
         let side = self.setup.side;
         self.with(call, |conn, call| {
             for _ in 0..times {
-                let read = conn.recv(call.id).read();
+                let read = conn.recv_stream(call.id).read();
                 if !call.takes(side, read) {
                     break;
                 }

@@ -3,7 +3,8 @@
 //! A tunnel is one bidirectional gRPC stream that carries any number of gRPC calls, multiplexed
 //! with flow control. This crate implements both ends of it without a runtime, a clock or a
 //! socket. So it can be embedded in any transport that delivers frames in the order they were
-//! sent: a gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC stream, a Unix socket.
+//! sent: a gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC stream, a Unix socket. The
+//! examples `custom-transport` and `web-socket` are such transports, small enough to copy.
 //!
 //! - [`Connection`] is the state machine; its documentation is the contract.
 //! - [`Waiters`] knows which task waits for which stream, for a runtime that keeps the state machine

@@ -103,7 +103,7 @@ impl State {
                     method,
                     metadata,
                 }),
-                Event::Cancelled { id, error } => {
+                Event::Cancelled { id, error, .. } => {
                     if let Some(at) = self.arrived.iter().position(|call| call.id == id) {
                         self.arrived.remove(at);
                         // Nobody has seen it, so there is no handler to wait for.

@@ -230,10 +230,7 @@ fn handle_frames(deframer: &mut Deframer, conn: &mut Connection) {
                 }
             }
             Ok(None) => return,
-            Err(error) => {
-                let error = ConnectionError::Undecodable(error.to_string());
-                return conn.handle_lost(error);
-            }
+            Err(error) => return conn.handle_lost(error.into()),
         }
     }
 }

@@ -40,11 +40,9 @@ impl Wire {
     /// A tunnel between two ends of ours; the first thing recorded is its settings.
     pub(crate) fn new(config: &Config) -> Self {
         // What changes how frames are counted and timed is for two ends of this library alone.
-        let offer = Offer {
-            heartbeat: None,
-            message_credit: false,
-            ..Offer::of(&Config::default())
-        };
+        let mut offer = Offer::of(&Config::default());
+        offer.heartbeat = None;
+        offer.message_credit = false;
         Self::with_offer(config, offer)
     }
 

@@ -56,6 +56,7 @@ pub const MAX_WINDOW: u32 = i32::MAX as u32;
 
 /// Which protocol revisions one side is willing to speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Revisions {
     /// Revision one, and zero with a peer that does not negotiate. The default.
     #[default]

@@ -11,10 +11,9 @@ use crate::support::reader::{Reader, bytes};
 use crate::support::{build, offer};
 
 fn counted() -> Offer {
-    Offer {
-        message_credit: true,
-        ..offer()
-    }
+    let mut offer = offer();
+    offer.message_credit = true;
+    offer
 }
 
 fn pair() -> Pair {
@@ -114,10 +113,8 @@ fn small_windows_are_not_spent_on_counting() {
 
 #[test]
 fn a_caller_opens_no_more_calls_than_its_handler_says_it_serves() {
-    let few = Offer {
-        max_streams: Some(3),
-        ..offer()
-    };
+    let mut few = offer();
+    few.max_streams = Some(3);
     let mut p = Pair::with_offers(Config::default(), Config::default(), offer(), few);
     let ids = [p.call(), p.call(), p.call()];
     assert_eq!(p.caller.conn.room(), 0);
@@ -130,10 +127,8 @@ fn a_caller_opens_no_more_calls_than_its_handler_says_it_serves() {
 /// A peer of an earlier version ends tunnels for cancels that come too fast.
 #[test]
 fn cancels_to_a_peer_that_does_not_say_what_it_serves_are_paced_and_hold_back_new_calls() {
-    let old = Offer {
-        max_streams: None,
-        ..offer()
-    };
+    let mut old = offer();
+    old.max_streams = None;
     let config = Config::builder().max_concurrent_streams(1000);
     let mut lone = Lone::with_offer(Side::Caller, config.build().expect("it is valid"), old);
     let mut cancels = 0;

@@ -21,10 +21,8 @@ fn pair() -> Pair {
 
 /// A tunnel whose caller does not understand the word of a drain.
 fn pair_without_the_word() -> Pair {
-    let callers = Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut callers = offer();
+    callers.drain = false;
     Pair::with_offers(Config::default(), Config::default(), callers, offer())
 }
 
@@ -47,8 +45,13 @@ fn a_handler_drains_and_both_ends_are_over_when_the_last_call_is() {
     p.handler.conn.drain(p.now, None);
     p.pump();
     assert_eq!(letters(&p.handler.log), "C");
-    assert_eq!(p.handler.log[0].stream_id, -1);
-    assert_eq!(p.caller.events(), [Event::GoingAway { last: 2 }]);
+    assert_eq!(p.handler.log[0].stream_id, StreamId::CONTROL);
+    assert_eq!(
+        p.caller.events(),
+        [Event::GoingAway {
+            last: Some(StreamId::new(2))
+        }]
+    );
     assert!(p.caller.conn.is_draining() && p.handler.conn.is_draining());
     let refused = p.caller.conn.open(p.now, "/a/b", Metadata::new());
     assert_eq!(refused, Err(OpenError::Draining));
@@ -72,7 +75,7 @@ fn a_tunnel_without_calls_drains_at_once_and_says_so_first() {
     p.carry(Side::Handler, 1);
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::PeerDrained));
     let ended = Event::Ended(EndReason::PeerDrained);
-    assert_eq!(p.caller.events(), [Event::GoingAway { last: -1 }, ended]);
+    assert_eq!(p.caller.events(), [Event::GoingAway { last: None }, ended]);
 }
 
 #[test]
@@ -110,7 +113,12 @@ fn a_handler_is_told_that_its_caller_drains_and_goes_on_until_the_caller_ends() 
     p.caller.conn.drain(p.now, None);
     p.pump();
     let events = p.handler.events();
-    assert!(events.contains(&Event::GoingAway { last: 1 }), "{events:?}");
+    assert!(
+        events.contains(&Event::GoingAway {
+            last: Some(StreamId::new(1))
+        }),
+        "{events:?}"
+    );
     assert!(p.handler.conn.is_draining());
     // What was opened before it is taken all the same.
     finish(&mut p, first);
@@ -134,11 +142,9 @@ fn a_caller_that_ends_its_drain_with_calls_left_has_closed_the_tunnel() {
 #[test]
 fn a_callers_word_goes_only_to_who_understands_it() {
     for knows in [true, false] {
-        let handlers = Offer {
-            negotiate: true,
-            drain: knows,
-            ..Offer::default()
-        };
+        let mut handlers = Offer::none();
+        handlers.negotiate = true;
+        handlers.drain = knows;
         let config = Config::default;
         let mut p = Pair::with_offers(config(), config(), offer(), handlers);
         let id = p.call();
@@ -147,7 +153,7 @@ fn a_callers_word_goes_only_to_who_understands_it() {
         p.caller.conn.drain(p.now, None);
         p.pump();
         let word = Frame {
-            stream_id: -1,
+            stream_id: StreamId::new(-1),
             kind: FrameKind::HalfClose,
         };
         assert_eq!(p.caller.take_log().contains(&word), knows);
@@ -171,7 +177,7 @@ fn a_call_that_comes_while_its_handler_drains_is_refused_as_not_processed() {
         assert_eq!(opened(&p.handler.events()), []);
         p.write(Side::Handler, usize::MAX);
         let close = p.handler.log.iter().find_map(|f| match &f.kind {
-            FrameKind::Close(close) if f.stream_id == new.value() => Some(close),
+            FrameKind::Close(close) if f.stream_id == new => Some(close),
             _ => None,
         });
         let close = close.expect("it is refused");
@@ -204,10 +210,8 @@ fn a_drained_tunnel_whose_caller_was_not_told_refuses_calls_for_a_moment_longer(
     assert_eq!(p.handler.events().last(), Some(&DRAINED));
 
     let at_once = Config::builder().drain_grace(Duration::ZERO).build();
-    let callers = Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut callers = offer();
+    callers.drain = false;
     let at_once = at_once.expect("valid");
     let mut p = Pair::with_offers(Config::default(), at_once, callers, offer());
     p.handler.conn.drain(p.now, None);
@@ -219,7 +223,7 @@ fn a_caller_that_asks_for_another_tunnel_calls_through_this_one_until_it_drains_
     let mut p = pair();
     assert!(p.caller.conn.retire(p.now), "the handler understands");
     p.pump();
-    assert_eq!(p.handler.events(), [Event::GoingAway { last: -1 }]);
+    assert_eq!(p.handler.events(), [Event::GoingAway { last: None }]);
     assert_eq!(letters(&p.caller.take_log()), "E");
     let id = p.call();
     finish(&mut p, id);
@@ -229,10 +233,8 @@ fn a_caller_that_asks_for_another_tunnel_calls_through_this_one_until_it_drains_
     p.pump();
     assert_eq!(letters(&p.caller.log), "", "the notice is sent once");
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
-    let deaf = Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut deaf = offer();
+    deaf.drain = false;
     let mut p = Pair::with_offers(Config::default(), Config::default(), offer(), deaf);
     assert!(!p.caller.conn.retire(p.now), "there is no way to ask");
 }
@@ -299,7 +301,7 @@ fn a_drain_asked_for_before_a_tunnel_without_negotiation_ends_it_as_it_opens() {
         let mut p = Pair::unopened(Config::default(), Config::default());
         let now = p.now;
         p.end(side).conn.drain(now, None);
-        p.start(Offer::default(), Offer::default());
+        p.start(Offer::none(), Offer::none());
         // A handler's waits for the calls that may be under way.
         p.pass(SECOND);
         assert_eq!(p.end(side).events(), [Event::Ready, DRAINED]);

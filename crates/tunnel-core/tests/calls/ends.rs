@@ -44,6 +44,7 @@ fn a_cancel_reaches_the_handler_and_frees_both_ends() {
         Event::Cancelled {
             id: cancelled,
             error,
+            ..
         },
     ] = &events[..]
     else {
@@ -275,7 +276,7 @@ fn a_tunnel_ended_by_its_peer_is_unavailable_to_its_calls_and_never_a_clean_end(
     let events = p.handler.events();
     let [
         ..,
-        Event::Cancelled { id, error },
+        Event::Cancelled { id, error, .. },
         Event::Ended(EndReason::PeerClosed),
     ] = &events[..]
     else {

@@ -182,7 +182,7 @@ fn empty_messages_and_ends_need_no_credit() {
 #[test]
 fn in_revision_zero_there_are_neither_settings_nor_updates_nor_windows() {
     let mut p = Pair::unopened(window(100), window(100));
-    p.start(Offer::default(), Offer::default());
+    p.start(Offer::none(), Offer::none());
     p.pump();
     let id = p.open();
     p.caller

@@ -13,10 +13,9 @@ const SILENCE: Duration = Duration::from_millis(12_500);
 const MOMENT: Duration = Duration::from_millis(1);
 
 fn beats() -> Offer {
-    Offer {
-        heartbeat: Some(INTERVAL),
-        ..offer()
-    }
+    let mut offer = offer();
+    offer.heartbeat = Some(INTERVAL);
+    offer
 }
 
 fn pair() -> Pair {

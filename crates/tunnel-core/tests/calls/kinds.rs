@@ -33,6 +33,7 @@ fn a_unary_call_is_three_frames_each_way() {
             method,
             headers,
             deadline: None,
+            ..
         },
         Event::Readable(_),
     ] = &events[..]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tunnel_core::{Config, FrameKind, Metadata, Side, Status};
+use tunnel_core::{Config, FrameKind, Metadata, Side, Status, StreamId};
 
 use crate::support::pair::Pair;
 use crate::support::reader::{bytes, read_all};
@@ -21,7 +21,8 @@ fn wide() -> Config {
 
 /// The stream ids of the frames that `side` has written.
 fn ids(p: &mut Pair, side: Side) -> Vec<i64> {
-    p.end(side).take_log().iter().map(|f| f.stream_id).collect()
+    let log = p.end(side).take_log();
+    log.iter().map(|f| f.stream_id.value()).collect()
 }
 
 #[test]
@@ -130,10 +131,7 @@ fn new_calls_leave_in_the_order_of_their_ids_and_before_data() {
     p.write(Side::Caller, usize::MAX);
     assert_eq!(letters(&p.caller.log[..3]), "NNN");
     let order: Vec<_> = p.caller.log[..3].iter().map(|f| f.stream_id).collect();
-    assert_eq!(
-        order,
-        opened.iter().map(|id| id.value()).collect::<Vec<_>>()
-    );
+    assert_eq!(order, opened);
 }
 
 #[test]
@@ -258,8 +256,8 @@ fn a_budget_of_one_byte_lets_every_kind_of_frame_leave_in_its_order() {
     }
     // The word of the drain, the refusal; headers, window update; data, close.
     assert_eq!(letters(&p.handler.log), "CCHuMC");
-    assert_eq!(p.handler.log[0].stream_id, -1);
-    assert_eq!(p.handler.log[1].stream_id, refused.value());
+    assert_eq!(p.handler.log[0].stream_id, StreamId::CONTROL);
+    assert_eq!(p.handler.log[1].stream_id, refused);
 }
 
 #[test]
@@ -294,13 +292,9 @@ fn a_cancel_overtakes_the_data_of_its_stream_and_of_others() {
     p.caller.conn.cancel(id);
     p.write(Side::Caller, 1000);
     assert_eq!(letters(&p.caller.log), "Xd");
-    assert_eq!(p.caller.log[0].stream_id, id.value());
+    assert_eq!(p.caller.log[0].stream_id, id);
     p.write(Side::Caller, usize::MAX);
-    assert!(
-        p.caller.log[1..]
-            .iter()
-            .all(|f| f.stream_id == other.value())
-    );
+    assert!(p.caller.log[1..].iter().all(|f| f.stream_id == other));
 }
 
 #[test]

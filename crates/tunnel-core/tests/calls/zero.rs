@@ -17,7 +17,7 @@ fn pair(change: impl Fn(ConfigBuilder) -> ConfigBuilder) -> Pair {
         .unread_high_messages(100)
         .unread_stall_timeout(STALL);
     let config = change(builder).build().expect("it is valid");
-    let silent = Offer::default();
+    let silent = Offer::none();
     Pair::with_offers(config.clone(), config, silent, silent)
 }
 
@@ -201,21 +201,13 @@ fn a_stall_ends_as_many_of_the_fullest_streams_as_it_takes_and_the_others_go_on(
         .unwrap();
     p.write(Side::Caller, usize::MAX);
     // The new call leaves first: let it be behind the data that stops the reading.
-    let new = p
-        .caller
-        .pipe
-        .iter()
-        .position(|f| f.stream_id == waiting.value());
+    let new = p.caller.pipe.iter().position(|f| f.stream_id == waiting);
     let new = p
         .caller
         .pipe
         .remove(new.expect("it was written"))
         .expect("it is there");
-    let at = p
-        .caller
-        .pipe
-        .iter()
-        .position(|f| f.stream_id == waiting.value());
+    let at = p.caller.pipe.iter().position(|f| f.stream_id == waiting);
     p.caller.pipe.insert(at.expect("its message"), new);
     p.pump();
     assert!(!p.handler.conn.wants_input());
@@ -226,7 +218,7 @@ fn a_stall_ends_as_many_of_the_fullest_streams_as_it_takes_and_the_others_go_on(
     p.pass(Duration::from_nanos(1));
     let ended: Vec<_> = (p.handler.events().into_iter())
         .map(|event| match event {
-            tunnel_core::Event::Cancelled { id, error } => {
+            tunnel_core::Event::Cancelled { id, error, .. } => {
                 assert_eq!(error.code, Code::ResourceExhausted);
                 id
             }

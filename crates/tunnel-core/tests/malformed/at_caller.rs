@@ -168,10 +168,8 @@ fn frames_that_say_nothing_say_nothing_here_either() {
 
 #[test]
 fn the_word_of_a_drain_from_a_peer_that_did_not_offer_it_is_ignored() {
-    let offer = tunnel_core::Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut offer = offer();
+    offer.drain = false;
     let mut lone = crate::Lone::with_offer(
         tunnel_core::Side::Caller,
         tunnel_core::Config::default(),

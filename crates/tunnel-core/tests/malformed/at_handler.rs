@@ -83,7 +83,7 @@ fn a_call_in_a_revision_that_was_not_offered_is_refused() {
 
 #[test]
 fn revision_one_is_refused_where_it_was_not_negotiated() {
-    let mut lone = Lone::with_offer(Side::Handler, Config::default(), Offer::default());
+    let mut lone = Lone::with_offer(Side::Handler, Config::default(), Offer::none());
     lone.feed(build::open(1));
     assert_eq!(lone.events(), []);
     assert_eq!(lone.sent().len(), 1);
@@ -317,7 +317,7 @@ fn empty_pieces_and_empty_updates_and_unknown_kinds_say_nothing() {
         build::unknown(2000),
     ] {
         tunnel.assert_ignored(tunnel_core::Frame {
-            stream_id: id.value(),
+            stream_id: id,
             ..frame
         });
     }

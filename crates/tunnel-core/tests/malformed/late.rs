@@ -227,7 +227,7 @@ fn messages_after_a_handlers_own_close_are_ignored_before_and_after_it_is_read()
 
 #[test]
 fn late_data_in_revision_zero_is_ignored() {
-    let mut lone = Lone::with_offer(Side::Handler, strict(), Offer::default());
+    let mut lone = Lone::with_offer(Side::Handler, strict(), Offer::none());
     let id = lone.accept_frame(build::open_zero(1));
     lone.conn.reset(id, Status::OK);
     for _ in 0..1000 {

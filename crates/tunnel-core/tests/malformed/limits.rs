@@ -5,8 +5,8 @@ use std::time::Duration;
 use tunnel_core::frame::NewStream;
 use tunnel_core::frame::codec::{MAX_ENTRIES, decode};
 use tunnel_core::{
-    Code, Config, ConfigBuilder, ConnectionError, EndReason, Event, FrameKind, Limit, Offer,
-    OpenError, Read, Side, Status, StreamFault, WriteError,
+    Code, Config, ConfigBuilder, ConnectionError, EndReason, Event, FrameKind, Limit, OpenError,
+    Read, Side, Status, StreamFault, WriteError,
 };
 
 use crate::support::build::{self, new_stream};
@@ -46,7 +46,7 @@ fn one_stream_more_than_the_limit_is_refused() {
         panic!("{frame:?}")
     };
     assert_eq!(
-        (frame.stream_id, close.status.code),
+        (frame.stream_id.value(), close.status.code),
         (5, Code::ResourceExhausted)
     );
     assert_eq!(close.status.message, Limit::ConcurrentStreams.to_string());
@@ -293,7 +293,7 @@ fn a_call_that_ends_while_it_waits_is_never_seen() {
     tunnel.lone.pass(Duration::from_secs(1));
     assert_eq!(tunnel.lone.events(), []);
     let sent = tunnel.lone.sent();
-    let expired = sent.iter().find(|frame| frame.stream_id == 4);
+    let expired = sent.iter().find(|frame| frame.stream_id.value() == 4);
     let Some(FrameKind::Close(close)) = expired.map(|frame| &frame.kind) else {
         panic!("{sent:?}")
     };
@@ -433,10 +433,8 @@ fn expire_at_once(offer: tunnel_core::Offer) -> usize {
 #[test]
 fn deadlines_that_expire_at_both_ends_are_told_only_where_there_is_room() {
     assert_eq!(expire_at_once(offer()), 5);
-    let other = Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut other = offer();
+    other.drain = false;
     assert_eq!(expire_at_once(other), 100, "it waits for an answer");
 }
 

@@ -66,7 +66,7 @@ impl Tunnel {
         let said = self.lone.sent();
         let is_answer = |f: &Frame| {
             let data = Bytes::from("so it is");
-            f.kind == FrameKind::Message { size: 8, data } && f.stream_id == id.value()
+            f.kind == FrameKind::Message { size: 8, data } && f.stream_id == id
         };
         assert!(said.iter().any(is_answer), "{said:?}");
         match self.lone.conn.side() {
@@ -98,10 +98,7 @@ impl Tunnel {
         assert_eq!(error.message, fault.to_string());
         assert!(!error.not_processed);
         let told = self.lone.sent();
-        let told = told
-            .iter()
-            .find(|f| f.stream_id == id.value())
-            .map(|f| &f.kind);
+        let told = told.iter().find(|f| f.stream_id == id).map(|f| &f.kind);
         match (side, told) {
             (Side::Caller, Some(FrameKind::Cancel)) => {}
             (Side::Handler, Some(FrameKind::Close(close))) => {
@@ -120,7 +117,7 @@ impl Tunnel {
     fn cancelled(&mut self, id: StreamId) -> StreamError {
         let events = self.lone.events();
         let mut cancelled = events.iter().filter_map(|e| match e {
-            Event::Cancelled { id, error } => Some((*id, error.clone())),
+            Event::Cancelled { id, error, .. } => Some((*id, error.clone())),
             _ => None,
         });
         let (of, error) = cancelled

@@ -160,7 +160,7 @@ fn frames_that_come_although_reading_paused_are_taken_and_the_stall_ends_their_s
         .unread_low_mark(0)
         .build()
         .unwrap();
-    let mut lone = Lone::with_offer(Side::Handler, config, Offer::default());
+    let mut lone = Lone::with_offer(Side::Handler, config, Offer::none());
     let id = lone.accept_frame(build::open_zero(1));
     for _ in 0..100 {
         lone.feed(build::message(1, vec![0; 500]));

@@ -90,7 +90,7 @@ fn an_expired_call_says_deadline_exceeded_and_a_cancelled_one_cancelled() {
         .sent()
         .into_iter()
         .map(|f| match f.kind {
-            FrameKind::Close(close) => (f.stream_id, close.status.code),
+            FrameKind::Close(close) => (f.stream_id.value(), close.status.code),
             kind => panic!("{kind:?}"),
         })
         .collect();

@@ -5,9 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tunnel_core::frame::NewStream;
-use tunnel_core::{
-    Code, Config, Event, Frame, FrameKind, Metadata, Offer, Read, Side, Status, StreamId,
-};
+use tunnel_core::{Code, Config, Event, Frame, FrameKind, Metadata, Read, Side, Status, StreamId};
 
 use crate::support::build;
 use crate::support::lone::Lone;
@@ -150,7 +148,10 @@ fn frame() -> impl Strategy<Value = Frame> {
         1 => Just(build::settings(&[0, 1], 5).kind),
         1 => Just(FrameKind::Unknown),
     ];
-    (id, kind).prop_map(|(stream_id, kind)| Frame { stream_id, kind })
+    (id, kind).prop_map(|(id, kind)| Frame {
+        stream_id: StreamId::new(id),
+        kind,
+    })
 }
 
 fn window() -> impl Strategy<Value = u32> {
@@ -196,10 +197,8 @@ struct Run<'a> {
 }
 
 pub(crate) fn run(side: Side, tight: &Tight, steps: &[Step]) {
-    let offer = Offer {
-        negotiate: tight.negotiate,
-        ..offer()
-    };
+    let mut offer = offer();
+    offer.negotiate = tight.negotiate;
     let mut run = Run {
         lone: Lone::with_offer(side, tight.config(), offer),
         tight,
@@ -273,8 +272,8 @@ impl Run<'_> {
         }
         // A new stream mostly has the next id, or it would be the last frame.
         if let FrameKind::NewStream(new) = &mut frame.kind {
-            if frame.stream_id > 1 {
-                frame.stream_id = self.next;
+            if frame.stream_id.value() > 1 {
+                frame.stream_id = StreamId::new(self.next);
                 self.next += 1;
             }
             if !self.tight.negotiate {

@@ -43,14 +43,11 @@ impl Model {
             _ => false,
         };
         let config = setup.config(ops.iter().filter(empty).count());
-        let offer = Offer {
-            negotiate: setup.negotiate,
-            drain: setup.drain_offered,
-            message_credit: setup.message_credit,
-            heartbeat: None,
-            max_streams: setup.announced,
-            ..Offer::default()
-        };
+        let mut offer = Offer::none();
+        offer.negotiate = setup.negotiate;
+        offer.drain = setup.drain_offered;
+        offer.message_credit = setup.message_credit;
+        offer.max_streams = setup.announced;
         Self {
             setup: setup.clone(),
             pair: Pair::with_offers(config.clone(), config, offer, offer),
@@ -275,7 +272,7 @@ impl Model {
     /// Counts what a frame that was written means for windows, where `held` bytes of large
     /// messages were held.
     fn said(&mut self, side: Side, frame: &Frame, held: u64) {
-        let id = frame.stream_id;
+        let id = frame.stream_id.value();
         if self.setup.zero {
             assert!(!matches!(frame.kind, FrameKind::WindowUpdate(_)));
             return;
@@ -322,7 +319,7 @@ impl Model {
             if let FrameKind::WindowUpdate(credit) = frame.kind {
                 let flow = self
                     .flows
-                    .entry((from.peer(), frame.stream_id))
+                    .entry((from.peer(), frame.stream_id.value()))
                     .or_default();
                 flow.credit += u64::from(credit);
             }
@@ -387,7 +384,7 @@ impl Model {
                     let call = self.calls.iter_mut().find(|c| c.id == id);
                     call.expect("it was opened").opened = true;
                 }
-                Event::Cancelled { id, error } => {
+                Event::Cancelled { id, error, .. } => {
                     let call = self.calls.iter_mut().find(|c| c.id == id);
                     let call = call.expect("it was opened");
                     assert!(call.opened, "nobody is told of what was never there");

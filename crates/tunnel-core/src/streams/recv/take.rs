@@ -15,6 +15,7 @@ pub(in crate::streams) const RELEASE_PART: usize = 4;
 
 /// A piece of a message, or the whole of a small one.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Chunk {
     /// The size of the message, if it begins with this piece, in bytes.
     pub begins: Option<u32>,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use tunnel_core::frame::Settings;
 use tunnel_core::frame::codec::decode;
 use tunnel_core::frame::framing::{Deframer, FrameWriter};
-use tunnel_core::frame::{CONTROL_STREAM_ID, Settings};
 use tunnel_core::{
     Code, Connection, ConnectionError, EndReason, Event, Frame, FrameKind, FrameRef, FrameSink,
     Metadata, OpenError, Side, Status, StreamId,
@@ -88,7 +88,7 @@ impl Model {
                 initial_window: input.pick(&[65_536, 0, 1, 100, u32::MAX]),
             };
             model.feed(Frame {
-                stream_id: CONTROL_STREAM_ID,
+                stream_id: StreamId::CONTROL,
                 kind: FrameKind::Settings(settings),
             });
         }
@@ -294,7 +294,7 @@ impl Model {
 
     /// The peer says something.
     fn feed(&mut self, mut frame: Frame) {
-        let id = frame.stream_id;
+        let id = frame.stream_id.value();
         if let FrameKind::Message { data, .. } | FrameKind::MoreData(data) = &mut frame.kind {
             let len = data.len().min(PAYLOAD.saturating_sub(self.fed));
             self.fed += len;

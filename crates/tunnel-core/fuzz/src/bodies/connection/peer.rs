@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tunnel_core::frame::{CONTROL_STREAM_ID, MAX_CHUNK_SIZE, NewStream};
-use tunnel_core::{Frame, FrameKind, Side};
+use tunnel_core::frame::{MAX_CHUNK_SIZE, NewStream};
+use tunnel_core::{Frame, FrameKind, Side, StreamId};
 
 use super::check_bytes;
 use super::setup::Setup;
@@ -87,9 +87,9 @@ impl Peer {
     /// The peer says something: what it says it allows, whether it is heard or not.
     pub(crate) fn says(&mut self, frame: &Frame) {
         match &frame.kind {
-            FrameKind::NewStream(new) => self.asks_to_open(frame.stream_id, new),
+            FrameKind::NewStream(new) => self.asks_to_open(frame.stream_id.value(), new),
             FrameKind::WindowUpdate(credit) => {
-                if let Some(stream) = self.streams.get_mut(&frame.stream_id) {
+                if let Some(stream) = self.streams.get_mut(&frame.stream_id.value()) {
                     stream.credit += u64::from(*credit);
                 }
             }
@@ -115,17 +115,17 @@ impl Peer {
 
     /// The peer is sent something.
     pub(crate) fn hears(&mut self, frame: &Frame, drained: bool) {
-        if frame.stream_id == CONTROL_STREAM_ID {
+        if frame.stream_id == StreamId::CONTROL {
             return self.hears_of_tunnel(&frame.kind, drained);
         }
         if let FrameKind::NewStream(new) = &frame.kind {
-            return self.hears_of_new(frame.stream_id, new);
+            return self.hears_of_new(frame.stream_id.value(), new);
         }
         assert!(
             self.setup.side == Side::Caller || self.settings || !self.setup.offer.negotiate,
             "settings come first"
         );
-        let Some(stream) = self.streams.get_mut(&frame.stream_id) else {
+        let Some(stream) = self.streams.get_mut(&frame.stream_id.value()) else {
             panic!("of a stream that was never opened: {frame:?}");
         };
         assert!(!stream.cancelled, "behind a cancel: {frame:?}");
@@ -141,11 +141,11 @@ impl Peer {
                     "a message begins with some of it"
                 );
                 stream.missing = *size as usize;
-                self.received += stream.takes(frame.stream_id, data, self.setup.chunk);
+                self.received += stream.takes(frame.stream_id.value(), data, self.setup.chunk);
             }
             FrameKind::MoreData(data) => {
                 assert!(!data.is_empty(), "a piece of nothing");
-                self.received += stream.takes(frame.stream_id, data, self.setup.chunk);
+                self.received += stream.takes(frame.stream_id.value(), data, self.setup.chunk);
             }
             FrameKind::HalfClose => {
                 assert_eq!(stream.missing, 0, "the last message is whole");
@@ -164,9 +164,7 @@ impl Peer {
                 stream.headers = true;
             }
             FrameKind::Close(_) => stream.ended = true,
-            kind @ (FrameKind::NewStream(_) | FrameKind::Settings(_) | FrameKind::Unknown) => {
-                panic!("{kind:?}");
-            }
+            kind => panic!("{kind:?}"),
         }
     }
 

@@ -38,19 +38,17 @@ impl Setup {
         let mark = input.pick(&[500, 1, 20_000]);
         let spare = input.pick(&[0, 5, 400, 100_000]);
         let overcommit = choice & 8 != 0;
+        let mut offer = Offer::none();
+        offer.negotiate = choice & 2 == 0;
+        offer.drain = choice & 4 == 0;
+        offer.message_credit = choice & 16 != 0;
+        offer.max_streams = (choice & 32 == 0).then_some(streams);
         Self {
             side: match choice & 1 {
                 0 => Side::Caller,
                 _ => Side::Handler,
             },
-            offer: Offer {
-                negotiate: choice & 2 == 0,
-                drain: choice & 4 == 0,
-                message_credit: choice & 16 != 0,
-                max_streams: (choice & 32 == 0).then_some(streams),
-                heartbeat: None,
-                ..Offer::default()
-            },
+            offer,
             window,
             max_window,
             streams,

@@ -149,12 +149,12 @@ mod tests {
         let mut gatherer = Gatherer::default();
         let mut out = Vec::new();
         for piece in pieces {
-            splitter.feed(Bytes::copy_from_slice(piece), &mut caller.send(id))?;
+            splitter.feed(Bytes::copy_from_slice(piece), &mut caller.send_stream(id))?;
             carry(&mut caller, &mut handler);
             loop {
                 let next = gatherer
                     .next_ready()
-                    .unwrap_or_else(|| gatherer.read(&mut handler.recv(id)));
+                    .unwrap_or_else(|| gatherer.read(&mut handler.recv_stream(id)));
                 match next {
                     Gathered::Data(data) => {
                         assert!(!data.is_empty(), "never an empty data frame");

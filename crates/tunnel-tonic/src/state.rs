@@ -269,6 +269,7 @@ impl State {
                 method,
                 headers,
                 deadline,
+                ..
             } => {
                 // Held from now on by the task that serves it and by its request body.
                 self.hold(id, 2);
@@ -282,7 +283,7 @@ impl State {
                     has_deadline: deadline.is_some(),
                 });
             }
-            Event::Cancelled { id, error } => self.on_cancelled(id, error),
+            Event::Cancelled { id, error, .. } => self.on_cancelled(id, error),
             Event::Note(note) => self.notes.push(LogNote::Core(note)),
             Event::Ready => actions.lifecycle = Some(Lifecycle::Ready),
             Event::Ended(reason) => actions.lifecycle = Some(Lifecycle::Ended(reason)),
@@ -344,7 +345,7 @@ impl State {
 
     /// A stream, for its reader.
     pub(crate) fn recv(&mut self, id: StreamId) -> RecvStream<'_> {
-        self.conn.recv(id)
+        self.conn.recv_stream(id)
     }
 
     /// Has the reader of a stream look again.

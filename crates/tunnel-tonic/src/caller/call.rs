@@ -202,7 +202,7 @@ impl Prepared {
         let Gathered { data, finished, .. } = &mut self.gathered;
         let fed = data.iter_mut().try_for_each(|bytes| {
             let bytes = std::mem::take(bytes);
-            splitter.feed(bytes, &mut state.conn.send(id))
+            splitter.feed(bytes, &mut state.conn.send_stream(id))
         });
         let fed = fed.and_then(|()| match finished {
             true => finish(state, id, splitter),

@@ -149,7 +149,7 @@ impl Wake for Parked {
 /// wake a body that waits.
 fn writable(state: &mut State, id: StreamId, cx: &Context<'_>) -> Result<bool, WriteError> {
     state.wait_write(id, cx.waker());
-    state.conn.send(id).is_writable()
+    state.conn.send_stream(id).is_writable()
 }
 
 impl Future for RequestPump {
@@ -179,7 +179,7 @@ impl Future for RequestPump {
                     Ok(data) if data.is_empty() => Ok(()),
                     Ok(data) => this.shared.with(|state| {
                         bytes += data.len();
-                        splitter.feed(data, &mut state.conn.send(id))?;
+                        splitter.feed(data, &mut state.conn.send_stream(id))?;
                         writable = self::writable(state, id, cx);
                         Ok(())
                     }),

@@ -1,7 +1,7 @@
 //! `cargo xtask core-tree`: checks that the small crates have no forbidden dependencies.
 //!
-//! `tunnel-core` works without tonic and tokio, and the `custom-transport` example shows that.
-//! An accidental dependency of either would break this promise without failing any test.
+//! `tunnel-core` works without tonic and tokio, and the examples `custom-transport` and `web-socket`
+//! show that. An accidental dependency would break this promise without failing any test.
 
 use std::collections::BTreeSet;
 
@@ -22,6 +22,11 @@ const RULES: &[Rule] = &[
     Rule {
         package: "custom-transport",
         forbidden: &["tonic", "http", "hyper", "h2"],
+    },
+    Rule {
+        package: "web-socket",
+        // A WebSocket begins as an HTTP/1.1 request, whose types are those of `http`.
+        forbidden: &["tonic", "hyper", "h2"],
     },
 ];
 

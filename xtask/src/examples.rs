@@ -130,4 +130,12 @@ pub(crate) const EXAMPLES: &[Example] = &[
             program: "custom-transport",
         },
     },
+    Example {
+        name: "web-socket",
+        about: "the same over a WebSocket",
+        package: "web-socket",
+        kind: Kind::Alone {
+            program: "web-socket",
+        },
+    },
 ];

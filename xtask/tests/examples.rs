@@ -113,6 +113,11 @@ fn the_custom_transport_example_succeeds() {
 }
 
 #[test]
+fn the_web_socket_example_succeeds() {
+    assert_says("web-socket", &run_example("web-socket"), "✓");
+}
+
+#[test]
 fn every_example_that_is_listed_is_run_here() {
     let output = xtask(&["run-example", "--list"]);
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -129,6 +134,7 @@ fn every_example_that_is_listed_is_run_here() {
         "reverse-tunnel",
         "device-fleet",
         "custom-transport",
+        "web-socket",
     ];
     assert_eq!(names, run);
 }

@@ -177,7 +177,7 @@ fn describe(frame: &Frame) -> String {
         ),
         FrameKind::Cancel => "cancel".to_owned(),
         FrameKind::WindowUpdate(credit) => format!("window_update {credit}"),
-        FrameKind::Unknown => "unknown".to_owned(),
+        _ => "unknown".to_owned(),
     };
     format!("stream {id}: {what}")
 }

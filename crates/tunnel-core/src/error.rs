@@ -8,10 +8,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Code, Printable, Report, Side, Status, TransportError};
+use crate::frame::framing::FrameError;
+use crate::{Code, Printable, Report, Side, Status, StreamId, TransportError};
 
 /// Which side ended a stream or a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Initiator {
     /// The local application: it cancelled, closed, or let its deadline pass.
     User,
@@ -54,44 +56,44 @@ pub enum Limit {
 #[non_exhaustive]
 pub enum ConnectionError {
     /// The peer sent a frame for a stream that was never opened.
-    #[error("protocol error: frame for stream {id}, which was never opened (highest: {highest})")]
+    #[error("protocol error: frame for stream {id}, which was never opened (highest: {})", .highest.map_or(-1, StreamId::value))]
     UnknownStream {
         /// The stream the frame names.
-        id: i64,
-        /// The highest stream opened so far, -1 before the first.
-        highest: i64,
+        id: StreamId,
+        /// The highest stream opened so far.
+        highest: Option<StreamId>,
     },
     /// The peer opened a stream whose id is not above all earlier ones.
     #[error("protocol error: stream {id} opened after stream {highest}: ids must increase")]
     IdNotIncreasing {
         /// The stream opened.
-        id: i64,
+        id: StreamId,
         /// The highest stream opened so far.
-        highest: i64,
+        highest: StreamId,
     },
     /// The peer opened a stream with a negative id.
     #[error("protocol error: stream id {id} is negative")]
     NegativeId {
         /// The stream opened.
-        id: i64,
+        id: StreamId,
     },
     /// The handler's first frame was not settings.
     #[error("protocol error: settings must come first, but a frame for stream {id} did")]
     SettingsMissing {
         /// The stream of the frame that came.
-        id: i64,
+        id: StreamId,
     },
     /// Settings on a stream of a call, or from a side that has none to send.
     #[error("protocol error: unexpected settings on stream {id}")]
     UnexpectedSettings {
         /// The stream of the frame.
-        id: i64,
+        id: StreamId,
     },
     /// A frame of a kind that only this side may send.
     #[error("protocol error: stream {id}: a frame of a kind that only the {0} sends", side_name(*.side))]
     WrongDirection {
         /// The stream of the frame.
-        id: i64,
+        id: StreamId,
         /// Whose kind it is.
         side: Side,
     },
@@ -108,8 +110,8 @@ pub enum ConnectionError {
     #[error("{0}")]
     Limit(Limit),
     /// Received bytes are not frames.
-    #[error("undecodable frame: {0}")]
-    Undecodable(String),
+    #[error("undecodable frame")]
+    Undecodable(#[from] FrameError),
     /// The peer, which sends heartbeats, was not heard for this long.
     #[error("nothing was heard from the peer for {0:?}")]
     PeerSilent(std::time::Duration),
@@ -259,6 +261,7 @@ impl StreamFault {
 
 /// Why one stream ended otherwise than by its peer's close.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StreamError {
     /// The gRPC code for the application.
     pub code: Code,
@@ -287,11 +290,8 @@ impl std::error::Error for StreamError {
 }
 
 impl StreamError {
-    pub(crate) fn new(
-        code: Code,
-        message: impl Into<Cow<'static, str>>,
-        initiator: Initiator,
-    ) -> Self {
+    /// An error of a call that may have been processed.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>, initiator: Initiator) -> Self {
         Self {
             code,
             message: message.into(),

@@ -12,6 +12,7 @@ pub enum Event {
     /// The tunnel is negotiated: calls can be opened (caller) or may come (handler).
     Ready,
     /// Handler: a new call.
+    #[non_exhaustive]
     Opened {
         /// Its stream.
         id: StreamId,
@@ -30,6 +31,7 @@ pub enum Event {
     Writable(StreamId),
     /// Handler: the call ended before it was closed. Its stream is gone. Stop its handler, then
     /// call [`handler_done`](crate::Connection::handler_done).
+    #[non_exhaustive]
     Cancelled {
         /// The stream that was.
         id: StreamId,
@@ -39,8 +41,8 @@ pub enum Event {
     /// The peer drains the tunnel. Caller: new calls are refused, calls up to `last` go on.
     /// Handler: no new calls will come, open calls go on.
     GoingAway {
-        /// The last stream that the handler serves.
-        last: i64,
+        /// The last stream that the handler serves; `None` if it serves none.
+        last: Option<StreamId>,
     },
     /// Something worth a log line, and nothing to act on.
     Note(Note),

@@ -3,9 +3,12 @@
 //! A tunnel is one bidirectional gRPC stream that carries any number of gRPC calls, multiplexed
 //! with flow control. This crate implements both ends of it without a runtime, a clock or a
 //! socket. So it can be embedded in any transport that delivers frames in the order they were
-//! sent: a gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC stream, a Unix socket.
+//! sent: a gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC stream, a Unix socket. The
+//! examples `custom-transport` and `web-socket` are such transports, small enough to copy.
 //!
 //! - [`Connection`] is the state machine; its documentation is the contract.
+//! - [`Waiters`] knows which task waits for which stream, for a runtime that keeps the state machine
+//!   behind a lock.
 //! - [`frame`] has the frames, their bytes, and their framing on a byte stream.
 //! - [`Config`] has every limit, window and timeout, and the formula of worst-case memory.
 //!
@@ -28,6 +31,7 @@ mod status;
 mod streams;
 mod timer;
 mod transport;
+mod waiters;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
 pub use connection::{
@@ -50,3 +54,4 @@ pub use streams::released::Released;
 pub use streams::{Revision, StreamId};
 pub use timer::{format_grpc_timeout, parse_grpc_timeout};
 pub use transport::{Printable, Report, TransportCause, TransportError};
+pub use waiters::Waiters;

@@ -12,7 +12,7 @@ use tunnel_core::frame::codec::{DecodeError, decode, encode};
 use tunnel_core::frame::framing::{
     Deframer, FrameError, FrameWriter, FramingError, PREFIX_LEN, SMALL_FRAME,
 };
-use tunnel_core::{Frame, FrameKindRef, FrameRef, FrameSink, Side};
+use tunnel_core::{Frame, FrameKindRef, FrameRef, FrameSink, Side, StreamId};
 
 fn encoded(from: Side, frame: &Frame) -> Bytes {
     let mut buf = BytesMut::new();
@@ -226,7 +226,7 @@ fn a_stream_that_ends_inside_a_frame_is_told_from_one_that_ends_between_frames()
 fn the_writer_leaves_nothing_of_a_frame_that_its_side_cannot_send() {
     let mut buf = BytesMut::from("before");
     let frame = FrameRef {
-        stream_id: 1,
+        stream_id: StreamId::new(1),
         kind: FrameKindRef::Cancel,
     };
     let counted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -132,7 +132,7 @@ impl Driver {
                 let _ = state.conn.handle_frame(now, frame);
             }
             if let Some(error) = failed {
-                state.conn.handle_lost(undecodable(&error));
+                state.conn.handle_lost(error.into());
             }
             (!state.conn.wants_input(), state.conn.active_streams())
         });
@@ -322,10 +322,6 @@ fn cost_of_byte(kind: &FrameKind) -> usize {
         FrameKind::Message { .. } | FrameKind::MoreData(_) => 1,
         _ => METADATA_COST,
     }
-}
-
-fn undecodable(error: &FrameError) -> ConnectionError {
-    ConnectionError::Undecodable(error.to_string())
 }
 
 /// A client's tunnel ends cleanly only with an OK status.

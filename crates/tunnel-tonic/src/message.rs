@@ -174,12 +174,12 @@ mod tests {
         let mut reader = BodyReader::default();
         let mut out = Vec::new();
         for piece in pieces {
-            writer.write(Bytes::copy_from_slice(piece), &mut caller.send(id))?;
+            writer.write(Bytes::copy_from_slice(piece), &mut caller.send_stream(id))?;
             carry(&mut caller, &mut handler);
             loop {
                 let next = reader
                     .next_ready()
-                    .unwrap_or_else(|| reader.read(&mut handler.recv(id)));
+                    .unwrap_or_else(|| reader.read(&mut handler.recv_stream(id)));
                 match next {
                     Piece::Data(data) => {
                         assert!(!data.is_empty(), "never an empty data frame");

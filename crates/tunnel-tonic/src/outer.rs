@@ -50,24 +50,20 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
 /// Returns what both ends offer, from the peer's headers of the outer call.
 pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     let has = |name: &str| peer.get(name).is_some_and(|v| v == NEGOTIATE_VALUE);
-    let opaque_text = has(OPAQUE_TEXT_HEADER);
+    let mut offer = Offer::none();
+    offer.opaque_text = has(OPAQUE_TEXT_HEADER);
     if !Offer::of(config).negotiate {
-        return Offer {
-            opaque_text,
-            ..Offer::default()
-        };
+        return offer;
     }
     let number = |name: &str| peer.get(name)?.to_str().ok()?.parse::<u32>().ok();
-    Offer {
-        negotiate: has(NEGOTIATE_HEADER),
-        drain: has(DRAIN_HEADER),
-        message_credit: has(MESSAGE_CREDIT_HEADER),
-        heartbeat: number(HEARTBEAT_HEADER)
-            .filter(|&millis| millis > 0)
-            .map(|millis| Duration::from_millis(millis.into())),
-        max_streams: number(MAX_STREAMS_HEADER).and_then(|max| usize::try_from(max).ok()),
-        opaque_text,
-    }
+    offer.negotiate = has(NEGOTIATE_HEADER);
+    offer.drain = has(DRAIN_HEADER);
+    offer.message_credit = has(MESSAGE_CREDIT_HEADER);
+    offer.heartbeat = number(HEARTBEAT_HEADER)
+        .filter(|&millis| millis > 0)
+        .map(|millis| Duration::from_millis(millis.into()));
+    offer.max_streams = number(MAX_STREAMS_HEADER).and_then(|max| usize::try_from(max).ok());
+    offer
 }
 
 /// Whether the content type is that of gRPC, and not of gRPC-Web.
@@ -116,7 +112,7 @@ mod tests {
     fn an_offer_is_understood_as_it_was_made() {
         let config = Config::default();
         let mut headers = HeaderMap::new();
-        assert_eq!(common_offer(&config, &headers), Offer::default());
+        assert_eq!(common_offer(&config, &headers), Offer::none());
         put_offer(&config, &mut headers);
         assert_eq!(
             common_offer(&config, &headers),
@@ -165,10 +161,8 @@ mod tests {
             .revisions(Revisions::OnlyZero)
             .build()
             .expect("valid");
-        let nothing = Offer {
-            opaque_text: true,
-            ..Offer::default()
-        };
+        let mut nothing = Offer::none();
+        nothing.opaque_text = true;
         let mut headers = HeaderMap::new();
         put_offer(&zero, &mut headers);
         assert_eq!(common_offer(&Config::default(), &headers), nothing);

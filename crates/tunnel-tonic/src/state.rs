@@ -269,6 +269,7 @@ impl State {
                 method,
                 headers,
                 deadline,
+                ..
             } => {
                 // Its holders are the task that serves it and its request body.
                 self.hold(id, 2);
@@ -282,7 +283,7 @@ impl State {
                     has_deadline: deadline.is_some(),
                 });
             }
-            Event::Cancelled { id, error } => self.on_cancelled(id, error),
+            Event::Cancelled { id, error, .. } => self.on_cancelled(id, error),
             Event::Note(note) => self.notes.push(LogNote::Core(note)),
             Event::Ready => actions.lifecycle = Some(Lifecycle::Ready),
             Event::Ended(reason) => actions.lifecycle = Some(Lifecycle::Ended(reason)),
@@ -345,7 +346,7 @@ impl State {
 
     /// The receiving half of a stream.
     pub(crate) fn recv(&mut self, id: StreamId) -> RecvStream<'_> {
-        self.conn.recv(id)
+        self.conn.recv_stream(id)
     }
 
     /// Wakes the reader of a stream.

@@ -72,13 +72,10 @@ pub(crate) fn from_open_error(error: OpenError) -> tonic::Status {
 /// The status of a call that was refused as not processed, if the close says so.
 pub(crate) fn not_processed(close: &CloseStream) -> Option<tonic::Status> {
     close.trailers.get(NOT_PROCESSED_KEY)?;
-    Some(from_stream_error(StreamError {
-        code: close.status.code,
-        message: close.status.message.clone().into(),
-        initiator: Initiator::Remote,
-        not_processed: true,
-        tunnel_ended: None,
-    }))
+    let (code, message) = (close.status.code, close.status.message.clone());
+    let mut error = StreamError::new(code, message, Initiator::Remote);
+    error.not_processed = true;
+    Some(from_stream_error(error))
 }
 
 /// Whether a call that failed with this status was certainly not processed, so that it is safe to make

@@ -1,24 +1,18 @@
-//! The two halves of a call for users, and the operations that they send to the task that drives
-//! the tunnel.
+//! The two halves of a call for users.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::ready;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
-use tunnel_core::{Metadata, OpenError, Status, StreamId, WriteError};
+use tunnel_core::{Code, Metadata, OpenError, Side, Status, StreamId, WriteError};
 
-/// Sends operations to the task that drives the tunnel.
-///
-/// The channel is unbounded but stays short: an operation waits for its answer,
-/// or is sent once for each call or tunnel.
-pub(crate) type Ops = mpsc::UnboundedSender<Op>;
+use crate::shared::{Shared, User};
 
 /// A call.
 ///
-/// Its halves are independent of each other, so that one can send while it
-/// receives. When both are dropped before the end of the call, the call is
-/// cancelled at the far end.
+/// Its halves are independent, so that one can send while the other receives. When both are
+/// dropped before the end of the call, a caller cancels it, and a handler fails it.
 #[derive(Debug)]
 pub struct Call {
     /// Sends to the far end.
@@ -28,11 +22,15 @@ pub struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(id: StreamId, ops: Ops) -> Self {
-        let hold = Arc::new(Hold { id, ops });
+    pub(crate) fn new(id: StreamId, user: &Arc<User>) -> Self {
+        let hold = Arc::new(Hold {
+            id,
+            user: user.clone(),
+            closed: AtomicBool::new(false),
+        });
         Self {
-            tx: Sender(Arc::clone(&hold)),
-            rx: Receiver(hold),
+            tx: Sender(hold.clone()),
+            rx: Receiver { hold, end: None },
         }
     }
 }
@@ -42,7 +40,7 @@ impl Call {
 pub struct IncomingCall {
     /// The method, with its leading slash.
     pub method: String,
-    /// The request metadata.
+    /// The request headers.
     pub metadata: Metadata,
     /// The call itself.
     pub call: Call,
@@ -50,9 +48,8 @@ pub struct IncomingCall {
 
 /// The sending half of a call.
 ///
-/// A caller ends it with [`finish`](Self::finish), a handler with
-/// [`close`](Self::close). Dropping this half does neither: data that an error cut
-/// short must not look complete to the far end.
+/// A caller ends it by [`finish`](Self::finish), a handler by [`close`](Self::close). Dropping it
+/// ends nothing: messages cut short by an error must not look whole to the far end.
 #[derive(Debug)]
 pub struct Sender(Arc<Hold>);
 
@@ -61,21 +58,27 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`CallError::Write`] when the call has ended; at a handler also when it was
-    /// cancelled. At a caller, [`Receiver::receive`] returns how it ended.
-    pub async fn send(&mut self, message: Bytes) -> Result<(), CallError> {
+    /// [`CallError::Write`] when the call is over, at the handler also because it was cancelled. At
+    /// the caller, [`Receiver::receive`] returns how it ended.
+    pub async fn send(&mut self, mut message: Bytes) -> Result<(), CallError> {
         let id = self.0.id;
-        ask(&self.0.ops, |reply| Op::Send { id, message, reply }).await
+        let sending = self.0.shared().wait(|state, cx| {
+            ready!(state.poll_writable(id, cx))?;
+            let message = std::mem::take(&mut message);
+            state.conn.send_stream(id).message(message).into()
+        });
+        Ok(sending.await?)
     }
 
-    /// Caller: ends the request (half-close).
+    /// Caller: no more messages will come.
     ///
     /// # Errors
     ///
     /// As [`send`](Self::send).
-    pub async fn finish(self) -> Result<(), CallError> {
+    pub fn finish(self) -> Result<(), CallError> {
         let id = self.0.id;
-        ask(&self.0.ops, |reply| Op::Finish { id, reply }).await
+        let shared = self.0.shared();
+        Ok(shared.operate(|state| state.conn.send_stream(id).finish())?)
     }
 
     /// Handler: ends the call after the messages that were sent.
@@ -83,27 +86,42 @@ impl Sender {
     /// # Errors
     ///
     /// As [`send`](Self::send).
-    pub async fn close(self, status: Status) -> Result<(), CallError> {
+    pub fn close(self, status: Status) -> Result<(), CallError> {
         let id = self.0.id;
-        ask(&self.0.ops, |reply| Op::Close { id, status, reply }).await
+        let shared = self.0.shared();
+        shared.operate(|state| state.conn.send_stream(id).close(Metadata::new(), status))?;
+        self.0.closed.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
 /// The receiving half of a call.
 #[derive(Debug)]
-pub struct Receiver(Arc<Hold>);
+pub struct Receiver {
+    hold: Arc<Hold>,
+    /// How the call ended, once that was read.
+    end: Option<Result<(), Status>>,
+}
 
 impl Receiver {
-    /// Waits for the next message; `None` when the far end has sent its last.
-    ///
-    /// Cancel-safe: no message is lost if the future is dropped.
+    /// Waits for the next message; `None` when the far end has sent its last. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`CallError::Status`] when the call ended with an error.
+    /// [`CallError::Status`]: how the call ended, unless with OK.
     pub async fn receive(&mut self) -> Result<Option<Bytes>, CallError> {
-        let id = self.0.id;
-        ask(&self.0.ops, |reply| Op::Receive { id, reply }).await
+        let id = self.hold.id;
+        if self.end.is_none() {
+            let shared = self.hold.shared();
+            match shared.wait(|state, cx| state.poll_receive(id, cx)).await {
+                Ok(Some(message)) => return Ok(Some(message)),
+                end => self.end = Some(end.map(drop)),
+            }
+        }
+        match &self.end {
+            Some(Err(status)) => Err(CallError::Status(status.clone())),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -111,16 +129,35 @@ impl Receiver {
 #[derive(Debug)]
 struct Hold {
     id: StreamId,
-    ops: Ops,
+    user: Arc<User>,
+    /// Handler: the end of the call is queued.
+    closed: AtomicBool,
+}
+
+impl Hold {
+    fn shared(&self) -> &Shared {
+        &self.user.0
+    }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let _ = self.ops.send(Op::Abandon { id: self.id });
+        let closed = *self.closed.get_mut();
+        self.shared().operate(|state| {
+            match state.conn.side() {
+                Side::Caller => state.conn.cancel(self.id),
+                Side::Handler if closed => {}
+                Side::Handler => {
+                    let status = Status::new(Code::Internal, "the call was dropped by its handler");
+                    state.conn.reset(self.id, status);
+                }
+            }
+            state.forget(self.id);
+        });
     }
 }
 
-/// Why an operation failed.
+/// Why an operation on a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -133,55 +170,4 @@ pub enum CallError {
     /// The message could not be sent.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The task that drives the tunnel ended with its runtime.
-    #[error("nothing drives the tunnel any more")]
-    Abandoned,
-}
-
-/// Receives the result of an operation.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
-
-/// An operation of a user.
-pub(crate) enum Op {
-    Open(OpenRequest),
-    Accept(oneshot::Sender<IncomingCall>),
-    Send {
-        id: StreamId,
-        message: Bytes,
-        reply: Reply<()>,
-    },
-    Receive {
-        id: StreamId,
-        reply: Reply<Option<Bytes>>,
-    },
-    Finish {
-        id: StreamId,
-        reply: Reply<()>,
-    },
-    Close {
-        id: StreamId,
-        status: Status,
-        reply: Reply<()>,
-    },
-    Abandon {
-        id: StreamId,
-    },
-    Drain {
-        grace: Duration,
-    },
-    CloseTunnel,
-}
-
-/// A call that is to be opened.
-pub(crate) struct OpenRequest {
-    pub(crate) method: String,
-    pub(crate) metadata: Metadata,
-    pub(crate) reply: Reply<Call>,
-}
-
-/// Sends an operation to the task that drives the tunnel, and waits for the result.
-pub(crate) async fn ask<T>(ops: &Ops, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, CallError> {
-    let (reply, answer) = oneshot::channel();
-    ops.send(op(reply)).map_err(|_| CallError::Abandoned)?;
-    answer.await.unwrap_or(Err(CallError::Abandoned))
 }

@@ -1,17 +1,18 @@
-//! The caller: calls of several kinds, every answer checked.
+//! Two ends that talk over a transport: calls of several kinds, every answer checked.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use custom_transport::{Call, CallError, Tunnel};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
-use tunnel_core::{Code, Metadata, Status};
+use tunnel_core::{Code, Config, Metadata, Side, Status};
 
-use crate::echo::{METHOD, answer_to};
+use crate::echo::{self, METHOD, answer_to};
+use crate::{Call, CallError, Tunnel};
 
-/// The time that calls in flight have when the tunnel is closed.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+/// How long calls in flight may take when the tunnel is drained.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many calls are in flight at once.
 const CALLS: usize = 100;
@@ -22,7 +23,28 @@ const LARGE: usize = 1 << 20;
 /// How many messages are exchanged in one call.
 const MESSAGES: usize = 5;
 
-pub(crate) async fn run(tunnel: &Tunnel) -> Result<()> {
+/// Makes calls from the client to the server, through a forward tunnel over their connection.
+///
+/// # Errors
+///
+/// A call that failed, or an answer that was not the expected one.
+pub async fn run<C, S>(client: C, server: S) -> Result<()>
+where
+    C: AsyncRead + AsyncWrite + Send + 'static,
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let handler = Tunnel::over(Side::Handler, server, Config::default());
+    let serving = tokio::spawn(echo::serve(handler));
+    let caller = Tunnel::over(Side::Caller, client, Config::default());
+    make_calls(&caller).await?;
+    let reason = caller.drain(DRAIN_TIMEOUT).await;
+    println!("Closing the tunnel: {reason}");
+    println!("The far end: {}", serving.await?);
+    println!("✓ All calls completed, without tonic");
+    Ok(())
+}
+
+async fn make_calls(tunnel: &Tunnel) -> Result<()> {
     one_message(tunnel).await.context("a unary call")?;
     stream(tunnel).await.context("a streaming call")?;
     large_message(tunnel).await.context("a large message")?;
@@ -52,7 +74,7 @@ async fn stream(tunnel: &Tunnel) -> Result<()> {
             "the wrong answer to {message:?}: {answer:?}"
         );
     }
-    tx.finish().await?;
+    tx.finish()?;
     ensure!(rx.receive().await?.is_none(), "more answers than questions");
     println!("Streaming call: {MESSAGES} messages, each answered before the next was sent");
     Ok(())
@@ -115,7 +137,7 @@ async fn exchange(call: Call, message: Bytes) -> Result<Bytes, CallError> {
     // A handler may refuse a call before it has read the message. Then sending
     // fails, and the status of the call says why.
     if tx.send(message).await.is_ok() {
-        let _ = tx.finish().await;
+        let _ = tx.finish();
     }
     let missing = || CallError::Status(Status::new(Code::Internal, "no answer"));
     let answer = rx.receive().await?.ok_or_else(missing)?;

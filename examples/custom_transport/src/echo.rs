@@ -1,8 +1,9 @@
 //! The handler: answers every message of a call with an echo.
 
 use bytes::Bytes;
-use custom_transport::{CallError, IncomingCall, Tunnel};
 use tunnel_core::{Code, EndReason, Status};
+
+use crate::{CallError, IncomingCall, Tunnel};
 
 /// The only method. A call may have any number of messages.
 pub(crate) const METHOD: &str = "/example.Echo/Echo";
@@ -24,12 +25,12 @@ async fn serve_call(incoming: IncomingCall) -> Result<(), CallError> {
     let (mut tx, mut rx) = (call.tx, call.rx);
     if method != METHOD {
         let message = format!("there is no {method} here");
-        return tx.close(Status::new(Code::Unimplemented, message)).await;
+        return tx.close(Status::new(Code::Unimplemented, message));
     }
     while let Some(message) = rx.receive().await? {
         tx.send(answer_to(&message)).await?;
     }
-    tx.close(Status::OK).await
+    tx.close(Status::OK)
 }
 
 /// The answer to a message.

@@ -1,20 +1,24 @@
 //! `tunnel-core` alone over any byte stream, without tonic.
 //!
-//! A tunnel needs bytes in both directions that arrive in order: a Unix socket, a
-//! TCP connection, a serial line, a QUIC stream. `tunnel-core` is the protocol
-//! without I/O. This crate adds the I/O. It is short and meant to be copied:
+//! The protocol of a tunnel needs two directions of bytes that arrive in order: a Unix socket, a TCP
+//! connection, a WebSocket, the stream of a QUIC connection. `tunnel-core` is the protocol and does
+//! no I/O; this crate is the I/O for it, small enough to be read in one go and meant to be copied:
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`tunnel`], [`mod@call`] | the user's handles: a [`Tunnel`] and the two halves of its calls |
-//! | `transport` | the task of each end, which moves bytes between a socket and the state machine |
-//! | `calls` | pending operations, which events complete |
+//! | [`tunnel`], [`mod@call`] | what a user holds: a [`Tunnel`] and the two halves of its calls |
+//! | `shared` | the state machine behind a lock, and the tasks that wait for it |
+//! | `transport` | the task of each end: moves bytes between a socket and the state machine |
+//! | [`demo`], `echo` | a caller and a handler for the programs of the examples |
 //!
-//! Calls are gRPC calls whose messages are plain bytes. `tunnel-tonic` is a full
-//! binding: it adds response headers, trailers, typed messages and generated stubs.
+//! Calls are gRPC's in all but the encoding of their messages, which are bytes here. What a full
+//! binding adds (response headers and trailers, typed messages, generated stubs) is in
+//! `tunnel-tonic`.
 
 pub mod call;
-mod calls;
+pub mod demo;
+mod echo;
+mod shared;
 mod transport;
 pub mod tunnel;
 

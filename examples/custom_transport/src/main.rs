@@ -2,17 +2,12 @@
 //!
 //! Both ends run in this program, connected by a real socket.
 
-mod demo;
-mod echo;
-
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use custom_transport::Tunnel;
-use tokio::io::{AsyncRead, AsyncWrite};
+use custom_transport::demo;
 use tokio::net::{TcpListener, TcpStream};
-use tunnel_core::{Config, Side};
 
 /// Makes calls through a tunnel over a Unix socket or a TCP connection, with
 /// tunnel-core alone: no tonic, no HTTP.
@@ -56,7 +51,7 @@ async fn over_unix_socket() -> Result<()> {
     // The socket's name is not needed any more.
     let _ = std::fs::remove_file(&path);
     let (client, (server, _)) = connected.context("cannot connect to the socket")?;
-    converse(client, server).await
+    demo::run(client, server).await
 }
 
 async fn over_tcp() -> Result<()> {
@@ -70,20 +65,5 @@ async fn over_tcp() -> Result<()> {
     // A tunnel batches its frames itself, so Nagle's algorithm would only add delay.
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    converse(client, server).await
-}
-
-/// A forward tunnel: the end that connected calls, the end that accepted serves.
-async fn converse<S>(client: S, server: S) -> Result<()>
-where
-    S: AsyncRead + AsyncWrite + Send + 'static,
-{
-    let handler = Tunnel::over(Side::Handler, server, Config::default());
-    let serving = tokio::spawn(echo::serve(handler));
-    let caller = Tunnel::over(Side::Caller, client, Config::default());
-    demo::run(&caller).await?;
-    println!("Closing the tunnel: {}", caller.drain(demo::GRACE).await);
-    println!("The far end: {}", serving.await?);
-    println!("✓ All calls completed, without tonic");
-    Ok(())
+    demo::run(client, server).await
 }

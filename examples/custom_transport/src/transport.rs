@@ -1,47 +1,37 @@
-//! The runtime of one end: a task that moves bytes between a socket and a
-//! [`Connection`].
+//! The task of one end: moves bytes between a socket and the state machine.
 //!
-//! The state machine does nothing by itself. It gets received frames, operations
-//! and the time. After each input the driver takes events and frames to send from
-//! it, and asks when to call it next. One turn of [`Driver::run`] is one such
-//! round.
+//! The state machine does nothing by itself. It is given what arrives and what time it is; then it
+//! is asked what to send, and when to come back. One turn of [`Driver::drive`] is one round of that.
 //!
-//! The driver reads and writes at the same time. If both ends stopped reading
-//! until all was written, each could wait for ever with a full socket.
+//! Reading and writing go on side by side. A driver that stopped reading until all is written could
+//! wait for ever: so might its peer, each with a full socket that only the other can empty.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 use tunnel_core::frame::framing::{Deframer, FrameWriter};
-use tunnel_core::{
-    Config, Connection, ConnectionError, EndReason, Event, Offer, Side, TransportCause,
-    TransportError,
-};
+use tunnel_core::{Connection, ConnectionError, Offer, TransportCause, TransportError};
 
-use crate::call::Op;
-use crate::calls::Calls;
+use crate::shared::Shared;
 
 /// How much is read from the socket at a time, in bytes.
 const READ_SIZE: usize = 64 << 10;
 
-/// The size of a batch of frames, in bytes: large enough to share the cost of a
-/// write among many frames, small enough that later frames do not wait long.
+/// How much is taken from the state machine at a time, in bytes: enough to share the cost of a
+/// write among many frames, little enough that an urgent frame does not wait long behind it.
 const WRITE_BUDGET: usize = 64 << 10;
 
-/// The time that a tunnel has after its end to send its last frames, and again to
-/// receive the peer's.
+/// How long a tunnel that has ended may take to send what is left, and how long it then waits for
+/// the peer to close.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// One end of a tunnel, with its socket.
 pub(crate) struct Driver<S> {
-    conn: Connection,
-    calls: Calls,
-    ops: mpsc::UnboundedReceiver<Op>,
-    ended: watch::Sender<Option<EndReason>>,
+    shared: Arc<Shared>,
     reader: ReadHalf<S>,
     writer: WriteHalf<S>,
     deframer: Deframer,
@@ -53,29 +43,28 @@ pub(crate) struct Driver<S> {
     mute: Option<Mute>,
 }
 
-/// Why nothing can be written, and until when to read on: the peer may have sent
-/// everything before it closed.
+/// Why nothing can be written, and until when the peer is still read: it may have said all there was
+/// to say before it closed.
 struct Mute {
     error: io::Error,
-    until: std::time::Instant,
+    until: Instant,
+}
+
+/// What the driver waits for.
+struct Turn {
+    /// Whether to read.
+    read: bool,
+    /// The next timeout.
+    due: Option<Instant>,
 }
 
 impl<S: AsyncRead + AsyncWrite> Driver<S> {
-    pub(crate) fn new(
-        side: Side,
-        config: Config,
-        socket: S,
-        calls: Calls,
-        ops: mpsc::UnboundedReceiver<Op>,
-        ended: watch::Sender<Option<EndReason>>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, socket: S) -> Self {
         let (reader, writer) = tokio::io::split(socket);
+        let max_frame_size = shared.with(|state| state.conn.config().max_frame_size());
         Self {
-            deframer: Deframer::new(config.max_frame_size()),
-            conn: Connection::new(side, config),
-            calls,
-            ops,
-            ended,
+            shared,
+            deframer: Deframer::new(max_frame_size),
             reader,
             writer,
             inbound: vec![0; READ_SIZE].into(),
@@ -85,68 +74,52 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         }
     }
 
-    /// Drives the tunnel to its end, and then serves the remaining handles: data that
-    /// has arrived can still be read.
+    /// Drives the tunnel to its end. What has arrived can still be read afterwards.
     pub(crate) async fn run(mut self) {
-        // Without an outer call there are no headers with the peer's offer. Both
-        // ends run this program, so the offer is known.
-        self.conn.start(now(), Offer::of(&Config::default()));
-        let reason = loop {
-            if let Some(reason) = self.act_on_events() {
-                break reason;
-            }
-            self.turn().await;
-        };
-        let Self {
-            mut conn,
-            mut calls,
-            mut ops,
-            ended,
-            ..
-        } = self;
-        let farewell = say_farewell(self.reader, self.writer, self.outbound);
-        let farewell = async {
-            farewell.await;
-            ended.send_replace(Some(reason));
-        };
-        let answering = async {
-            while let Some(op) = ops.recv().await {
-                calls.on_op(op, &mut conn, now());
-            }
-        };
-        tokio::join!(farewell, answering);
+        // If the runtime goes first, this ends the tunnel.
+        let _closing = Closing(self.shared.clone());
+        // There is no outer call here whose headers could say what the peer speaks. Both ends are
+        // this library, so that is known.
+        self.shared
+            .with(|state| state.conn.start(now(), Offer::of(state.conn.config())));
+        while let Some(turn) = self.next_turn() {
+            self.drive(turn).await;
+        }
+        self.say_farewell().await;
     }
 
-    /// Takes events from the state machine. Returns the reason if the tunnel has
-    /// ended.
-    fn act_on_events(&mut self) -> Option<EndReason> {
-        while let Some(event) = self.conn.poll_event() {
-            if let Event::Ended(reason) = &event {
-                let reason = reason.clone();
-                self.calls.on_event(event, &mut self.conn, now());
-                return Some(reason);
+    /// Fills the buffer for the socket and says what to wait for; `None` when the tunnel has ended.
+    fn next_turn(&mut self) -> Option<Turn> {
+        // Filled only when the last batch is on its way: until then the state machine is free to
+        // choose what goes first.
+        let idle = self.outbound.is_empty() && self.mute.is_none();
+        let outbound = &mut self.outbound;
+        let mut turn = self.shared.with(|state| {
+            let conn = &mut state.conn;
+            if idle && conn.wants_transmit() {
+                let mut frames = FrameWriter::new(conn.side(), outbound);
+                conn.transmit(now(), WRITE_BUDGET, &mut frames);
             }
-            self.calls.on_event(event, &mut self.conn, now());
-        }
-        None
+            if state.unused {
+                conn.close();
+            }
+            conn.end_reason().is_none().then(|| Turn {
+                read: conn.wants_input(),
+                due: conn.poll_timeout(),
+            })
+        })?;
+        let mute = self.mute.as_ref().map(|mute| mute.until);
+        turn.due = turn.due.into_iter().chain(mute).min();
+        Some(turn)
     }
 
     /// Waits for the next input, and gives it to the state machine.
-    async fn turn(&mut self) {
-        // The next batch is taken when the last one was written. Until then the state
-        // machine can still choose what to send first.
-        let idle = self.outbound.is_empty() && self.mute.is_none();
-        if idle && self.conn.wants_transmit() {
-            let mut frames = FrameWriter::new(self.conn.side(), &mut self.outbound);
-            self.conn.transmit(now(), WRITE_BUDGET, &mut frames);
-        }
+    async fn drive(&mut self, turn: Turn) {
         let has_output = self.unflushed || !self.outbound.is_empty();
-        let due = self.due();
-        // All branches are cancel-safe: those that are dropped have done nothing.
+        // Whichever branch wins, the others have done nothing yet: each of them can be dropped
+        // without losing anything.
         tokio::select! {
-            read = self.reader.read(&mut self.inbound), if self.conn.wants_input() => {
-                self.on_read(read);
-            }
+            read = self.reader.read(&mut self.inbound), if turn.read => self.on_read(read),
             written = write(&mut self.writer, &mut self.outbound, &mut self.unflushed),
                 if has_output =>
             {
@@ -154,19 +127,9 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
                     self.on_mute(error);
                 }
             }
-            op = self.ops.recv() => match op {
-                Some(op) => self.calls.on_op(op, &mut self.conn, now()),
-                // The tunnel and all its calls were dropped.
-                None => self.conn.close(),
-            },
-            () = at(due) => self.on_time(),
+            () = self.shared.changed() => {}
+            () = at(turn.due) => self.on_time(),
         }
-    }
-
-    /// The next timeout.
-    fn due(&self) -> Option<std::time::Instant> {
-        let mute = self.mute.as_ref().map(|mute| mute.until);
-        self.conn.poll_timeout().into_iter().chain(mute).min()
     }
 
     fn on_time(&mut self) {
@@ -174,49 +137,39 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         if let Some(mute) = self.mute.take_if(|mute| mute.until <= now) {
             self.on_broken(&mute.error);
         }
-        self.conn.handle_timeout(now);
+        self.shared.with(|state| state.conn.handle_timeout(now));
     }
 
     fn on_read(&mut self, read: io::Result<usize>) {
         match read {
             Ok(0) => self.on_end(),
             Ok(n) => {
-                // Copied, so that unread data does not keep the whole buffer alive.
-                self.deframer
-                    .push(Bytes::copy_from_slice(&self.inbound[..n]));
-                self.handle_frames();
+                // Copied, so that what lies unread keeps its own bytes alive and not the whole
+                // buffer.
+                let bytes = Bytes::copy_from_slice(&self.inbound[..n]);
+                self.deframer.push(bytes);
+                let deframer = &mut self.deframer;
+                self.shared
+                    .with(|state| handle_frames(deframer, &mut state.conn));
             }
             Err(error) => self.on_broken(&error),
         }
     }
 
-    fn handle_frames(&mut self) {
-        loop {
-            match self.deframer.decode_next(self.conn.side().peer()) {
-                Ok(Some(frame)) => {
-                    // The last event has the error too, and is handled elsewhere.
-                    if self.conn.handle_frame(now(), frame).is_err() {
-                        return;
-                    }
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    let error = ConnectionError::Undecodable(error.to_string());
-                    return self.conn.handle_lost(error);
-                }
-            }
-        }
-    }
-
-    /// The peer has closed its direction. gRPC has a status for that; here the end is
-    /// clean unless it comes inside a frame.
+    /// The peer has closed its direction. In gRPC a status would say whether it ended cleanly; here
+    /// it did, unless it breaks off inside a frame.
     fn on_end(&mut self) {
-        if self.deframer.is_mid_frame() {
-            let error = TransportCause::EndedInsideFrame.into();
-            self.conn.handle_lost(ConnectionError::TransportLost(error));
-        } else {
-            self.conn.handle_end();
-        }
+        let mid_frame = self.deframer.is_mid_frame();
+        self.shared.with(|state| {
+            if mid_frame {
+                let error = TransportCause::EndedInsideFrame.into();
+                state
+                    .conn
+                    .handle_lost(ConnectionError::TransportLost(error));
+            } else {
+                state.conn.handle_end();
+            }
+        });
     }
 
     /// Writing has failed. What is still to be read decides how the tunnel ends.
@@ -229,7 +182,56 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
 
     fn on_broken(&mut self, error: &io::Error) {
         let lost = TransportError::from(TransportCause::Io).with_detail(&error.to_string());
-        self.conn.handle_lost(ConnectionError::TransportLost(lost));
+        let lost = ConnectionError::TransportLost(lost);
+        self.shared.with(|state| state.conn.handle_lost(lost));
+    }
+
+    /// Sends what was already taken from the state machine, closes our direction and waits for the
+    /// peer to close its own: a socket that is closed with input unread may take back what was just
+    /// sent.
+    async fn say_farewell(&mut self) {
+        let speak = async {
+            self.writer.write_all(&self.outbound).await?;
+            self.writer.shutdown().await
+        };
+        // The tunnel has ended already, so errors change nothing.
+        if matches!(timeout(FAREWELL, speak).await, Ok(Ok(()))) {
+            let mut nowhere = tokio::io::sink();
+            let listen = tokio::io::copy(&mut self.reader, &mut nowhere);
+            let _ = timeout(FAREWELL, listen).await;
+        }
+    }
+}
+
+/// Says that the socket is closed when it is dropped.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.with(|state| {
+            let dropped = TransportCause::TaskDropped.into();
+            // Nothing happens to a tunnel that has ended.
+            state
+                .conn
+                .handle_lost(ConnectionError::TransportLost(dropped));
+            state.closed = state.conn.end_reason().cloned();
+            state.waiters.wake_tunnel();
+        });
+    }
+}
+
+fn handle_frames(deframer: &mut Deframer, conn: &mut Connection) {
+    loop {
+        match deframer.decode_next(conn.side().peer()) {
+            Ok(Some(frame)) => {
+                // The tunnel has ended then, which the next turn sees.
+                if conn.handle_frame(now(), frame).is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => return conn.handle_lost(error.into()),
+        }
     }
 }
 
@@ -253,27 +255,8 @@ async fn write(
     Ok(())
 }
 
-/// Sends the last batch, closes this direction and waits for the peer to close the
-/// other: closing a socket with unread input may discard data just sent.
-async fn say_farewell<S: AsyncRead + AsyncWrite>(
-    mut reader: ReadHalf<S>,
-    mut writer: WriteHalf<S>,
-    outbound: BytesMut,
-) {
-    let speak = async {
-        writer.write_all(&outbound).await?;
-        writer.shutdown().await
-    };
-    // The tunnel has ended, so errors do not matter.
-    if matches!(timeout(FAREWELL, speak).await, Ok(Ok(()))) {
-        let mut nowhere = tokio::io::sink();
-        let listen = tokio::io::copy(&mut reader, &mut nowhere);
-        let _ = timeout(FAREWELL, listen).await;
-    }
-}
-
-/// Waits until `at`, or for ever without one.
-async fn at(due: Option<std::time::Instant>) {
+/// Waits until `due`, or for ever without one.
+async fn at(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
         None => std::future::pending().await,
@@ -281,6 +264,6 @@ async fn at(due: Option<std::time::Instant>) {
 }
 
 /// The time for the state machine.
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -1,38 +1,34 @@
 //! The user's handle of one end of a tunnel.
 
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot, watch};
-use tunnel_core::{Config, ConnectionError, EndReason, Metadata, Side, TransportCause};
+use tunnel_core::{Config, Connection, EndReason, Metadata, Side};
 
-use crate::call::{Call, CallError, IncomingCall, Op, OpenRequest, Ops, ask};
-use crate::calls::Calls;
-use crate::transport::Driver;
+use crate::call::{Call, CallError, IncomingCall};
+use crate::shared::{Arrived, Shared, User};
+use crate::transport::{Driver, now};
 
 /// One end of a tunnel.
 ///
-/// The tunnel is closed when this and all its calls are dropped.
+/// The tunnel is closed when this and all its calls were dropped.
 #[derive(Debug)]
-pub struct Tunnel {
-    ops: Ops,
-    ended: watch::Receiver<Option<EndReason>>,
-}
+pub struct Tunnel(Arc<User>);
 
 impl Tunnel {
-    /// Starts a tunnel over a socket, with a task that drives it.
+    /// Begins a tunnel over a byte stream; a task of its own drives it.
     ///
-    /// One end must be the [`Side::Caller`] and the other the [`Side::Handler`]. Either
-    /// may be the one that connected.
+    /// One end has to be the [`Side::Caller`] and the other the [`Side::Handler`], whichever of them
+    /// connected.
     pub fn over<S>(side: Side, socket: S, config: Config) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let (ops, inbox) = mpsc::unbounded_channel();
-        let (end, ended) = watch::channel(None);
-        let calls = Calls::new(ops.downgrade());
-        tokio::spawn(Driver::new(side, config, socket, calls, inbox, end).run());
-        Self { ops, ended }
+        let shared = Shared::new(Connection::new(side, config));
+        tokio::spawn(Driver::new(shared.clone(), socket).run());
+        Self(Arc::new(User(shared)))
     }
 
     /// Caller: opens a call. Waits until the tunnel is ready.
@@ -42,49 +38,63 @@ impl Tunnel {
     /// # Errors
     ///
     /// [`CallError::Open`] if too many calls are in flight or the tunnel has ended.
-    pub async fn open(&self, method: &str, metadata: Metadata) -> Result<Call, CallError> {
-        let method = method.to_owned();
-        let op = |reply| {
-            Op::Open(OpenRequest {
-                method,
-                metadata,
-                reply,
-            })
-        };
-        ask(&self.ops, op).await
+    pub async fn open(&self, method: &str, mut metadata: Metadata) -> Result<Call, CallError> {
+        let opening = self.shared().wait(|state, cx| {
+            if !state.conn.is_ready() && state.conn.end_reason().is_none() {
+                state.waiters.wait_tunnel(cx.waker());
+                return Poll::Pending;
+            }
+            let metadata = std::mem::take(&mut metadata);
+            Poll::Ready(state.conn.open(now(), method, metadata))
+        });
+        Ok(Call::new(opening.await?, &self.0))
     }
 
     /// Handler: waits for the next call; `None` when the tunnel has ended.
     pub async fn accept(&self) -> Option<IncomingCall> {
-        let (acceptor, call) = oneshot::channel();
-        self.ops.send(Op::Accept(acceptor)).ok()?;
-        call.await.ok()
+        let Arrived {
+            id,
+            method,
+            metadata,
+        } = self
+            .shared()
+            .wait(|state, cx| state.poll_accept(cx))
+            .await?;
+        Some(IncomingCall {
+            method,
+            metadata,
+            call: Call::new(id, &self.0),
+        })
     }
 
-    /// Drains the tunnel: it takes no new calls, and calls in flight may go on for
-    /// `grace`. A handler must still accept the calls that came before.
-    pub async fn drain(&self, grace: Duration) -> EndReason {
-        // Fails if the tunnel has ended, which is fine.
-        let _ = self.ops.send(Op::Drain { grace });
+    /// Drains the tunnel: no new calls are made, and those in flight have until `timeout` has
+    /// passed. A handler goes on accepting the calls that came before.
+    pub async fn drain(&self, timeout: Duration) -> EndReason {
+        let deadline = now().checked_add(timeout);
+        self.shared()
+            .operate(|state| state.conn.drain(now(), deadline));
         self.closed().await
     }
 
     /// Ends the tunnel at once; calls in flight fail.
     pub async fn close(&self) -> EndReason {
-        let _ = self.ops.send(Op::CloseTunnel);
+        self.shared().operate(|state| state.conn.close());
         self.closed().await
     }
 
-    /// Waits until the tunnel has ended and its socket is closed; returns the reason.
+    /// Waits until the tunnel has ended and its socket is closed, and returns why it ended.
     pub async fn closed(&self) -> EndReason {
-        let mut ended = self.ended.clone();
-        let reason = ended.wait_for(Option::is_some).await;
-        reason
-            .ok()
-            .and_then(|reason| reason.clone())
-            .unwrap_or_else(|| {
-                // Only a shutdown of the runtime drops the task before.
-                ConnectionError::TransportLost(TransportCause::TaskDropped.into()).into()
-            })
+        let waiting = self.shared().wait(|state, cx| match &state.closed {
+            Some(reason) => Poll::Ready(reason.clone()),
+            None => {
+                state.waiters.wait_tunnel(cx.waker());
+                Poll::Pending
+            }
+        });
+        waiting.await
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.0
     }
 }

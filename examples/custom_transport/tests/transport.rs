@@ -60,7 +60,7 @@ async fn a_call_carries_its_method_its_metadata_and_its_status() {
     let metadata: Metadata = [("tenant", "blue"), ("tag", "a")].into_iter().collect();
     let near = caller.open("test/Method", metadata.clone()).await;
     let Call { tx, mut rx } = near.expect("the tunnel is up");
-    tx.finish().await.expect("it is in flight");
+    tx.finish().expect("it is in flight");
 
     let incoming = handler.accept().await.expect("the call arrives");
     let IncomingCall {
@@ -75,7 +75,7 @@ async fn a_call_carries_its_method_its_metadata_and_its_status() {
     } = call;
     assert_eq!(requests.receive().await, Ok(None));
     let status = Status::new(Code::NotFound, "no such thing");
-    tx.close(status.clone()).await.expect("it is in flight");
+    tx.close(status.clone()).expect("it is in flight");
 
     let ended = Err(CallError::Status(status));
     assert_eq!(rx.receive().await, ended);
@@ -244,7 +244,7 @@ async fn draining_lets_calls_finish_and_refuses_new_ones() {
         .await
         .expect("it is in flight");
     assert_eq!(far.rx.receive().await, Ok(Some("still there?".into())));
-    far.tx.close(Status::OK).await.expect("it is in flight");
+    far.tx.close(Status::OK).expect("it is in flight");
     assert_eq!(near.rx.receive().await, Ok(None));
     assert_eq!(draining.await.expect("no panic"), EndReason::Drained);
     caller.closed().await;
@@ -258,7 +258,7 @@ async fn what_arrived_can_be_read_when_the_tunnel_is_over() {
         .send("the last words".into())
         .await
         .expect("it is in flight");
-    far.tx.close(Status::OK).await.expect("it is in flight");
+    far.tx.close(Status::OK).expect("it is in flight");
     handler.drain(HOUR).await;
     caller.closed().await;
     assert_eq!(near.rx.receive().await, Ok(Some("the last words".into())));

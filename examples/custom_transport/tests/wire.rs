@@ -63,7 +63,7 @@ async fn a_caller_waits_for_settings_and_then_says_what_a_unary_call_says() {
         let call = caller.open("/test/Test", Metadata::new()).await;
         let Call { mut tx, rx } = call.expect("settings have come");
         tx.send("hello".into()).await.expect("it is in flight");
-        tx.finish().await.expect("it is in flight");
+        tx.finish().expect("it is in flight");
         (caller, rx)
     });
     say_settings(&mut peer).await;

@@ -10,6 +10,7 @@ use tunnel_conformance::client::run;
 use tunnel_conformance::payload::assert_pattern;
 use tunnel_conformance::proto::{self, Script};
 use tunnel_conformance::{Kind, Outcome};
+use tunnel_core::StreamId;
 use tunnel_proto::grpctunnel::v1::{ServerToClient, client_to_server, server_to_client};
 
 use crate::support::peer::{Heard, RawHandler, RawServer, md};
@@ -132,7 +133,12 @@ async fn a_handler_whose_first_words_are_not_settings_is_an_error() {
     guarded(async {
         let close = |handler: &RawHandler| handler.close(1, Code::Ok, md(&[]));
         let (error, told) = opening_fails(Config::default(), close).await;
-        assert_eq!(error, ConnectionError::SettingsMissing { id: 1 });
+        assert_eq!(
+            error,
+            ConnectionError::SettingsMissing {
+                id: StreamId::new(1),
+            }
+        );
         assert!(told);
         let garbage = |handler: &RawHandler| handler.say_bytes(&b"\0\0\0\0\x03\xff\xff\xff"[..]);
         let (error, told) = opening_fails(Config::default(), garbage).await;

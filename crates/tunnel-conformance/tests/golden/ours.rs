@@ -21,7 +21,7 @@ fn a_unary_call() {
 #[test]
 fn a_unary_call_of_revision_zero() {
     let zero = Config::builder().revisions(Revisions::OnlyZero).build();
-    let mut wire = Wire::with_offer(&zero.expect("valid"), Offer::default());
+    let mut wire = Wire::with_offer(&zero.expect("valid"), Offer::none());
     let id = wire.open(&[]);
     wire.request(id, &[b"request"]);
     wire.answer(id, &[b"response"], Status::OK);
@@ -147,11 +147,8 @@ fn a_caller_that_drains() {
 
 #[test]
 fn nobody_else_is_told_of_a_drain() {
-    let others = Offer {
-        negotiate: true,
-        drain: false,
-        ..Offer::default()
-    };
+    let mut others = Offer::none();
+    others.negotiate = true;
     let mut wire = Wire::with_offer(&Config::default(), others);
     let id = wire.open(&[]);
     wire.carry();

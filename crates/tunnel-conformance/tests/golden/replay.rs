@@ -1,7 +1,7 @@
 //! Replays recordings of other implementations: each end of a recorded tunnel in turn is ours, and
 //! receives the frames of the other end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use tunnel_conformance::golden::{Recorded, read};
@@ -39,8 +39,8 @@ struct Replay {
     conn: Connection,
     now: Instant,
     /// What each stream has read: whole messages, bytes, and how it ended.
-    heard: BTreeMap<i64, Heard>,
-    ids: BTreeMap<i64, StreamId>,
+    heard: BTreeMap<StreamId, Heard>,
+    ids: BTreeSet<StreamId>,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -60,11 +60,8 @@ impl Replay {
                 FrameKind::Settings(_)
             )
         };
-        let offer = Offer {
-            negotiate: frames.iter().any(settings),
-            drain: false,
-            ..Offer::default()
-        };
+        let mut offer = Offer::none();
+        offer.negotiate = frames.iter().any(settings);
         let now = Instant::now();
         let mut conn = Connection::new(side, Config::default());
         conn.start(now, offer);
@@ -72,7 +69,7 @@ impl Replay {
             conn,
             now,
             heard: BTreeMap::new(),
-            ids: BTreeMap::new(),
+            ids: BTreeSet::new(),
         }
     }
 
@@ -82,26 +79,26 @@ impl Replay {
         while let Some(event) = self.conn.poll_event() {
             match event {
                 Event::Opened { id, .. } => {
-                    self.ids.insert(number(id), id);
-                    self.heard.insert(number(id), Heard::default());
+                    self.ids.insert(id);
+                    self.heard.insert(id, Heard::default());
                 }
                 Event::Cancelled { id, .. } => {
-                    self.heard.entry(number(id)).or_default().cancelled = true;
+                    self.heard.entry(id).or_default().cancelled = true;
                 }
                 Event::Ended(reason) => panic!("{reason}"),
                 _ => {}
             }
         }
-        for id in self.ids.clone().into_values() {
+        for id in self.ids.clone() {
             self.read(id);
         }
         self.conn.transmit(self.now, usize::MAX, &mut Nowhere);
     }
 
     fn read(&mut self, id: StreamId) {
-        let heard = self.heard.entry(number(id)).or_default();
+        let heard = self.heard.entry(id).or_default();
         loop {
-            match self.conn.recv(id).read() {
+            match self.conn.recv_stream(id).read() {
                 Read::Data(chunk) => {
                     heard.bytes += chunk.data.len();
                     heard.messages += usize::from(chunk.ends);
@@ -126,20 +123,18 @@ impl Replay {
             FrameKind::NewStream(new) => loop {
                 let id = self.conn.open(self.now, &new.method, new.headers.clone());
                 let id = id.expect("the tunnel is open");
-                if number(id) == frame.stream_id {
-                    self.ids.insert(number(id), id);
+                if id == frame.stream_id {
+                    self.ids.insert(id);
                     break;
                 }
-                assert!(number(id) < frame.stream_id, "ids are from 1 on");
+                assert!(id < frame.stream_id, "ids are from 1 on");
             },
             FrameKind::HalfClose => {
                 // The call may be over already.
-                let _ = self.conn.send(self.ids[&frame.stream_id]).finish();
+                let _ = self.conn.send_stream(frame.stream_id).finish();
             }
-            FrameKind::Cancel => {
-                if let Some(id) = self.ids.remove(&frame.stream_id) {
-                    self.conn.cancel(id);
-                }
+            FrameKind::Cancel if self.ids.remove(&frame.stream_id) => {
+                self.conn.cancel(frame.stream_id);
             }
             _ => {}
         }
@@ -147,16 +142,12 @@ impl Replay {
     }
 }
 
-fn number(id: StreamId) -> i64 {
-    id.to_string().parse().expect("a stream's id is a number")
-}
-
-/// What one side of a recording sent on each stream.
-fn said(frames: &[Recorded], from: Side) -> BTreeMap<i64, Heard> {
-    let mut said: BTreeMap<i64, Heard> = BTreeMap::new();
+/// What one side of a recording said on each stream, by its frames alone.
+fn said(frames: &[Recorded], from: Side) -> BTreeMap<StreamId, Heard> {
+    let mut said: BTreeMap<StreamId, Heard> = BTreeMap::new();
     for frame in frames.iter().filter(|frame| frame.from == from) {
         let frame = frame.decode().expect("a frame");
-        if frame.stream_id < 0 {
+        if frame.stream_id == StreamId::CONTROL {
             continue;
         }
         let stream = said.entry(frame.stream_id).or_default();
@@ -195,8 +186,8 @@ fn as_caller(name: &str, frames: &[Recorded]) {
         }
     }
     for (id, said) in said(frames, Side::Handler) {
-        // Frames for a cancelled call are ignored.
-        if replay.ids.contains_key(&id) {
+        // What comes for a call that was given up is of no interest.
+        if replay.ids.contains(&id) {
             let heard = &replay.heard[&id];
             assert_eq!(heard, &said, "{name}, stream {id}, heard by our caller");
         }

@@ -40,11 +40,9 @@ impl Wire {
     /// A tunnel between two ends of ours; the first thing recorded is its settings.
     pub(crate) fn new(config: &Config) -> Self {
         // What changes how frames are counted and timed is for two ends of this library alone.
-        let offer = Offer {
-            heartbeat: None,
-            message_credit: false,
-            ..Offer::of(&Config::default())
-        };
+        let mut offer = Offer::of(&Config::default());
+        offer.heartbeat = None;
+        offer.message_credit = false;
         Self::with_offer(config, offer)
     }
 
@@ -102,7 +100,7 @@ impl Wire {
 
     /// The caller sends whole messages, and finishes.
     pub(crate) fn request(&mut self, id: StreamId, messages: &[&'static [u8]]) {
-        let mut send = self.caller.send(id);
+        let mut send = self.caller.send_stream(id);
         for message in messages {
             send.message((*message).into()).expect("the call is open");
         }
@@ -112,7 +110,7 @@ impl Wire {
 
     /// The handler answers with headers, messages, and an end.
     pub(crate) fn answer(&mut self, id: StreamId, messages: &[&'static [u8]], status: Status) {
-        let mut send = self.handler.send(id);
+        let mut send = self.handler.send_stream(id);
         let headers = [("answer", "header")].into_iter().collect();
         send.headers(headers).expect("the call is open");
         for message in messages {
@@ -129,8 +127,8 @@ impl Wire {
             Side::Caller => &mut self.caller,
             Side::Handler => &mut self.handler,
         };
-        end.recv(id).take_headers();
-        while let tunnel_core::Read::Data(_) = end.recv(id).read() {}
+        end.recv_stream(id).take_headers();
+        while let tunnel_core::Read::Data(_) = end.recv_stream(id).read() {}
         while let Some(event) = end.poll_event() {
             assert!(!matches!(event, Event::Ended(_)), "{event:?}");
         }

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::{Bytes, BytesMut};
 use tunnel_core::frame::framing::{Deframer, FrameWriter};
 use tunnel_core::frame::{FrameKindRef, FrameRef, FrameSink, MAX_CHUNK_SIZE};
-use tunnel_core::{Config, Metadata, Side};
+use tunnel_core::{Config, Metadata, Side, StreamId};
 
 use super::joined::METHOD;
 use super::scenario::{Round, Scenario, metadata, scenario};
@@ -110,7 +110,10 @@ impl Source {
 }
 
 fn write(buf: &mut BytesMut, stream_id: i64, kind: FrameKindRef<'_>) {
-    let frame = black_box(FrameRef { stream_id, kind });
+    let frame = black_box(FrameRef {
+        stream_id: StreamId::new(stream_id),
+        kind,
+    });
     black_box(FrameWriter::new(Side::Caller, buf).frame(frame));
 }
 

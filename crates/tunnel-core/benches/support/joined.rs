@@ -106,7 +106,7 @@ impl Joined {
     pub(crate) fn unary_calls(&mut self, at_a_time: usize, headers: &Metadata, payload: &Bytes) {
         for _ in 0..at_a_time {
             let id = self.open(headers.clone());
-            let mut request = self.caller.send(id);
+            let mut request = self.caller.send_stream(id);
             sent(request.message(payload.clone()));
             sent(request.finish());
         }
@@ -123,7 +123,7 @@ impl Joined {
         while let Some(event) = self.handler.poll_event() {
             let Event::Readable(id) = event else { continue };
             read_to_end(&mut self.handler, id);
-            let mut response = self.handler.send(id);
+            let mut response = self.handler.send_stream(id);
             sent(response.headers(Metadata::new()));
             sent(response.message(payload.clone()));
             sent(response.close(Metadata::new(), Status::OK));
@@ -137,7 +137,7 @@ impl Joined {
         let mut answered = 0;
         while let Some(event) = self.caller.poll_event() {
             let Event::Readable(id) = event else { continue };
-            black_box(self.caller.recv(id).take_headers());
+            black_box(self.caller.recv_stream(id).take_headers());
             read_to_end(&mut self.caller, id);
             answered += 1;
         }
@@ -150,14 +150,14 @@ impl Joined {
         self.carry(Side::Caller);
         while let Some(event) = self.handler.poll_event() {
             if let Event::Opened { id, .. } = event {
-                sent(self.handler.send(id).headers(Metadata::new()));
+                sent(self.handler.send_stream(id).headers(Metadata::new()));
             }
         }
         self.carry(Side::Handler);
         while let Some(event) = self.caller.poll_event() {
             if let Event::Readable(id) = event {
-                black_box(self.caller.recv(id).take_headers());
-                assert_eq!(self.caller.recv(id).read(), Read::Pending);
+                black_box(self.caller.recv_stream(id).take_headers());
+                assert_eq!(self.caller.recv_stream(id).read(), Read::Pending);
             }
         }
         ids
@@ -166,13 +166,17 @@ impl Joined {
     /// Closes streams without messages.
     pub(crate) fn close_idle(&mut self, ids: &[StreamId]) {
         for &id in ids {
-            sent(self.caller.send(id).finish());
+            sent(self.caller.send_stream(id).finish());
         }
         self.carry(Side::Caller);
         while let Some(event) = self.handler.poll_event() {
             if let Event::Readable(id) = event {
                 read_to_end(&mut self.handler, id);
-                sent(self.handler.send(id).close(Metadata::new(), Status::OK));
+                sent(
+                    self.handler
+                        .send_stream(id)
+                        .close(Metadata::new(), Status::OK),
+                );
             }
         }
         self.carry(Side::Handler);
@@ -183,7 +187,7 @@ impl Joined {
     /// Sends messages from one side on an open stream, and reads them at the other as they arrive.
     pub(crate) fn messages(&mut self, from: Side, id: StreamId, payload: &Bytes, count: usize) {
         for _ in 0..count {
-            sent(self.end(from).send(id).message(payload.clone()));
+            sent(self.end(from).send_stream(id).message(payload.clone()));
         }
         let mut whole = 0;
         while whole < count {
@@ -192,7 +196,7 @@ impl Joined {
             while let Some(event) = reader.poll_event() {
                 black_box(event);
             }
-            while let Read::Data(chunk) = reader.recv(id).read() {
+            while let Read::Data(chunk) = reader.recv_stream(id).read() {
                 whole += usize::from(chunk.ends);
                 black_box(chunk);
             }
@@ -220,7 +224,7 @@ fn sent(result: Result<(), WriteError>) {
 /// Reads a stream to its end.
 fn read_to_end(conn: &mut Connection, id: StreamId) {
     loop {
-        match conn.recv(id).read() {
+        match conn.recv_stream(id).read() {
             Read::Data(chunk) => {
                 black_box(chunk);
             }

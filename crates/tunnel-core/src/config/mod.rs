@@ -26,8 +26,8 @@
 //! [`max_frame_size`](ConfigBuilder::max_frame_size) and one batch of `transmit`. Decoding a frame
 //! takes at most fifty times its size for a moment ([`codec`](crate::frame::codec) says when).
 //!
-//! *Room of readers*: a reader such as tonic's reserves memory for a whole message when the
-//! message begins. So 1,024 uploads that stall inside messages of 4 MiB cost 4 GiB. *Largest single
+//! *Room of readers*: a reader such as tonic's, or [`RecvStream::message`](crate::RecvStream::message),
+//! reserves memory for a whole message when the message begins. So 1,024 uploads that stall inside messages of 4 MiB cost 4 GiB. *Largest single
 //! write*: a message that a handler sends is queued whole when the peer does not read. Both count
 //! in [`Connection::memory`](crate::Connection::memory), so that a runtime can limit the sum over
 //! many tunnels ([`shed`](crate::Connection::shed)).
@@ -56,6 +56,7 @@ pub const MAX_WINDOW: u32 = i32::MAX as u32;
 
 /// Which protocol revisions one side is willing to speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Revisions {
     /// Revision one, and zero with a peer that does not negotiate. The default.
     #[default]

@@ -11,7 +11,7 @@ use super::Connection;
 use super::negotiation::LAST_STREAM_KEY;
 use super::phase::Phase;
 use crate::event::{Event, Note};
-use crate::frame::{CONTROL_STREAM_ID, CloseStream, Frame, FrameKind, NewStream};
+use crate::frame::{CloseStream, Frame, FrameKind, NewStream};
 use crate::streams::context::Context;
 use crate::streams::counts::LateFrame;
 use crate::streams::flow::Window;
@@ -45,6 +45,11 @@ enum Handled {
     Stopping,
 }
 
+/// The id of the last stream opened; `None` before the first.
+fn opened(last: i64) -> Option<StreamId> {
+    (last >= 0).then_some(StreamId(last))
+}
+
 impl Connection {
     /// Takes one frame from the peer. Timers that are due go first.
     ///
@@ -72,7 +77,7 @@ impl Connection {
     fn on_first_frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
         let id = frame.stream_id;
         match frame.kind {
-            FrameKind::Settings(settings) if id == CONTROL_STREAM_ID => self.on_settings(&settings),
+            FrameKind::Settings(settings) if id == StreamId::CONTROL => self.on_settings(&settings),
             FrameKind::Settings(_) => Err(ConnectionError::UnexpectedSettings { id }),
             _ => Err(ConnectionError::SettingsMissing { id }),
         }
@@ -82,18 +87,20 @@ impl Connection {
         let id = frame.stream_id;
         self.check_direction(id, &frame.kind)?;
         if let FrameKind::NewStream(new) = frame.kind {
-            return self.on_new_stream(id, new);
+            return self.on_new_stream(id.0, new);
         }
-        if id == CONTROL_STREAM_ID {
+        if id == StreamId::CONTROL {
             return self.on_control_frame(frame.kind);
         }
         if matches!(frame.kind, FrameKind::Settings(_)) {
             return Err(ConnectionError::UnexpectedSettings { id });
         }
         let highest = self.highest_known();
-        if id > highest {
+        if id.0 > highest {
+            let highest = opened(highest);
             return Err(ConnectionError::UnknownStream { id, highest });
         }
+        let id = id.0;
         let late = late_frame(&frame.kind);
         let is_update = matches!(frame.kind, FrameKind::WindowUpdate(_));
         let outcome = match self.store.split(id) {
@@ -121,7 +128,7 @@ impl Connection {
         }
     }
 
-    fn check_direction(&self, id: i64, kind: &FrameKind) -> Result<(), ConnectionError> {
+    fn check_direction(&self, id: StreamId, kind: &FrameKind) -> Result<(), ConnectionError> {
         let of = match kind {
             FrameKind::NewStream(_) | FrameKind::HalfClose | FrameKind::Cancel => Side::Caller,
             FrameKind::Settings(_) | FrameKind::Headers(_) | FrameKind::Close(_) => Side::Handler,
@@ -175,16 +182,18 @@ impl Connection {
             error.not_processed = true;
             self.store.fail(id, error, Reply::None);
         }
+        let last = opened(last);
         self.store.events.push_back(Event::GoingAway { last });
         Ok(())
     }
 
     fn on_new_stream(&mut self, id: i64, new: NewStream) -> Result<(), ConnectionError> {
         if id < 0 {
-            return Err(ConnectionError::NegativeId { id });
+            return Err(ConnectionError::NegativeId { id: StreamId(id) });
         }
         let highest = self.highest_seen;
         if id <= highest {
+            let (id, highest) = (StreamId(id), StreamId(highest));
             return Err(ConnectionError::IdNotIncreasing { id, highest });
         }
         // Used from here on, whatever becomes of it: its late frames are ignored.
@@ -312,7 +321,7 @@ impl Connection {
         {
             self.store.timers.set(Timer::Drain, at);
         }
-        let last = self.highest_sent;
+        let last = opened(self.highest_sent);
         self.store.events.push_back(Event::GoingAway { last });
     }
 

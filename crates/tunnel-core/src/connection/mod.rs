@@ -40,9 +40,10 @@ pub use stream_handles::{BodyRead, Read, RecvStream, SendStream};
 ///    [`handle_timeout`](Self::handle_timeout) when a timer is due and everything received so far
 ///    was handled; [`handle_end`](Self::handle_end) or [`handle_lost`](Self::handle_lost) when the
 ///    transport ends.
-/// 2. **Operations** of the local user: [`open`](Self::open), [`send`](Self::send),
-///    [`recv`](Self::recv), [`cancel`](Self::cancel), [`reset`](Self::reset),
-///    [`handler_done`](Self::handler_done), [`drain`](Self::drain), [`close`](Self::close).
+/// 2. **Operations** of the local user: [`open`](Self::open),
+///    [`send_stream`](Self::send_stream), [`recv_stream`](Self::recv_stream),
+///    [`cancel`](Self::cancel), [`reset`](Self::reset), [`handler_done`](Self::handler_done),
+///    [`drain`](Self::drain), [`close`](Self::close).
 /// 3. **Output**, to be drained after any call of the first two kinds: [`poll_event`](Self::poll_event)
 ///    until it returns `None`; when [`wants_transmit`](Self::wants_transmit) and the transport has room,
 ///    [`transmit`](Self::transmit); [`poll_timeout`](Self::poll_timeout) for when to call
@@ -92,15 +93,15 @@ pub use stream_handles::{BodyRead, Read, RecvStream, SendStream};
 /// carry(&mut handler, &mut caller, now); // settings
 ///
 /// let id = caller.open(now, "/test.Echo/Say", Metadata::new())?;
-/// caller.send(id).message("hello".into())?;
-/// caller.send(id).finish()?;
+/// caller.send_stream(id).message("hello".into())?;
+/// caller.send_stream(id).finish()?;
 /// carry(&mut caller, &mut handler, now);
 ///
 /// let opened = std::iter::from_fn(|| handler.poll_event())
 ///     .find_map(|e| if let Event::Opened { id, .. } = e { Some(id) } else { None })
 ///     .expect("a call has come");
-/// let Read::Data(chunk) = handler.recv(opened).read() else { panic!("a message has come") };
-/// assert_eq!(&chunk.data[..], b"hello");
+/// let Read::Data(message) = handler.recv_stream(opened).message() else { panic!("a message has come") };
+/// assert_eq!(&message[..], b"hello");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -298,14 +299,15 @@ impl Connection {
         Ok(())
     }
 
-    /// The sending half of a stream. What is asked of a stream that has gone fails with
-    /// [`WriteError::Gone`](crate::WriteError::Gone).
-    pub fn send(&mut self, id: StreamId) -> SendStream<'_> {
+    /// The sending half of a stream, borrowed for one or a few operations. Operations on a stream
+    /// that has gone fail with [`WriteError::Gone`](crate::WriteError::Gone).
+    pub fn send_stream(&mut self, id: StreamId) -> SendStream<'_> {
         SendStream::new(self, id)
     }
 
-    /// The receiving half of a stream. Reading a stream that has gone gives [`Read::Gone`].
-    pub fn recv(&mut self, id: StreamId) -> RecvStream<'_> {
+    /// The receiving half of a stream, borrowed for one or a few operations. Reading a stream that
+    /// has gone returns [`Read::Gone`].
+    pub fn recv_stream(&mut self, id: StreamId) -> RecvStream<'_> {
         RecvStream::new(self, id)
     }
 

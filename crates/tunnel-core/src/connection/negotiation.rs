@@ -60,7 +60,11 @@ pub const NOT_PROCESSED_KEY: &str = "grpctunnel-not-processed";
 pub(super) const LAST_STREAM_KEY: &str = "grpctunnel-last-stream";
 
 /// What the peer offered in its headers of the outer call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// A runtime of one's own between two ends of this library starts with [`of`](Self::of) the peer's
+/// configuration. One that reads headers starts with [`none`](Self::none) and sets the fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Offer {
     /// It sent [`NEGOTIATE_HEADER`].
     pub negotiate: bool,
@@ -77,12 +81,24 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// The offer of a peer that sent none of the headers.
+    pub fn none() -> Self {
+        Self {
+            negotiate: false,
+            drain: false,
+            heartbeat: None,
+            message_credit: false,
+            max_streams: None,
+            opaque_text: false,
+        }
+    }
+
     /// What this library offers with these settings.
     pub fn of(config: &Config) -> Self {
         if config.revisions() == Revisions::OnlyZero {
             return Self {
                 opaque_text: true,
-                ..Self::default()
+                ..Self::none()
             };
         }
         Self {

@@ -6,13 +6,15 @@ use super::Connection;
 use super::negotiation::{LAST_STREAM_KEY, NOT_PROCESSED_KEY};
 use super::phase::Phase;
 use crate::event::Note;
-use crate::frame::{CONTROL_STREAM_ID, CloseStream, FrameKindRef, FrameRef, FrameSink, Settings};
+use crate::frame::{CloseStream, FrameKindRef, FrameRef, FrameSink, Settings};
 use crate::streams::context::Context;
 use crate::streams::send::Head;
 use crate::streams::state::SendState;
 use crate::streams::stream::Stream;
 use crate::timer::Timer;
-use crate::{Metadata, Side, Status};
+use crate::{Metadata, Side, Status, StreamId};
+
+const CONTROL: i64 = StreamId::CONTROL.0;
 
 /// Counts what a sink takes against a budget.
 struct Writer<'a, S> {
@@ -27,7 +29,8 @@ impl<S: FrameSink> Writer<'_, S> {
         self.written < self.budget
     }
 
-    fn write(&mut self, stream_id: i64, kind: FrameKindRef<'_>) {
+    fn write(&mut self, id: i64, kind: FrameKindRef<'_>) {
+        let stream_id = StreamId(id);
         self.written += self.sink.frame(FrameRef { stream_id, kind });
     }
 }
@@ -83,10 +86,10 @@ impl Connection {
                 revisions: self.config().revisions().to_wire(),
                 initial_window: self.config().initial_window(),
             };
-            w.write(CONTROL_STREAM_ID, FrameKindRef::Settings(&settings));
+            w.write(CONTROL, FrameKindRef::Settings(&settings));
         }
         if w.has_room() && std::mem::take(&mut self.store.schedule.heartbeat) {
-            w.write(CONTROL_STREAM_ID, FrameKindRef::WindowUpdate(0));
+            w.write(CONTROL, FrameKindRef::WindowUpdate(0));
         }
         if w.has_room()
             && let Some(last) = self.store.schedule.going_away.take()
@@ -178,14 +181,14 @@ impl Connection {
 /// tunnel as it would a stream.
 fn write_going_away<S: FrameSink>(w: &mut Writer<'_, S>, side: Side, last: i64) {
     match side {
-        Side::Caller => w.write(CONTROL_STREAM_ID, FrameKindRef::HalfClose),
+        Side::Caller => w.write(CONTROL, FrameKindRef::HalfClose),
         Side::Handler => {
             let trailers: Metadata = [(LAST_STREAM_KEY, last.to_string())].into_iter().collect();
             let kind = FrameKindRef::Close {
                 trailers: &trailers,
                 status: &Status::OK,
             };
-            w.write(CONTROL_STREAM_ID, kind);
+            w.write(CONTROL, kind);
         }
     }
 }

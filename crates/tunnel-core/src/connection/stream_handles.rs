@@ -15,8 +15,9 @@ use crate::streams::state::{RecvState, SendState};
 use crate::streams::stream::Stream;
 use crate::{Metadata, Side, Status, StreamError, WriteError};
 
-/// The sending half of one stream; from [`Connection::send`].
+/// The sending half of one stream; from [`Connection::send_stream`].
 #[derive(Debug)]
+#[must_use = "a handle does nothing by itself"]
 pub struct SendStream<'a> {
     conn: &'a mut Connection,
     id: i64,
@@ -221,12 +222,13 @@ fn ensure_head(stream: &mut Stream) {
     }
 }
 
-/// What [`RecvStream::read`] found.
+/// What [`RecvStream::read`] found, or [`RecvStream::message`] with `T` = [`Bytes`].
 #[derive(Clone, Debug, PartialEq)]
+#[must_use = "data and ends are returned once"]
 #[non_exhaustive]
-pub enum Read {
-    /// A piece of a message.
-    Data(Chunk),
+pub enum Read<T = Chunk> {
+    /// A piece of a message, or a whole message.
+    Data(T),
     /// Nothing now. An [`Event::Readable`](crate::Event::Readable) will come.
     Pending,
     /// Handler: the caller has half-closed, and everything was read.
@@ -241,6 +243,7 @@ pub enum Read {
 
 /// What [`RecvStream::body`] found.
 #[derive(Clone, Debug, PartialEq)]
+#[must_use = "data and ends are returned once"]
 #[non_exhaustive]
 pub struct BodyRead {
     /// A large piece of the body that was not copied. It follows the content of the buffer.
@@ -259,8 +262,13 @@ impl BodyRead {
     }
 }
 
-/// The receiving half of one stream; from [`Connection::recv`].
+/// The receiving half of one stream; from [`Connection::recv_stream`].
+///
+/// There are three ways to read: [`message`](Self::message) returns whole messages,
+/// [`read`](Self::read) pieces without copying, [`body`](Self::body) many messages at once. Use one
+/// of them for a stream.
 #[derive(Debug)]
+#[must_use = "a handle does nothing by itself"]
 pub struct RecvStream<'a> {
     conn: &'a mut Connection,
     id: i64,
@@ -275,6 +283,40 @@ impl<'a> RecvStream<'a> {
     /// for a call that was closed without headers.
     pub fn take_headers(&mut self) -> Option<Metadata> {
         self.conn.store.get_mut(self.id)?.recv.headers.take()
+    }
+
+    /// Reads the next whole message, or the end.
+    ///
+    /// A message that arrives in one frame is not copied. A larger one is assembled in the stream, so
+    /// nothing is lost between calls. Its credit is returned as it arrives, so it may be larger
+    /// than the window.
+    ///
+    /// ```
+    /// # use tunnel_core::{Connection, Read, StreamId};
+    /// fn print_messages(conn: &mut Connection, id: StreamId) {
+    ///     loop {
+    ///         match conn.recv_stream(id).message() {
+    ///             Read::Data(message) => println!("{} bytes", message.len()),
+    ///             Read::Pending => break, // until `Event::Readable(id)`
+    ///             end => break println!("{end:?}"),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn message(&mut self) -> Read<Bytes> {
+        loop {
+            let chunk = match self.read() {
+                Read::Data(chunk) => chunk,
+                Read::Pending => return Read::Pending,
+                Read::HalfClosed => return Read::HalfClosed,
+                Read::Closed(close) => return Read::Closed(close),
+                Read::Failed(error) => return Read::Failed(error),
+                Read::Gone => return Read::Gone,
+            };
+            if let Some(message) = self.conn.store.assemble(self.id, chunk) {
+                return Read::Data(message);
+            }
+        }
     }
 
     /// Reads the next piece of a message, or the end.

@@ -14,11 +14,7 @@ mod writer;
 
 use bytes::Bytes;
 
-use crate::{Metadata, Status};
-
-/// The stream id on which [`FrameKind::Settings`] travels, and on which a
-/// draining end says so.
-pub const CONTROL_STREAM_ID: i64 = -1;
+use crate::{Metadata, Status, StreamId};
 
 /// The largest piece of a message that one frame may carry, in bytes. From the
 /// protocol.
@@ -27,16 +23,17 @@ pub const MAX_CHUNK_SIZE: usize = 16_384;
 /// A frame received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// The stream the frame belongs to; [`CONTROL_STREAM_ID`] for the tunnel.
-    pub stream_id: i64,
+    /// The stream the frame belongs to; [`StreamId::CONTROL`] for the tunnel.
+    pub stream_id: StreamId,
     /// What it says.
     pub kind: FrameKind,
 }
 
 /// What a received [`Frame`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FrameKind {
-    /// Handler to caller, once, on [`CONTROL_STREAM_ID`], before anything else.
+    /// Handler to caller, once, on [`StreamId::CONTROL`], before anything else.
     Settings(Settings),
     /// Caller to handler: a call begins.
     NewStream(NewStream),
@@ -97,14 +94,15 @@ pub struct CloseStream {
 /// A frame to be sent; everything in it is borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameRef<'a> {
-    /// The stream the frame belongs to; [`CONTROL_STREAM_ID`] for the tunnel.
-    pub stream_id: i64,
+    /// The stream the frame belongs to; [`StreamId::CONTROL`] for the tunnel.
+    pub stream_id: StreamId,
     /// What it says.
     pub kind: FrameKindRef<'a>,
 }
 
 /// What a [`FrameRef`] says: the kinds of [`FrameKind`], borrowed.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum FrameKindRef<'a> {
     /// See [`FrameKind::Settings`].
     Settings(&'a Settings),

@@ -1,6 +1,7 @@
 //! Streams: one for each call on a tunnel.
 
 pub(crate) mod admission;
+pub(crate) mod assembly;
 pub(crate) mod body;
 pub(crate) mod cancels;
 pub(crate) mod context;
@@ -24,8 +25,16 @@ use std::fmt;
 pub struct StreamId(pub(crate) i64);
 
 impl StreamId {
+    /// The id -1, of the tunnel itself: settings travel on it, drain notices and heartbeats.
+    pub const CONTROL: Self = Self(-1);
+
+    /// The id of a number on the wire.
+    pub const fn new(value: i64) -> Self {
+        Self(value)
+    }
+
     /// The number on the wire.
-    pub fn value(self) -> i64 {
+    pub const fn value(self) -> i64 {
         self.0
     }
 }
@@ -38,6 +47,7 @@ impl fmt::Display for StreamId {
 
 /// A revision of the protocol. Each stream has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Revision {
     /// No flow control inside the tunnel.
     Zero,

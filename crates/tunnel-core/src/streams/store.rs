@@ -5,11 +5,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::admission::Admission;
+use super::assembly::Assembly;
 use super::context::{Context, allow_late_frames};
 use super::counts::{Counts, Stats};
 use super::flow::Window;
 use super::hash::StreamIdHash;
+use super::recv::Chunk;
 use super::released::Outgoing;
 use super::schedule::{Refusal, Schedule};
 use super::send::Opening;
@@ -37,6 +41,7 @@ pub(crate) struct Store {
     pub(crate) peer_max_streams: Option<usize>,
     pub(crate) out: Outgoing,
     admission: Admission,
+    assembly: Assembly,
 }
 
 /// Whether the peer is told of an end that is not its own, by a `close_stream` or a `cancel`.
@@ -63,6 +68,7 @@ impl Store {
             message_cost: 0,
             peer_max_streams: None,
             admission: Admission::default(),
+            assembly: Assembly::default(),
             out: Outgoing::default(),
         }
     }
@@ -86,6 +92,12 @@ impl Store {
             out: &mut self.out,
         };
         Some((stream, rest))
+    }
+
+    /// Adds a piece that was read to its message; returns the message when it is whole.
+    pub(crate) fn assemble(&mut self, id: i64, piece: Chunk) -> Option<Bytes> {
+        let unread = self.get(id).map_or(0, |stream| stream.recv.unread());
+        self.assembly.add(id, piece, unread, &mut self.out)
     }
 
     /// How many more streams may be opened.
@@ -204,6 +216,7 @@ impl Store {
     }
 
     fn discard_unread(&mut self, stream: &mut Stream) {
+        self.assembly.forget(stream.id);
         Context {
             config: &self.config,
             counts: &mut self.counts,

@@ -31,7 +31,7 @@ fn every_size_is_cut_at_16384_bytes_and_arrives_whole() {
     for size in sizes {
         let mut p = Pair::new(Config::default());
         let id = p.call();
-        p.caller.conn.send(id).message(bytes(size)).unwrap();
+        p.caller.conn.send_stream(id).message(bytes(size)).unwrap();
         let mut reader = Reader::new(id);
         p.read_until(Side::Handler, &mut reader, 1);
         assert_eq!(reader.messages.len(), 1, "{size}");
@@ -60,7 +60,7 @@ fn the_size_of_chunks_can_be_set() {
     let mut p = Pair::new(Config::builder().chunk_size(10).build().unwrap());
     let id = p.call();
     for size in [9, 10, 11] {
-        p.caller.conn.send(id).message(bytes(size)).unwrap();
+        p.caller.conn.send_stream(id).message(bytes(size)).unwrap();
     }
     p.pump();
     let lengths: Vec<_> = p.caller.log.iter().map(payload_len).collect();
@@ -72,11 +72,11 @@ fn the_size_of_chunks_can_be_set() {
 fn a_message_written_in_pieces_says_its_size_with_the_first() {
     let mut p = Pair::new(Config::default());
     let id = p.call();
-    p.caller.conn.send(id).begin_message(6).unwrap();
+    p.caller.conn.send_stream(id).begin_message(6).unwrap();
     p.pump();
     assert_eq!(letters(&p.caller.log), "", "nothing to send yet");
     for piece in ["a", "bc", "def"] {
-        p.caller.conn.send(id).write(piece.into()).unwrap();
+        p.caller.conn.send_stream(id).write(piece.into()).unwrap();
         p.pump();
     }
     assert_eq!(letters(&p.caller.log), "Mdd");
@@ -94,26 +94,26 @@ fn pieces_are_handed_on_as_they_arrive_when_the_message_fits_the_window() {
     let config = Config::builder().initial_window(WINDOW).build().unwrap();
     let mut p = Pair::new(config);
     let id = p.call();
-    p.caller.conn.send(id).begin_message(WINDOW).unwrap();
-    p.caller.conn.send(id).write(bytes(1)).unwrap();
+    p.caller.conn.send_stream(id).begin_message(WINDOW).unwrap();
+    p.caller.conn.send_stream(id).write(bytes(1)).unwrap();
     p.pump();
-    let Read::Data(chunk) = p.handler.conn.recv(id).read() else {
+    let Read::Data(chunk) = p.handler.conn.recv_stream(id).read() else {
         panic!("the first byte is there")
     };
     assert_eq!(
         (chunk.begins, chunk.data.len(), chunk.ends),
         (Some(WINDOW), 1, false)
     );
-    assert_eq!(p.handler.conn.recv(id).read(), Read::Pending);
+    assert_eq!(p.handler.conn.recv_stream(id).read(), Read::Pending);
     p.caller
         .conn
-        .send(id)
+        .send_stream(id)
         .write(bytes(WINDOW as usize - 1))
         .unwrap();
     p.pump();
     let mut last = None;
     let mut got = 1;
-    while let Read::Data(chunk) = p.handler.conn.recv(id).read() {
+    while let Read::Data(chunk) = p.handler.conn.recv_stream(id).read() {
         assert_eq!(chunk.begins, None);
         got += chunk.data.len();
         last = Some(chunk.ends);
@@ -131,13 +131,13 @@ fn a_message_larger_than_the_window_is_held_until_a_quarter_has_arrived() {
     let mut p = Pair::new(config);
     let id = p.call();
     let size = 1000;
-    p.caller.conn.send(id).message(bytes(size)).unwrap();
+    p.caller.conn.send_stream(id).message(bytes(size)).unwrap();
     let mut arrived = 0;
     for _ in 0..10 {
         p.write(Side::Caller, usize::MAX);
         arrived += p.caller.take_log().iter().map(payload_len).sum::<usize>();
         p.carry(Side::Caller, usize::MAX);
-        match p.handler.conn.recv(id).read() {
+        match p.handler.conn.recv_stream(id).read() {
             Read::Pending => {
                 let stats = p.handler.conn.stats();
                 assert_eq!((stats.unread_bytes, stats.spare_used), (arrived, arrived));
@@ -168,15 +168,19 @@ fn pieces_of_all_sizes_that_lie_unread_keep_their_order() {
     let whole = pattern(lengths.iter().sum());
     p.caller
         .conn
-        .send(id)
+        .send_stream(id)
         .begin_message(whole.len() as u32)
         .unwrap();
     let mut rest = Bytes::from(whole.clone());
     for len in lengths {
-        p.caller.conn.send(id).write(rest.split_to(len)).unwrap();
+        p.caller
+            .conn
+            .send_stream(id)
+            .write(rest.split_to(len))
+            .unwrap();
     }
     for len in lengths {
-        p.caller.conn.send(id).message(bytes(len)).unwrap();
+        p.caller.conn.send_stream(id).message(bytes(len)).unwrap();
     }
     p.pump();
     let mut reader = Reader::new(id);
@@ -191,7 +195,7 @@ fn small_messages_behind_each_other_arrive_one_by_one() {
     let id = p.call();
     for n in 0..1000u32 {
         let data = Bytes::copy_from_slice(&n.to_be_bytes());
-        p.caller.conn.send(id).message(data).unwrap();
+        p.caller.conn.send_stream(id).message(data).unwrap();
     }
     p.pump();
     assert_eq!(p.handler.events(), [Event::Readable(id)]);
@@ -205,4 +209,25 @@ fn small_messages_behind_each_other_arrive_one_by_one() {
             .all(|(m, n)| *m == n.to_be_bytes())
     );
     assert_eq!(reader.messages.len(), 1000);
+}
+
+#[test]
+fn whole_messages_are_read_as_they_were_sent_however_large() {
+    let sizes = [0, 1, 16_384, 16_385, 98_305, 5, 4 << 20, 0, 3];
+    let mut p = Pair::new(Config::default());
+    let id = p.call();
+    for size in sizes {
+        p.caller.conn.send_stream(id).message(bytes(size)).unwrap();
+    }
+    p.caller.conn.send_stream(id).finish().unwrap();
+    let mut messages = Vec::new();
+    let end = loop {
+        match p.handler.conn.recv_stream(id).message() {
+            Read::Data(message) => messages.push(message),
+            Read::Pending if messages.len() < sizes.len() => p.pump(),
+            end => break end,
+        }
+    };
+    assert!(messages == sizes.map(bytes));
+    assert_eq!(end, Read::HalfClosed);
 }

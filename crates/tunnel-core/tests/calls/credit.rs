@@ -11,10 +11,9 @@ use crate::support::reader::{Reader, bytes};
 use crate::support::{build, offer};
 
 fn counted() -> Offer {
-    Offer {
-        message_credit: true,
-        ..offer()
-    }
+    let mut offer = offer();
+    offer.message_credit = true;
+    offer
 }
 
 fn pair() -> Pair {
@@ -27,7 +26,7 @@ fn empty_messages_that_nobody_reads_are_held_back_by_the_window() {
     let id = p.call();
     let window = p.handler.conn.config().initial_window() as usize;
     for _ in 0..window {
-        p.caller.conn.send(id).message("".into()).unwrap();
+        p.caller.conn.send_stream(id).message("".into()).unwrap();
     }
     p.pump();
     let sent = p.caller.take_log().len();
@@ -37,7 +36,7 @@ fn empty_messages_that_nobody_reads_are_held_back_by_the_window() {
     p.read_until(Side::Handler, &mut reader, window / 2);
     let mut body = BytesMut::new();
     while body.len() < 5 * (window - reader.messages.len()) {
-        let read = p.handler.conn.recv(id).body(1 << 20, &mut body);
+        let read = p.handler.conn.recv_stream(id).body(1 << 20, &mut body);
         if read.then == Some(Read::Pending) {
             p.pump();
         }
@@ -51,8 +50,12 @@ fn a_message_begins_only_where_its_count_and_a_byte_of_it_fit() {
     let id = p.call();
     let window = p.handler.conn.config().initial_window() as usize;
     // Leaves exactly five bytes of the window.
-    p.caller.conn.send(id).message(bytes(window - 10)).unwrap();
-    p.caller.conn.send(id).message(bytes(1)).unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(window - 10))
+        .unwrap();
+    p.caller.conn.send_stream(id).message(bytes(1)).unwrap();
     p.pump();
     let frames = p.caller.take_log();
     let begun = frames
@@ -102,7 +105,7 @@ fn small_windows_are_not_spent_on_counting() {
     let mut p = Pair::with_offers(small(), small(), counted(), counted());
     let id = p.call();
     for _ in 0..1000 {
-        p.caller.conn.send(id).message(bytes(1)).unwrap();
+        p.caller.conn.send_stream(id).message(bytes(1)).unwrap();
     }
     p.pump();
     assert_eq!(p.caller.take_log().len(), 1000);
@@ -110,10 +113,8 @@ fn small_windows_are_not_spent_on_counting() {
 
 #[test]
 fn a_caller_opens_no_more_calls_than_its_handler_says_it_serves() {
-    let few = Offer {
-        max_streams: Some(3),
-        ..offer()
-    };
+    let mut few = offer();
+    few.max_streams = Some(3);
     let mut p = Pair::with_offers(Config::default(), Config::default(), offer(), few);
     let ids = [p.call(), p.call(), p.call()];
     assert_eq!(p.caller.conn.room(), 0);
@@ -126,10 +127,8 @@ fn a_caller_opens_no_more_calls_than_its_handler_says_it_serves() {
 /// A peer of an earlier version ends tunnels when cancels come too fast.
 #[test]
 fn cancels_to_a_peer_that_does_not_say_what_it_serves_are_paced_and_hold_back_new_calls() {
-    let old = Offer {
-        max_streams: None,
-        ..offer()
-    };
+    let mut old = offer();
+    old.max_streams = None;
     let config = Config::builder().max_concurrent_streams(1000);
     let mut lone = Lone::with_offer(Side::Caller, config.build().expect("it is valid"), old);
     let mut cancels = 0;

@@ -21,17 +21,15 @@ fn pair() -> Pair {
 
 /// A tunnel whose caller does not understand drain notices.
 fn pair_without_the_word() -> Pair {
-    let callers = Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut callers = offer();
+    callers.drain = false;
     Pair::with_offers(Config::default(), Config::default(), callers, offer())
 }
 
 /// The handler answers a call, and the caller reads the answer.
 #[track_caller]
 fn finish(p: &mut Pair, id: StreamId) {
-    let mut send = p.handler.conn.send(id);
+    let mut send = p.handler.conn.send_stream(id);
     send.message("x".into()).expect("it is open");
     send.close(Metadata::new(), Status::OK).expect("it is open");
     p.pump();
@@ -47,8 +45,13 @@ fn a_handler_drains_and_both_ends_are_over_when_the_last_call_is() {
     p.handler.conn.drain(p.now, None);
     p.pump();
     assert_eq!(letters(&p.handler.log), "C");
-    assert_eq!(p.handler.log[0].stream_id, -1);
-    assert_eq!(p.caller.events(), [Event::GoingAway { last: 2 }]);
+    assert_eq!(p.handler.log[0].stream_id, StreamId::CONTROL);
+    assert_eq!(
+        p.caller.events(),
+        [Event::GoingAway {
+            last: Some(StreamId::new(2))
+        }]
+    );
     assert!(p.caller.conn.is_draining() && p.handler.conn.is_draining());
     let refused = p.caller.conn.open(p.now, "/a/b", Metadata::new());
     assert_eq!(refused, Err(OpenError::Draining));
@@ -72,7 +75,7 @@ fn a_tunnel_without_calls_drains_at_once_and_says_so_first() {
     p.carry(Side::Handler, 1);
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::PeerDrained));
     let ended = Event::Ended(EndReason::PeerDrained);
-    assert_eq!(p.caller.events(), [Event::GoingAway { last: -1 }, ended]);
+    assert_eq!(p.caller.events(), [Event::GoingAway { last: None }, ended]);
 }
 
 #[test]
@@ -82,8 +85,12 @@ fn a_callers_drain_waits_for_its_calls_and_ends_when_its_last_frame_is_sent() {
     p.caller.conn.drain(p.now, None);
     let refused = p.caller.conn.open(p.now, "/a/b", Metadata::new());
     assert_eq!(refused, Err(OpenError::Draining));
-    p.caller.conn.send(id).message(bytes(100_000)).unwrap();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(100_000))
+        .unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     let mut reader = Reader::new(id);
     p.read_until(Side::Handler, &mut reader, 1);
     finish(&mut p, id);
@@ -110,7 +117,12 @@ fn a_handler_is_told_that_its_caller_drains_and_goes_on_until_the_caller_ends() 
     p.caller.conn.drain(p.now, None);
     p.pump();
     let events = p.handler.events();
-    assert!(events.contains(&Event::GoingAway { last: 1 }), "{events:?}");
+    assert!(
+        events.contains(&Event::GoingAway {
+            last: Some(StreamId::new(1))
+        }),
+        "{events:?}"
+    );
     assert!(p.handler.conn.is_draining());
     // Calls that were opened before it are served.
     finish(&mut p, first);
@@ -138,11 +150,9 @@ fn a_caller_that_ends_its_drain_with_calls_left_has_closed_the_tunnel() {
 #[test]
 fn a_callers_notice_is_sent_only_to_a_peer_that_understands_it() {
     for knows in [true, false] {
-        let handlers = Offer {
-            negotiate: true,
-            drain: knows,
-            ..Offer::default()
-        };
+        let mut handlers = Offer::none();
+        handlers.negotiate = true;
+        handlers.drain = knows;
         let config = Config::default;
         let mut p = Pair::with_offers(config(), config(), offer(), handlers);
         let id = p.call();
@@ -151,7 +161,7 @@ fn a_callers_notice_is_sent_only_to_a_peer_that_understands_it() {
         p.caller.conn.drain(p.now, None);
         p.pump();
         let word = Frame {
-            stream_id: -1,
+            stream_id: StreamId::new(-1),
             kind: FrameKind::HalfClose,
         };
         assert_eq!(p.caller.take_log().contains(&word), knows);
@@ -165,13 +175,17 @@ fn a_call_that_comes_while_its_handler_drains_is_refused_as_not_processed() {
         let old = p.call();
         p.handler.conn.drain(p.now, None);
         let new = p.open();
-        p.caller.conn.send(new).message(bytes(70_000)).unwrap();
-        p.caller.conn.send(new).finish().unwrap();
+        p.caller
+            .conn
+            .send_stream(new)
+            .message(bytes(70_000))
+            .unwrap();
+        p.caller.conn.send_stream(new).finish().unwrap();
         p.flush(Side::Caller);
         assert_eq!(opened(&p.handler.events()), []);
         p.write(Side::Handler, usize::MAX);
         let close = p.handler.log.iter().find_map(|f| match &f.kind {
-            FrameKind::Close(close) if f.stream_id == new.value() => Some(close),
+            FrameKind::Close(close) if f.stream_id == new => Some(close),
             _ => None,
         });
         let close = close.expect("it is refused");
@@ -204,10 +218,8 @@ fn a_drained_tunnel_whose_caller_was_not_told_refuses_calls_for_a_moment_longer(
     assert_eq!(p.handler.events().last(), Some(&DRAINED));
 
     let at_once = Config::builder().drain_grace(Duration::ZERO).build();
-    let callers = Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut callers = offer();
+    callers.drain = false;
     let at_once = at_once.expect("valid");
     let mut p = Pair::with_offers(Config::default(), at_once, callers, offer());
     p.handler.conn.drain(p.now, None);
@@ -219,7 +231,7 @@ fn a_caller_that_asks_for_another_tunnel_calls_through_this_one_until_it_drains_
     let mut p = pair();
     assert!(p.caller.conn.retire(p.now), "the handler understands");
     p.pump();
-    assert_eq!(p.handler.events(), [Event::GoingAway { last: -1 }]);
+    assert_eq!(p.handler.events(), [Event::GoingAway { last: None }]);
     assert_eq!(letters(&p.caller.take_log()), "E");
     let id = p.call();
     finish(&mut p, id);
@@ -229,10 +241,8 @@ fn a_caller_that_asks_for_another_tunnel_calls_through_this_one_until_it_drains_
     p.pump();
     assert_eq!(letters(&p.caller.log), "", "the notice is sent once");
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
-    let deaf = Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut deaf = offer();
+    deaf.drain = false;
     let mut p = Pair::with_offers(Config::default(), Config::default(), offer(), deaf);
     assert!(!p.caller.conn.retire(p.now), "it cannot be requested");
 }
@@ -248,7 +258,7 @@ fn a_caller_told_of_a_drain_gives_up_the_calls_beyond_the_last_one_taken() {
     p.flush(Side::Handler);
     p.pump();
     for id in [written, unwritten] {
-        let Read::Failed(error) = p.caller.conn.recv(id).read() else {
+        let Read::Failed(error) = p.caller.conn.recv_stream(id).read() else {
             panic!("{id} is given up")
         };
         assert_eq!((error.code, error.not_processed), (Code::Unavailable, true));
@@ -299,7 +309,7 @@ fn a_drain_asked_for_before_a_tunnel_without_negotiation_ends_it_as_it_opens() {
         let mut p = Pair::unopened(Config::default(), Config::default());
         let now = p.now;
         p.end(side).conn.drain(now, None);
-        p.start(Offer::default(), Offer::default());
+        p.start(Offer::none(), Offer::none());
         // A handler's drain waits for the calls that may be under way.
         p.pass(SECOND);
         assert_eq!(p.end(side).events(), [Event::Ready, DRAINED]);
@@ -325,7 +335,7 @@ fn a_drains_deadline_cuts_the_calls_in_flight() {
     );
     p.pump();
     assert_eq!(p.handler.events(), [DRAINED]);
-    let Read::Closed(close) = p.caller.conn.recv(id).read() else {
+    let Read::Closed(close) = p.caller.conn.recv_stream(id).read() else {
         panic!("the caller was told")
     };
     assert_eq!(close.status.code, Code::Unavailable);
@@ -343,7 +353,7 @@ fn a_callers_drain_ends_by_its_deadline_whether_its_calls_are_read_or_not() {
     assert_eq!(letters(&p.caller.log), "EX", "the handler is told");
     assert_eq!(p.caller.conn.end_reason(), Some(&EndReason::Drained));
     assert_eq!(p.caller.conn.poll_timeout(), None);
-    let Read::Failed(error) = p.caller.conn.recv(id).read() else {
+    let Read::Failed(error) = p.caller.conn.recv_stream(id).read() else {
         panic!("it was cut")
     };
     assert_eq!(
@@ -401,10 +411,14 @@ fn a_drained_handler_ends_only_after_its_last_close_is_written() {
     let id = p.call();
     p.handler.conn.drain(p.now, None);
     p.pump();
-    p.handler.conn.send(id).message(bytes(20_000)).unwrap();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
+        .message(bytes(20_000))
+        .unwrap();
+    p.handler
+        .conn
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.handler.take_log();

@@ -15,7 +15,7 @@ fn pair() -> Pair {
 }
 
 fn failed(p: &mut Pair, id: StreamId) -> tunnel_core::StreamError {
-    match p.caller.conn.recv(id).read() {
+    match p.caller.conn.recv_stream(id).read() {
         Read::Failed(error) => error,
         read => panic!("{read:?}"),
     }
@@ -25,13 +25,17 @@ fn failed(p: &mut Pair, id: StreamId) -> tunnel_core::StreamError {
 fn a_cancel_reaches_the_handler_and_frees_both_ends() {
     let mut p = pair();
     let id = p.call();
-    p.caller.conn.send(id).message(bytes(200_000)).unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(200_000))
+        .unwrap();
     p.pump();
     p.handler.events();
     p.caller.conn.cancel(id);
-    assert_eq!(p.caller.conn.recv(id).read(), Read::Gone);
+    assert_eq!(p.caller.conn.recv_stream(id).read(), Read::Gone);
     assert_eq!(
-        p.caller.conn.send(id).message("x".into()),
+        p.caller.conn.send_stream(id).message("x".into()),
         Err(WriteError::Gone)
     );
     p.pump();
@@ -40,6 +44,7 @@ fn a_cancel_reaches_the_handler_and_frees_both_ends() {
         Event::Cancelled {
             id: cancelled,
             error,
+            ..
         },
     ] = &events[..]
     else {
@@ -47,7 +52,7 @@ fn a_cancel_reaches_the_handler_and_frees_both_ends() {
     };
     assert_eq!((*cancelled, error.code), (id, Code::Cancelled));
     assert_eq!(error.initiator, Initiator::Remote);
-    assert_eq!(p.handler.conn.recv(id).read(), Read::Gone);
+    assert_eq!(p.handler.conn.recv_stream(id).read(), Read::Gone);
     p.assert_idle();
 }
 
@@ -55,7 +60,7 @@ fn a_cancel_reaches_the_handler_and_frees_both_ends() {
 fn a_call_cancelled_before_it_was_sent_is_never_sent() {
     let mut p = pair();
     let id = p.open();
-    p.caller.conn.send(id).message("x".into()).unwrap();
+    p.caller.conn.send_stream(id).message("x".into()).unwrap();
     p.caller.conn.cancel(id);
     assert!(!p.caller.conn.wants_transmit(), "nothing of it is left");
     p.pump();
@@ -78,7 +83,7 @@ fn a_cancel_is_sent_once_and_not_for_a_call_that_has_ended() {
     let id = p.call();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.pump();
@@ -93,17 +98,21 @@ fn a_cancel_and_a_close_that_cross_harm_nobody() {
     let mut p = pair();
     let other = p.call();
     let id = p.call();
-    p.handler.conn.send(id).message("x".into()).unwrap();
+    p.handler.conn.send_stream(id).message("x".into()).unwrap();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.write(Side::Handler, usize::MAX);
     p.caller.conn.cancel(id);
     p.pump();
     assert_eq!(p.handler.conn.active_streams(), 1);
-    p.caller.conn.send(other).message("y".into()).unwrap();
+    p.caller
+        .conn
+        .send_stream(other)
+        .message("y".into())
+        .unwrap();
     p.pump();
     assert_eq!(read_all(&mut p.handler.conn, other).0.len(), 1);
 }
@@ -113,23 +122,31 @@ fn a_reset_ends_the_call_at_once_and_leaves_the_others_alone() {
     let mut p = pair();
     let other = p.call();
     let id = p.call();
-    p.handler.conn.send(id).message(bytes(200_000)).unwrap();
+    p.handler
+        .conn
+        .send_stream(id)
+        .message(bytes(200_000))
+        .unwrap();
     p.write(Side::Handler, 30_000);
     let status = Status::new(Code::DataLoss, "it panicked");
     p.handler.conn.reset(id, status.clone());
     assert_eq!(
-        p.handler.conn.send(id).message("x".into()),
+        p.handler.conn.send_stream(id).message("x".into()),
         Err(WriteError::Gone)
     );
-    assert_eq!(p.handler.conn.recv(id).read(), Read::Gone);
+    assert_eq!(p.handler.conn.recv_stream(id).read(), Read::Gone);
     p.handler.conn.reset(id, Status::OK);
     p.pump();
-    let mut last = p.caller.conn.recv(id).read();
+    let mut last = p.caller.conn.recv_stream(id).read();
     while let Read::Data(_) = last {
-        last = p.caller.conn.recv(id).read();
+        last = p.caller.conn.recv_stream(id).read();
     }
     assert!(matches!(last, Read::Closed(close) if close.status == status));
-    p.handler.conn.send(other).message("y".into()).unwrap();
+    p.handler
+        .conn
+        .send_stream(other)
+        .message("y".into())
+        .unwrap();
     p.pump();
     assert_eq!(read_all(&mut p.caller.conn, other).0.len(), 1);
 }
@@ -138,19 +155,23 @@ fn a_reset_ends_the_call_at_once_and_leaves_the_others_alone() {
 fn an_early_close_during_a_large_upload_stops_the_upload() {
     let mut p = pair();
     let id = p.call();
-    p.caller.conn.send(id).message(bytes(300_000)).unwrap();
-    assert_eq!(p.caller.conn.send(id).is_writable(), Ok(false));
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(300_000))
+        .unwrap();
+    assert_eq!(p.caller.conn.send_stream(id).is_writable(), Ok(false));
     p.pump();
     let status = Status::new(Code::FailedPrecondition, "enough");
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), status.clone())
         .unwrap();
     p.pump();
     assert_eq!(p.caller.conn.stats().queued_bytes, 0);
     assert!(p.caller.events().contains(&Event::Writable(id)));
-    assert!(matches!(p.caller.conn.recv(id).read(), Read::Closed(c) if c.status == status));
+    assert!(matches!(p.caller.conn.recv_stream(id).read(), Read::Closed(c) if c.status == status));
     p.pump();
     p.assert_idle();
 }
@@ -163,9 +184,13 @@ fn a_status_or_trailers_over_the_limit_are_cut_and_the_code_arrives() {
     let long = "ü".repeat(80);
     let trailers = crate::support::build::metadata_of_size(101);
     let status = Status::new(Code::Aborted, long.clone());
-    p.handler.conn.send(id).close(trailers, status).unwrap();
+    p.handler
+        .conn
+        .send_stream(id)
+        .close(trailers, status)
+        .unwrap();
     p.pump();
-    let Read::Closed(close) = p.caller.conn.recv(id).read() else {
+    let Read::Closed(close) = p.caller.conn.recv_stream(id).read() else {
         panic!("it was closed")
     };
     assert_eq!(close.status.code, Code::Aborted);
@@ -176,7 +201,7 @@ fn a_status_or_trailers_over_the_limit_are_cut_and_the_code_arrives() {
     p.handler.conn.reset(id, Status::new(Code::Aborted, long));
     p.pump();
     assert!(
-        matches!(p.caller.conn.recv(id).read(), Read::Closed(c) if c.status.message.len() == 100)
+        matches!(p.caller.conn.recv_stream(id).read(), Read::Closed(c) if c.status.message.len() == 100)
     );
 }
 
@@ -185,7 +210,7 @@ fn a_status_or_trailers_over_the_limit_are_cut_and_the_code_arrives() {
 fn in_flight() -> (Pair, [StreamId; 3]) {
     let mut p = pair();
     let known = p.call();
-    let said = p.handler.conn.send(known).message("x".into());
+    let said = p.handler.conn.send_stream(known).message("x".into());
     said.expect("it is open");
     p.pump();
     let written = p.open();
@@ -225,7 +250,7 @@ fn a_lost_tunnel_fails_every_call_in_flight_and_says_which_never_left() {
         };
         assert!(error.message.ends_with(fate), "{error}");
         assert_eq!(error.initiator, Initiator::Remote);
-        assert_eq!(p.caller.conn.recv(id).read(), Read::Gone);
+        assert_eq!(p.caller.conn.recv_stream(id).read(), Read::Gone);
     }
     assert_eq!(
         p.caller.conn.open(p.now, "/a/b", Metadata::new()),
@@ -251,7 +276,7 @@ fn a_tunnel_ended_by_its_peer_is_unavailable_to_its_calls_and_never_a_clean_end(
     let events = p.handler.events();
     let [
         ..,
-        Event::Cancelled { id, error },
+        Event::Cancelled { id, error, .. },
         Event::Ended(EndReason::PeerClosed),
     ] = &events[..]
     else {
@@ -265,10 +290,10 @@ fn a_tunnel_ended_by_its_peer_is_unavailable_to_its_calls_and_never_a_clean_end(
 fn what_was_closed_before_the_tunnel_ended_stays_readable() {
     let mut p = pair();
     let id = p.call();
-    p.handler.conn.send(id).message("x".into()).unwrap();
+    p.handler.conn.send_stream(id).message("x".into()).unwrap();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.pump();

@@ -20,8 +20,16 @@ fn a_sender_uses_its_window_to_the_byte_and_no_more() {
     for size in [1, 2, 100, 16_383, 16_384, 16_385, WINDOW] {
         let mut p = Pair::new(window(size));
         let id = p.call();
-        p.caller.conn.send(id).message(bytes(200_000)).unwrap();
-        p.handler.conn.send(id).message(bytes(200_000)).unwrap();
+        p.caller
+            .conn
+            .send_stream(id)
+            .message(bytes(200_000))
+            .unwrap();
+        p.handler
+            .conn
+            .send_stream(id)
+            .message(bytes(200_000))
+            .unwrap();
         p.pump();
         for side in [Side::Caller, Side::Handler] {
             let sent: usize = p.end(side).take_log().iter().map(payload_len).sum();
@@ -38,8 +46,8 @@ fn a_sender_uses_its_window_to_the_byte_and_no_more() {
 fn each_direction_has_the_window_of_its_receiver() {
     let mut p = Pair::with(window(1000), window(70));
     let id = p.call();
-    p.caller.conn.send(id).message(bytes(5000)).unwrap();
-    p.handler.conn.send(id).message(bytes(5000)).unwrap();
+    p.caller.conn.send_stream(id).message(bytes(5000)).unwrap();
+    p.handler.conn.send_stream(id).message(bytes(5000)).unwrap();
     p.pump();
     assert_eq!(p.handler.conn.stats().unread_bytes, 70);
     assert_eq!(p.caller.conn.stats().unread_bytes, 1000);
@@ -49,11 +57,15 @@ fn each_direction_has_the_window_of_its_receiver() {
 fn each_stream_has_its_own_window() {
     let mut p = Pair::new(window(100));
     let stuck = p.call();
-    p.caller.conn.send(stuck).message(bytes(500)).unwrap();
+    p.caller
+        .conn
+        .send_stream(stuck)
+        .message(bytes(500))
+        .unwrap();
     p.pump();
     for _ in 0..100 {
         let id = p.call();
-        p.caller.conn.send(id).message(bytes(100)).unwrap();
+        p.caller.conn.send_stream(id).message(bytes(100)).unwrap();
         p.pump();
         let (messages, _) = read_all(&mut p.handler.conn, id);
         assert_eq!(messages.len(), 1);
@@ -65,13 +77,16 @@ fn credit_returns_by_quarters_as_the_application_reads() {
     let mut p = Pair::new(window(WINDOW));
     let id = p.call();
     for _ in 0..64 {
-        p.caller.conn.send(id).message(bytes(1024)).unwrap();
+        p.caller.conn.send_stream(id).message(bytes(1024)).unwrap();
     }
     p.pump();
     assert_eq!(p.handler.conn.stats().unread_bytes, WINDOW as usize);
     p.handler.take_log();
     for read in 1..=64 {
-        assert!(matches!(p.handler.conn.recv(id).read(), Read::Data(_)));
+        assert!(matches!(
+            p.handler.conn.recv_stream(id).read(),
+            Read::Data(_)
+        ));
         p.pump();
         let expected = vec![WINDOW / 4; read / 16];
         assert_eq!(updates(&p.handler.log), expected, "after {read} KiB");
@@ -82,16 +97,16 @@ fn credit_returns_by_quarters_as_the_application_reads() {
 fn credit_returns_at_once_where_the_sender_could_stall_inside_a_message() {
     let mut p = Pair::new(window(WINDOW));
     let id = p.call();
-    p.caller.conn.send(id).message(bytes(10)).unwrap();
-    p.caller.conn.send(id).begin_message(WINDOW).unwrap();
+    p.caller.conn.send_stream(id).message(bytes(10)).unwrap();
+    p.caller.conn.send_stream(id).begin_message(WINDOW).unwrap();
     p.caller
         .conn
-        .send(id)
+        .send_stream(id)
         .write(bytes(WINDOW as usize))
         .unwrap();
     p.pump();
     assert_eq!(updates(&p.handler.log), []);
-    assert!(matches!(p.handler.conn.recv(id).read(), Read::Data(c) if c.data.len() == 10));
+    assert!(matches!(p.handler.conn.recv_stream(id).read(), Read::Data(c) if c.data.len() == 10));
     p.pump();
     assert_eq!(
         updates(&p.handler.log),
@@ -107,7 +122,11 @@ fn credit_returns_at_once_where_the_sender_could_stall_inside_a_message() {
 fn credit_does_not_return_as_data_arrives() {
     let mut p = Pair::new(window(WINDOW));
     let id = p.call();
-    p.caller.conn.send(id).message(bytes(200_000)).unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(200_000))
+        .unwrap();
     p.pump();
     p.pass(std::time::Duration::from_secs(1000));
     p.pump();
@@ -121,12 +140,12 @@ fn no_credit_returns_on_a_direction_that_has_ended() {
     let id = p.call();
     p.caller
         .conn
-        .send(id)
+        .send_stream(id)
         .message(bytes(WINDOW as usize))
         .unwrap();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
-    read_all(&mut p.handler.conn, id);
+    let _ = read_all(&mut p.handler.conn, id);
     p.pump();
     assert_eq!(updates(&p.handler.log), []);
 }
@@ -135,9 +154,9 @@ fn no_credit_returns_on_a_direction_that_has_ended() {
 fn empty_messages_and_ends_need_no_credit() {
     let mut p = Pair::new(window(10));
     let id = p.call();
-    p.caller.conn.send(id).message(bytes(10)).unwrap();
-    p.caller.conn.send(id).message(bytes(0)).unwrap();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).message(bytes(10)).unwrap();
+    p.caller.conn.send_stream(id).message(bytes(0)).unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
     let (messages, end) = read_all(&mut p.handler.conn, id);
     assert_eq!((messages.len(), end), (2, Read::HalfClosed));
@@ -146,15 +165,19 @@ fn empty_messages_and_ends_need_no_credit() {
 #[test]
 fn in_revision_zero_there_are_neither_settings_nor_updates_nor_windows() {
     let mut p = Pair::unopened(window(100), window(100));
-    p.start(Offer::default(), Offer::default());
+    p.start(Offer::none(), Offer::none());
     p.pump();
     let id = p.open();
-    p.caller.conn.send(id).message(bytes(50_000)).unwrap();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(50_000))
+        .unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
     let (messages, end) = read_all(&mut p.handler.conn, id);
     assert_eq!((messages.len(), end), (1, Read::HalfClosed));
-    let mut send = p.handler.conn.send(id);
+    let mut send = p.handler.conn.send_stream(id);
     send.message(bytes(50_000)).unwrap();
     send.close(Metadata::new(), Status::OK).unwrap();
     p.pump();
@@ -170,19 +193,22 @@ fn a_reader_is_told_once_until_it_has_found_nothing() {
     let id = p.call();
     let readable = Event::Readable(id);
     let told = |p: &mut Pair| {
-        p.caller.conn.send(id).message("x".into()).unwrap();
+        p.caller.conn.send_stream(id).message("x".into()).unwrap();
         p.pump();
         count(&p.handler.events(), &readable)
     };
     assert_eq!(told(&mut p), 1);
     assert_eq!(told(&mut p), 0, "it has not read yet");
-    assert!(matches!(p.handler.conn.recv(id).read(), Read::Data(_)));
+    assert!(matches!(
+        p.handler.conn.recv_stream(id).read(),
+        Read::Data(_)
+    ));
     assert_eq!(told(&mut p), 0, "it has not read all");
     assert_eq!(read_all(&mut p.handler.conn, id).1, Read::Pending);
     assert_eq!(told(&mut p), 1, "it waits");
 
     assert_eq!(read_all(&mut p.handler.conn, id).1, Read::Pending);
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
     assert_eq!(p.handler.events(), [readable], "the end is an event too");
 }
@@ -192,25 +218,37 @@ fn a_writer_is_told_when_half_of_its_buffer_is_free() {
     let config = Config::builder().send_buffer(40_000).build().unwrap();
     let mut p = Pair::new(config);
     let id = p.call();
-    assert_eq!(p.caller.conn.send(id).is_writable(), Ok(true));
-    p.caller.conn.send(id).message(bytes(39_000)).unwrap();
+    assert_eq!(p.caller.conn.send_stream(id).is_writable(), Ok(true));
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(39_000))
+        .unwrap();
     assert_eq!(
-        p.caller.conn.send(id).is_writable(),
+        p.caller.conn.send_stream(id).is_writable(),
         Ok(true),
         "less than the mark"
     );
-    p.caller.conn.send(id).message(bytes(10_000)).unwrap();
-    assert_eq!(p.caller.conn.send(id).is_writable(), Ok(false));
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(10_000))
+        .unwrap();
+    assert_eq!(p.caller.conn.send_stream(id).is_writable(), Ok(false));
     assert_eq!(p.caller.events(), []);
 
     assert_eq!(p.write(Side::Caller, 1), 1);
     assert_eq!(p.caller.events(), [], "33 of 40 KB are queued");
-    assert_eq!(p.caller.conn.send(id).is_writable(), Ok(true));
+    assert_eq!(p.caller.conn.send_stream(id).is_writable(), Ok(true));
     assert_eq!(p.write(Side::Caller, 1), 1);
     assert_eq!(p.caller.events(), [], "`Ok(true)` has withdrawn the event");
-    p.caller.conn.send(id).message(bytes(40_000)).unwrap();
-    assert_eq!(p.caller.conn.send(id).is_writable(), Ok(false));
-    assert_eq!(p.caller.conn.send(id).is_writable(), Ok(false));
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(40_000))
+        .unwrap();
+    assert_eq!(p.caller.conn.send_stream(id).is_writable(), Ok(false));
+    assert_eq!(p.caller.conn.send_stream(id).is_writable(), Ok(false));
     p.pump();
     read_all_pending(&mut p, id);
     p.pump();
@@ -218,18 +256,22 @@ fn a_writer_is_told_when_half_of_its_buffer_is_free() {
 }
 
 fn read_all_pending(p: &mut Pair, id: tunnel_core::StreamId) {
-    while matches!(p.handler.conn.recv(id).read(), Read::Data(_)) {}
+    while matches!(p.handler.conn.recv_stream(id).read(), Read::Data(_)) {}
 }
 
 #[test]
 fn a_full_buffer_holds_a_writer_back_until_credit_comes() {
     let mut p = Pair::new(window(1000));
     let id = p.call();
-    p.caller.conn.send(id).message(bytes(1000)).unwrap();
-    p.caller.conn.send(id).message(bytes(200_000)).unwrap();
+    p.caller.conn.send_stream(id).message(bytes(1000)).unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(200_000))
+        .unwrap();
     p.pump();
-    assert_eq!(p.caller.conn.send(id).is_writable(), Ok(false));
-    p.caller.conn.send(id).message(bytes(0)).unwrap();
+    assert_eq!(p.caller.conn.send_stream(id).is_writable(), Ok(false));
+    p.caller.conn.send_stream(id).message(bytes(0)).unwrap();
     assert!(
         !p.caller.conn.wants_transmit(),
         "without credit nothing can leave"

@@ -42,8 +42,8 @@ fn upload_over(
     let mut last = 0;
     for _ in 0..round_trips {
         p.now += way;
-        while p.caller.conn.send(id).is_writable() == Ok(true) {
-            let sent = p.caller.conn.send(id).message(bytes(message));
+        while p.caller.conn.send_stream(id).is_writable() == Ok(true) {
+            let sent = p.caller.conn.send_stream(id).message(bytes(message));
             sent.expect("it is writable");
         }
         // Frames in flight arrive. Frames written meanwhile stay in flight.
@@ -53,14 +53,14 @@ fn upload_over(
         for _ in 0..up {
             p.carry(Side::Caller, 1);
             if matches!(habit, Habit::AtOnce) {
-                reader.read_all(&mut p.handler.conn);
+                let _ = reader.read_all(&mut p.handler.conn);
                 p.write(Side::Handler, usize::MAX);
             }
         }
         // As a runtime reads: after an event.
         let told = p.handler.events().contains(&Event::Readable(id));
         if matches!(habit, Habit::Together) && told {
-            reader.read_all(&mut p.handler.conn);
+            let _ = reader.read_all(&mut p.handler.conn);
         }
         p.write(Side::Handler, usize::MAX);
         p.write(Side::Caller, usize::MAX);
@@ -137,11 +137,18 @@ fn a_window_grows_as_soon_as_its_reader_has_read_all_that_was_granted() {
     let mut p = Pair::new(config(|b| b));
     let id = p.call();
     for _ in 0..4 {
-        let sent = p.caller.conn.send(id).message(bytes(WINDOW as usize / 4));
+        let sent = p
+            .caller
+            .conn
+            .send_stream(id)
+            .message(bytes(WINDOW as usize / 4));
         sent.expect("it is open");
     }
     p.flush(Side::Caller);
-    assert!(matches!(p.handler.conn.recv(id).read(), Read::Data(_)));
+    assert!(matches!(
+        p.handler.conn.recv_stream(id).read(),
+        Read::Data(_)
+    ));
     p.write(Side::Handler, usize::MAX);
     let (_, end) = read_all(&mut p.handler.conn, id);
     assert_eq!(end, Read::Pending);
@@ -170,11 +177,14 @@ fn a_window_never_grows_for_a_reader_that_always_finds_more_than_it_reads() {
     let mut p = Pair::new(config(|b| b));
     let id = p.call();
     for _ in 0..200 {
-        while p.caller.conn.send(id).is_writable() == Ok(true) {
-            p.caller.conn.send(id).message(bytes(1000)).unwrap();
+        while p.caller.conn.send_stream(id).is_writable() == Ok(true) {
+            p.caller.conn.send_stream(id).message(bytes(1000)).unwrap();
         }
         p.pump();
-        assert!(matches!(p.handler.conn.recv(id).read(), Read::Data(_)));
+        assert!(matches!(
+            p.handler.conn.recv_stream(id).read(),
+            Read::Data(_)
+        ));
     }
     assert_eq!(p.handler.conn.stats().spare_used, 0);
 }
@@ -185,9 +195,9 @@ fn a_window_never_grows_while_small_messages_do_not_fill_it() {
     let id = p.call();
     let mut reader = Reader::new(id);
     for _ in 0..2000 {
-        p.caller.conn.send(id).message(bytes(1000)).unwrap();
+        p.caller.conn.send_stream(id).message(bytes(1000)).unwrap();
         p.pump();
-        reader.read_all(&mut p.handler.conn);
+        let _ = reader.read_all(&mut p.handler.conn);
     }
     assert_eq!(p.handler.conn.stats().spare_used, 0);
 }
@@ -225,7 +235,11 @@ fn all_windows_together_leave_half_of_the_spare_memory_to_large_messages() {
 
     // A quarter of it fills the window and what is left.
     let id = p.call();
-    p.caller.conn.send(id).message(bytes(4 * 400_000)).unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message(bytes(4 * 400_000))
+        .unwrap();
     let mut reader = Reader::new(id);
     p.read_until(Side::Handler, &mut reader, 1);
     for reader in readers.iter().chain([&reader]) {
@@ -240,10 +254,18 @@ fn a_message_whose_quarter_fits_the_window_needs_no_spare_memory() {
     let mut p = Pair::new(spare(0, 1 << 20));
     let id = p.call();
     let size = 4 * WINDOW as usize;
-    p.caller.conn.send(id).begin_message(size as u32).unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .begin_message(size as u32)
+        .unwrap();
     let mut reader = Reader::new(id);
     for _ in 0..16 {
-        p.caller.conn.send(id).write(bytes(size / 16)).unwrap();
+        p.caller
+            .conn
+            .send_stream(id)
+            .write(bytes(size / 16))
+            .unwrap();
         p.pump();
         assert_eq!(reader.read_all(&mut p.handler.conn), Read::Pending);
         p.pump();
@@ -260,10 +282,14 @@ fn a_large_message_waits_as_long_as_there_is_memory_and_is_then_handed_on_early(
         let mut p = Pair::new(spare(1000, WINDOW));
         let id = p.call();
         let quarter = WINDOW as usize + 1000 + over;
-        p.caller.conn.send(id).message(bytes(4 * quarter)).unwrap();
+        p.caller
+            .conn
+            .send_stream(id)
+            .message(bytes(4 * quarter))
+            .unwrap();
         let waited = loop {
             p.pump();
-            match p.handler.conn.recv(id).read() {
+            match p.handler.conn.recv_stream(id).read() {
                 Read::Pending => assert!(p.handler.conn.wants_transmit(), "it goes on"),
                 Read::Data(chunk) => {
                     assert_eq!(chunk.begins, Some(4 * quarter as u32));
@@ -283,7 +309,7 @@ fn more_large_messages_than_there_is_memory_for_arrive_side_by_side() {
     let mut readers: Vec<_> = (0..8)
         .map(|_| {
             let id = p.call();
-            p.caller.conn.send(id).message(bytes(size)).unwrap();
+            p.caller.conn.send_stream(id).message(bytes(size)).unwrap();
             Reader::new(id)
         })
         .collect();

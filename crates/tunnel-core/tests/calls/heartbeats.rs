@@ -13,10 +13,9 @@ const SILENCE: Duration = Duration::from_millis(12_500);
 const MOMENT: Duration = Duration::from_millis(1);
 
 fn beats() -> Offer {
-    Offer {
-        heartbeat: Some(INTERVAL),
-        ..offer()
-    }
+    let mut offer = offer();
+    offer.heartbeat = Some(INTERVAL);
+    offer
 }
 
 fn pair() -> Pair {
@@ -51,7 +50,7 @@ fn what_is_sent_takes_the_place_of_heartbeats() {
     let id = p.call();
     for _ in 0..40 {
         p.pass(INTERVAL / 4);
-        p.caller.conn.send(id).message("x".into()).unwrap();
+        p.caller.conn.send_stream(id).message("x".into()).unwrap();
         p.pump();
         let beats = p.caller.take_log();
         assert!(!beats.contains(&build::update(-1, 0)));
@@ -203,7 +202,7 @@ fn a_call_without_any_answer_shows_since_when() {
     p.handler.conn.reset(id, Status::OK);
     p.pump();
     assert_eq!(p.caller.conn.unanswered_since(), None);
-    let answered = p.caller.conn.recv(id).read();
+    let answered = p.caller.conn.recv_stream(id).read();
     assert!(matches!(answered, tunnel_core::Read::Closed(_)));
     let beats = p.handler.take_log();
     assert!(beats.iter().any(|f| matches!(f.kind, FrameKind::Close(_))));

@@ -16,8 +16,12 @@ fn pair() -> Pair {
 fn a_unary_call_is_three_frames_each_way() {
     let mut p = pair();
     let id = p.open_with(metadata(&[("tenant", "blue")]));
-    p.caller.conn.send(id).message("ping".into()).unwrap();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller
+        .conn
+        .send_stream(id)
+        .message("ping".into())
+        .unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
 
     let events = p.handler.events();
@@ -27,6 +31,7 @@ fn a_unary_call_is_three_frames_each_way() {
             method,
             headers,
             deadline: None,
+            ..
         },
         Event::Readable(_),
     ] = &events[..]
@@ -41,7 +46,7 @@ fn a_unary_call_is_three_frames_each_way() {
         (&[b"ping".to_vec()][..], Read::HalfClosed)
     );
 
-    let mut send = p.handler.conn.send(id);
+    let mut send = p.handler.conn.send_stream(id);
     send.headers(metadata(&[("served-by", "a")])).unwrap();
     send.message("pong".into()).unwrap();
     let status = Status::new(Code::NotFound, "almost");
@@ -50,9 +55,14 @@ fn a_unary_call_is_three_frames_each_way() {
     p.pump();
 
     assert_eq!(p.caller.events(), [Event::Readable(id)]);
-    let headers = p.caller.conn.recv(id).take_headers().expect("they came");
+    let headers = p
+        .caller
+        .conn
+        .recv_stream(id)
+        .take_headers()
+        .expect("they came");
     assert_eq!(headers.get("served-by"), Some("a"));
-    assert_eq!(p.caller.conn.recv(id).take_headers(), None);
+    assert_eq!(p.caller.conn.recv_stream(id).take_headers(), None);
     let (messages, end) = read_all(&mut p.caller.conn, id);
     assert_eq!(messages, [b"pong"]);
     let Read::Closed(close) = end else {
@@ -63,8 +73,8 @@ fn a_unary_call_is_three_frames_each_way() {
 
     assert_eq!(letters(&p.caller.log), "NME");
     assert_eq!(letters(&p.handler.log), "HMC");
-    assert_eq!(p.caller.conn.recv(id).read(), Read::Gone);
-    assert_eq!(p.handler.conn.recv(id).read(), Read::Gone);
+    assert_eq!(p.caller.conn.recv_stream(id).read(), Read::Gone);
+    assert_eq!(p.handler.conn.recv_stream(id).read(), Read::Gone);
     p.assert_idle();
 }
 
@@ -75,18 +85,18 @@ fn a_client_streams_messages_that_arrive_in_order() {
     for n in 0..100u8 {
         p.caller
             .conn
-            .send(id)
+            .send_stream(id)
             .message(vec![n; usize::from(n)].into())
             .unwrap();
     }
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
     let (messages, end) = read_all(&mut p.handler.conn, id);
     let expected: Vec<_> = (0..100u8).map(|n| vec![n; usize::from(n)]).collect();
     assert_eq!(messages, expected);
     assert_eq!(end, Read::HalfClosed);
     assert_eq!(
-        p.handler.conn.recv(id).read(),
+        p.handler.conn.recv_stream(id).read(),
         Read::HalfClosed,
         "it stays so"
     );
@@ -99,13 +109,13 @@ fn a_server_streams_messages_that_arrive_in_order_and_before_the_status() {
     for n in 0..100u8 {
         p.handler
             .conn
-            .send(id)
+            .send_stream(id)
             .message(vec![n; 1 + usize::from(n)].into())
             .unwrap();
     }
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.pump();
@@ -125,10 +135,14 @@ fn a_server_streams_messages_that_arrive_in_order_and_before_the_status() {
 fn the_handler_may_go_on_after_the_caller_has_finished_but_not_the_other_way() {
     let mut p = pair();
     let id = p.call();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
-    assert_eq!(p.handler.conn.recv(id).read(), Read::HalfClosed);
-    p.handler.conn.send(id).message("late".into()).unwrap();
+    assert_eq!(p.handler.conn.recv_stream(id).read(), Read::HalfClosed);
+    p.handler
+        .conn
+        .send_stream(id)
+        .message("late".into())
+        .unwrap();
     p.pump();
     let (messages, end) = read_all(&mut p.caller.conn, id);
     assert_eq!((messages, end), (vec![b"late".to_vec()], Read::Pending));
@@ -137,7 +151,7 @@ fn the_handler_may_go_on_after_the_caller_has_finished_but_not_the_other_way() {
     p.caller.events();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.pump();
@@ -147,11 +161,17 @@ fn the_handler_may_go_on_after_the_caller_has_finished_but_not_the_other_way() {
         "a writer learns that nobody wants its messages"
     );
     assert_eq!(
-        p.caller.conn.send(id).message("x".into()),
+        p.caller.conn.send_stream(id).message("x".into()),
         Err(WriteError::Gone)
     );
-    assert_eq!(p.caller.conn.send(id).is_writable(), Err(WriteError::Gone));
-    assert!(matches!(p.caller.conn.recv(id).read(), Read::Closed(_)));
+    assert_eq!(
+        p.caller.conn.send_stream(id).is_writable(),
+        Err(WriteError::Gone)
+    );
+    assert!(matches!(
+        p.caller.conn.recv_stream(id).read(),
+        Read::Closed(_)
+    ));
 }
 
 #[test]
@@ -159,18 +179,18 @@ fn empty_messages_are_messages_and_are_not_the_same_as_none() {
     let mut p = pair();
     let id = p.call();
     for _ in 0..3 {
-        p.caller.conn.send(id).message(Bytes::new()).unwrap();
+        p.caller.conn.send_stream(id).message(Bytes::new()).unwrap();
     }
-    p.caller.conn.send(id).begin_message(0).unwrap();
-    p.caller.conn.send(id).message("x".into()).unwrap();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).begin_message(0).unwrap();
+    p.caller.conn.send_stream(id).message("x".into()).unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
     assert_eq!(letters(&p.caller.log), "MMMMME");
     let (messages, _) = read_all(&mut p.handler.conn, id);
     assert_eq!(messages, [&b""[..], b"", b"", b"", b"x"]);
 
     let id = p.call();
-    p.caller.conn.send(id).finish().unwrap();
+    p.caller.conn.send_stream(id).finish().unwrap();
     p.pump();
     assert_eq!(letters(&p.caller.log), "E");
     let (messages, end) = read_all(&mut p.handler.conn, id);
@@ -181,13 +201,13 @@ fn empty_messages_are_messages_and_are_not_the_same_as_none() {
 fn headers_not_given_are_empty_and_go_before_the_first_message() {
     let mut p = pair();
     let id = p.call();
-    p.handler.conn.send(id).message("x".into()).unwrap();
+    p.handler.conn.send_stream(id).message("x".into()).unwrap();
     p.pump();
     assert_eq!(letters(&p.handler.log), "HM");
-    let headers = p.caller.conn.recv(id).take_headers();
+    let headers = p.caller.conn.recv_stream(id).take_headers();
     assert_eq!(headers, Some(Metadata::new()));
     assert_eq!(
-        p.handler.conn.send(id).headers(Metadata::new()),
+        p.handler.conn.send_stream(id).headers(Metadata::new()),
         Err(WriteError::HeadersSent)
     );
 }
@@ -198,18 +218,23 @@ fn headers_go_at_once_and_once() {
     let id = p.call();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .headers(metadata(&[("a", "1")]))
         .unwrap();
     assert_eq!(
-        p.handler.conn.send(id).headers(Metadata::new()),
+        p.handler.conn.send_stream(id).headers(Metadata::new()),
         Err(WriteError::HeadersSent)
     );
     p.pump();
     assert_eq!(letters(&p.handler.log), "H");
     assert_eq!(p.caller.events(), [Event::Readable(id)]);
-    assert_eq!(p.caller.conn.recv(id).read(), Read::Pending);
-    let headers = p.caller.conn.recv(id).take_headers().expect("they came");
+    assert_eq!(p.caller.conn.recv_stream(id).read(), Read::Pending);
+    let headers = p
+        .caller
+        .conn
+        .recv_stream(id)
+        .take_headers()
+        .expect("they came");
     assert_eq!(headers.get("a"), Some("1"));
 }
 
@@ -220,17 +245,17 @@ fn a_call_ended_without_messages_or_headers_is_a_close_alone() {
     let status = Status::new(Code::PermissionDenied, "no");
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(metadata(&[("why", "so")]), status.clone())
         .unwrap();
     assert_eq!(
-        p.handler.conn.send(id).headers(Metadata::new()),
+        p.handler.conn.send_stream(id).headers(Metadata::new()),
         Err(WriteError::Finished)
     );
     p.pump();
     assert_eq!(letters(&p.handler.log), "C");
-    assert_eq!(p.caller.conn.recv(id).take_headers(), None);
-    let Read::Closed(close) = p.caller.conn.recv(id).read() else {
+    assert_eq!(p.caller.conn.recv_stream(id).take_headers(), None);
+    let Read::Closed(close) = p.caller.conn.recv_stream(id).read() else {
         panic!("it was closed")
     };
     assert_eq!(
@@ -244,10 +269,14 @@ fn a_call_ended_without_messages_or_headers_is_a_close_alone() {
 fn headers_given_go_before_a_close_without_messages() {
     let mut p = pair();
     let id = p.call();
-    p.handler.conn.send(id).headers(Metadata::new()).unwrap();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
+        .headers(Metadata::new())
+        .unwrap();
+    p.handler
+        .conn
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.pump();
@@ -291,7 +320,7 @@ fn a_method_gets_its_leading_slash() {
 fn a_message_must_be_written_whole_and_not_more() {
     let mut p = pair();
     let id = p.call();
-    let mut send = p.caller.conn.send(id);
+    let mut send = p.caller.conn.send_stream(id);
     send.begin_message(5).unwrap();
     send.write("abc".into()).unwrap();
     assert_eq!(send.begin_message(1), Err(WriteError::MessageIncomplete(2)));
@@ -311,7 +340,7 @@ fn a_message_must_be_written_whole_and_not_more() {
     let (messages, end) = read_all(&mut p.handler.conn, id);
     assert_eq!((messages, end), (vec![b"abcde".to_vec()], Read::HalfClosed));
 
-    let mut send = p.handler.conn.send(id);
+    let mut send = p.handler.conn.send_stream(id);
     send.begin_message(2).unwrap();
     assert_eq!(
         send.close(Metadata::new(), Status::OK),
@@ -329,13 +358,16 @@ fn a_message_must_be_written_whole_and_not_more() {
 fn each_side_can_only_say_what_is_its_to_say() {
     let mut p = pair();
     let id = p.call();
-    let mut send = p.caller.conn.send(id);
+    let mut send = p.caller.conn.send_stream(id);
     assert_eq!(send.headers(Metadata::new()), Err(WriteError::WrongSide));
     assert_eq!(
         send.close(Metadata::new(), Status::OK),
         Err(WriteError::WrongSide)
     );
-    assert_eq!(p.handler.conn.send(id).finish(), Err(WriteError::WrongSide));
+    assert_eq!(
+        p.handler.conn.send_stream(id).finish(),
+        Err(WriteError::WrongSide)
+    );
     assert_eq!(
         p.handler.conn.open(p.now, "/a/b", Metadata::new()),
         Err(OpenError::NotCaller)

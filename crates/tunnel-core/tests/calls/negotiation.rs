@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tunnel_core::{
     Code, Config, ConnectionError, EndReason, Event, FrameKind, Metadata, Offer, OpenError,
-    Revision, Revisions, Side,
+    Revision, Revisions, Side, StreamId,
 };
 
 use crate::support::letters;
@@ -41,7 +41,7 @@ fn settings_come_first_and_a_caller_waits_for_them() {
     let FrameKind::Settings(settings) = &p.handler.log[0].kind else {
         panic!("{:?}", p.handler.log)
     };
-    assert_eq!(p.handler.log[0].stream_id, -1);
+    assert_eq!(p.handler.log[0].stream_id, StreamId::CONTROL);
     assert_eq!(
         (&settings.revisions[..], settings.initial_window),
         (&[0, 1][..], 70_000)
@@ -97,7 +97,7 @@ fn two_ends_without_a_common_revision_do_not_get_together() {
     // A peer that does not negotiate speaks revision zero.
     for side in [Side::Caller, Side::Handler] {
         let mut p = Pair::unopened(speaking(Revisions::OnlyOne), speaking(Revisions::OnlyOne));
-        p.start(Offer::default(), Offer::default());
+        p.start(Offer::none(), Offer::none());
         assert!(matches!(
             p.end(side).conn.end_reason(),
             Some(EndReason::Error(ConnectionError::NoCommonRevision { .. }))
@@ -124,7 +124,7 @@ fn a_caller_gives_up_waiting_for_settings() {
 #[test]
 fn a_peer_that_does_not_negotiate_is_ready_at_once() {
     let mut p = Pair::unopened(Config::default(), Config::default());
-    p.start(Offer::default(), Offer::default());
+    p.start(Offer::none(), Offer::none());
     assert_eq!(p.caller.events(), [Event::Ready]);
     assert_eq!(p.handler.events(), [Event::Ready]);
     assert_eq!(p.caller.conn.revision(), Revision::Zero);
@@ -137,11 +137,8 @@ fn a_peer_that_does_not_negotiate_is_ready_at_once() {
 #[test]
 fn drain_notices_need_negotiation() {
     // A peer that does not negotiate cannot understand it, whatever its other header says.
-    let odd = Offer {
-        negotiate: false,
-        drain: true,
-        ..Offer::default()
-    };
+    let mut odd = Offer::none();
+    odd.drain = true;
     let mut p = Pair::unopened(Config::default(), Config::default());
     p.start(odd, odd);
     p.open();

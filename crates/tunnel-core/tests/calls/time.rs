@@ -45,7 +45,7 @@ fn a_deadline_travels_and_is_enforced_on_both_sides() {
         p.caller.events(),
         [Event::Writable(id), Event::Readable(id)]
     );
-    let Read::Failed(error) = p.caller.conn.recv(id).read() else {
+    let Read::Failed(error) = p.caller.conn.recv_stream(id).read() else {
         panic!("it expired")
     };
     assert_eq!(
@@ -74,7 +74,7 @@ fn a_caller_whose_handler_ignores_deadlines_is_on_time_all_the_same() {
     p.now += Duration::from_millis(100);
     p.caller.conn.handle_timeout(p.now);
     assert!(
-        matches!(p.caller.conn.recv(id).read(), Read::Failed(e) if e.code == Code::DeadlineExceeded)
+        matches!(p.caller.conn.recv_stream(id).read(), Read::Failed(e) if e.code == Code::DeadlineExceeded)
     );
 }
 
@@ -83,19 +83,22 @@ fn a_handler_whose_caller_forgets_its_deadline_says_so() {
     let mut p = pair();
     let id = p.open_with(timeout("100m"));
     p.pump();
-    p.handler.conn.send(id).message("x".into()).unwrap();
+    p.handler.conn.send_stream(id).message("x".into()).unwrap();
     p.pump();
     p.now += Duration::from_millis(100);
     p.handler.conn.handle_timeout(p.now);
     assert_eq!(
-        p.handler.conn.send(id).message("x".into()),
+        p.handler.conn.send_stream(id).message("x".into()),
         Err(WriteError::Gone)
     );
     assert_eq!(p.write(Side::Handler, usize::MAX), 1);
     p.now -= Duration::from_millis(100);
     p.carry(Side::Handler, usize::MAX);
-    assert!(matches!(p.caller.conn.recv(id).read(), Read::Data(_)));
-    let Read::Closed(close) = p.caller.conn.recv(id).read() else {
+    assert!(matches!(
+        p.caller.conn.recv_stream(id).read(),
+        Read::Data(_)
+    ));
+    let Read::Closed(close) = p.caller.conn.recv_stream(id).read() else {
         panic!("the handler ended it")
     };
     assert_eq!(close.status.code, Code::DeadlineExceeded);
@@ -106,10 +109,10 @@ fn a_handler_whose_caller_forgets_its_deadline_says_so() {
 fn a_deadline_that_passes_before_the_call_was_sent_keeps_it_from_being_sent() {
     let mut p = pair();
     let id = p.open_with(timeout("1S"));
-    p.caller.conn.send(id).message(bytes(100)).unwrap();
+    p.caller.conn.send_stream(id).message(bytes(100)).unwrap();
     p.now += SECOND;
     assert_eq!(p.write(Side::Caller, usize::MAX), 0, "timers go first");
-    let Read::Failed(error) = p.caller.conn.recv(id).read() else {
+    let Read::Failed(error) = p.caller.conn.recv_stream(id).read() else {
         panic!("it expired")
     };
     assert_eq!(
@@ -126,14 +129,14 @@ fn timers_that_are_due_go_before_the_frame_at_hand() {
     p.pump();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.write(Side::Handler, usize::MAX);
     p.now += SECOND;
     p.carry(Side::Handler, usize::MAX);
     assert!(
-        matches!(p.caller.conn.recv(id).read(), Read::Failed(e) if e.code == Code::DeadlineExceeded)
+        matches!(p.caller.conn.recv_stream(id).read(), Read::Failed(e) if e.code == Code::DeadlineExceeded)
     );
 }
 
@@ -142,16 +145,21 @@ fn an_end_that_came_in_time_stands_however_late_it_is_read() {
     let mut p = pair();
     let id = p.open_with(timeout("1S"));
     p.pump();
-    p.handler.conn.send(id).message("x".into()).unwrap();
+    p.handler.conn.send_stream(id).message("x".into()).unwrap();
     p.handler
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     p.pump();
     p.pass(10 * SECOND);
-    assert!(matches!(p.caller.conn.recv(id).read(), Read::Data(_)));
-    assert!(matches!(p.caller.conn.recv(id).read(), Read::Closed(c) if c.status == Status::OK));
+    assert!(matches!(
+        p.caller.conn.recv_stream(id).read(),
+        Read::Data(_)
+    ));
+    assert!(
+        matches!(p.caller.conn.recv_stream(id).read(), Read::Closed(c) if c.status == Status::OK)
+    );
     p.pump();
     assert_eq!(letters(&p.caller.log), "N");
     p.assert_idle();
@@ -207,7 +215,10 @@ fn many_deadlines_expire_each_in_its_turn() {
         p.pass(at - p.now);
         p.pump();
         let id = ids[left];
-        assert!(matches!(p.caller.conn.recv(id).read(), Read::Failed(_)));
+        assert!(matches!(
+            p.caller.conn.recv_stream(id).read(),
+            Read::Failed(_)
+        ));
         assert_eq!(p.caller.conn.stats().deadlines, left);
         assert_eq!(p.handler.conn.stats().deadlines, left);
     }

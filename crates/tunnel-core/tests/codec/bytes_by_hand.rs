@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use tunnel_core::frame::codec::{DecodeError, decode};
 use tunnel_core::frame::{CloseStream, NewStream, Settings};
-use tunnel_core::{Code, Frame, FrameKind, Metadata, Side, Status, StatusDetail};
+use tunnel_core::{Code, Frame, FrameKind, Metadata, Side, Status, StatusDetail, StreamId};
 
 use crate::oracle::{Wire, agree, encoded};
 use crate::wire::delimited;
 
 fn golden(from: Side, stream_id: i64, kind: FrameKind, bytes: &[u8]) {
+    let stream_id = StreamId::new(stream_id);
     let frame = Frame { stream_id, kind };
     assert_eq!(encoded(from, &frame), bytes, "{frame:?}");
     assert_eq!(
@@ -194,8 +195,8 @@ fn a_code_that_does_not_exist_is_unknown() {
 
 #[test]
 fn a_frame_without_a_known_kind_is_unknown() {
-    let unknown = |stream_id| Frame {
-        stream_id,
+    let unknown = |id| Frame {
+        stream_id: StreamId::new(id),
         kind: FrameKind::Unknown,
     };
     for from in [Side::Caller, Side::Handler] {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tunnel_core::frame::codec::{DecodeError, MAX_ENTRIES, decode};
-use tunnel_core::{Frame, FrameKind, Side};
+use tunnel_core::{Frame, FrameKind, Side, StreamId};
 
 use crate::oracle::encoded;
 use crate::wire::{delimited, key, varint};
@@ -16,7 +16,10 @@ fn a_payload_is_left_where_it_is() {
             data: Bytes::from_static(b"payload"),
         },
     ] {
-        let frame = Frame { stream_id: 1, kind };
+        let frame = Frame {
+            stream_id: StreamId::new(1),
+            kind,
+        };
         let bytes = encoded(Side::Caller, &frame);
         let addresses = bytes.as_ptr_range();
         match decode(Side::Caller, bytes.clone()).expect("a frame").kind {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tunnel_core::frame::CloseStream;
 use tunnel_core::frame::codec::{MAX_DETAILS, MAX_ENTRIES, decode};
-use tunnel_core::{Frame, FrameKind, Metadata, Side};
+use tunnel_core::{Frame, FrameKind, Metadata, Side, StreamId};
 
 use crate::bytes_by_hand::list_of;
 use crate::oracle::{Wire, encoded, frame};
@@ -82,7 +82,10 @@ fn the_values_of_a_key_that_comes_back_are_written_as_one_entry() {
         let kind = FrameKind::Headers(md.clone());
         owned(&headers_of(encoded(
             Side::Handler,
-            &Frame { stream_id: 0, kind },
+            &Frame {
+                stream_id: StreamId::new(0),
+                kind,
+            },
         )))
     };
     let md = list_of(&[
@@ -179,7 +182,13 @@ fn long_lists_are_written_in_linear_time() {
     let n = 300_000;
     let md: Metadata = (0..n).map(|i| ((i % (n / 2)).to_string(), "")).collect();
     let kind = FrameKind::Headers(md);
-    let bytes = encoded(Side::Handler, &Frame { stream_id: 0, kind });
+    let bytes = encoded(
+        Side::Handler,
+        &Frame {
+            stream_id: StreamId::new(0),
+            kind,
+        },
+    );
     let theirs = Wire::parse(Side::Handler, bytes).expect("prost reads it");
     assert!(matches!(frame(theirs).kind, FrameKind::Headers(md) if md.len() == n));
 }

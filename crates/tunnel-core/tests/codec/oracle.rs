@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use prost::Message;
 use tunnel_core::frame::codec::{MAX_DETAILS, decode, encode, encoded_len};
 use tunnel_core::frame::{CloseStream, NewStream, Settings};
-use tunnel_core::{Code, Frame, FrameKind, Metadata, Side, Status, StatusDetail};
+use tunnel_core::{Code, Frame, FrameKind, Metadata, Side, Status, StatusDetail, StreamId};
 use tunnel_proto::google::rpc;
 use tunnel_proto::grpctunnel::v1::{self, client_to_server, metadata, server_to_client};
 
@@ -46,7 +46,7 @@ impl Wire {
 
 /// The message that prost should read from our bytes.
 pub(crate) fn message(from: Side, frame: &Frame) -> Wire {
-    let stream_id = frame.stream_id;
+    let stream_id = frame.stream_id.value();
     let data = |size: u32, data: &Bytes| v1::MessageData {
         size,
         data: data.clone(),
@@ -170,7 +170,7 @@ pub(crate) fn frame(message: Wire) -> Frame {
         }
     };
     Frame {
-        stream_id,
+        stream_id: StreamId::new(stream_id),
         kind: kind.unwrap_or(FrameKind::Unknown),
     }
 }

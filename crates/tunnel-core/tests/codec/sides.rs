@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use tunnel_core::frame::codec::{decode, encode, encoded_len};
 use tunnel_core::frame::{CloseStream, NewStream, Settings};
-use tunnel_core::{Frame, FrameKind, FrameKindRef, FrameRef, Metadata, Side, Status};
+use tunnel_core::{Frame, FrameKind, FrameKindRef, FrameRef, Metadata, Side, Status, StreamId};
 
 use crate::frames::borrowed;
 
@@ -25,7 +25,10 @@ fn kinds_of_the_other_side() -> Vec<(Side, FrameKind)> {
 #[test]
 fn a_kind_of_the_other_side_is_not_written() {
     for (from, kind) in kinds_of_the_other_side() {
-        let frame = Frame { stream_id: 1, kind };
+        let frame = Frame {
+            stream_id: StreamId::new(1),
+            kind,
+        };
         let frame = borrowed(&frame);
         assert_eq!(encoded_len(from, &frame), 0);
         let mut buf = BytesMut::new();
@@ -71,7 +74,7 @@ fn the_same_number_means_another_kind_from_the_other_side() {
 #[test]
 fn a_payload_borrowed_for_sending_needs_no_owned_frame() {
     let frame = FrameRef {
-        stream_id: 1,
+        stream_id: StreamId::new(1),
         kind: FrameKindRef::MoreData(b"ab"),
     };
     let mut buf = BytesMut::new();

@@ -50,7 +50,7 @@ fn what_came_whole_before_a_fault_is_read_before_it() {
     let (mut tunnel, id) = call(&[build::message(2, "first"), build::message(2, "second")]);
     tunnel.lone.feed(build::more(2, "x"));
     for expected in ["first", "second"] {
-        let Read::Data(chunk) = tunnel.lone.conn.recv(id).read() else {
+        let Read::Data(chunk) = tunnel.lone.conn.recv_stream(id).read() else {
             panic!("{expected} is there")
         };
         assert_eq!((&chunk.data[..], chunk.ends), (expected.as_bytes(), true));
@@ -79,7 +79,7 @@ fn headers_for_the_second_time_end_the_stream() {
 #[test]
 fn messages_without_headers_have_empty_ones() {
     let (mut tunnel, id) = call(&[build::message(2, "x")]);
-    let headers = tunnel.lone.conn.recv(id).take_headers();
+    let headers = tunnel.lone.conn.recv_stream(id).take_headers();
     assert_eq!(headers, Some(Metadata::new()));
 }
 
@@ -88,7 +88,7 @@ fn a_close_with_ok_inside_a_message_fails_the_call() {
     for first in [build::begin(2, 10, "0123456"), build::begin(2, 3, "")] {
         let (mut tunnel, id) = call(&[build::message(2, "whole"), first]);
         tunnel.lone.feed(build::close(2, Code::Ok));
-        let Read::Data(chunk) = tunnel.lone.conn.recv(id).read() else {
+        let Read::Data(chunk) = tunnel.lone.conn.recv_stream(id).read() else {
             panic!("the first message is there")
         };
         assert!(chunk.ends);
@@ -111,11 +111,11 @@ fn a_close_with_ok_inside_a_message_fails_the_call() {
 fn a_close_with_an_error_inside_a_message_is_that_error() {
     let (mut tunnel, id) = call(&[build::begin(2, 10, "0123456")]);
     tunnel.lone.feed(build::close(2, Code::Aborted));
-    let Read::Data(chunk) = tunnel.lone.conn.recv(id).read() else {
+    let Read::Data(chunk) = tunnel.lone.conn.recv_stream(id).read() else {
         panic!("seven bytes are there")
     };
     assert!(!chunk.ends);
-    let Read::Closed(close) = tunnel.lone.conn.recv(id).read() else {
+    let Read::Closed(close) = tunnel.lone.conn.recv_stream(id).read() else {
         panic!("it was closed")
     };
     assert_eq!(close.status.code, Code::Aborted);
@@ -126,10 +126,13 @@ fn a_close_with_an_error_inside_a_message_is_that_error() {
 #[test]
 fn a_close_with_an_error_inside_a_large_message_leaves_nothing_of_it() {
     let (mut tunnel, id) = call(&[build::begin(2, 1 << 20, vec![0; 1000])]);
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::Pending);
+    assert_eq!(tunnel.lone.conn.recv_stream(id).read(), Read::Pending);
     assert_eq!(tunnel.lone.conn.stats().spare_used, 1000);
     tunnel.lone.feed(build::close(2, Code::Aborted));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Closed(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Closed(_)
+    ));
     let stats = tunnel.lone.conn.stats();
     assert_eq!((stats.unread_bytes, stats.spare_used), (0, 0));
 }
@@ -144,8 +147,8 @@ fn window_updates_beyond_2_to_the_31_end_the_stream() {
 #[test]
 fn a_close_alone_is_an_answer() {
     let (mut tunnel, id) = call(&[build::close(2, Code::Unimplemented)]);
-    assert_eq!(tunnel.lone.conn.recv(id).take_headers(), None);
-    let Read::Closed(close) = tunnel.lone.conn.recv(id).read() else {
+    assert_eq!(tunnel.lone.conn.recv_stream(id).take_headers(), None);
+    let Read::Closed(close) = tunnel.lone.conn.recv_stream(id).read() else {
         panic!("it was closed")
     };
     assert_eq!(close.status.code, Code::Unimplemented);
@@ -165,10 +168,8 @@ fn frames_that_say_nothing_say_nothing_here_either() {
 
 #[test]
 fn the_word_of_a_drain_from_a_peer_that_did_not_offer_it_is_ignored() {
-    let offer = tunnel_core::Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut offer = offer();
+    offer.drain = false;
     let mut lone = crate::Lone::with_offer(
         tunnel_core::Side::Caller,
         tunnel_core::Config::default(),
@@ -208,7 +209,7 @@ fn a_second_word_of_a_drain_changes_nothing() {
     tunnel.assert_ignored(build::going_away(-100));
     tunnel.lone.feed(build::message(1, "x"));
     assert!(matches!(
-        tunnel.lone.conn.recv(tunnel.bystander).read(),
+        tunnel.lone.conn.recv_stream(tunnel.bystander).read(),
         Read::Data(_)
     ));
 }
@@ -218,7 +219,7 @@ fn a_word_of_a_drain_with_an_absurd_id_ends_no_more_than_the_streams_beyond_it()
     for (last, left) in [(i64::MIN, 0), (-1, 0), (i64::MAX, 1)] {
         let mut tunnel = caller();
         tunnel.lone.feed(build::going_away(last));
-        tunnel.lone.conn.recv(tunnel.bystander).read();
+        let _ = tunnel.lone.conn.recv_stream(tunnel.bystander).read();
         assert_eq!(tunnel.lone.conn.active_streams(), left, "{last}");
     }
 }

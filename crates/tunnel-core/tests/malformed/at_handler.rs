@@ -83,7 +83,7 @@ fn a_call_in_a_revision_that_was_not_offered_is_refused() {
 
 #[test]
 fn revision_one_is_refused_where_it_was_not_negotiated() {
-    let mut lone = Lone::with_offer(Side::Handler, Config::default(), Offer::default());
+    let mut lone = Lone::with_offer(Side::Handler, Config::default(), Offer::none());
     lone.feed(build::open(1));
     assert_eq!(lone.events(), []);
     assert_eq!(lone.sent().len(), 1);
@@ -96,7 +96,10 @@ fn each_stream_has_the_revision_it_came_with() {
     let id = tunnel.lone.accept_frame(build::open_zero(2));
     let large = vec![0; own_window() + 1];
     tunnel.lone.feed(build::message(2, large));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Data(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Data(_)
+    ));
     tunnel.assert_goes_on();
 }
 
@@ -155,8 +158,13 @@ fn a_handler_waits_for_no_window_to_send_an_empty_message() {
         ..new_stream()
     };
     let id = tunnel.lone.accept_frame(build::open_with(2, new));
-    tunnel.lone.conn.send(id).message("".into()).unwrap();
-    tunnel.lone.conn.send(id).message("x".into()).unwrap();
+    tunnel.lone.conn.send_stream(id).message("".into()).unwrap();
+    tunnel
+        .lone
+        .conn
+        .send_stream(id)
+        .message("x".into())
+        .unwrap();
     assert_eq!(crate::support::letters(&tunnel.lone.sent()), "HM");
     tunnel.lone.feed(build::update(2, 1));
     assert_eq!(crate::support::letters(&tunnel.lone.sent()), "M");
@@ -238,7 +246,7 @@ fn a_half_close_inside_a_message_ends_the_stream_and_the_message_is_never_whole(
     let mut tunnel = handler();
     let id = tunnel.accept();
     tunnel.lone.feed(build::begin(id.value(), 10, "0123456"));
-    let Read::Data(chunk) = tunnel.lone.conn.recv(id).read() else {
+    let Read::Data(chunk) = tunnel.lone.conn.recv_stream(id).read() else {
         panic!("seven bytes are there")
     };
     assert!(!chunk.ends);
@@ -253,7 +261,7 @@ fn a_message_of_which_nothing_came_is_cut_short_as_well() {
     let id = tunnel.accept();
     tunnel.lone.feed(build::begin(id.value(), 10, ""));
     assert_eq!(
-        tunnel.lone.conn.recv(id).read(),
+        tunnel.lone.conn.recv_stream(id).read(),
         Read::Pending,
         "no phantom message"
     );
@@ -282,7 +290,7 @@ fn a_second_half_close_says_nothing() {
     tunnel.lone.feed(build::half_close(2));
     tunnel.lone.events();
     tunnel.assert_ignored(build::half_close(2));
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::HalfClosed);
+    assert_eq!(tunnel.lone.conn.recv_stream(id).read(), Read::HalfClosed);
     tunnel.assert_goes_on();
 }
 
@@ -309,7 +317,7 @@ fn empty_pieces_and_empty_updates_and_unknown_kinds_say_nothing() {
         build::unknown(2000),
     ] {
         tunnel.assert_ignored(tunnel_core::Frame {
-            stream_id: id.value(),
+            stream_id: id,
             ..frame
         });
     }

@@ -53,7 +53,7 @@ fn frames_of_all_kinds_for_a_stream_that_has_ended_are_ignored() {
     tunnel
         .lone
         .conn
-        .send(id)
+        .send_stream(id)
         .close(Metadata::new(), Status::OK)
         .unwrap();
     tunnel.lone.sent();
@@ -83,7 +83,7 @@ fn what_was_under_way_to_a_call_closed_early_is_ignored() {
         tunnel
             .lone
             .conn
-            .send(stream)
+            .send_stream(stream)
             .close(Metadata::new(), Status::OK)
             .unwrap();
         tunnel.lone.sent();
@@ -227,7 +227,7 @@ fn messages_after_a_handlers_own_close_are_ignored_before_and_after_it_is_read()
 
 #[test]
 fn late_data_in_revision_zero_is_ignored() {
-    let mut lone = Lone::with_offer(Side::Handler, strict(), Offer::default());
+    let mut lone = Lone::with_offer(Side::Handler, strict(), Offer::none());
     let id = lone.accept_frame(build::open_zero(1));
     lone.conn.reset(id, Status::OK);
     for _ in 0..1000 {
@@ -242,10 +242,15 @@ fn sent_many(count: usize) -> (Tunnel, StreamId) {
     let mut tunnel = Tunnel::caller(strict());
     let id = tunnel.lone.open();
     for _ in 0..count {
-        let sent = tunnel.lone.conn.send(id).message("x".into());
+        let sent = tunnel.lone.conn.send_stream(id).message("x".into());
         sent.expect("it is open");
     }
-    tunnel.lone.conn.send(id).finish().expect("it is open");
+    tunnel
+        .lone
+        .conn
+        .send_stream(id)
+        .finish()
+        .expect("it is open");
     assert_eq!(tunnel.lone.sent().len(), count + 1);
     (tunnel, id)
 }
@@ -257,7 +262,10 @@ fn window_updates_after_half_close_are_ignored_one_for_each_piece_of_data() {
         tunnel.assert_ignored(build::update(id.value(), 1));
     }
     tunnel.lone.feed(build::close(id.value(), Code::Ok));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Closed(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Closed(_)
+    ));
     tunnel.assert_goes_on();
 }
 
@@ -267,7 +275,7 @@ fn window_updates_after_the_end_are_ignored_one_for_each_piece_of_data() {
         let (mut tunnel, id) = sent_many(100);
         tunnel.lone.feed(build::close(id.value(), Code::Ok));
         if read_first {
-            tunnel.lone.conn.recv(id).read();
+            let _ = tunnel.lone.conn.recv_stream(id).read();
         }
         tunnel.lone.events();
         for _ in 0..100 {
@@ -307,7 +315,7 @@ fn frames_that_say_something_make_up_for_stray_ones() {
     for _ in 0..1000 {
         tunnel.assert_ignored(build::half_close(0));
         tunnel.lone.feed(build::message(1, "x"));
-        while let Read::Data(_) = tunnel.lone.conn.recv(tunnel.bystander).read() {}
+        while let Read::Data(_) = tunnel.lone.conn.recv_stream(tunnel.bystander).read() {}
         tunnel.lone.sent();
         tunnel.lone.events();
     }
@@ -321,6 +329,9 @@ fn a_stream_that_is_over_is_not_told_to_its_reader_again() {
     tunnel.lone.feed(build::close(id.value(), Code::Ok));
     assert!(tunnel.lone.events().contains(&Event::Readable(id)));
     tunnel.assert_ignored(build::message(id.value(), "x"));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Closed(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Closed(_)
+    ));
     tunnel.assert_ignored(build::message(id.value(), "x"));
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tunnel_core::frame::NewStream;
 use tunnel_core::frame::codec::{MAX_ENTRIES, decode};
 use tunnel_core::{
-    Code, Config, ConfigBuilder, ConnectionError, EndReason, Event, FrameKind, Limit, Offer,
-    OpenError, Read, Side, Status, StreamFault, WriteError,
+    Code, Config, ConfigBuilder, ConnectionError, EndReason, Event, FrameKind, Limit, OpenError,
+    Read, Side, Status, StreamFault, WriteError,
 };
 
 use crate::support::build::{self, new_stream};
@@ -46,7 +46,7 @@ fn one_stream_more_than_the_limit_is_refused() {
         panic!("{frame:?}")
     };
     assert_eq!(
-        (frame.stream_id, close.status.code),
+        (frame.stream_id.value(), close.status.code),
         (5, Code::ResourceExhausted)
     );
     assert_eq!(close.status.message, Limit::ConcurrentStreams.to_string());
@@ -156,7 +156,10 @@ fn trailers_or_a_status_over_the_limit_fail_the_call() {
     let mut tunnel = caller(|b| b.max_metadata_size(100));
     let id = tunnel.lone.open();
     tunnel.lone.feed(close(id.value(), 100, 100));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Closed(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Closed(_)
+    ));
     for (trailers, message) in [(101, 0), (100, 101)] {
         let id = tunnel.lone.open();
         tunnel.lone.feed(close(id.value(), trailers, message));
@@ -185,7 +188,7 @@ fn metadata_over_the_limit_is_not_sent_either() {
 
     let mut tunnel = handler(|b| b.max_metadata_size(100));
     let id = tunnel.accept();
-    let mut send = tunnel.lone.conn.send(id);
+    let mut send = tunnel.lone.conn.send_stream(id);
     assert_eq!(
         send.headers(build::metadata_of_size(101)),
         Err(WriteError::MetadataSize {
@@ -212,7 +215,10 @@ fn empty_messages_of_the_limit_may_lie_unread_and_one_more_ends_the_stream() {
         // A message that is not empty does not count.
         tunnel.lone.feed(build::message(2, "x"));
         for _ in 0..3 {
-            assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Data(_)));
+            assert!(matches!(
+                tunnel.lone.conn.recv_stream(id).read(),
+                Read::Data(_)
+            ));
             tunnel.lone.feed(build::message(2, ""));
         }
         let fault = StreamFault::Limit(Limit::UnreadEmptyMessages);
@@ -287,7 +293,7 @@ fn a_call_that_ends_while_it_waits_is_never_seen() {
     tunnel.lone.pass(Duration::from_secs(1));
     assert_eq!(tunnel.lone.events(), []);
     let sent = tunnel.lone.sent();
-    let expired = sent.iter().find(|frame| frame.stream_id == 4);
+    let expired = sent.iter().find(|frame| frame.stream_id.value() == 4);
     let Some(FrameKind::Close(close)) = expired.map(|frame| &frame.kind) else {
         panic!("{sent:?}")
     };
@@ -427,10 +433,8 @@ fn expire_at_once(offer: tunnel_core::Offer) -> usize {
 #[test]
 fn deadlines_that_expire_at_both_ends_are_told_only_where_there_is_room() {
     assert_eq!(expire_at_once(offer()), 5);
-    let other = Offer {
-        drain: false,
-        ..offer()
-    };
+    let mut other = offer();
+    other.drain = false;
     assert_eq!(expire_at_once(other), 100, "it waits for an answer");
 }
 

@@ -60,13 +60,13 @@ impl Tunnel {
         assert_eq!(end, Read::Pending);
         self.lone
             .conn
-            .send(id)
+            .send_stream(id)
             .message("so it is".into())
             .expect("it can be sent");
         let said = self.lone.sent();
         let is_answer = |f: &Frame| {
             let data = Bytes::from("so it is");
-            f.kind == FrameKind::Message { size: 8, data } && f.stream_id == id.value()
+            f.kind == FrameKind::Message { size: 8, data } && f.stream_id == id
         };
         assert!(said.iter().any(is_answer), "{said:?}");
         match self.lone.conn.side() {
@@ -98,10 +98,7 @@ impl Tunnel {
         assert_eq!(error.message, fault.to_string());
         assert!(!error.not_processed);
         let told = self.lone.sent();
-        let told = told
-            .iter()
-            .find(|f| f.stream_id == id.value())
-            .map(|f| &f.kind);
+        let told = told.iter().find(|f| f.stream_id == id).map(|f| &f.kind);
         match (side, told) {
             (Side::Caller, Some(FrameKind::Cancel)) => {}
             (Side::Handler, Some(FrameKind::Close(close))) => {
@@ -110,7 +107,7 @@ impl Tunnel {
             (_, told) => panic!("the peer is told {told:?}"),
         }
         assert_eq!(self.lone.conn.active_streams(), streams - 1);
-        assert_eq!(self.lone.conn.recv(id).read(), Read::Gone);
+        assert_eq!(self.lone.conn.recv_stream(id).read(), Read::Gone);
         self.assert_goes_on();
         error
     }
@@ -120,7 +117,7 @@ impl Tunnel {
     fn cancelled(&mut self, id: StreamId) -> StreamError {
         let events = self.lone.events();
         let mut cancelled = events.iter().filter_map(|e| match e {
-            Event::Cancelled { id, error } => Some((*id, error.clone())),
+            Event::Cancelled { id, error, .. } => Some((*id, error.clone())),
             _ => None,
         });
         let (of, error) = cancelled
@@ -134,7 +131,7 @@ impl Tunnel {
     #[track_caller]
     fn failed(&mut self, id: StreamId) -> StreamError {
         loop {
-            match self.lone.conn.recv(id).read() {
+            match self.lone.conn.recv_stream(id).read() {
                 Read::Data(_) => {}
                 Read::Failed(error) => return error,
                 read => panic!("{read:?}"),

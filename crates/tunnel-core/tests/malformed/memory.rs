@@ -32,7 +32,7 @@ fn a_declared_size_alone_costs_nothing() {
         let stream = tunnel.lone.accept(id);
         tunnel.lone.feed(build::begin(id, u32::MAX, "x"));
         assert_eq!(
-            tunnel.lone.conn.recv(stream).read(),
+            tunnel.lone.conn.recv_stream(stream).read(),
             Read::Pending,
             "no prefix is handed on"
         );
@@ -93,13 +93,16 @@ fn overcommitted_memory_that_is_free_takes_large_messages() {
         .lone
         .feed(build::begin(2, size, vec![0; WINDOW as usize]));
     assert_eq!(
-        tunnel.lone.conn.recv(id).read(),
+        tunnel.lone.conn.recv_stream(id).read(),
         Read::Pending,
         "it is held back"
     );
     assert_eq!(tunnel.lone.sent(), [build::update(2, WINDOW)]);
     tunnel.lone.feed(build::more(2, vec![0; WINDOW as usize]));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Data(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Data(_)
+    ));
     tunnel.assert_goes_on();
 }
 
@@ -134,7 +137,7 @@ fn a_reader_that_waits_for_a_message_that_is_evicted_is_told() {
         .lone
         .feed(build::begin(id.value(), 4 << 20, vec![0; 60_000]));
     assert_eq!(
-        tunnel.lone.conn.recv(id).read(),
+        tunnel.lone.conn.recv_stream(id).read(),
         Read::Pending,
         "it is held back"
     );
@@ -157,7 +160,7 @@ fn frames_that_come_although_reading_paused_are_taken_and_the_stall_ends_their_s
         .unread_low_mark(0)
         .build()
         .unwrap();
-    let mut lone = Lone::with_offer(Side::Handler, config, Offer::default());
+    let mut lone = Lone::with_offer(Side::Handler, config, Offer::none());
     let id = lone.accept_frame(build::open_zero(1));
     for _ in 0..100 {
         lone.feed(build::message(1, vec![0; 500]));
@@ -167,7 +170,7 @@ fn frames_that_come_although_reading_paused_are_taken_and_the_stall_ends_their_s
     let at = lone.conn.poll_timeout().expect("it does not wait for ever");
     lone.pass(at - lone.now);
     assert!(lone.conn.wants_input());
-    assert_eq!(lone.conn.recv(id).read(), Read::Gone);
+    assert_eq!(lone.conn.recv_stream(id).read(), Read::Gone);
     assert_eq!(lone.conn.stats().unread_bytes, 0);
 }
 

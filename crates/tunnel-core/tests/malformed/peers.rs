@@ -41,9 +41,9 @@ fn a_cancelled_or_expired_call_hands_its_handler_no_phantom_message() {
     let mut tunnel = handler();
     let id = tunnel.lone.accept(2);
     tunnel.lone.feed(build::begin(2, 5, ""));
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::Pending);
+    assert_eq!(tunnel.lone.conn.recv_stream(id).read(), Read::Pending);
     tunnel.lone.feed(build::cancel(2));
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::Gone);
+    assert_eq!(tunnel.lone.conn.recv_stream(id).read(), Read::Gone);
     let headers = build::timeout("1S");
     let id = tunnel.lone.accept_frame(build::open_with(
         3,
@@ -54,7 +54,7 @@ fn a_cancelled_or_expired_call_hands_its_handler_no_phantom_message() {
     ));
     tunnel.lone.feed(build::begin(3, 5, ""));
     tunnel.lone.pass(Duration::from_secs(1));
-    assert_eq!(tunnel.lone.conn.recv(id).read(), Read::Gone);
+    assert_eq!(tunnel.lone.conn.recv_stream(id).read(), Read::Gone);
     tunnel.assert_goes_on();
 }
 
@@ -77,7 +77,7 @@ fn an_expired_call_says_deadline_exceeded_and_a_cancelled_one_cancelled() {
         .sent()
         .into_iter()
         .map(|f| match f.kind {
-            FrameKind::Close(close) => (f.stream_id, close.status.code),
+            FrameKind::Close(close) => (f.stream_id.value(), close.status.code),
             kind => panic!("{kind:?}"),
         })
         .collect();
@@ -92,7 +92,10 @@ fn an_empty_list_of_revisions_means_revision_zero() {
     assert_eq!(lone.events(), [Event::Ready]);
     assert_eq!(lone.conn.revision(), Revision::Zero);
     let id = lone.open();
-    lone.conn.send(id).message(vec![0; 100_000].into()).unwrap();
+    lone.conn
+        .send_stream(id)
+        .message(vec![0; 100_000].into())
+        .unwrap();
     assert_eq!(lone.sent().len(), 7, "no window holds it back");
 }
 
@@ -134,7 +137,7 @@ fn larger_windows_and_larger_updates_are_used() {
     tunnel
         .lone
         .conn
-        .send(id)
+        .send_stream(id)
         .message(vec![0; 4 << 20].into())
         .unwrap();
     let sent = |t: &mut Tunnel| {
@@ -170,7 +173,7 @@ fn two_tunnels_on_one_host_do_not_share_their_streams() {
     let (mut one, mut other) = (handler(), handler());
     let id = one.lone.accept(2);
     one.lone.feed(build::message(2, "mine"));
-    assert_eq!(other.lone.conn.recv(id).read(), Read::Gone);
+    assert_eq!(other.lone.conn.recv_stream(id).read(), Read::Gone);
     assert_eq!(read_all(&mut one.lone.conn, id).0, [b"mine"]);
     other.assert_goes_on();
 }

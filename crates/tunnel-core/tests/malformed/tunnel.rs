@@ -1,6 +1,10 @@
 //! Faults that end the tunnel: frames after which the peer cannot be understood.
 
-use tunnel_core::{Code, Config, ConnectionError, EndReason, Initiator, Read, Revisions, Side};
+use tunnel_core::frame::codec::DecodeError;
+use tunnel_core::frame::framing::FrameError;
+use tunnel_core::{
+    Code, Config, ConnectionError, EndReason, Initiator, Read, Revisions, Side, StreamId,
+};
 
 use crate::support::build::{self, WINDOW};
 use crate::support::lone::Lone;
@@ -44,7 +48,8 @@ fn a_frame_for_a_stream_that_was_never_opened_ends_the_tunnel() {
         build::message(i64::MAX, "x"),
     ] {
         let id = frame.stream_id;
-        let error = ConnectionError::UnknownStream { id, highest: 1 };
+        let highest = Some(StreamId::new(1));
+        let error = ConnectionError::UnknownStream { id, highest };
         assert_fatal(handler(), frame, &error);
     }
     for frame in [
@@ -53,7 +58,8 @@ fn a_frame_for_a_stream_that_was_never_opened_ends_the_tunnel() {
         build::close(2, Code::Ok),
         build::update(2, 1),
     ] {
-        let error = ConnectionError::UnknownStream { id: 2, highest: 1 };
+        let (id, highest) = (StreamId::new(2), Some(StreamId::new(1)));
+        let error = ConnectionError::UnknownStream { id, highest };
         assert_fatal(caller(), frame, &error);
     }
 }
@@ -61,22 +67,32 @@ fn a_frame_for_a_stream_that_was_never_opened_ends_the_tunnel() {
 #[test]
 fn a_frame_for_a_stream_that_was_opened_but_not_sent_ends_the_tunnel() {
     let mut tunnel = caller();
-    let id = tunnel.lone.open_unsent(build::metadata(&[])).value();
-    let error = ConnectionError::UnknownStream { id, highest: 1 };
-    assert_eq!(tunnel.lone.feed_fatal(build::message(id, "x")), error);
+    let id = tunnel.lone.open_unsent(build::metadata(&[]));
+    let highest = Some(StreamId::new(1));
+    let error = ConnectionError::UnknownStream { id, highest };
+    assert_eq!(
+        tunnel.lone.feed_fatal(build::message(id.value(), "x")),
+        error
+    );
 }
 
 #[test]
 fn a_frame_before_the_first_stream_names_no_highest() {
     let mut lone = Lone::handler(Config::default());
-    let error = ConnectionError::UnknownStream { id: 0, highest: -1 };
+    let error = ConnectionError::UnknownStream {
+        id: StreamId::new(0),
+        highest: None,
+    };
     assert_eq!(lone.feed_fatal(build::message(0, "x")), error);
 }
 
 #[test]
 fn a_stream_whose_id_does_not_increase_ends_the_tunnel() {
     for id in [0, 1] {
-        let error = ConnectionError::IdNotIncreasing { id, highest: 1 };
+        let error = ConnectionError::IdNotIncreasing {
+            id: StreamId::new(id),
+            highest: StreamId::new(1),
+        };
         assert_fatal(handler(), build::open(id), &error);
     }
 }
@@ -86,10 +102,13 @@ fn the_highest_id_of_all_is_taken_once() {
     let mut tunnel = handler();
     let id = tunnel.lone.accept(i64::MAX);
     tunnel.lone.feed(build::message(i64::MAX, "x"));
-    assert!(matches!(tunnel.lone.conn.recv(id).read(), Read::Data(_)));
+    assert!(matches!(
+        tunnel.lone.conn.recv_stream(id).read(),
+        Read::Data(_)
+    ));
     let error = ConnectionError::IdNotIncreasing {
-        id: i64::MAX,
-        highest: i64::MAX,
+        id: StreamId::new(i64::MAX),
+        highest: StreamId::new(i64::MAX),
     };
     assert_fatal(tunnel, build::open(i64::MAX), &error);
 }
@@ -100,7 +119,9 @@ fn a_stream_with_a_negative_id_ends_the_tunnel() {
         assert_fatal(
             handler(),
             build::open(id),
-            &ConnectionError::NegativeId { id },
+            &ConnectionError::NegativeId {
+                id: StreamId::new(id),
+            },
         );
     }
 }
@@ -129,14 +150,21 @@ fn a_frame_before_the_tunnel_is_open_ends_it() {
     for side in [Side::Caller, Side::Handler] {
         let mut lone = Lone::unopened(side, Config::default());
         let error = lone.feed_fatal(build::message(3, "x"));
-        assert_eq!(error, ConnectionError::SettingsMissing { id: 3 });
+        assert_eq!(
+            error,
+            ConnectionError::SettingsMissing {
+                id: StreamId::new(3)
+            }
+        );
     }
 }
 
 #[test]
 fn settings_on_the_stream_of_a_call_end_the_tunnel() {
     for id in [0, 1, 2, -2] {
-        let error = ConnectionError::UnexpectedSettings { id };
+        let error = ConnectionError::UnexpectedSettings {
+            id: StreamId::new(id),
+        };
         assert_fatal(caller(), build::settings_on(id, &[0, 1], WINDOW), &error);
         let mut lone = Lone::unopened(Side::Caller, Config::default());
         lone.conn.start(lone.now, offer());
@@ -163,14 +191,14 @@ fn a_frame_of_a_kind_that_only_this_side_sends_ends_the_tunnel() {
             build::close(id, Code::Ok),
         ] {
             let error = ConnectionError::WrongDirection {
-                id,
+                id: StreamId::new(id),
                 side: Side::Handler,
             };
             assert_fatal(handler(), frame, &error);
         }
         for frame in [build::open(id), build::half_close(id), build::cancel(id)] {
             let error = ConnectionError::WrongDirection {
-                id,
+                id: StreamId::new(id),
                 side: Side::Caller,
             };
             assert_fatal(caller(), frame, &error);
@@ -216,7 +244,7 @@ fn a_window_of_settings_that_is_too_large_is_used_as_far_as_it_goes() {
     lone.conn.start(lone.now, offer());
     lone.feed(build::settings(&[1], u32::MAX));
     let id = lone.open();
-    lone.conn.send(id).message("x".into()).unwrap();
+    lone.conn.send_stream(id).message("x".into()).unwrap();
     assert_eq!(lone.sent().len(), 1);
     lone.feed(build::update(id.value(), 1));
     assert_eq!(lone.conn.active_streams(), 1, "it is full again, not over");
@@ -226,7 +254,7 @@ fn a_window_of_settings_that_is_too_large_is_used_as_far_as_it_goes() {
 fn what_cannot_be_decoded_and_what_is_lost_end_the_tunnel_with_their_own_codes() {
     for (error, code) in [
         (
-            ConnectionError::Undecodable("bad tag".into()),
+            ConnectionError::Undecodable(FrameError::Decode(DecodeError::Truncated)),
             Code::Internal,
         ),
         (

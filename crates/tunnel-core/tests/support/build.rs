@@ -1,18 +1,19 @@
 //! Frames made by hand.
 
 use bytes::Bytes;
-use tunnel_core::frame::{CONTROL_STREAM_ID, CloseStream, NewStream, Settings};
-use tunnel_core::{Code, Frame, FrameKind, Metadata, Status};
+use tunnel_core::frame::{CloseStream, NewStream, Settings};
+use tunnel_core::{Code, Frame, FrameKind, Metadata, Status, StreamId};
 
 /// The window of the other implementations.
 pub(crate) const WINDOW: u32 = 65_536;
 
 fn frame(stream_id: i64, kind: FrameKind) -> Frame {
+    let stream_id = StreamId::new(stream_id);
     Frame { stream_id, kind }
 }
 
 pub(crate) fn settings(revisions: &[i32], initial_window: u32) -> Frame {
-    settings_on(CONTROL_STREAM_ID, revisions, initial_window)
+    settings_on(StreamId::CONTROL.value(), revisions, initial_window)
 }
 
 pub(crate) fn settings_on(id: i64, revisions: &[i32], initial_window: u32) -> Frame {
@@ -101,7 +102,7 @@ pub(crate) fn close_with(id: i64, trailers: Metadata, status: Status) -> Frame {
 pub(crate) fn going_away(last: i64) -> Frame {
     let last = last.to_string();
     let trailers = metadata(&[("grpctunnel-last-stream", &last)]);
-    close_with(CONTROL_STREAM_ID, trailers, Status::OK)
+    close_with(StreamId::CONTROL.value(), trailers, Status::OK)
 }
 
 pub(crate) fn metadata(entries: &[(&str, &str)]) -> Metadata {

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tunnel_core::frame::{CloseStream, NewStream, Settings};
 use tunnel_core::{
-    Code, Frame, FrameKind, FrameKindRef, FrameRef, Metadata, Side, Status, StatusDetail,
+    Code, Frame, FrameKind, FrameKindRef, FrameRef, Metadata, Side, Status, StatusDetail, StreamId,
 };
 
 /// The frame in the form that is sent.
@@ -28,7 +28,7 @@ pub(crate) fn borrowed(frame: &Frame) -> FrameRef<'_> {
         },
         FrameKind::Cancel => FrameKindRef::Cancel,
         FrameKind::WindowUpdate(n) => FrameKindRef::WindowUpdate(*n),
-        FrameKind::Unknown => unreachable!("nobody sends a frame without a kind"),
+        other => unreachable!("nobody sends {other:?}"),
     };
     FrameRef {
         stream_id: frame.stream_id,
@@ -43,8 +43,15 @@ pub(crate) fn sent() -> impl Strategy<Value = (Side, Frame)> {
         kind_of_handler().prop_map(|kind| (Side::Handler, kind)),
     ]
     .prop_flat_map(|(side, kind)| {
-        (Just(side), stream_id(), Just(kind))
-            .prop_map(|(side, stream_id, kind)| (side, Frame { stream_id, kind }))
+        (Just(side), stream_id(), Just(kind)).prop_map(|(side, id, kind)| {
+            (
+                side,
+                Frame {
+                    stream_id: StreamId::new(id),
+                    kind,
+                },
+            )
+        })
     })
 }
 

@@ -13,11 +13,10 @@ use tunnel_core::{Config, Event, Frame, FrameKind, FrameRef, FrameSink, Offer, S
 
 /// The offer of an end of this library, without heartbeats and message credit.
 pub(crate) fn offer() -> Offer {
-    Offer {
-        heartbeat: None,
-        message_credit: false,
-        ..Offer::of(&Config::default())
-    }
+    let mut offer = Offer::of(&Config::default());
+    offer.heartbeat = None;
+    offer.message_credit = false;
+    offer
 }
 
 /// A configuration without heartbeats, unless the peer offers them.
@@ -69,7 +68,7 @@ pub(crate) fn letters<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> String
         FrameKind::Close(_) => 'C',
         FrameKind::Cancel => 'X',
         FrameKind::WindowUpdate(_) => 'u',
-        FrameKind::Unknown => '?',
+        _ => '?',
     };
     frames.into_iter().map(letter).collect()
 }

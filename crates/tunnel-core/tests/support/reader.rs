@@ -24,7 +24,7 @@ impl Reader {
 
     /// Reads one piece.
     pub(crate) fn read(&mut self, conn: &mut Connection) -> Read {
-        let read = conn.recv(self.id).read();
+        let read = conn.recv_stream(self.id).read();
         if let Read::Data(chunk) = &read {
             self.take(chunk);
         }

@@ -201,7 +201,7 @@ impl Prepared {
         let BodyStart { data, finished, .. } = &mut self.start;
         let fed = data.iter_mut().try_for_each(|bytes| {
             let bytes = std::mem::take(bytes);
-            writer.write(bytes, &mut state.conn.send(id))
+            writer.write(bytes, &mut state.conn.send_stream(id))
         });
         let fed = fed.and_then(|()| match finished {
             true => finish(state, id, writer),

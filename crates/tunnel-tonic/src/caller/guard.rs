@@ -69,5 +69,5 @@ pub(crate) fn finish(
             "the request body ended inside a message",
         )));
     }
-    Ok(state.conn.send(id).finish()?)
+    Ok(state.conn.send_stream(id).finish()?)
 }

@@ -147,7 +147,7 @@ impl Wake for Parked {
 /// a pump that waits.
 fn writable(state: &mut State, id: StreamId, cx: &Context<'_>) -> Result<bool, WriteError> {
     state.wait_write(id, cx.waker());
-    state.conn.send(id).is_writable()
+    state.conn.send_stream(id).is_writable()
 }
 
 impl Future for RequestPump {
@@ -177,7 +177,7 @@ impl Future for RequestPump {
                     Ok(data) if data.is_empty() => Ok(()),
                     Ok(data) => this.shared.with(|state| {
                         bytes += data.len();
-                        writer.write(data, &mut state.conn.send(id))?;
+                        writer.write(data, &mut state.conn.send_stream(id))?;
                         writable = self::writable(state, id, cx);
                         Ok(())
                     }),

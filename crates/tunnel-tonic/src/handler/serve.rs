@@ -211,7 +211,7 @@ impl ServeCall {
 }
 
 fn writable(state: &mut State, id: StreamId) -> Look {
-    match state.conn.send(id).is_writable() {
+    match state.conn.send_stream(id).is_writable() {
         Ok(true) => Look::Writable,
         Ok(false) => Look::Full,
         Err(_) => Look::Over,
@@ -251,7 +251,7 @@ impl Response {
     ) -> Result<bool, BodyError> {
         if let Some(head) = self.head.take() {
             let head = state.for_peer(head);
-            match state.conn.send(id).headers(head) {
+            match state.conn.send_stream(id).headers(head) {
                 Err(error @ WriteError::MetadataSize { .. }) => {
                     let status = Status::resource_exhausted(error.to_string());
                     return Err(BodyError::Malformed(status));
@@ -261,7 +261,7 @@ impl Response {
         }
         for data in &mut gathered.data {
             let data = std::mem::take(data);
-            self.writer.write(data, &mut state.conn.send(id))?;
+            self.writer.write(data, &mut state.conn.send_stream(id))?;
         }
         let Some(End { trailers, status }) = gathered.end.take() else {
             return Ok(false);
@@ -281,7 +281,7 @@ impl Response {
 
 fn close(state: &mut State, id: StreamId, trailers: Metadata, status: WireStatus) {
     let trailers = state.for_peer(trailers);
-    if let Err(error) = state.conn.send(id).close(trailers, status)
+    if let Err(error) = state.conn.send_stream(id).close(trailers, status)
         && error != WriteError::Gone
     {
         debug_assert!(false, "a call is closed once, between messages: {error}");

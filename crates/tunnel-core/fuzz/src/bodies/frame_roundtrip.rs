@@ -15,7 +15,9 @@ use bytes::{Bytes, BytesMut};
 use tunnel_core::frame::codec::decode;
 use tunnel_core::frame::framing::{FrameWriter, PREFIX_LEN};
 use tunnel_core::frame::{CloseStream, NewStream, Settings};
-use tunnel_core::{Code, Frame, FrameKind, FrameSink, Metadata, Side, Status, StatusDetail};
+use tunnel_core::{
+    Code, Frame, FrameKind, FrameSink, Metadata, Side, Status, StatusDetail, StreamId,
+};
 use tunnel_proto::google::rpc;
 use tunnel_proto::grpctunnel::v1::{self, client_to_server, metadata, server_to_client};
 
@@ -33,7 +35,13 @@ pub(crate) fn run(data: &[u8]) {
     let stream_id = id(&mut input);
     if choice & 2 == 0 {
         let kind = kind(from, &mut input);
-        we_write(from, Frame { stream_id, kind });
+        we_write(
+            from,
+            Frame {
+                stream_id: StreamId::new(stream_id),
+                kind,
+            },
+        );
     } else {
         prost_writes(&foreign(from, stream_id, &mut input));
     }

@@ -42,8 +42,9 @@ impl Head {
             bytes: [0; ROOM],
             len: PREFIX_LEN,
         };
-        if frame.stream_id != 0 {
-            head.field(STREAM_ID, frame.stream_id as u64);
+        let id = frame.stream_id.value();
+        if id != 0 {
+            head.field(STREAM_ID, id as u64);
         }
         match size {
             None => head.field(MORE_DATA, len.into()),

@@ -132,7 +132,7 @@ impl<'a> Prepared<'a> {
             }
         };
         Some(Self {
-            stream_id: frame.stream_id,
+            stream_id: frame.stream_id.value(),
             member,
             body,
             body_len,

@@ -27,6 +27,7 @@
 mod data;
 mod decode;
 mod encode;
+mod lists;
 mod wire;
 
 use bytes::{Bytes, BytesMut};

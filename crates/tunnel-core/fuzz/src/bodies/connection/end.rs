@@ -115,8 +115,8 @@ impl End {
                 let md = metadata(input.u8(), limit);
                 let fits = md.size() <= limit;
                 self.with(call, |conn, call| match handler {
-                    true => call.sends_headers(fits, conn.send(call.id).headers(md)),
-                    false => assert!(conn.send(call.id).headers(md).is_err()),
+                    true => call.sends_headers(fits, conn.send_stream(call.id).headers(md)),
+                    false => assert!(conn.send_stream(call.id).headers(md).is_err()),
                 });
             }
             op::READ => {
@@ -127,8 +127,8 @@ impl End {
             op::TAKE_HEADERS => {
                 let call = self.choose(input);
                 self.with(call, |conn, call| {
-                    if conn.recv(call.id).take_headers().is_some() {
-                        assert_eq!(conn.recv(call.id).take_headers(), None);
+                    if conn.recv_stream(call.id).take_headers().is_some() {
+                        assert_eq!(conn.recv_stream(call.id).take_headers(), None);
                     }
                 });
             }
@@ -150,7 +150,7 @@ impl End {
             op::WRITABLE => {
                 let call = self.choose(input);
                 self.with(call, |conn, call| {
-                    call.waits = conn.send(call.id).is_writable() == Ok(false);
+                    call.waits = conn.send_stream(call.id).is_writable() == Ok(false);
                 });
             }
             _ => {}
@@ -204,7 +204,7 @@ impl End {
                 _ => len.min(room),
             };
             let data = bytes(from, call.id.value(), call.given, len);
-            let mut send = conn.send(call.id);
+            let mut send = conn.send_stream(call.id);
             match code {
                 op::MESSAGE => {
                     let done = send.message(data);
@@ -227,7 +227,7 @@ impl End {
         self.with(Some(id), |conn, call| {
             let len = call.unwritten;
             let data = bytes(from, id, call.given, len);
-            call.writes(len, conn.send(call.id).write(data));
+            call.writes(len, conn.send_stream(call.id).write(data));
         });
     }
 
@@ -236,8 +236,8 @@ impl End {
         let status = Status::new(code, CLOSED);
         self.with(call, |conn, call| {
             let done = match conn.side() {
-                Side::Caller => conn.send(call.id).finish(),
-                Side::Handler => conn.send(call.id).close(trailers, status),
+                Side::Caller => conn.send_stream(call.id).finish(),
+                Side::Handler => conn.send_stream(call.id).close(trailers, status),
             };
             call.finishes(code, done);
         });
@@ -263,7 +263,7 @@ impl End {
         let mut last = None;
         self.with(call, |conn, call| {
             for _ in 0..times {
-                let read = conn.recv(call.id).read();
+                let read = conn.recv_stream(call.id).read();
                 if !call.takes(from, &read) {
                     last = Some(read);
                     break;
@@ -283,7 +283,7 @@ impl End {
 
     /// The peer sends a frame.
     pub(crate) fn feed(&mut self, frame: Frame) -> Result<(), ConnectionError> {
-        let id = frame.stream_id;
+        let id = frame.stream_id.value();
         if let FrameKind::Message { data, .. } | FrameKind::MoreData(data) = &frame.kind {
             self.fed += data.len();
             if !self.peer.is_windowed(id) {

@@ -1,7 +1,7 @@
 //! Frames of a peer that are nearly right, because those get furthest.
 
-use tunnel_core::frame::{CONTROL_STREAM_ID, CloseStream, NewStream, Settings};
-use tunnel_core::{Code, Frame, FrameKind, Metadata, Side, Status};
+use tunnel_core::frame::{CloseStream, NewStream, Settings};
+use tunnel_core::{Code, Frame, FrameKind, Metadata, Side, Status, StreamId};
 
 use super::super::Input;
 use super::peer::Peer;
@@ -28,13 +28,13 @@ pub(crate) fn frame(side: Side, limit: usize, peer: &Peer, input: &mut Input<'_>
     if side == Side::Handler && choice % 16 < 3 {
         let stream_id = peer.next_id(input.u8());
         return Frame {
-            stream_id,
+            stream_id: StreamId::new(stream_id),
             kind: new_stream(limit, input),
         };
     }
     let stream_id = match input.u8() {
         255 => input.u64() as i64,
-        254 => CONTROL_STREAM_ID,
+        254 => StreamId::CONTROL.value(),
         253 => 0,
         n => peer.known_id(n.into()),
     };
@@ -54,7 +54,10 @@ pub(crate) fn frame(side: Side, limit: usize, peer: &Peer, input: &mut Input<'_>
         (14, Side::Handler) => FrameKind::Unknown,
         _ => wrong(side, input),
     };
-    Frame { stream_id, kind }
+    Frame {
+        stream_id: StreamId::new(stream_id),
+        kind,
+    }
 }
 
 fn new_stream(limit: usize, input: &mut Input<'_>) -> FrameKind {

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tunnel_core::frame::Settings;
 use tunnel_core::frame::codec::decode;
-use tunnel_core::frame::{CONTROL_STREAM_ID, Settings};
-use tunnel_core::{Code, ConnectionError, Frame, FrameKind, Side, Status, TransportCause};
+use tunnel_core::{
+    Code, ConnectionError, Frame, FrameKind, Side, Status, StreamId, TransportCause,
+};
 
 use super::super::Input;
 use super::end::End;
@@ -25,7 +27,7 @@ impl Lone {
                 initial_window: input.pick(&[65_536, 0, 1, 100, u32::MAX]),
             };
             lone.feed(Frame {
-                stream_id: CONTROL_STREAM_ID,
+                stream_id: StreamId::CONTROL,
                 kind: FrameKind::Settings(settings),
             });
         }
@@ -57,7 +59,7 @@ impl Lone {
 
     /// The peer sends a frame, with payload that belongs to its place in the stream.
     fn feed(&mut self, mut frame: Frame) {
-        let (end, id) = (&mut self.0, frame.stream_id);
+        let (end, id) = (&mut self.0, frame.stream_id.value());
         if let FrameKind::Message { data, .. } | FrameKind::MoreData(data) = &mut frame.kind {
             let len = data.len().min(end.setup.payload.saturating_sub(end.fed));
             let at = end.calls.get(&id).map_or(0, |call| call.fed);

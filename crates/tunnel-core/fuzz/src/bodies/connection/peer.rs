@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use tunnel_core::frame::{CONTROL_STREAM_ID, MAX_CHUNK_SIZE, NewStream};
-use tunnel_core::{Frame, FrameKind, Side};
+use tunnel_core::frame::{MAX_CHUNK_SIZE, NewStream};
+use tunnel_core::{Frame, FrameKind, Side, StreamId};
 
 use super::app::Call;
 use super::check_bytes;
@@ -94,9 +94,9 @@ impl Peer {
     /// The peer sends a frame. What it allows counts whether the frame is accepted or not.
     pub(crate) fn sends(&mut self, frame: &Frame) {
         match &frame.kind {
-            FrameKind::NewStream(new) => self.asks_to_open(frame.stream_id, new),
+            FrameKind::NewStream(new) => self.asks_to_open(frame.stream_id.value(), new),
             FrameKind::WindowUpdate(credit) => {
-                if let Some(stream) = self.streams.get_mut(&frame.stream_id) {
+                if let Some(stream) = self.streams.get_mut(&frame.stream_id.value()) {
                     stream.credit += u64::from(*credit);
                 }
             }
@@ -122,17 +122,17 @@ impl Peer {
 
     /// The peer receives a frame.
     pub(crate) fn receives(&mut self, frame: &Frame, drained: bool) {
-        if frame.stream_id == CONTROL_STREAM_ID {
+        if frame.stream_id == StreamId::CONTROL {
             return self.receives_control(&frame.kind, drained);
         }
         if let FrameKind::NewStream(new) = &frame.kind {
-            return self.receives_open(frame.stream_id, new);
+            return self.receives_open(frame.stream_id.value(), new);
         }
         assert!(
             self.setup.side == Side::Caller || self.settings || !self.setup.offer.negotiate,
             "settings come first"
         );
-        let Some(stream) = self.streams.get_mut(&frame.stream_id) else {
+        let Some(stream) = self.streams.get_mut(&frame.stream_id.value()) else {
             panic!("of a stream that was never opened: {frame:?}");
         };
         assert!(!stream.cancelled, "behind a cancel: {frame:?}");
@@ -149,11 +149,11 @@ impl Peer {
                 );
                 stream.missing = *size as usize;
                 stream.cost += self.setup.message_cost();
-                self.received += stream.takes(frame.stream_id, data, &self.setup);
+                self.received += stream.takes(frame.stream_id.value(), data, &self.setup);
             }
             FrameKind::MoreData(data) => {
                 assert!(!data.is_empty(), "a piece of nothing");
-                self.received += stream.takes(frame.stream_id, data, &self.setup);
+                self.received += stream.takes(frame.stream_id.value(), data, &self.setup);
             }
             FrameKind::HalfClose => {
                 assert_eq!(stream.missing, 0, "the last message is whole");
@@ -165,7 +165,7 @@ impl Peer {
                 assert!(stream.windowed, "revision zero has no windows");
                 assert!(*credit > 0, "an update of nothing");
                 stream.granted += u64::from(*credit);
-                self.updated.push(frame.stream_id);
+                self.updated.push(frame.stream_id.value());
             }
             FrameKind::Headers(md) => {
                 assert!(!stream.headers, "headers come once");
@@ -173,9 +173,7 @@ impl Peer {
                 stream.headers = true;
             }
             FrameKind::Close(_) => stream.ended = true,
-            kind @ (FrameKind::NewStream(_) | FrameKind::Settings(_) | FrameKind::Unknown) => {
-                panic!("{kind:?}");
-            }
+            kind => panic!("{kind:?}"),
         }
     }
 

@@ -51,6 +51,11 @@ impl Setup {
             spare => spare,
         };
         let overcommit = choice & 8 != 0 && !pair;
+        let mut offer = Offer::none();
+        offer.negotiate = choice & 2 == 0;
+        offer.drain = choice & 4 == 0;
+        offer.message_credit = choice & 16 != 0;
+        offer.max_streams = (choice & 32 == 0).then_some(streams);
         let mut setup = Self {
             side: match choice & 1 {
                 0 => Side::Caller,
@@ -58,14 +63,7 @@ impl Setup {
             },
             pair,
             tight,
-            offer: Offer {
-                negotiate: choice & 2 == 0,
-                drain: choice & 4 == 0,
-                message_credit: choice & 16 != 0,
-                max_streams: (choice & 32 == 0).then_some(streams),
-                heartbeat: None,
-                ..Offer::default()
-            },
+            offer,
             window,
             max_window,
             streams,

@@ -1,14 +1,16 @@
 //! A hash for stream ids.
 //!
-//! A peer may choose the ids (they need only increase), so it must not be able to foresee the
-//! hash. An id is mixed with one random key and multiplied by another, and the two halves of the
-//! product are folded into each other. This is done twice, because after one round ids in steps
-//! are clustered for some keys. Each table has its own keys.
+//! A peer may choose the ids (they need only increase), so it must not be able to foresee the hash.
+//! The seeds come from the standard library's random keys, and each table has one of its own.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
 
-/// The hash of a table of streams, with random keys of its own.
+use foldhash::SharedSeed;
+use foldhash::quality::{FoldHasher, SeedableRandomState};
+
+/// The hash of a table of streams, with a random seed of its own.
 ///
 /// For tables whose keys are [`StreamId`](crate::StreamId)s, including those of a binding. Much
 /// cheaper than the standard library's hash, and a peer cannot choose ids that collide.
@@ -21,52 +23,40 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 /// # let _ = calls;
 /// ```
 #[derive(Clone)]
-pub struct StreamIdHash {
-    mix: u64,
-    factor: u64,
-}
+pub struct StreamIdHash(SeedableRandomState);
 
-impl Default for StreamIdHash {
-    fn default() -> Self {
-        let random = RandomState::new();
-        Self {
-            mix: random.hash_one(0u8),
-            // Odd, so that no id loses bits by it.
-            factor: random.hash_one(1u8) | 1,
-        }
-    }
-}
-
-impl BuildHasher for StreamIdHash {
-    type Hasher = StreamIdHasher;
-
-    fn build_hasher(&self) -> StreamIdHasher {
-        StreamIdHasher {
-            state: self.mix,
-            factor: self.factor,
-        }
-    }
-}
-
-fn fold(n: u64, factor: u64) -> u64 {
-    let product = u128::from(n) * u128::from(factor);
-    (product >> 64) as u64 ^ product as u64
-}
-
-/// The keys are nobody's business.
+/// The seeds are not shown.
 impl fmt::Debug for StreamIdHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamIdHash").finish_non_exhaustive()
     }
 }
 
-/// Hashes one id; from [`StreamIdHash`].
-#[derive(Clone)]
-pub struct StreamIdHasher {
-    state: u64,
-    factor: u64,
+impl Default for StreamIdHash {
+    fn default() -> Self {
+        static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
+        Self(SeedableRandomState::with_seed(random(), &SHARED))
+    }
 }
 
+fn random() -> u64 {
+    RandomState::new().hash_one(0u8)
+}
+
+impl BuildHasher for StreamIdHash {
+    type Hasher = StreamIdHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> StreamIdHasher {
+        StreamIdHasher(self.0.build_hasher())
+    }
+}
+
+/// Hashes one id; from [`StreamIdHash`].
+#[derive(Clone)]
+pub struct StreamIdHasher(FoldHasher<'static>);
+
+/// The seeds are not shown.
 impl fmt::Debug for StreamIdHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamIdHasher").finish_non_exhaustive()
@@ -74,22 +64,18 @@ impl fmt::Debug for StreamIdHasher {
 }
 
 impl Hasher for StreamIdHasher {
+    #[inline]
     fn finish(&self) -> u64 {
-        fold(self.state, self.factor.rotate_left(32) | 1)
+        self.0.finish()
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
+        self.0.write(bytes);
     }
 
-    fn write_u64(&mut self, n: u64) {
-        self.state = fold(self.state ^ n, self.factor);
-    }
-
+    #[inline]
     fn write_i64(&mut self, n: i64) {
-        self.write_u64(n as u64);
+        self.0.write_i64(n);
     }
 }
 

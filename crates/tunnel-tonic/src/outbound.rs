@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 use tonic::Status;
 use tunnel_core::frame::MAX_CHUNK_SIZE;
 use tunnel_core::frame::framing::FrameWriter;
-use tunnel_core::{ConnectionError, EndReason, Side};
+use tunnel_core::{ConnectionError, EndReason, Report, Side};
 
 use crate::shared::{Shared, now};
 
@@ -91,7 +91,7 @@ impl Outbound {
 fn error_status(error: &ConnectionError) -> Status {
     Status::new(
         crate::status::code_from_wire(error.code()),
-        error.to_string(),
+        Report(error).to_string(),
     )
 }
 

@@ -3,9 +3,6 @@
 use anyhow::Result;
 use tunnel_process::{cargo, expect_success};
 
-/// A feature that must be enabled for its tests to run.
-const INTEROP: &str = "xtask/interop";
-
 /// Run all tests, including the doc examples.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -19,7 +16,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // One run shows the failures of all crates, not only of the first.
     command.args(["test", "--no-fail-fast"]);
     if !names_a_package(&args.args) {
-        command.args(["--workspace", "--features", INTEROP]);
+        command.arg("--workspace");
     }
     command.args(&args.args);
     expect_success(&mut command)

@@ -33,10 +33,10 @@ const FRAME_OVERHEAD: usize = 16;
 ///
 /// The call begins when this is first polled. Dropping it cancels the call.
 pub struct ResponseFuture {
-    stage: Stage,
+    stage: CallStage,
 }
 
-enum Stage {
+enum CallStage {
     /// Not yet polled.
     New(Request),
     /// Waits at the stream limit.
@@ -64,10 +64,10 @@ struct Prepared {
 impl std::fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let stage = match &self.stage {
-            Stage::New(_) => "new",
-            Stage::Queued(_) => "queued",
-            Stage::Open(_) => "open",
-            Stage::Done => "done",
+            CallStage::New(_) => "new",
+            CallStage::Queued(_) => "queued",
+            CallStage::Open(_) => "open",
+            CallStage::Done => "done",
         };
         f.debug_struct("ResponseFuture")
             .field("stage", &stage)
@@ -78,7 +78,7 @@ impl std::fmt::Debug for ResponseFuture {
 impl ResponseFuture {
     pub(super) fn new(request: Request) -> Self {
         Self {
-            stage: Stage::New(request),
+            stage: CallStage::New(request),
         }
     }
 }
@@ -221,14 +221,14 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let opened = match std::mem::replace(&mut this.stage, Stage::Done) {
-            Stage::New(request) => Prepared::new(request, cx)?.open(cx)?,
-            Stage::Queued(prepared) => prepared.open(cx)?,
-            Stage::Open(guard) => {
+        let opened = match std::mem::replace(&mut this.stage, CallStage::Done) {
+            CallStage::New(request) => Prepared::new(request, cx)?.open(cx)?,
+            CallStage::Queued(prepared) => prepared.open(cx)?,
+            CallStage::Open(guard) => {
                 let found = guard.shared.with(|state| look(state, guard.id, cx));
                 Opened::Call(guard, found)
             }
-            Stage::Done => {
+            CallStage::Done => {
                 return Poll::Ready(Err(Status::internal(
                     "the response future was polled after it had resolved",
                 )));
@@ -237,14 +237,14 @@ impl Future for ResponseFuture {
         let (guard, found) = match opened {
             Opened::Call(guard, found) => (guard, found),
             Opened::Queued(prepared) => {
-                this.stage = Stage::Queued(prepared);
+                this.stage = CallStage::Queued(prepared);
                 return Poll::Pending;
             }
         };
         match respond(guard, found) {
             Ok(response) => Poll::Ready(response),
             Err(guard) => {
-                this.stage = Stage::Open(guard);
+                this.stage = CallStage::Open(guard);
                 Poll::Pending
             }
         }

@@ -35,7 +35,7 @@ const GATHERS_PER_TURN: usize = 16;
 pub(crate) struct ServeCall {
     shared: Arc<Shared>,
     id: StreamId,
-    stage: Stage,
+    stage: ServeStage,
     /// Whether the call carries a deadline.
     has_deadline: bool,
     /// Whether the call was polled before.
@@ -44,7 +44,7 @@ pub(crate) struct ServeCall {
     left: bool,
 }
 
-enum Stage {
+enum ServeStage {
     Handling(BoxFuture<'static, http::Response<Body>>),
     Responding(Response),
     Done,
@@ -100,7 +100,7 @@ impl ServeCall {
         Self {
             shared,
             id,
-            stage: Stage::Handling(handler),
+            stage: ServeStage::Handling(handler),
             has_deadline,
             polled: false,
             left: false,
@@ -131,24 +131,24 @@ impl ServeCall {
 
     /// Does the next step. All user code runs in here.
     fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Stage::Handling(handler) = &mut self.stage {
+        if let ServeStage::Handling(handler) = &mut self.stage {
             let Poll::Ready(response) = handler.as_mut().poll(cx) else {
                 return Poll::Pending;
             };
             // Dropping the handler may panic, so it is dropped before the response begins.
-            self.stage = Stage::Done;
+            self.stage = ServeStage::Done;
             self.stage = self.respond(response);
         }
         self.poll_response(cx)
     }
 
     /// Begins a response. A response that is only a status is finished at once.
-    fn respond(&mut self, response: http::Response<Body>) -> Stage {
+    fn respond(&mut self, response: http::Response<Body>) -> ServeStage {
         let (parts, body) = response.into_parts();
         let (head, status) = status::split_headers(&parts.headers);
         let mut status = match status {
             None if parts.status == http::StatusCode::OK => {
-                return Stage::Responding(Response {
+                return ServeStage::Responding(Response {
                     head: Some(head),
                     body,
                     writer: BodyWriter::default(),
@@ -165,12 +165,12 @@ impl ServeCall {
             close(state, self.id, head, status);
             state.leave(self.id)
         });
-        Stage::Done
+        ServeStage::Done
     }
 
     /// Moves the response body on.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Stage::Responding(response) = &mut self.stage else {
+        let ServeStage::Responding(response) = &mut self.stage else {
             return Poll::Ready(());
         };
         let id = self.id;
@@ -204,8 +204,8 @@ impl ServeCall {
 
     /// Drops the handler, which may panic. The call has ended by then.
     fn drop_handler(&mut self) {
-        if !matches!(self.stage, Stage::Done) {
-            let _ = catch_unwind(AssertUnwindSafe(|| self.stage = Stage::Done));
+        if !matches!(self.stage, ServeStage::Done) {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.stage = ServeStage::Done));
         }
     }
 }
@@ -385,7 +385,7 @@ pub(crate) fn poll_once(mut call: ServeCall) -> bool {
 impl Drop for ServeCall {
     fn drop(&mut self) {
         // Not done only when the runtime shuts down.
-        let unfinished = !matches!(self.stage, Stage::Done);
+        let unfinished = !matches!(self.stage, ServeStage::Done);
         // Outside the lock.
         self.drop_handler();
         if self.left {

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! A [`ForwardChannel`] keeps its tunnel up: it opens the next one when a tunnel is lost, drained
-//! or too old. A [`ForwardTunnel`] is one tunnel, over any channel, that ends when it ends.
+//! or too old. A [`ForwardTunnel`] opens a single tunnel over any channel; nothing replaces
+//! it when it ends.
 //!
 //! A **reverse tunnel** carries calls the other way: the device that dialled serves them. A
 //! [`ReverseTunnelServer`] opens such tunnels and keeps them up.

@@ -92,7 +92,7 @@ pub struct ReverseTunnelServer {
 }
 
 impl ReverseTunnelServer {
-    /// A builder for a server with a gateway: an [`Endpoint`](tonic::transport::Endpoint), a
+    /// A builder for a server that opens its tunnels to this gateway: an [`Endpoint`](tonic::transport::Endpoint), a
     /// [`Channel`](tonic::transport::Channel), or a [`Gateway`] of any other kind.
     pub fn builder(gateway: impl Into<Gateway>) -> ReverseTunnelServerBuilder {
         ReverseTunnelServerBuilder {

@@ -23,8 +23,7 @@ pub enum Initiator {
     Remote,
 }
 
-/// A limit, by name. Each has a counter and a setter in
-/// [`ConfigBuilder`](crate::config::ConfigBuilder) of the same meaning.
+/// A limit, by name. [`ConfigBuilder`](crate::config::ConfigBuilder) has a setter for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Limit {
@@ -34,10 +33,10 @@ pub enum Limit {
     /// Metadata larger than allowed.
     #[error("metadata larger than max_metadata_size")]
     MetadataSize,
-    /// Too many bytes unread on the tunnel.
+    /// Too many unread bytes on the tunnel.
     #[error("too many unread bytes on the tunnel")]
     BufferedBytes,
-    /// Too many empty messages unread on a stream.
+    /// Too many unread empty messages on the tunnel.
     #[error("too many unread empty messages")]
     UnreadEmptyMessages,
     /// Too many frames that say nothing.

@@ -135,7 +135,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     }
 
     /// Derives the key of each new tunnel, of either direction, from its opening; `None` for no key. A
-    /// reverse tunnel is found by its key, and among all. The limit of
+    /// reverse tunnel with a key is in the channel of that key, and in the channel of all tunnels. The limit of
     /// [`max_tunnels_per_key`](Self::max_tunnels_per_key) counts both directions. Default: no keys.
     ///
     /// The peer with a key receives the calls for it. So take the key from something that the peer

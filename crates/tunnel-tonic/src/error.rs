@@ -29,7 +29,7 @@ pub enum TunnelError {
 }
 
 impl TunnelError {
-    /// Why the transport broke, if that is the cause.
+    /// The error of the transport, if the tunnel was lost with it.
     pub fn transport_error(&self) -> Option<TransportError> {
         match self {
             Self::Channel(status) => Some(transport_error(status, 0)),

@@ -44,7 +44,7 @@ pub enum NetworkRole {
 ///
 /// If it is dropped before its end, the transport has gone, and the tunnel is lost. At a server this is
 /// the only reliable sign of a dead peer. At a client it also happens when the server has ended the
-/// call, so there the driver first reads what has arrived.
+/// call, so there the tunnel first reads the frames that have arrived.
 #[derive(Debug)]
 #[must_use = "dropping it ends the tunnel"]
 pub struct Outbound {

@@ -53,8 +53,8 @@ impl Connection {
         self.arm_liveness(now);
     }
 
-    /// Something came from the peer, be it less than a frame. To be called before its frames are
-    /// handled.
+    /// Notes that bytes came from the peer, even if they are less than a frame, so that the peer does
+    /// not count as silent. Call this before the frames are handled.
     pub fn handle_activity(&mut self, now: Instant) {
         let now = self.advance(now);
         self.heard(now);

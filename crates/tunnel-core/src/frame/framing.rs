@@ -114,8 +114,8 @@ impl Deframer {
 
     /// Takes the next piece of the stream; it may be empty.
     ///
-    /// Chunks wait for [`next`](Self::next): one that pushes without taking
-    /// holds all it pushed. After an error the chunk is dropped.
+    /// The deframer keeps chunks until [`next`](Self::next) has taken their frames, without a limit.
+    /// After an error it drops them.
     ///
     /// A chunk should own its memory, or most of it: the rule by which `next`
     /// copies goes by the chunk's length, and a short slice of a large buffer

@@ -48,13 +48,14 @@ pub enum FrameKind {
     },
     /// Both ways: the message goes on.
     MoreData(Bytes),
-    /// Caller to handler: no more messages will come.
+    /// Caller to handler: no more messages will come. On the control stream: the caller drains.
     HalfClose,
-    /// Handler to caller: the call has ended.
+    /// Handler to caller: the call has ended. On the control stream: the handler drains.
     Close(CloseStream),
-    /// Caller to handler: the call is of no interest any more.
+    /// Caller to handler: the call is cancelled.
     Cancel,
-    /// Both ways, revision one: this many more bytes may be sent.
+    /// Both ways, revision one: this many more bytes may be sent. Zero on the control stream is a
+    /// heartbeat.
     WindowUpdate(u32),
     /// A frame without a kind, or of a kind from a later protocol.
     Unknown,

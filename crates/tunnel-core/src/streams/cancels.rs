@@ -1,6 +1,6 @@
 //! Caller: pacing of cancels.
 //!
-//! Earlier versions of this library end a tunnel whose caller cancels too fast (4,096 at once, or
+//! Versions of this library before 0.1.0 end a tunnel whose caller cancels too fast (4,096 at once, or
 //! about 500 a second). Towards them cancels are delayed. A call whose cancel is delayed counts as in
 //! flight, so that new calls wait too.
 

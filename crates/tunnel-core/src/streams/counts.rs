@@ -1,7 +1,7 @@
 //! The counters behind the limits of a tunnel.
 //!
-//! Each limit has one counter here, changed by one pair of functions, and one named reason
-//! ([`Limit`]). Invariant: when no stream is open, everything that counts streams or bytes is
+//! Each limit that counts streams, bytes or frames has its counter here; refusals are counted with
+//! their queue, in `schedule`. Invariant: when no stream is open, everything that counts streams or bytes is
 //! zero ([`Counts::is_idle`]).
 
 use super::flow::RoundTrip;

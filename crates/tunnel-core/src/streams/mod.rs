@@ -64,7 +64,7 @@ impl Revision {
         }
     }
 
-    /// The revision of a number on the wire, if it is one we know.
+    /// The revision with this number on the wire, or `None` for an unknown number.
     pub fn from_wire(number: i32) -> Option<Self> {
         match number {
             0 => Some(Self::Zero),

@@ -1,7 +1,9 @@
 //! The table of streams, and the counters, queues and timers that belong to it.
 //!
-//! Every change of a stream that affects them goes through this file, so that they stay consistent.
+//! Streams are added and removed here, together with all that belongs to them, so that the counters
+//! and queues stay consistent. [`Context`] changes them for one stream.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
@@ -22,7 +24,7 @@ use super::stream::Stream;
 use super::{Revision, StreamId};
 use crate::event::Event;
 use crate::timer::Timers;
-use crate::{Code, Config, Side, Status, StreamError};
+use crate::{Code, Config, Limit, Side, Status, StreamError};
 
 /// All streams, with everything that must change along with them.
 #[derive(Debug)]
@@ -305,7 +307,7 @@ impl Store {
 
     /// Ends a stream for the memory it takes. Unlike [`fail`](Self::fail) it spares nothing: what
     /// is unread goes, even where the stream has ended and was not read yet.
-    pub(crate) fn evict(&mut self, id: i64, message: &'static str) {
+    pub(crate) fn evict(&mut self, id: i64, message: impl Into<Cow<'static, str>>) {
         let error = StreamError::new(Code::ResourceExhausted, message, crate::Initiator::Library);
         if self.side == Side::Caller
             && let Some((stream, mut rest)) = self.split(id)
@@ -338,7 +340,7 @@ impl Store {
         }
         while self.counts.unread > self.config.v.max_buffered_bytes {
             let Some(id) = self.fullest(false) else { break };
-            self.evict(id, "too many unread bytes on the tunnel");
+            self.evict(id, Limit::BufferedBytes.to_string());
         }
     }
 

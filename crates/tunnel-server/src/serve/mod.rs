@@ -73,7 +73,8 @@ impl Shutdown {
         }
     }
 
-    /// How long after the drain has begun all connections are closed. Default: 10 s.
+    /// The time limit of the drain, after any [notice](Self::not_ready). When it has passed, all
+    /// connections are closed. Default: 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

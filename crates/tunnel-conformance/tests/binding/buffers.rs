@@ -1,4 +1,5 @@
-//! Buffers of the application. Their drop may use the tunnel, so none is dropped under its lock.
+//! Application buffers. Dropping one may call into the tunnel, so the tunnel drops none under its
+//! lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use crate::support::body::{Piece, Pieces, data, message, read_all, status};
 use crate::support::raw_service::{RawService, answers, raw_call, raw_outcome, response};
 use crate::support::{Far, eventually, guarded};
 
-/// After this time a lock counts as held by the thread that drops.
+/// If a drop takes longer than this, the dropping thread is assumed to hold the lock.
 const DEADLOCK: Duration = Duration::from_secs(30);
 
 type Look = Arc<dyn Fn() + Send + Sync>;
@@ -35,8 +36,8 @@ impl Drops {
         assert_eq!(self.free.load(Ordering::SeqCst), count);
     }
 
-    /// A message too large for its window, between two small ones, in buffers that look into a
-    /// tunnel when they are dropped.
+    /// A message larger than its window, between two small ones. Each buffer calls into a tunnel
+    /// when it is dropped.
     fn pieces(&self, look: &Look) -> Vec<Piece> {
         let sizes = [10, 1 << 20, 10];
         let owned = sizes.map(|size| {
@@ -83,7 +84,7 @@ fn looks_into(tunnel: &TunnelChannel) -> Look {
     Arc::new(move || _ = tunnel.stats())
 }
 
-/// A far end with this service alone.
+/// A far end with only this service.
 async fn far_with(service: RawService) -> Far {
     Far::start_with(|builder| builder.add_service(service).build()).await
 }

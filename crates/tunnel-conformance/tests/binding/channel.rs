@@ -1,4 +1,4 @@
-//! The life of a tunnel at its channel, from open to end.
+//! The lifecycle of a tunnel's channel.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tunnel_conformance::{FaultProxy, Kind, Outcome};
 use crate::support::raw_service::{answers, raw_request, response};
 use crate::support::{Far, assert_usable, client, guarded, one, one_request};
 
-/// A call of each kind, whose handlers wait for a gate and then answer.
+/// Starts a call of each kind. The handlers wait for a gate and then answer.
 async fn calls_in_flight(
     far: &Far,
     tunnel: &TunnelChannel,
@@ -73,7 +73,7 @@ async fn close_fails_calls_in_flight_and_resolves() {
             .await;
         far.no_tunnels().await;
         assert_closed_to_calls(&far, &tunnel).await;
-        // Closing again, also from another clone, changes nothing.
+        // Closing again has no effect, also from another clone.
         let clone = tunnel.clone();
         tokio::join!(tunnel.close(), clone.close());
     })
@@ -81,21 +81,21 @@ async fn close_fails_calls_in_flight_and_resolves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closed_says_so_when_the_server_drains() {
+async fn ended_resolves_when_the_server_drains() {
     guarded(async {
         let far = Far::start().await;
         let tunnel = far.tunnel().await;
         let calls = calls_in_flight(&far, &tunnel).await;
         let handler = far.handler.clone();
         let drained = tokio::spawn(async move { handler.drain(Duration::from_secs(3600)).await });
-        // The word of it refuses new calls at this end already.
+        // The drain notice alone makes this end refuse new calls.
         crate::support::eventually(|| !tunnel.is_ready()).await;
         assert_eq!(tunnel.end_reason(), None);
         assert_closed_to_calls(&far, &tunnel).await;
         far.probe.open("go on");
         assert_all_finish(calls).await;
         let reason = tunnel.ended().await;
-        // This end has seen it coming, or the far end was first to say goodbye.
+        // The reason depends on which end finishes the drain first.
         let in_order = matches!(reason, EndReason::PeerDrained | EndReason::PeerClosed);
         assert!(in_order, "{reason:?}");
         drained.await.expect("no panic");
@@ -104,7 +104,7 @@ async fn closed_says_so_when_the_server_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closed_says_so_when_the_server_dies() {
+async fn ended_resolves_when_the_server_dies() {
     guarded(async {
         let far = Far::start().await;
         let tunnel = far.tunnel().await;
@@ -121,8 +121,8 @@ async fn closed_says_so_when_the_server_dies() {
     .await;
 }
 
-/// Trap 16: a dead connection is UNAVAILABLE to calls of all kinds. Trap 15: the far end notices
-/// too, and drops their handlers.
+/// Traps 15 and 16: a lost connection fails calls of all kinds with UNAVAILABLE. The far end
+/// detects the loss too and drops the handlers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_cut_ends_the_tunnel_on_both_sides() {
     guarded(async {
@@ -147,7 +147,7 @@ async fn a_connection_that_is_cut_ends_the_tunnel_on_both_sides() {
     .await;
 }
 
-/// Trap 15: a server learns that its client died only by the drop of its outbound half.
+/// Trap 15: a server detects the death of its client only when its outbound half is dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_dies_leaves_no_handler_and_no_tunnel() {
     guarded(async {
@@ -179,7 +179,7 @@ async fn a_client_that_dies_leaves_no_handler_and_no_tunnel() {
             .until("orphan", |record| record.dropped == 4)
             .await;
         far.no_tunnels().await;
-        // This end knows it too, although its tasks were dropped and not run to their ends.
+        // This end reports the end although its tasks were dropped before they finished.
         tunnel.ended().await;
         tunnel.close().await;
     })
@@ -255,7 +255,7 @@ async fn dropping_the_last_clone_lets_calls_in_flight_finish_and_then_closes_the
             tokio::spawn(async move {
                 let request = script.request(one());
                 let ongoing = open(&client, Kind::Bidi, request).await;
-                // From here on nothing but the responses is left of the tunnel.
+                // From here on only the responses hold the tunnel.
                 drop(client);
                 ongoing.expect("headers come").outcome().await
             })
@@ -270,7 +270,7 @@ async fn dropping_the_last_clone_lets_calls_in_flight_finish_and_then_closes_the
     .await;
 }
 
-/// As `tower` uses a service once: only the call is left of the channel.
+/// Like `tower`'s `oneshot`: the call holds the only clone of the channel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_by_the_last_clone_keeps_the_tunnel_open_although_it_was_not_polled_yet() {
     guarded(async {
@@ -286,7 +286,7 @@ async fn a_call_by_the_last_clone_keeps_the_tunnel_open_although_it_was_not_poll
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tunnel_has_an_id_of_its_own_and_tells_nobody_its_secrets() {
+async fn a_tunnel_has_a_unique_id_and_debug_output_without_secrets() {
     guarded(async {
         let far = Far::start().await;
         let mut metadata = tonic::metadata::MetadataMap::new();

@@ -21,10 +21,10 @@ use crate::support::raw_service::{RawService, answers, raw_request_for, response
 /// The number of handlers that compute, one after another.
 const COMPUTATIONS: usize = 50;
 
-/// How many round trips another stream makes during each of them.
+/// The number of round trips on another stream during each computation.
 const ROUND_TRIPS: usize = 10;
 
-/// Computes until the test ends it, or echoes.
+/// Blocks its thread until the test ends the computation, or echoes.
 fn service(computed: mpsc::Receiver<()>) -> RawService {
     let computed = Arc::new(Mutex::new(computed));
     answers(move |request| {
@@ -33,12 +33,12 @@ fn service(computed: mpsc::Receiver<()>) -> RawService {
             if request.uri().path() != "/raw.Service/Compute" {
                 return response(Body::new(Pieces::new(echo(request.into_body()))));
             }
-            // A runtime whose only worker awake is held wakes no other one for what the network
-            // brings, with plain tonic as well. The second task has it wake one.
+            // With plain tonic as well, a tokio runtime whose only awake worker is blocked wakes no
+            // other worker for network events. The second spawn makes tokio wake another worker.
             for _ in 0..2 {
                 tokio::spawn(async {});
             }
-            // Holds its worker thread, as a computation does.
+            // Blocks the worker thread, as a computation does.
             let computed = computed.lock().expect("not poisoned").recv();
             computed.expect("the test goes on");
             response(Pieces::all(vec![status("0")]))
@@ -50,8 +50,8 @@ fn echo(mut body: Body) -> impl futures::Stream<Item = Piece> + Send + 'static {
     futures::stream::poll_fn(move |cx| Pin::new(&mut body).poll_frame(cx))
 }
 
-/// Makes round trips on one stream while handlers of the same connection compute, each until the
-/// round trips have been made.
+/// Makes round trips on one stream while handlers of the same connection compute. Each handler
+/// computes until its round trips are done.
 async fn round_trips_beside_computing_handlers(path: &dyn Path) {
     let (end, computed) = mpsc::channel();
     let host = path.host(Offer::new(Routes::new(service(computed)))).await;

@@ -1,4 +1,4 @@
-//! Errors name their cause once, for programs and for people, without anything a peer could abuse.
+//! Errors name their cause once, in types and in text. Text from a peer is escaped.
 
 use std::error::Error as _;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ fn cause(reason: &EndReason) -> Option<TransportCause> {
     reason.transport_error().map(|error| error.cause())
 }
 
-/// A server of HTTP/2 that opens every tunnel, and resets its stream when it has read so much.
+/// An HTTP/2 server that accepts every tunnel and resets its stream after reading `limit` bytes.
 async fn resets_after(limit: usize) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await;
     let listener = listener.expect("a free port");
@@ -60,7 +60,7 @@ async fn ended_by_reset(limit: usize, sent: usize) -> EndReason {
     tunnel.ended().await
 }
 
-/// As nginx does, whose `client_max_body_size` is 1 MiB unless set otherwise.
+/// nginx does this. Its default `client_max_body_size` is 1 MiB.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_limits_request_bodies_is_named_as_the_likely_cause() {
     guarded(async {
@@ -74,7 +74,7 @@ async fn a_proxy_that_limits_request_bodies_is_named_as_the_likely_cause() {
     .await;
 }
 
-/// Nested tunnels of this depth.
+/// Nests `depth` tunnels inside one another.
 async fn nested(far: &Far, outer: TunnelChannel, depth: usize) -> Vec<TunnelChannel> {
     let mut tunnels = vec![outer];
     for _ in 0..depth {
@@ -87,9 +87,9 @@ async fn nested(far: &Far, outer: TunnelChannel, depth: usize) -> Vec<TunnelChan
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_connection_says_the_same_through_tunnels_in_tunnels() {
+async fn a_broken_connection_reports_the_same_error_through_nested_tunnels() {
     guarded(async {
-        // Each level is served by the one below it.
+        // The service at each level runs inside the tunnel one level below.
         let silent = || answers(|_| std::future::pending());
         let builder = || TunnelServiceHandler::builder().add_service(silent());
         let middle = builder().add_service(builder().build().service()).build();
@@ -108,7 +108,7 @@ async fn a_broken_connection_says_the_same_through_tunnels_in_tunnels() {
             tokio::spawn(async move { raw_call(&tunnel, Pieces::then_pending(vec![])).await })
         });
         let calls: Vec<_> = calls.collect();
-        // A tunnel is a call of the one that carries it.
+        // Each tunnel is a call of the tunnel that carries it.
         eventually(|| {
             let calls = tunnels.iter().map(|tunnel| tunnel.stats().streams);
             calls.eq([2, 2, 1])
@@ -133,7 +133,7 @@ async fn a_broken_connection_says_the_same_through_tunnels_in_tunnels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_peer_says_at_the_end_controls_no_terminal() {
+async fn control_characters_in_a_peers_status_are_escaped() {
     guarded(async {
         let mut server = RawServer::start().await;
         let opening = ForwardTunnel::new(server.server.channel().await);

@@ -1,4 +1,4 @@
-//! Our handler with callers that are older than ours, or faulty.
+//! Our handler with older or faulty callers.
 
 use tonic::Code;
 use tunnel_client::Config;
@@ -27,7 +27,7 @@ async fn assert_goes_on(caller: &mut RawCaller, id: i64) {
     assert_eq!(caller.expect_close(id).await.0, Code::Ok);
 }
 
-/// How a tunnel ends after this frame.
+/// The status of a tunnel that receives these frames.
 async fn ends_with(far: &Far, say: impl FnOnce(&RawCaller)) -> tonic::Status {
     let mut caller = caller(far).await;
     caller.begin(5, Kind::Bidi.method());
@@ -36,12 +36,12 @@ async fn ends_with(far: &Far, say: impl FnOnce(&RawCaller)) -> tonic::Status {
     let Heard::Status(status) = caller.expect_end().await else {
         panic!("the outer call ends with a status");
     };
-    // Running handlers are dropped, although the caller still holds its end.
+    // Running handlers are dropped although the caller keeps its half open.
     far.no_tunnels().await;
     status
 }
 
-/// No settings, no windows, no window updates.
+/// Revision zero has no settings and no flow control.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_does_not_negotiate_is_served_in_revision_zero() {
     guarded(async {
@@ -52,7 +52,7 @@ async fn a_caller_that_does_not_negotiate_is_served_in_revision_zero() {
             ..Default::default()
         };
         caller.frame(1, client_to_server::Frame::NewStream(new));
-        // Far more than a window.
+        // Much more than a window.
         let zeros: &'static [u8] = &[0; 16_384];
         let mut payload = vec![0x0a];
         prost::encode_length_delimiter(1_000_000, &mut payload).expect("room");
@@ -90,9 +90,9 @@ async fn a_caller_that_does_not_negotiate_is_served_in_revision_zero() {
     .await;
 }
 
-/// The status of the outer call tells the peer which rule it broke, and where.
+/// The status of the outer call names the broken rule and the stream.
 #[tokio::test(flavor = "multi_thread")]
-async fn words_that_cannot_be_understood_end_the_tunnel_with_a_status() {
+async fn protocol_errors_end_the_tunnel_with_a_status() {
     guarded(async {
         type Fault = fn(&RawCaller);
         let faults: [(&str, Fault); 9] = [
@@ -124,7 +124,7 @@ async fn words_that_cannot_be_understood_end_the_tunnel_with_a_status() {
             };
             assert_eq!(status.code(), Code::Internal, "{word}: {status:?}");
             assert!(status.message().contains(word), "{word}: {status:?}");
-            // Although the caller still holds its end.
+            // The tunnel ends although the caller keeps its half open.
             eventually(|| far.handler.tunnels().len() == others).await;
         }
         assert_usable(&client(&bystander)).await;
@@ -152,7 +152,7 @@ async fn a_limit_that_protects_the_tunnel_ends_it_as_resource_exhausted() {
     .await;
 }
 
-/// An empty one crashes Go's handler.
+/// An empty name crashes Go's handler.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_method_may_lack_its_slash_but_not_its_name() {
     guarded(async {
@@ -184,9 +184,9 @@ async fn a_method_may_lack_its_slash_but_not_its_name() {
     .await;
 }
 
-/// Go's handler ends the whole tunnel at the first of them.
+/// Go's handler ends the whole tunnel at the first such frame.
 #[tokio::test(flavor = "multi_thread")]
-async fn frames_of_refused_calls_and_of_ids_left_out_are_ignored() {
+async fn frames_of_refused_calls_and_skipped_ids_are_ignored() {
     guarded(async {
         let far = Far::start().await;
         let mut caller = caller(&far).await;
@@ -218,7 +218,7 @@ async fn frames_of_unknown_kinds_are_ignored() {
         for stream_id in [-1, 0, 1] {
             let frame = None;
             caller.say(ClientToServer { stream_id, frame });
-            // Stream id 1 and field 99, four bytes.
+            // A frame with stream id 1 and the unknown field 99 of four bytes.
             caller.say_bytes(message(&[0x08, 1, 0x9a, 0x06, 0x04, 1, 2, 3, 4]));
         }
         caller.frame(1, client_to_server::Frame::HalfClose(()));
@@ -228,8 +228,8 @@ async fn frames_of_unknown_kinds_are_ignored() {
     .await;
 }
 
-/// Each of them is INVALID_ARGUMENT, or the limit's own code, to that call; and its handler is
-/// dropped or never began.
+/// Each fault ends only its call, with INVALID_ARGUMENT or the limit's own code. The handler is
+/// dropped or never starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_on_one_stream_ends_that_call_alone() {
     guarded(async {
@@ -307,7 +307,7 @@ async fn a_peer_s_reserved_metadata_does_not_reach_the_handler() {
         let script = script.metadata().get("x-script").expect("a script").clone();
         let script = script.to_str().expect("text").to_owned();
         let mut entries = vec![("x-script", script.as_str()), ("X-Good", "kept")];
-        // Invalid, so there is no timeout.
+        // An invalid timeout counts as none.
         entries.push(("grpc-timeout", "soon"));
         entries.extend(reserved);
         let new = NewStream {
@@ -333,7 +333,7 @@ async fn a_peer_s_reserved_metadata_does_not_reach_the_handler() {
             of_key.next().map(|entry| entry.value.clone())
         };
         assert_eq!(key("x-good").as_deref(), Some(&b"kept"[..]));
-        // The handler's own idea of the connection, not the peer's.
+        // `te` comes from the handler's own connection, not from the peer.
         assert_eq!(key("te").as_deref(), Some(&b"trailers"[..]));
         for (name, value) in reserved {
             let seen = key(name);
@@ -344,9 +344,9 @@ async fn a_peer_s_reserved_metadata_does_not_reach_the_handler() {
     .await;
 }
 
-/// A deadline of zero, or less, has passed when it comes.
+/// A deadline of zero or less has passed on arrival.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_that_has_passed_on_arrival_is_exceeded_and_nobody_is_called() {
+async fn a_deadline_that_has_passed_on_arrival_is_exceeded_without_a_handler() {
     guarded(async {
         let far = Far::start().await;
         let mut caller = caller(&far).await;
@@ -366,7 +366,7 @@ async fn a_deadline_that_has_passed_on_arrival_is_exceeded_and_nobody_is_called(
     .await;
 }
 
-/// HTTP/2 has no keys in mixed case; the wire of a tunnel does.
+/// HTTP/2 allows no mixed-case keys. The tunnel protocol does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_whose_key_is_in_mixed_case_is_a_deadline() {
     guarded(async {
@@ -386,7 +386,7 @@ async fn a_timeout_whose_key_is_in_mixed_case_is_a_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_method_that_is_no_path_is_refused_in_words_that_are_not_the_caller_s() {
+async fn a_method_that_is_no_path_is_refused_without_quoting_it() {
     guarded(async {
         let far = Far::start().await;
         let mut caller = caller(&far).await;

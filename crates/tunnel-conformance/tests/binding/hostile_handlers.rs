@@ -1,4 +1,4 @@
-//! Our caller with handlers that are older than ours, or faulty.
+//! Our caller with older or faulty handlers.
 
 use prost::Message as _;
 use tonic::Code;
@@ -17,8 +17,8 @@ use crate::support::peer::{Heard, RawHandler, RawServer, md};
 use crate::support::raw_service::{outcome_of, raw_request};
 use crate::support::{client, guarded, one_request};
 
-/// A tunnel over TCP to a handler spoken by hand, which has said these revisions; or nothing, and
-/// does not negotiate.
+/// Opens a tunnel over TCP to a hand-written handler. The handler announces these revisions. With
+/// `None` it does not negotiate.
 async fn tunnel_to(settings: Option<&[i32]>) -> (RawServer, TunnelChannel, RawHandler) {
     let mut server = RawServer::start().await;
     let opening = tokio::spawn(ForwardTunnel::new(server.server.channel().await).open());
@@ -30,7 +30,7 @@ async fn tunnel_to(settings: Option<&[i32]>) -> (RawServer, TunnelChannel, RawHa
     (server, tunnel, handler)
 }
 
-/// How an opening ends that meets these first frames.
+/// The error of an opening that receives these first frames, and whether the handler saw a reset.
 async fn opening_fails(config: Config, first: impl FnOnce(&RawHandler)) -> (ConnectionError, bool) {
     let mut server = RawServer::start().await;
     let opening = ForwardTunnel::new(server.server.channel().await).config(config);
@@ -41,7 +41,7 @@ async fn opening_fails(config: Config, first: impl FnOnce(&RawHandler)) -> (Conn
     let TunnelError::Ended(EndReason::Error(error)) = error else {
         panic!("the tunnel should end with an error, not {error:?}");
     };
-    // A caller can tell the handler only by a reset.
+    // A reset is the caller's only signal to the handler.
     let told = matches!(handler.expect_end().await, Heard::Broken(_) | Heard::End);
     (error, told)
 }
@@ -84,7 +84,7 @@ async fn assert_answered(handler: &mut RawHandler, tunnel: &TunnelChannel, revis
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_does_not_negotiate_is_spoken_to_in_revision_zero() {
+async fn a_handler_that_does_not_negotiate_gets_revision_zero() {
     guarded(async {
         let (_server, tunnel, mut handler) = tunnel_to(None).await;
         assert_eq!(handler.headers["grpctunnel-negotiate"], "on");
@@ -93,7 +93,7 @@ async fn a_handler_that_does_not_negotiate_is_spoken_to_in_revision_zero() {
     .await;
 }
 
-/// As the protocol says. The Go caller ends the tunnel.
+/// The protocol requires this. The Go caller ends the tunnel instead.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_list_of_revisions_means_revision_zero() {
     guarded(async {
@@ -106,7 +106,7 @@ async fn an_empty_list_of_revisions_means_revision_zero() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_newest_revision_that_both_speak_is_spoken() {
+async fn the_newest_common_revision_is_used() {
     guarded(async {
         let (_server, tunnel, mut handler) = tunnel_to(Some(&[7, 1, 0])).await;
         assert_answered(&mut handler, &tunnel, 1).await;
@@ -129,7 +129,7 @@ async fn a_handler_with_no_revision_in_common_is_an_error_that_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_whose_first_words_are_not_settings_is_an_error() {
+async fn a_first_frame_that_is_not_settings_is_an_error() {
     guarded(async {
         let close = |handler: &RawHandler| handler.close(1, Code::Ok, md(&[]));
         let (error, told) = opening_fails(Config::default(), close).await;
@@ -151,7 +151,7 @@ async fn a_handler_whose_first_words_are_not_settings_is_an_error() {
     .await;
 }
 
-/// Frames of a later protocol.
+/// Later versions of the protocol may add frames.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_of_unknown_kinds_are_ignored() {
     guarded(async {
@@ -163,7 +163,7 @@ async fn frames_of_unknown_kinds_are_ignored() {
             }
             .encode_to_vec();
             handler.say_bytes(crate::support::body::message(&frame));
-            // Field 99, four bytes.
+            // The unknown field 99 of four bytes.
             frame.extend_from_slice(&[0x9a, 0x06, 0x04, 1, 2, 3, 4]);
             handler.say_bytes(crate::support::body::message(&frame));
         };
@@ -179,9 +179,9 @@ async fn frames_of_unknown_kinds_are_ignored() {
     .await;
 }
 
-/// The caller ends the tunnel by a reset, and fails the calls in flight.
+/// The caller resets the tunnel and fails the calls in flight.
 #[tokio::test(flavor = "multi_thread")]
-async fn words_that_cannot_be_understood_end_the_tunnel() {
+async fn protocol_errors_end_the_tunnel() {
     guarded(async {
         type Fault = fn(&RawHandler, i64);
         let faults: [(&str, Fault); 5] = [
@@ -219,7 +219,7 @@ async fn words_that_cannot_be_understood_end_the_tunnel() {
     .await;
 }
 
-/// Frames that were in flight when a call ended, of this call and earlier ones.
+/// Late frames belong to calls that have just ended or ended earlier.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_frames_of_calls_that_have_ended_are_ignored() {
     guarded(async {
@@ -236,7 +236,7 @@ async fn late_frames_of_calls_that_have_ended_are_ignored() {
     .await;
 }
 
-/// A fault of one stream ends that call, and its handler gets a cancel.
+/// A stream error ends the call, and the handler receives a cancel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_on_one_stream_ends_that_call_alone() {
     guarded(async {
@@ -280,7 +280,7 @@ async fn a_fault_on_one_stream_ends_that_call_alone() {
     .await;
 }
 
-/// An `http::HeaderMap` panics when it is to hold more than some 24,000 entries.
+/// `http::HeaderMap` panics above about 24,000 entries.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_metadata_than_a_header_map_holds_ends_the_call_alone() {
     guarded(async {

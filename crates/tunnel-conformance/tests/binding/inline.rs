@@ -1,5 +1,5 @@
-//! Calls that the tunnel's task polls first: a call that answers at once gets no task, and a call
-//! that waits is moved to its own task.
+//! Calls that the tunnel's task polls first. A call that finishes in that poll gets no task. A call
+//! that is still pending moves to its own task.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -28,10 +28,11 @@ use crate::support::{eventually, guarded};
 /// Longer than any test lasts.
 const NEVER: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// How many calls may be open for another one to be polled by the tunnel's task, itself included.
+/// The tunnel's task polls a new call only if at most this many calls are open, including the new
+/// one.
 const MOST: usize = 128;
 
-/// A response of 8 MiB, which is many windows.
+/// A response of 8 MiB, many times the window.
 const FLOOD: [usize; 2] = [128, 64 << 10];
 
 /// State shared by the handlers and the test.
@@ -42,7 +43,7 @@ struct Shared {
     go_on: Arc<Semaphore>,
 }
 
-/// Tells that it was dropped.
+/// Notifies the test when it is dropped.
 struct Tells(mpsc::UnboundedSender<()>);
 
 impl Drop for Tells {
@@ -51,7 +52,7 @@ impl Drop for Tells {
     }
 }
 
-/// The task that this runs in.
+/// The id of the current task.
 fn task() -> Vec<u8> {
     tokio::task::id().to_string().into_bytes()
 }
@@ -60,7 +61,7 @@ fn answer(payload: &[u8]) -> http::Response<Body> {
     response(Pieces::all(vec![data(message(payload)), status("0")]))
 }
 
-/// Is pending once, and has woken its task by then.
+/// Wakes its task during its first poll, and is pending once.
 async fn wakes_while_it_is_polled() {
     let mut polled = false;
     poll_fn(|cx| {
@@ -73,7 +74,7 @@ async fn wakes_while_it_is_polled() {
     .await;
 }
 
-/// Is pending once, and what it waits for has come by then.
+/// Its event arrives during its first poll, and it is pending once.
 async fn completes_while_it_is_polled() {
     let (say, said) = oneshot::channel();
     let mut say = Some(say);
@@ -89,7 +90,7 @@ async fn completes_while_it_is_polled() {
     .expect("it was said");
 }
 
-/// Calls of the test: what the handler does is in the name of the method.
+/// The service of the test. The method name selects what the handler does.
 fn service(shared: Shared) -> RawService {
     answers(move |request| handle(shared.clone(), request))
 }
@@ -119,9 +120,9 @@ async fn handle(shared: Shared, request: http::Request<Body>) -> http::Response<
                 pieces.flat_map(move |()| stream::iter([data(bytes.clone()), status("0")]));
             response(Body::new(Pieces::new(pieces)))
         }
-        "/raw.Service/Panic" => panic!("as the test wants it: at the first poll"),
+        "/raw.Service/Panic" => panic!("injected panic in the first poll"),
         "/raw.Service/PanicInItsBody" => {
-            let panics = stream::once(async { panic!("as the test wants it: in a body") });
+            let panics = stream::once(async { panic!("injected panic in a body") });
             response(Body::new(Pieces::new(panics)))
         }
         "/raw.Service/Flood" => {
@@ -144,21 +145,21 @@ impl Way {
     const BOTH: [Self; 2] = [Self::Forward, Self::Reverse];
 }
 
-/// The end that serves.
+/// The serving end.
 enum Far {
     Gateway(TunnelServiceHandler),
     Device {
         handle: LinksHandle,
-        /// Where it dialled.
+        /// The gateway that the device dialled.
         _gateway: TcpServer,
     },
 }
 
-/// A tunnel, and what is behind it.
+/// A tunnel and the server behind it.
 struct Stage {
     tunnel: TunnelChannel,
     far: Far,
-    /// The task in which each call that waits was polled first.
+    /// The id of the task that first polled each waiting call.
     begun: mpsc::UnboundedReceiver<Vec<u8>>,
     dropped: mpsc::UnboundedReceiver<()>,
     go_on: Arc<Semaphore>,
@@ -187,24 +188,24 @@ impl Stage {
         }
     }
 
-    /// Calls a method: the response's one message, and its status.
+    /// Calls a method, and returns the single response message and the status.
     async fn call(&self, method: &str) -> (Vec<u8>, Status) {
         outcome_of(&self.tunnel, raw_request_for(method, Body::empty())).await
     }
 
-    /// Calls a method that tells its task.
+    /// Calls a method that returns its task id.
     async fn task_of(&self, method: &str) -> Vec<u8> {
         told(self.call(method).await)
     }
 
-    /// The task of the tunnel.
+    /// The id of the tunnel's task.
     async fn own(&self) -> Vec<u8> {
         let own = self.task_of("Now").await;
         assert_eq!(own, self.task_of("Now").await, "always the same one");
         own
     }
 
-    /// Makes calls that wait, until all do; the tasks in which they were polled first.
+    /// Starts waiting calls. Returns the calls and the ids of the tasks that first polled them.
     async fn wait(&mut self, count: usize) -> (Vec<JoinHandle<Vec<u8>>>, Vec<Vec<u8>>) {
         let calls = (0..count).map(|_| {
             let tunnel = self.tunnel.clone();
@@ -219,7 +220,7 @@ impl Stage {
         (calls, begun)
     }
 
-    /// Waits until this many calls are open at the serving end.
+    /// Waits until the serving end has this many open calls.
     async fn open_calls(&self, count: usize) {
         let streams = || match &self.far {
             Far::Gateway(handler) => handler.stats()[0].1.streams,
@@ -242,7 +243,7 @@ impl Stage {
     }
 }
 
-/// A handler's report.
+/// The message of a successful call.
 fn told((bytes, status): (Vec<u8>, Status)) -> Vec<u8> {
     assert_eq!(status.code(), Code::Ok, "{status:?}");
     bytes
@@ -313,7 +314,7 @@ async fn a_handler_that_waits_is_moved_to_a_task_of_its_own_and_others_are_answe
     .await;
 }
 
-/// Whoever wakes a call during its first poll finds no task yet.
+/// A wake-up during the first poll finds no task yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wake_before_a_call_has_its_task_is_not_lost() {
     guarded(async {
@@ -323,7 +324,7 @@ async fn a_wake_before_a_call_has_its_task_is_not_lost() {
             for _ in 0..10 {
                 assert_ne!(stage.task_of("Wakes").await, own);
                 assert_ne!(stage.task_of("Completes").await, own);
-                // Tells the task that made the body.
+                // The call returns the id of the task that created the body.
                 assert_eq!(stage.task_of("WakesInItsBody").await, own);
             }
         }
@@ -373,7 +374,7 @@ async fn a_cancel_drops_a_handler_that_waits() {
     .await;
 }
 
-/// By a clock that stands still until everybody waits, so that the handler certainly does.
+/// Paused time advances only when all tasks wait, so the handler is waiting at the deadline.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_ends_a_call_and_drops_its_handler_that_waits() {
     guarded(async {
@@ -438,7 +439,7 @@ async fn with_128_calls_open_the_next_one_is_served_in_a_task_of_its_own() {
     .await;
 }
 
-/// Once in one thread, where all come in the same piece.
+/// On one thread all calls arrive in the same DATA frame.
 async fn three_hundred_calls() {
     guarded(async {
         for way in Way::BOTH {

@@ -1,5 +1,5 @@
 //! Fairness of the tunnel's task while it polls calls: answers are sent together, and other tasks
-//! get a turn.
+//! run in between.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -19,7 +19,7 @@ use crate::support::peer::RawCaller;
 use crate::support::raw_service::{RawService, answers, response};
 use crate::support::{eventually, guarded};
 
-/// What the handlers did so far.
+/// Counts what the handlers have done.
 #[derive(Default)]
 struct Count {
     handled: AtomicUsize,
@@ -33,7 +33,7 @@ impl Count {
     }
 }
 
-/// Answers at once, and counts.
+/// A service that answers at once and counts its calls.
 fn counts(count: &Arc<Count>) -> RawService {
     let count = count.clone();
     answers(move |_| {
@@ -56,7 +56,7 @@ async fn caller(count: &Arc<Count>) -> RawCaller {
     RawCaller::in_process(handler.service()).await
 }
 
-/// A transport's writer that notes how many calls were handled each time it is woken.
+/// A transport's writer. Each wake-up records the number of handled calls.
 #[derive(Default)]
 struct Writer {
     count: Arc<Count>,
@@ -70,7 +70,7 @@ impl Wake for Writer {
     }
 }
 
-/// Takes all that is there.
+/// Takes all frames that are ready.
 fn take_all(hearing: &mut Body, waker: &Waker) {
     while Pin::new(&mut *hearing)
         .poll_frame(&mut Context::from_waker(waker))
@@ -91,7 +91,7 @@ async fn the_writer_is_woken_once_for_the_answers_of_calls_that_came_together() 
         let mut hearing = caller.take_hearing();
         take_all(&mut hearing, &waker);
         let woken = || std::mem::take(&mut *writer.woken.lock().expect("not poisoned"));
-        // What was said of settings may have woken it.
+        // The settings may have woken the writer.
         tokio::task::yield_now().await;
         take_all(&mut hearing, &waker);
         woken();
@@ -102,7 +102,7 @@ async fn the_writer_is_woken_once_for_the_answers_of_calls_that_came_together() 
     .await;
 }
 
-/// Among them the one that sends the answers, or the calls would count as open.
+/// The task that sends the answers must run too, or the calls would count as open.
 #[tokio::test]
 async fn other_tasks_get_a_turn_between_many_calls_that_answer_at_once() {
     const CALLS: usize = 300;

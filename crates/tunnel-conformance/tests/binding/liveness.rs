@@ -1,4 +1,4 @@
-//! Nothing waits for ever, nothing spins, and back-pressure works.
+//! Nothing waits forever, nothing spins, and back-pressure works.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -30,16 +30,17 @@ use crate::support::peer::raw_service;
 use crate::support::raw_service::{answers, raw_outcome, raw_request, response};
 use crate::support::{Far, assert_usable, client, eventually, guarded, one, one_request};
 
-/// How many messages a producer has, and of which size: far more than any buffer between, and
-/// each of them far less.
+/// The number of messages a producer has, and their size below. Together they exceed every buffer
+/// on the path. Each message is much smaller than any buffer.
 const MESSAGES: u64 = 300;
 const SIZE: usize = 10_000;
 
-/// How many of them may be taken before anybody reads: a window, what a stream takes from its
-/// application, what is gathered at once, and some.
+/// The number of messages that may be taken before the reader reads. They fill the window, the
+/// stream's send buffer and one batch, with some margin.
 const AHEAD: u64 = 40;
 
-/// Handlers as they are often written: a task feeds the response, another reads the request.
+/// Handlers that use tasks, a common pattern: one task feeds the response, another reads the
+/// request.
 #[derive(Clone, Default)]
 struct Spawning {
     produced: Arc<AtomicUsize>,
@@ -49,7 +50,7 @@ struct Spawning {
 type Responses = BoxStream<'static, Result<proto::Response, Status>>;
 
 impl Spawning {
-    /// Reads a request stream in a task of its own, and notes how it ended. Returns when the
+    /// Reads a request stream in its own task and records how the stream ended. Returns when the
     /// reader waits.
     async fn read(&self, mut requests: Streaming<proto::Request>) {
         let waits = Arc::new(Notify::new());
@@ -116,7 +117,7 @@ impl TestService for Spawning {
         match name {
             None => Ok(Response::new(proto::Response::default())),
             Some(end) if end == "failure" => Err(Status::data_loss("no")),
-            Some(_) => panic!("as the test wants it"),
+            Some(_) => panic!("injected panic"),
         }
     }
 
@@ -129,7 +130,7 @@ impl TestService for Spawning {
     }
 }
 
-/// On one thread, where every call that comes back has given every other task its turns.
+/// The test uses one thread, so after each yield every other task has run.
 async fn in_process<S>(service: S) -> (TunnelServiceHandler, tunnel_client::TunnelChannel)
 where
     S: Service<
@@ -148,15 +149,14 @@ where
     (handler, tunnel.expect("the service accepts a tunnel"))
 }
 
-/// Gives every task many turns.
+/// Yields often enough for every task to run many times.
 async fn many_turns() {
     for _ in 0..20 * MESSAGES {
         tokio::task::yield_now().await;
     }
 }
 
-/// A response stream that another task feeds wakes its call for each message: each time it must
-/// be held back again.
+/// Each message from the feeding task wakes the call. Back-pressure must apply again each time.
 #[tokio::test]
 async fn responses_fed_one_by_one_are_held_back_by_a_caller_that_does_not_read() {
     guarded(async {
@@ -177,7 +177,7 @@ async fn responses_fed_one_by_one_are_held_back_by_a_caller_that_does_not_read()
     .await;
 }
 
-/// The same the other way.
+/// The same for requests.
 #[tokio::test]
 async fn requests_fed_one_by_one_are_held_back_by_a_handler_that_does_not_read() {
     guarded(async {
@@ -209,8 +209,8 @@ async fn requests_fed_one_by_one_are_held_back_by_a_handler_that_does_not_read()
     .await;
 }
 
-/// A request stream that its handler gave to another task is told when the call is over, however
-/// it ended; it would wait for ever otherwise, for the caller sends nothing more.
+/// A request stream that its handler gave to another task must end with the call, for any reason.
+/// The caller sends nothing more, so the reader would otherwise wait forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_stream_that_outlives_its_call_comes_to_an_end() {
     guarded(async {
@@ -234,7 +234,7 @@ async fn a_request_stream_that_outlives_its_call_comes_to_an_end() {
             let last = ended.expect("the service lives").last().copied();
             assert!(matches!(last, Some(Err(_))), "no clean end: {last:?}");
         }
-        // Nor is the end of the tunnel a clean end of one.
+        // The end of the tunnel is not a clean end of the stream either.
         let (feed, _watch) = Feed::open(one_request());
         let ongoing = open(&client(&tunnel), Kind::Bidi, Request::new(feed)).await;
         ongoing.expect("headers come");
@@ -260,20 +260,19 @@ impl http_body::Body for Silent {
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Piece>> {
         let asked = self.0.fetch_add(1, Ordering::Relaxed);
-        assert!(asked < 1000, "whoever asks so often does nothing else");
+        assert!(asked < 1000, "polled in a busy loop");
         Poll::Pending
     }
 }
 
-/// The clock stands still while anybody is at work: the five seconds that are promised take no
-/// time, and a task that spins would never let them pass. That the tunnel has ended is known at
-/// once.
+/// Paused time advances only when all tasks are idle. The five seconds of grace therefore take no
+/// real time, and would never pass if a task were spinning. `ended` resolves at once.
 #[tokio::test(start_paused = true)]
 async fn closing_a_tunnel_whose_peer_does_not_answer_takes_the_grace_and_no_work() {
     let silent = Silent::default();
     let body = silent.clone();
     let service = service_fn(move |request: http::Request<Body>| {
-        // Neither reads the received data nor drops it.
+        // Keeps the received data without reading it.
         std::mem::forget(request);
         let response = http::Response::new(Body::new(body.clone()));
         std::future::ready(Ok::<_, Status>(response))
@@ -290,7 +289,7 @@ async fn closing_a_tunnel_whose_peer_does_not_answer_takes_the_grace_and_no_work
     let asked = silent.0.load(Ordering::Relaxed) - before;
     assert!(
         asked < 20,
-        "asked {asked} times for an end that did not come"
+        "polled {asked} times for an end that never came"
     );
     drop(tunnel);
     eventually(|| {
@@ -302,7 +301,7 @@ async fn closing_a_tunnel_whose_peer_does_not_answer_takes_the_grace_and_no_work
     .await;
 }
 
-/// A tunnel uses the runtime's clock, which tests of users can pause.
+/// A tunnel uses the runtime's clock, so users' tests can pause it.
 #[tokio::test(start_paused = true)]
 async fn deadlines_and_timeouts_go_by_the_runtime_s_clock() {
     let probe = Probe::default();
@@ -329,7 +328,7 @@ async fn deadlines_and_timeouts_go_by_the_runtime_s_clock() {
     let _silent = openings.recv().await.expect("an opening").accept(true);
     let error = opening.await.expect("no panic").expect_err("no settings");
     let TunnelError::Ended(EndReason::Error(ConnectionError::SettingsTimeout)) = error else {
-        panic!("settings should be missed, not {error:?}");
+        panic!("expected a settings timeout, not {error:?}");
     };
 }
 
@@ -342,14 +341,14 @@ impl http_body::Body for Nothing {
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Piece>> {
         let asked = self.0.fetch_add(1, Ordering::Relaxed);
-        assert!(asked < 20_000_000, "asked for ever, in one go");
+        assert!(asked < 20_000_000, "polled forever without a yield");
         Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
     }
 }
 
-/// On one thread, where a task that does not yield blocks all others.
+/// On one thread a task that does not yield blocks all others.
 #[tokio::test]
-async fn bodies_of_nothing_but_empty_frames_keep_nobody_from_work() {
+async fn bodies_of_only_empty_frames_block_no_other_task() {
     guarded(async {
         let asked = Arc::new(AtomicUsize::new(0));
         let of_response = asked.clone();
@@ -382,7 +381,7 @@ async fn bodies_of_nothing_but_empty_frames_keep_nobody_from_work() {
     .await;
 }
 
-/// The last task that polled is woken, not the first.
+/// The task that polled last is woken, not the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_and_streams_may_move_between_tasks_while_they_wait() {
     guarded(async {
@@ -411,10 +410,10 @@ async fn calls_and_streams_may_move_between_tasks_while_they_wait() {
     .await;
 }
 
-/// Neither side of a call drives the other: a response is read although the request never ends,
-/// and the request goes on although nobody reads the response.
+/// The two directions of a call are independent. A response is read although the request never
+/// ends. A request continues although the response is not read.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_goes_on_while_nobody_polls_the_response() {
+async fn a_request_goes_on_while_the_response_is_not_polled() {
     guarded(async {
         let far = Far::start().await;
         let tunnel = far.tunnel().await;
@@ -438,7 +437,7 @@ async fn a_request_goes_on_while_nobody_polls_the_response() {
     .await;
 }
 
-/// Settings small enough for every buffer to fill up do not make both ends wait for each other.
+/// With every buffer full at the smallest settings, the two ends must not deadlock.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smallest_windows_and_buffers_carry_everything() {
     guarded(async {

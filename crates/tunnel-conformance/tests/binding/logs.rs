@@ -1,4 +1,4 @@
-//! Log lines. A subscriber is application code, so it is not called under a tunnel's lock.
+//! Log lines. A subscriber is application code, so it must not run under a tunnel's lock.
 
 use std::fmt::{self, Write as _};
 use std::sync::mpsc;
@@ -18,12 +18,12 @@ use crate::support::body::Pieces;
 use crate::support::raw_service::{answers, raw_outcome, response};
 use crate::support::{eventually, guarded};
 
-/// After this time a lock counts as held by the thread that logs.
+/// If a subscriber waits longer than this, the logging thread is assumed to hold the lock.
 const DEADLOCK: Duration = Duration::from_secs(30);
 
 type Look = Arc<dyn Fn() + Send + Sync>;
 
-/// A subscriber that uses tunnels at each line, and keeps the lines.
+/// A subscriber that calls into tunnels at each line and keeps the lines.
 #[derive(Clone, Default)]
 struct Lines {
     look: Option<Look>,
@@ -56,7 +56,7 @@ impl Subscriber for Lines {
         event.record(&mut line);
         let (done, looked) = mpsc::channel();
         let look = self.look.clone();
-        // On another thread: a deadlock must not hang this one.
+        // The call runs on another thread, so a deadlock cannot hang this one.
         std::thread::spawn(move || {
             if let Some(look) = look {
                 look();
@@ -80,12 +80,12 @@ async fn a_subscriber_may_look_into_the_tunnel_at_every_line() {
         let service = answers(|_| async {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
-            // More than the metadata limit, so that they are left out.
+            // The value exceeds the metadata limit, so the metadata is dropped and logged.
             let long = "x".repeat(100_000).parse().expect("legal");
             trailers.insert("long", long);
             response(Pieces::all(vec![Ok(Frame::trailers(trailers))]))
         });
-        // Without a connection, so that both ends log on this thread.
+        // Without a connection both ends log on this thread.
         let handler = TunnelServiceHandler::builder().add_service(service).build();
         let tunnel = ForwardTunnel::new(handler.service()).open().await;
         let tunnel = tunnel.expect("accepted");

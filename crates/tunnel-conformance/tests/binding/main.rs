@@ -1,8 +1,8 @@
 //! Tests of the tonic binding beyond single calls, which the conformance suite covers.
 //!
-//! They test that ended calls and tunnels leave nothing behind, peers that break the protocol, what
-//! a tunnelled call knows about its tunnel, and how tunnels open and end. A comment names the trap of
-//! tonic that a test guards against.
+//! They cover cleanup after calls and tunnels, peers that break the protocol, what a call sees of
+//! its tunnel, and how tunnels open and end. A comment names the trap of tonic that a test guards
+//! against.
 //!
 //! Tests wait for events, not for time. [`support::guarded`] fails a test that hangs.
 

@@ -1,4 +1,4 @@
-//! Ended calls and tunnels leave nothing behind: no task, no call, no counter.
+//! Ended calls and tunnels leave no task, no call and no counter behind.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl End {
     ];
 }
 
-/// Makes a call of a kind that ends this way. Each has its own name, by which the probe counts.
+/// Makes a call of this kind that ends this way. Each call has a unique name for the probe.
 async fn make(far: &Far, client: &Client, kind: Kind, end: End, round: usize) {
     let name = format!("{kind:?} {end:?} {round}");
     let script = Script::named(&name);
@@ -61,7 +61,7 @@ async fn make(far: &Far, client: &Client, kind: Kind, end: End, round: usize) {
             outcome.expect_failure(Code::DataLoss);
         }
         End::Panic => {
-            let script = script.receive(1).panic("as the test wants it");
+            let script = script.receive(1).panic("injected panic");
             let outcome = run(client, kind, &script, one_request()).await;
             outcome.expect_failure(Code::Internal);
         }
@@ -117,7 +117,7 @@ async fn make(far: &Far, client: &Client, kind: Kind, end: End, round: usize) {
 
 fn is_idle(stats: &Stats) -> bool {
     let mut now = *stats;
-    // Totals, not current values.
+    // These are totals, not current values.
     (now.streams_total, now.bytes_sent, now.bytes_received) = (0, 0, 0);
     now == Stats::default()
 }
@@ -129,14 +129,14 @@ async fn nothing_kept(far: &Far, tunnel: &TunnelChannel) {
     eventually(|| far.handler.stats().iter().all(|(_, stats)| is_idle(stats))).await;
 }
 
-/// The tasks of a far end without connections, once it has started: the server alone.
+/// The number of tasks at a started far end without connections: the server's own.
 const SERVER_TASKS: usize = 1;
 
 fn tasks(runtime: &Handle) -> usize {
     runtime.metrics().num_alive_tasks()
 }
 
-/// Calls of all kinds that end in all ways, at the same time and several times over.
+/// Calls of all kinds that end in all ways, concurrently and several times.
 async fn all_calls(far: &Far, tunnel: &TunnelChannel) {
     for round in 0..3 {
         let client = client(tunnel);
@@ -149,7 +149,7 @@ async fn all_calls(far: &Far, tunnel: &TunnelChannel) {
     }
 }
 
-/// The tunnel is open all the while, so nothing is tidied up only by its end.
+/// The tunnel stays open, so its end cannot do the cleanup.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_kept_of_calls_of_all_kinds_however_they_ended() {
     guarded(async {
@@ -157,7 +157,7 @@ async fn nothing_is_kept_of_calls_of_all_kinds_however_they_ended() {
         let tunnel = far.tunnel().await;
         nothing_kept(&far, &tunnel).await;
         let there = far.server.runtime().expect("it lives");
-        // Those of the connection and of the tunnel.
+        // Counts the tasks of the connection and of the tunnel.
         let before = (tasks(&Handle::current()), tasks(&there));
         all_calls(&far, &tunnel).await;
         nothing_kept(&far, &tunnel).await;
@@ -187,7 +187,7 @@ async fn no_task_is_left_on_either_side_when_a_tunnel_has_closed() {
     .await;
 }
 
-/// Calls of all kinds are at every stage when the tunnel ends under them.
+/// The tunnel ends while calls of all kinds are at every stage.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_of_calls_whose_tunnel_was_closed_under_them() {
     guarded(async {
@@ -223,7 +223,7 @@ async fn nothing_is_left_of_calls_whose_tunnel_was_closed_under_them() {
         tunnel.close().await;
         while let Some(call) = calls.join_next().await {
             if let Err(error) = call {
-                // A method with one response fails on a script with a thousand.
+                // A method with a single response panics on a script with a thousand.
                 assert!(error.is_panic(), "{error}");
             }
         }
@@ -237,7 +237,7 @@ async fn nothing_is_left_of_calls_whose_tunnel_was_closed_under_them() {
     .await;
 }
 
-/// The handler's list of tunnels is empty too, if it outlives its server.
+/// A handler that outlives its server's runtime lists no tunnels.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_whose_runtime_is_gone_lists_no_tunnels() {
     guarded(async {
@@ -252,7 +252,7 @@ async fn a_handler_whose_runtime_is_gone_lists_no_tunnels() {
     .await;
 }
 
-/// A call whose future was not polled keeps only the tunnel open.
+/// A call whose future was never polled keeps only the tunnel open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_never_polled_keeps_nothing() {
     guarded(async {

@@ -30,7 +30,7 @@ fn refused(error: &TunnelError) -> &Status {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_listening_is_an_error_of_the_channel_that_says_so() {
+async fn a_refused_connection_is_a_channel_error_that_says_so() {
     guarded(async {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await;
         let address = listener.and_then(|l| l.local_addr()).expect("a free port");
@@ -63,12 +63,12 @@ async fn a_server_without_tunnels_refuses_as_unimplemented() {
     .await;
 }
 
-/// Nothing is left of the opening on either side.
+/// The opening leaves nothing behind on either side.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_never_answers_is_given_up() {
     guarded(async {
         let mut server = RawServer::start().await;
-        // Long enough for the request to get there, on however busy a machine.
+        // The timeout doubles until the request reaches the server, even on a busy machine.
         let mut timeout = Duration::from_millis(20);
         let request = loop {
             let opening = ForwardTunnel::new(server.server.channel().await);
@@ -86,7 +86,7 @@ async fn a_server_that_never_answers_is_given_up() {
             timeout *= 2;
         };
         let (bytes, _) = read_all(request.into_body()).await;
-        assert_eq!(bytes, [], "a caller says nothing before settings");
+        assert_eq!(bytes, [], "a caller sends nothing before settings");
         eventually(|| Handle::current().metrics().num_alive_tasks() == 0).await;
     })
     .await;
@@ -108,9 +108,9 @@ async fn an_opening_that_is_dropped_before_the_answer_leaves_nothing() {
     .await;
 }
 
-/// Also where the transport does not notice, and holds on to the request.
+/// The request also ends if the transport keeps it and does not notice the drop.
 #[tokio::test]
-async fn what_an_opening_sends_ends_when_it_is_given_up_at_any_stage() {
+async fn the_request_of_an_opening_ends_when_it_is_dropped_at_any_stage() {
     guarded(async {
         let (service, mut openings) = raw_service();
         let mut opening = Box::pin(ForwardTunnel::new(service.clone()).open());
@@ -123,7 +123,7 @@ async fn what_an_opening_sends_ends_when_it_is_given_up_at_any_stage() {
         let mut opening = Box::pin(ForwardTunnel::new(service.clone()).open());
         assert!(poll_immediate(&mut opening).await.is_none());
         let mut handler = openings.recv().await.expect("an opening").accept(true);
-        // Takes note of the answer, and waits for settings.
+        // Receives the response headers and waits for settings.
         assert!(poll_immediate(&mut opening).await.is_none());
         drop(opening);
         assert!(matches!(handler.hear().await, Heard::End));
@@ -154,7 +154,7 @@ async fn settings_that_never_come_end_the_opening() {
         let mut handler = server.opening().await.accept(true);
         let error = opening.await.expect("no panic").expect_err("no settings");
         let TunnelError::Ended(EndReason::Error(ConnectionError::SettingsTimeout)) = error else {
-            panic!("settings should be missed, not {error:?}");
+            panic!("expected a settings timeout, not {error:?}");
         };
         assert!(matches!(
             handler.expect_end().await,
@@ -181,7 +181,7 @@ async fn a_server_that_dies_while_a_tunnel_opens_is_an_error_of_the_channel() {
     .await;
 }
 
-/// Authentication by tonic's interceptors on both sides.
+/// Authentication by tonic interceptors on both sides.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_opens_through_an_intercepted_channel_and_is_refused_without_its_token() {
     guarded(async {
@@ -208,7 +208,7 @@ async fn a_tunnel_opens_through_an_intercepted_channel_and_is_refused_without_it
         let tunnel = ForwardTunnel::new(intercepted)
             .open()
             .await
-            .expect("let in");
+            .expect("the token is valid");
         assert_usable(&client(&tunnel)).await;
 
         let intercepted = InterceptedService::new(channel.clone(), with_token("Bearer hello"));
@@ -216,7 +216,7 @@ async fn a_tunnel_opens_through_an_intercepted_channel_and_is_refused_without_it
             ForwardTunnel::new(channel).open().await,
             ForwardTunnel::new(intercepted).open().await,
         ] {
-            let error = error.expect_err("without a token nobody is let in");
+            let error = error.expect_err("the server refuses a call without a valid token");
             let status = refused(&error);
             assert_eq!(status.code(), Code::Unauthenticated);
             assert_eq!(status.message(), "who are you?");
@@ -242,7 +242,7 @@ async fn an_interceptor_of_this_end_that_refuses_is_a_refusal() {
     .await;
 }
 
-/// Trap 11, at the opening: tonic itself would panic on this.
+/// Trap 11 while a tunnel opens: tonic itself would panic on this.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_with_malformed_details_is_a_refusal() {
     guarded(async {
@@ -263,7 +263,7 @@ async fn a_refusal_with_malformed_details_is_a_refusal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_of_no_grpc_server_is_told_from_a_refusal() {
+async fn a_non_grpc_answer_is_distinguished_from_a_refusal() {
     guarded(async {
         let mut server = RawServer::start().await;
         for (status, content_type, code) in [
@@ -283,14 +283,14 @@ async fn an_answer_of_no_grpc_server_is_told_from_a_refusal() {
                 matches!(error, TunnelError::NotGrpc(s) if s == status),
                 "{error}"
             );
-            // As plain tonic does.
+            // The same code as with plain tonic.
             assert_eq!(Status::from(error).code(), code);
         }
     })
     .await;
 }
 
-/// Any tonic service will do: a tunnel needs no network.
+/// A tunnel works over any tonic service and needs no network.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_opens_over_a_service_in_process() {
     guarded(async {
@@ -304,7 +304,7 @@ async fn a_tunnel_opens_over_a_service_in_process() {
     .await;
 }
 
-/// A tunnel is a channel like any other.
+/// A tunnel is a channel, so another tunnel can use it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_opens_through_a_tunnel() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! User code that panics, anywhere: only its call ends.
+//! A panic in user code ends only its own call.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -26,7 +26,7 @@ async fn far_with(service: RawService) -> (Far, TunnelChannel) {
     (far, tunnel)
 }
 
-/// Checks that the call ended, everything else goes on, and nothing of the call is left.
+/// Panics unless the call has ended, the tunnel still works, and nothing of the call is left.
 async fn assert_alone(far: &Far, tunnel: &TunnelChannel) {
     assert_usable(&client(tunnel)).await;
     eventually(|| far.handler.kept_calls() == 0 && tunnel.kept_calls() == 0).await;
@@ -39,11 +39,11 @@ struct PanicsOnDrop;
 
 impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
-        panic!("as the test wants it: in a drop");
+        panic!("injected panic in a drop");
     }
 }
 
-/// A future that panics not while it runs, but when it is dropped.
+/// A future that panics when it is dropped, not while it runs.
 struct Bomb<F> {
     future: Pin<Box<F>>,
     _fuse: PanicsOnDrop,
@@ -66,7 +66,7 @@ impl<F: Future> Future for Bomb<F> {
     }
 }
 
-/// A service that panics when it is asked whether it is ready, or called.
+/// A service that panics in `poll_ready` or in `call`.
 #[derive(Clone)]
 struct Panicking {
     when_called: bool,
@@ -78,12 +78,12 @@ impl Service<http::Request<Body>> for Panicking {
     type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        assert!(self.when_called, "as the test wants it: in poll_ready");
+        assert!(self.when_called, "injected panic in poll_ready");
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-        panic!("as the test wants it: in call");
+        panic!("injected panic in call");
     }
 }
 
@@ -112,7 +112,7 @@ async fn a_panic_of_the_handler_s_future_is_internal() {
     guarded(async {
         let (far, tunnel) = far_with(answers(|_| async {
             tokio::task::yield_now().await;
-            panic!("as the test wants it: in a future");
+            panic!("injected panic in a future");
         }))
         .await;
         let (_, status) = raw_outcome(&tunnel, Body::empty()).await;
@@ -123,7 +123,7 @@ async fn a_panic_of_the_handler_s_future_is_internal() {
     .await;
 }
 
-/// At once, and after something was sent.
+/// The panic comes at once, or after a message was sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_of_the_response_stream_is_internal() {
     guarded(async {
@@ -132,7 +132,7 @@ async fn a_panic_of_the_response_stream_is_internal() {
                 let first: Vec<_> = (0..sent).map(|_| data(message(b"first"))).collect();
                 let panics = stream::once(async {
                     tokio::task::yield_now().await;
-                    panic!("as the test wants it: in a body")
+                    panic!("injected panic in a body")
                 });
                 response(Body::new(Pieces::new(stream::iter(first).chain(panics))))
             }))
@@ -145,7 +145,7 @@ async fn a_panic_of_the_response_stream_is_internal() {
     .await;
 }
 
-/// The answer was there, but its handler broke before it could be sent.
+/// The answer was ready, but its handler panicked before it could be sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_the_drop_of_a_handler_that_has_answered_is_internal() {
     guarded(async {
@@ -184,7 +184,7 @@ async fn a_panic_in_the_drop_of_a_cancelled_handler_ends_nothing_else() {
     .await;
 }
 
-/// The whole response was sent, so the panic affects nobody.
+/// The whole response was sent, so the panic has no effect.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_the_drop_of_a_response_that_was_sent_changes_nothing() {
     guarded(async {
@@ -205,14 +205,14 @@ async fn a_panic_in_the_drop_of_a_response_that_was_sent_changes_nothing() {
     .await;
 }
 
-/// Something in the extensions of the opening request whose copy panics.
+/// An extension of the opening request that panics when it is cloned.
 #[derive(Default)]
 struct PanicsOnClone(Arc<AtomicUsize>);
 
 impl Clone for PanicsOnClone {
     fn clone(&self) -> Self {
         if self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-            panic!("as the test wants it: in a clone");
+            panic!("injected panic in a clone");
         }
         Self(self.0.clone())
     }
@@ -229,7 +229,7 @@ async fn a_panic_in_the_copy_of_an_extension_is_internal() {
         let service = tower::Layer::layer(&layer, far.handler.service());
         let tunnel = ForwardTunnel::new(service).open().await;
         let tunnel = tunnel.expect("the service accepts a tunnel");
-        // Every other copy panics, and with it every other call.
+        // Every other clone panics, and fails its call.
         let (_, status) = raw_outcome(&tunnel, Body::empty()).await;
         assert_eq!(status.code(), Code::Internal, "{status:?}");
         assert_alone(&far, &tunnel).await;
@@ -237,12 +237,12 @@ async fn a_panic_in_the_copy_of_an_extension_is_internal() {
     .await;
 }
 
-/// If only the tunnel polls the call.
+/// Covers a call that only the tunnel polls.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_of_a_request_stream_fails_its_call() {
     guarded(async {
         let (far, tunnel) = far_with(answers(|request| async {
-            // Answers when the request does, that is never.
+            // Answers when the request ends, which is never.
             response(request.into_body())
         }))
         .await;
@@ -251,7 +251,7 @@ async fn a_panic_of_a_request_stream_fails_its_call() {
             let go_on = go_on.clone();
             stream::once(async move {
                 go_on.notified().await;
-                panic!("as the test wants it: in a request")
+                panic!("injected panic in a request")
             })
         };
         let pieces = stream::iter(vec![data(message(b"first"))]).chain(panics);

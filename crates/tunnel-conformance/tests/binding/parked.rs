@@ -1,4 +1,4 @@
-//! Request bodies that wait get no task until they are woken.
+//! A request body that waits gets no task until it is woken.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,7 +12,7 @@ use crate::support::body::{Piece, Pieces, data, message, read_all};
 use crate::support::raw_service::{answers, raw_call, response};
 use crate::support::{Far, assert_usable, client, eventually, guarded};
 
-/// A far end that answers with the request's own messages.
+/// A far end that echoes the request's messages.
 async fn echoing() -> (Far, TunnelChannel) {
     let echo = answers(|request| std::future::ready(response(request.into_body())));
     let far = Far::start_with(|builder| builder.add_service(echo).build()).await;
@@ -53,7 +53,7 @@ async fn a_body_that_waits_goes_on_when_a_thread_of_no_runtime_wakes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_wakes_itself_whenever_it_is_polled_comes_to_its_end() {
+async fn a_body_that_wakes_itself_at_every_poll_reaches_its_end() {
     guarded(async {
         let (far, tunnel) = echoing().await;
         let mut polls = 0;
@@ -108,7 +108,7 @@ async fn a_body_that_panics_when_it_is_polled_again_ends_its_own_call() {
         let mut polls = 0;
         let panics = stream::poll_fn(move |_| {
             polls += 1;
-            assert!(polls < 2, "as the test wants it: in a request body");
+            assert!(polls < 2, "injected panic in a request body");
             Poll::<Option<Piece>>::Pending
         });
         let outcome = raw_call(&tunnel, Body::new(Pieces::new(panics))).await;

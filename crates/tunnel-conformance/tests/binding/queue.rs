@@ -1,4 +1,4 @@
-//! Calls over the limit of concurrent streams: they wait or are refused.
+//! Calls above the limit of concurrent streams wait or are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use tunnel_server::is_safe_to_retry;
 use crate::support::raw_service::raw_call;
 use crate::support::{Far, assert_usable, client, eventually, guarded, one, one_request};
 
-/// A tunnel with room for as many calls.
+/// A tunnel with this limit of concurrent calls.
 async fn tunnel_for(calls: usize, far: &Far) -> TunnelChannel {
     let config = Config::builder().max_concurrent_streams(calls).build();
     let opening = far.opening().await.config(config.expect("valid"));
@@ -40,7 +40,7 @@ async fn occupy(client: &Client) -> Ongoing {
     ongoing.expect("headers come")
 }
 
-/// Panics unless calls of all kinds wait behind one, and then succeed.
+/// Panics unless calls of all kinds wait behind an open call and then succeed.
 async fn assert_calls_wait(client: &Client, probe: &Probe) {
     let occupying = occupy(client).await;
     let script = Script::named("waited").receive_all().send(1, 10, 3);
@@ -75,7 +75,7 @@ async fn calls_past_the_limit_wait_for_room_as_without_a_tunnel() {
     .await;
 }
 
-/// Counts how often it wakes.
+/// Counts its wake-ups.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
@@ -108,7 +108,7 @@ async fn as_many_waiting_calls_are_woken_as_there_is_room() {
         assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
         drop(occupying);
         assert_eq!(wakes.0.load(Ordering::SeqCst), 3);
-        // Those that were woken first pass their turns on.
+        // The dropped calls were woken first, and pass their wake-ups on.
         drop(calls.drain(..2));
         assert_eq!(wakes.0.load(Ordering::SeqCst), 5);
         tunnel.close().await;
@@ -139,7 +139,7 @@ async fn new_calls_do_not_overtake_waiting_ones() {
         assert_eq!(tunnel.stats().streams, 0);
         let refused = tunnel.clone().queue_calls(false);
         let refused = raw_call(&refused, Body::empty()).await;
-        let refused = refused.expect_err("the place is kept for another call");
+        let refused = refused.expect_err("the slot is reserved for another call");
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert!(poll_immediate(first.as_mut()).await.is_none());
         assert_eq!(tunnel.stats().streams, 1);
@@ -168,9 +168,10 @@ async fn a_call_past_the_limit_is_resource_exhausted_where_calls_do_not_wait() {
     .await;
 }
 
-/// The far end announces how many calls it serves at once. Further calls wait or fail at this end.
+/// The far end announces its limit of concurrent calls. This end queues or refuses the calls above
+/// it.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_far_end_s_limit_is_as_good_as_the_own() {
+async fn the_far_end_s_limit_applies_like_the_local_one() {
     guarded(async {
         let config = Config::builder().max_concurrent_streams(1).build();
         let far = Far::start_with(|b| b.config(config.expect("valid")).build()).await;
@@ -212,7 +213,7 @@ async fn a_queued_call_that_is_dropped_leaves_nothing_and_gives_way() {
     .await;
 }
 
-/// The call with the only place stays open.
+/// The call that uses the only slot stays open.
 #[tokio::test(flavor = "multi_thread")]
 async fn queued_calls_fail_when_the_tunnel_ends_or_drains_and_may_be_made_again() {
     guarded(async {
@@ -256,9 +257,9 @@ async fn the_deadline_of_a_queued_call_runs_while_it_waits() {
     .await;
 }
 
-/// The handler gets the time that is left, not the original timeout.
+/// The handler gets the remaining time, not the original timeout.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_wait_is_taken_off_the_deadline_that_travels() {
+async fn the_wait_is_subtracted_from_the_deadline_that_is_sent() {
     guarded(async {
         let far = Far::start().await;
         let tunnel = tunnel_for_one(&far).await;
@@ -280,7 +281,7 @@ async fn the_wait_is_taken_off_the_deadline_that_travels() {
     .await;
 }
 
-/// A call has its place from its beginning to the end of its responses, and no longer.
+/// A call occupies its slot from its start to the end of its responses, and no longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_queued_calls_take_turns() {
     guarded(async {

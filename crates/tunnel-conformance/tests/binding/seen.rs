@@ -1,4 +1,4 @@
-//! What a tunnelled call knows about its tunnel.
+//! What a tunnelled call sees of its tunnel.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use tunnel_server::{Direction, TunnelId, TunnelInfo, TunnelServiceHandler, serve
 
 use crate::support::{Far, client, guarded, one_request};
 
-/// What an interceptor of tunnelled calls saw of one.
+/// What an interceptor saw of one tunnelled call.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Call {
     pub(crate) peer: Option<SocketAddr>,
@@ -30,11 +30,11 @@ pub(crate) struct Call {
     mark: Option<Mark>,
 }
 
-/// What a layer of the outer server leaves in the extensions.
+/// An extension added by a layer of the outer server.
 #[derive(Clone, Debug, PartialEq)]
 struct Mark(&'static str);
 
-/// Notes every tunnelled call.
+/// Records every tunnelled call.
 #[derive(Clone, Default)]
 pub(crate) struct Calls(Arc<Mutex<Vec<Call>>>);
 
@@ -59,14 +59,14 @@ impl Calls {
         self.0.lock().expect("not poisoned").push(call);
     }
 
-    /// The only call since the last time.
+    /// The only call since the last `take`.
     pub(crate) fn take(&self) -> Call {
         let mut calls = self.0.lock().expect("not poisoned");
         assert_eq!(calls.len(), 1, "one call came: {calls:?}");
         calls.remove(0)
     }
 
-    /// The scripted service behind an interceptor that notes every call.
+    /// The scripted service behind an interceptor that records every call.
     pub(crate) fn handler(&self, probe: &Probe) -> TunnelServiceHandler {
         let calls = self.clone();
         let note = move |request: Request<()>| {
@@ -136,7 +136,7 @@ async fn a_call_sees_the_metadata_its_tunnel_was_opened_with() {
         let call = calls.take();
         assert_eq!(call.tenant, ["blue", "green"]);
         assert_eq!(call.bytes, Some(every_byte()));
-        // This end knows it too.
+        // The opening end sees it too.
         assert_eq!(
             tunnel.info().metadata().get("tenant"),
             metadata.get("tenant")
@@ -150,7 +150,7 @@ async fn the_metadata_of_one_tunnel_is_not_seen_on_another() {
     guarded(async {
         let calls = Calls::default();
         let far = far(&calls).await;
-        // Two of them on the same connection.
+        // The first two tunnels share a connection.
         let channel = far.server.channel().await;
         let open = |metadata| {
             ForwardTunnel::new(channel.clone())
@@ -235,7 +235,7 @@ async fn a_call_sees_what_a_layer_of_the_outer_service_left() {
     .await;
 }
 
-/// What one call puts in its extensions is its own: each gets a copy.
+/// Each call gets its own copy of the extensions.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_call_does_to_its_extensions_is_not_seen_by_the_next() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! Handlers: their services, layers and shutdown.
+//! Handlers: services, layers and shutdown.
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -46,7 +46,7 @@ async fn a_service_is_offered_directly_and_through_tunnels_at_once() {
             .build();
         let routes = Routes::new(handler.service()).add_service(service);
         let server = Graceful::start(routes).await;
-        // On one connection.
+        // Both clients use one connection.
         let channel = server.channel().await;
         let tunnel = ForwardTunnel::new(channel.clone()).open().await;
         let tunnel = tunnel.expect("the far end accepts a tunnel");
@@ -84,7 +84,7 @@ async fn a_service_that_is_only_direct_is_not_reached_through_a_tunnel_nor_the_o
     .await;
 }
 
-/// In either order; and of two services of one name the one in the routes is reached.
+/// The order does not matter. If two services have the same name, the one in the routes wins.
 #[tokio::test(flavor = "multi_thread")]
 async fn services_and_routes_are_added_together() {
     guarded(async {
@@ -131,7 +131,7 @@ async fn services_and_routes_are_added_together() {
 
 type Notes = Arc<Mutex<Vec<&'static str>>>;
 
-/// Notes who was called.
+/// Records the name of each service that is called.
 fn noting(
     name: &'static str,
     notes: &Notes,
@@ -170,10 +170,10 @@ async fn the_first_layer_added_is_the_outermost_and_sees_tunnelled_calls_alone()
     .await;
 }
 
-/// A tower service that is not ready at first, and may fail.
+/// A tower service that is not ready at first and may fail.
 #[derive(Clone)]
 struct Moody {
-    /// How often it still has to be asked.
+    /// The number of polls until it is ready.
     not_ready: usize,
     error: Option<&'static str>,
 }
@@ -230,7 +230,7 @@ async fn a_layer_s_service_is_waited_for_and_its_errors_are_statuses() {
     .await;
 }
 
-/// The status comes from gRPC's own table of HTTP statuses.
+/// gRPC defines the mapping from HTTP statuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_not_grpc_has_the_code_of_its_http_status() {
     guarded(async {
@@ -260,7 +260,7 @@ async fn an_answer_that_is_not_grpc_has_the_code_of_its_http_status() {
     .await;
 }
 
-/// Trap 17: tonic's own shutdown waits for open tunnels without end.
+/// Trap 17: tonic's own shutdown waits for open tunnels forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_an_open_tunnel_shuts_down_once_it_was_drained() {
     guarded(async {
@@ -298,7 +298,7 @@ async fn a_server_with_an_open_tunnel_shuts_down_once_it_was_drained() {
         drained.await.expect("no panic");
         assert!(handler.tunnels().is_empty());
         server.stop();
-        // The tunnels' channels are still there.
+        // The channels of the tunnels still exist.
         server.ended().await;
         drop((idle, busy));
     })
@@ -335,7 +335,7 @@ async fn a_drain_ends_calls_that_outlast_it() {
     .await;
 }
 
-/// A server that says goodbye (GOAWAY) keeps the tunnels it has, and calls can still be made.
+/// A server that sends a GOAWAY keeps its open tunnels, and they accept new calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stops_without_a_drain_keeps_its_tunnels() {
     guarded(async {
@@ -348,7 +348,7 @@ async fn a_server_that_stops_without_a_drain_keeps_its_tunnels() {
         let tunnel = ForwardTunnel::new(channel.clone()).open().await;
         let tunnel = tunnel.expect("the far end accepts a tunnel");
         server.stop();
-        // The goodbye is there when nothing new can be begun.
+        // The GOAWAY has arrived when no new tunnel can be opened.
         while ForwardTunnel::new(channel.clone()).open().await.is_ok() {}
         assert_usable(&client(&tunnel)).await;
         tunnel.close().await;
@@ -387,7 +387,8 @@ async fn one_handler_serves_several_servers() {
     .await;
 }
 
-/// Raised at both ends and in tonic's own client and server, a message may be as large as that.
+/// With the limits raised at both ends and in tonic's client and server, a message can be this
+/// large.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_raised_limits_a_message_of_64_mib_travels_both_ways() {
     const SIZE: usize = 64 << 20;
@@ -410,7 +411,7 @@ async fn with_raised_limits_a_message_of_64_mib_travels_both_ways() {
     .await;
 }
 
-/// What is not gRPC opens no tunnel.
+/// A request that is not gRPC opens no tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_are_not_grpc_are_answered_with_415() {
     guarded(async {
@@ -447,7 +448,7 @@ async fn requests_that_are_not_grpc_are_answered_with_415() {
     .await;
 }
 
-/// A handler that forwards its call by plain tonic, which ends a deadline as CANCELLED.
+/// The handler forwards its call with plain tonic, which reports a deadline as CANCELLED.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_ends_a_call_at_a_plain_hop_is_deadline_exceeded() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! Calls on threads without a runtime, which plain tonic allows.
+//! Calls on threads without a runtime. Plain tonic allows them.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::support::body::{Pieces, data, message};
 use crate::support::raw_service::{answers, raw_call};
 use crate::support::{Far, assert_usable, client, eventually, guarded, one, one_request};
 
-/// Does something on a thread without a runtime.
+/// Runs `work` on a thread without a runtime.
 async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, result) = oneshot::channel();
     std::thread::spawn(move || {
@@ -33,7 +33,7 @@ async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     result.await.expect("no panic")
 }
 
-/// Calls of all kinds, with requests that come at once and one by one.
+/// Makes calls of all kinds, with requests that are ready at once or arrive one by one.
 fn make_calls(client: &Client) {
     for kind in Kind::ALL {
         for at_once in [true, false] {
@@ -53,7 +53,7 @@ fn make_calls(client: &Client) {
         request.set_timeout(Duration::from_millis(20));
         let outcome = block_on(call(client, kind, request));
         let status = outcome.end.expect_err("the deadline passes");
-        // Plain tonic says CANCELLED.
+        // Plain tonic reports CANCELLED.
         assert!(matches!(
             status.code(),
             Code::DeadlineExceeded | Code::Cancelled
@@ -79,7 +79,7 @@ async fn pending_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_on_a_thread_without_a_runtime_do_as_without_a_tunnel() {
+async fn calls_on_a_thread_without_a_runtime_work_as_without_a_tunnel() {
     guarded(async {
         let probe = Probe::default();
         let plain = TcpServer::start(Server::builder(), Routes::new(scripted(&probe))).await;
@@ -159,7 +159,7 @@ async fn calls_wait_for_a_reverse_tunnel_on_a_thread_without_a_runtime() {
     .await;
 }
 
-/// The task that sends the request is dropped with the tunnel's own task, in either order.
+/// The task that sends the request and the tunnel's own task are dropped in either order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_tunnel_loses_its_runtime_is_unavailable() {
     guarded(async {

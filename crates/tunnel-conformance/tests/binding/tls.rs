@@ -10,7 +10,7 @@ use tunnel_server::server_for_tunnels;
 use crate::seen::{Calls, a_call};
 use crate::support::{client, guarded};
 
-/// Signs certificates for one test.
+/// A certificate authority for one test.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -61,7 +61,7 @@ async fn a_call_sees_the_certificates_of_its_tunnel_s_peer() {
         let tls = ClientTlsConfig::new()
             .ca_certificate(authority.certificate())
             .identity(authority.identity("device-17"));
-        let channel = connect(&server, tls).await.expect("both sides are known");
+        let channel = connect(&server, tls).await.expect("both sides are trusted");
         let tunnel = ForwardTunnel::new(channel).open().await.expect("it opens");
         for _ in 0..2 {
             a_call(&client(&tunnel)).await;
@@ -73,7 +73,7 @@ async fn a_call_sees_the_certificates_of_its_tunnel_s_peer() {
     .await;
 }
 
-/// The server refuses the handshake, which is an error of the channel and not of the tunnel.
+/// The server refuses the handshake, so the error is the channel's, not the tunnel's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_without_a_certificate_opens_no_tunnel() {
     guarded(async {
@@ -81,10 +81,10 @@ async fn a_peer_without_a_certificate_opens_no_tunnel() {
         let calls = Calls::default();
         let server = server(&authority, &calls).await;
         let tls = ClientTlsConfig::new().ca_certificate(authority.certificate());
-        // With TLS 1.3 a client may learn it only after its side of the handshake.
+        // With TLS 1.3 a client may see the refusal only after its side of the handshake.
         if let Ok(channel) = connect(&server, tls).await {
             let error = ForwardTunnel::new(channel).open().await;
-            let error = error.expect_err("nobody is let in without a certificate");
+            let error = error.expect_err("the server requires a certificate");
             assert!(matches!(error, TunnelError::Channel(_)), "{error:?}");
         }
     })

@@ -1,4 +1,4 @@
-//! Frames that are ready together are sent together: the writer waits for the ready tasks.
+//! Frames that are ready together are sent together: the writer runs after the ready tasks.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,11 +15,12 @@ use crate::support::guarded;
 use crate::support::peer::RawCaller;
 use crate::support::raw_service::{answers, response};
 
-/// Calls that come at once. Fewer than the 61 tasks after which a worker looks at other queues.
+/// The number of concurrent calls. A tokio worker looks at other queues after 61 tasks, so the
+/// number is smaller.
 const CALLS: i64 = 40;
 
-/// Reads a body in a task, as a transport does: each piece is a write to the network. Says how many
-/// calls each piece ends.
+/// Reads a body in a task, as a transport does. Each piece is one network write. Reports the number
+/// of calls that each piece ends.
 fn transport(mut body: Body) -> mpsc::UnboundedReceiver<usize> {
     let (pieces, read) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -39,7 +40,7 @@ fn transport(mut body: Body) -> mpsc::UnboundedReceiver<usize> {
     read
 }
 
-/// Does everything in the one worker of the runtime, which the test's own thread is not.
+/// Runs `work` on the runtime's only worker. The test's own thread is not a worker.
 async fn in_the_worker<F>(work: F) -> F::Output
 where
     F: Future<Output: Send> + Send + 'static,
@@ -47,7 +48,7 @@ where
     tokio::spawn(work).await.expect("does not panic")
 }
 
-/// The first answer wakes the writer, which tokio runs next, before the other handlers.
+/// The first answer wakes the writer. Tokio would run it next, before the other handlers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_answers_of_calls_that_came_together_leave_in_few_pieces() {
     guarded(in_the_worker(async {

@@ -1,4 +1,4 @@
-//! The traps of tonic in the bodies of tunnelled calls, numbered as in the design notes.
+//! Traps of tonic in the bodies of tunnelled calls, with the numbers of the design notes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ async fn far_with(service: RawService) -> (Far, TunnelChannel) {
     (far, tunnel)
 }
 
-/// Echoes the request's data frames, with OK.
+/// Echoes the request's DATA frames and ends with OK.
 fn echoes() -> RawService {
     answers(|request| async {
         let (bytes, end) = read_all(request.into_body()).await;
@@ -41,8 +41,8 @@ fn echoes() -> RawService {
     })
 }
 
-/// Trap 1: data frames are not messages. Five bytes stand before each message, and may lie in as
-/// many frames.
+/// Trap 1: DATA frames are not messages. The five-byte prefix of a message may be split across five
+/// frames.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_and_their_prefixes_may_be_cut_anywhere() {
     guarded(async {
@@ -78,10 +78,10 @@ async fn messages_and_their_prefixes_may_be_cut_anywhere() {
     .await;
 }
 
-/// Trap 3: `Body::new` drops a body that says it has ended, trailers included. That of a response
-/// whose end has come long ago must not say so before its trailers were taken.
+/// Trap 3: `Body::new` drops a body that reports its end, with its trailers. The body of a response
+/// that has already ended must not report its end before its trailers are taken.
 #[tokio::test(flavor = "multi_thread")]
-async fn trailers_that_came_before_their_body_was_looked_at_are_not_lost() {
+async fn trailers_that_arrived_before_their_body_was_polled_are_not_lost() {
     guarded(async {
         let (_far, tunnel) = far_with(answers(|_| async {
             let mut trailers = HeaderMap::new();
@@ -92,7 +92,7 @@ async fn trailers_that_came_before_their_body_was_looked_at_are_not_lost() {
         .await;
         let response = raw_call(&tunnel, Body::empty()).await;
         let body = response.expect("headers come").into_body();
-        // The end of the call is there: both ends of it are at rest.
+        // The call works, so the end of the first call has been processed at both ends.
         assert_usable(&client(&tunnel)).await;
         assert!(!body.is_end_stream());
         let (bytes, end) = read_all(Body::new(body)).await;
@@ -102,7 +102,7 @@ async fn trailers_that_came_before_their_body_was_looked_at_are_not_lost() {
     .await;
 }
 
-/// Trap 5: tonic takes a response cut short by OK trailers for a whole one.
+/// Trap 5: tonic accepts a truncated response with OK trailers as complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_that_ends_inside_a_message_is_internal() {
     guarded(async {
@@ -115,7 +115,7 @@ async fn a_response_that_ends_inside_a_message_is_internal() {
             let (_, end) = raw_outcome(&tunnel, Body::empty()).await;
             assert_eq!(end.code(), Code::Internal, "cut {cut}: {end:?}");
         }
-        // Its own failure goes before ours.
+        // A failure of the call itself takes precedence over the truncation.
         let (_far, tunnel) = far_with(answers_with(|| {
             vec![data(message(b"whole")[..7].to_vec()), status("9")]
         }))
@@ -126,7 +126,7 @@ async fn a_response_that_ends_inside_a_message_is_internal() {
     .await;
 }
 
-/// Trap 5, the other way: the call fails here, and is no clean end there.
+/// Trap 5 for requests: the call fails at the caller, and the handler sees no clean end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_ends_inside_a_message_is_internal() {
     guarded(async {
@@ -145,7 +145,7 @@ async fn a_request_that_ends_inside_a_message_is_internal() {
             let piece = || data(message(b"whole")[..cut].to_vec());
             let (_, end) = raw_outcome(&tunnel, Pieces::all(vec![piece()])).await;
             assert_eq!(end.code(), Code::Internal, "cut {cut}: {end:?}");
-            // When the call has begun before its request ends.
+            // The request ends after the call has begun.
             let later = stream::iter(vec![piece()]).chain(stream::once(async {
                 tokio::task::yield_now().await;
                 data(Vec::new())
@@ -184,8 +184,8 @@ async fn a_response_without_a_status_is_unknown() {
     .await;
 }
 
-/// Trap 7: [`Pieces`] panics when it is polled after its error. What it yielded before arrives
-/// nowhere as a success.
+/// Trap 7: [`Pieces`] panics if it is polled after its error. The data before the error is never
+/// delivered as a success.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_failed_is_not_polled_again() {
     guarded(async {
@@ -214,9 +214,9 @@ async fn a_body_that_failed_is_not_polled_again() {
     .await;
 }
 
-/// Trap 8: a flag of compression on a wire that has none.
+/// Trap 8: a compression flag. The tunnel protocol has no compression.
 #[tokio::test(flavor = "multi_thread")]
-async fn compressed_messages_are_refused_with_a_word_of_advice() {
+async fn compressed_messages_are_refused_with_advice() {
     guarded(async {
         let compressed = || {
             let mut bytes = message(b"pretends to be gzip");
@@ -235,7 +235,7 @@ async fn compressed_messages_are_refused_with_a_word_of_advice() {
         assert_eq!(end.code(), Code::Unimplemented, "{end:?}");
         assert!(end.message().contains("compressed"), "{end:?}");
 
-        // A client with compression says so in its headers.
+        // A client with compression announces it in its headers.
         let mut request = crate::support::raw_service::raw_request(Body::empty());
         let encoding = "gzip".parse().expect("legal");
         request.headers_mut().insert("grpc-encoding", encoding);
@@ -246,8 +246,8 @@ async fn compressed_messages_are_refused_with_a_word_of_advice() {
     .await;
 }
 
-/// Traps 4 and 7 of a client whose cancellation handle is used: suite. Here: when the tunnel
-/// ends, no request stream of a handler ends cleanly.
+/// The conformance suite tests traps 4 and 7 for a client that cancels. This test covers the end of
+/// the tunnel: no handler's request stream may end cleanly.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_tunnel_is_no_clean_end_of_an_upload() {
     guarded(async {
@@ -257,7 +257,7 @@ async fn the_end_of_a_tunnel_is_no_clean_end_of_an_upload() {
             let notify = started.clone();
             let (far, tunnel) = far_with(answers(move |request| {
                 let (noted, notify) = (noted.clone(), notify.clone());
-                // Where the handler's own end does not reach it.
+                // The reading task outlives the handler.
                 let reading = tokio::spawn(async move {
                     notify.notify_one();
                     let (bytes, end) = read_all(request.into_body()).await;
@@ -281,7 +281,7 @@ async fn the_end_of_a_tunnel_is_no_clean_end_of_an_upload() {
             }
             let (_, status) = call.await.expect("no panic");
             assert_eq!(status.code(), Code::Unavailable, "{how}: {status:?}");
-            let (_, end) = ends.recv().await.expect("it is told");
+            let (_, end) = ends.recv().await.expect("the request stream ends");
             assert!(end.is_err(), "{how}: {end:?}");
             assert_ne!(
                 end,
@@ -293,7 +293,7 @@ async fn the_end_of_a_tunnel_is_no_clean_end_of_an_upload() {
     .await;
 }
 
-/// Trap 21: more than a hundred empty data frames end a connection.
+/// Trap 21: more than a hundred empty DATA frames end a connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_data_frame_is_empty_in_any_direction() {
     guarded(async {
@@ -344,8 +344,7 @@ async fn no_data_frame_is_empty_in_any_direction() {
     .await;
 }
 
-/// Trap 27: tokio's budget, used up by a stream of its own, does not end a stream or lose a
-/// wake-up.
+/// Trap 27: a stream that uses up tokio's budget must not end early or lose a wake-up.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_use_up_tokio_s_budget_arrive_whole() {
     guarded(async {

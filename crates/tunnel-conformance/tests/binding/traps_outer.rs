@@ -1,5 +1,5 @@
-//! The traps of tonic in the outer call, the stream that carries a tunnel, numbered as in the design
-//! notes.
+//! Traps of tonic in the outer call, the stream that carries a tunnel. The numbers are those of the
+//! design notes.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::support::peer::{Heard, RawCaller, RawHandler, md, raw_service};
 use crate::support::raw_service::{raw_call, raw_outcome};
 use crate::support::{Far, assert_usable, client, eventually, guarded, one, one_request};
 
-/// A tunnel without a network, to a handler that the test controls.
+/// A tunnel without a network to a handler that the test controls.
 async fn by_hand() -> (TunnelChannel, RawHandler) {
     let (service, mut openings) = raw_service();
     let opening = tokio::spawn(ForwardTunnel::new(service).open());
@@ -34,18 +34,18 @@ async fn by_hand() -> (TunnelChannel, RawHandler) {
     (tunnel, handler)
 }
 
-/// Makes a call of a kind in a task of its own.
+/// Makes a call of this kind in its own task.
 fn call(tunnel: &TunnelChannel, kind: Kind) -> tokio::task::JoinHandle<Outcome> {
     let client = client(tunnel);
     tokio::spawn(async move { run(&client, kind, &Script::default(), one_request()).await })
 }
 
-/// Trap 10: the beginning of a call, its message and its half-close leave together; and trap 27:
-/// also when tokio's budget would have the request pretend to be pending.
+/// Trap 10: the start of a call, its message and its half-close leave together. Trap 27: they do so
+/// even when tokio's budget would make the request return pending.
 ///
-/// On one thread, where the handler hears of a call before anybody else comes up.
+/// The test uses one thread, so the handler reads the call before any other task runs.
 #[tokio::test]
-async fn what_is_ready_leaves_in_one_piece() {
+async fn frames_that_are_ready_leave_in_one_piece() {
     guarded(async {
         let (tunnel, mut handler) = by_hand().await;
         let heard = tokio::spawn(async move {
@@ -71,8 +71,8 @@ async fn what_is_ready_leaves_in_one_piece() {
     .await;
 }
 
-/// Trap 11: tonic panics on malformed `grpc-status-details-bin`. A peer's words about status are
-/// taken from the frame that is for them, and from nowhere else.
+/// Trap 11: tonic panics on malformed `grpc-status-details-bin`. The status of a call comes only
+/// from its close frame, never from metadata.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_s_reserved_metadata_neither_panics_the_stub_nor_is_seen() {
     guarded(async {
@@ -109,7 +109,7 @@ async fn a_peer_s_reserved_metadata_neither_panics_the_stub_nor_is_seen() {
         };
         let (tunnel, mut handler) = by_hand().await;
         for kind in Kind::ALL {
-            // In trailers alone, and with the code of the frame.
+            // Reserved keys in trailers alone. The code comes from the frame.
             let failing = call(&tunnel, kind);
             let id = handler.expect_call().await;
             handler.close(id, Code::NotFound, md(&reserved));
@@ -118,7 +118,7 @@ async fn a_peer_s_reserved_metadata_neither_panics_the_stub_nor_is_seen() {
             assert_eq!(status.details(), b"");
             assert_clean(status.metadata());
 
-            // In headers, and in trailers that follow a message.
+            // Reserved keys in headers, and in trailers after a message.
             let succeeding = call(&tunnel, kind);
             let id = handler.expect_call().await;
             handler.response_headers(id, md(&reserved));
@@ -136,7 +136,7 @@ async fn a_peer_s_reserved_metadata_neither_panics_the_stub_nor_is_seen() {
                 assert_clean(outcome.expect_trailers());
             }
 
-            // With a status that is none.
+            // An invalid status.
             let failing = call(&tunnel, kind);
             let id = handler.expect_call().await;
             handler.response_headers(id, md(&reserved));
@@ -150,7 +150,7 @@ async fn a_peer_s_reserved_metadata_neither_panics_the_stub_nor_is_seen() {
     .await;
 }
 
-/// Trap 5: tonic takes OK trailers behind part of a message for a clean end.
+/// Trap 5: tonic accepts OK trailers after a partial message as a clean end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_cut_short_by_an_ok_end_is_internal() {
     guarded(async {
@@ -169,9 +169,9 @@ async fn a_message_cut_short_by_an_ok_end_is_internal() {
     .await;
 }
 
-/// A unary success without a message is no success.
+/// A unary call without a response message must fail.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ok_end_without_a_message_is_no_success_of_a_call_that_has_one() {
+async fn a_call_with_one_response_fails_on_an_ok_end_without_a_message() {
     guarded(async {
         let (tunnel, mut handler) = by_hand().await;
         for kind in Kind::ALL {
@@ -194,7 +194,7 @@ async fn an_ok_end_without_a_message_is_no_success_of_a_call_that_has_one() {
     .await;
 }
 
-/// Trap 6, of the outer call: a tunnel that ends without a status was lost, not closed.
+/// Trap 6 in the outer call: a tunnel that ends without a status was lost, not closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outer_response_without_trailers_is_a_lost_tunnel() {
     guarded(async {
@@ -221,7 +221,7 @@ async fn an_outer_response_without_trailers_is_a_lost_tunnel() {
     .await;
 }
 
-/// Trap 16: however the outer call ends, calls in flight are UNAVAILABLE, with the cause.
+/// Trap 16: calls in flight end as UNAVAILABLE with the cause, for every end of the outer call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_its_far_end_ends_is_unavailable_with_the_cause() {
     guarded(async {
@@ -248,7 +248,7 @@ async fn a_tunnel_that_its_far_end_ends_is_unavailable_with_the_cause() {
                 _ => assert!(reason.to_string().contains("of the far end"), "{reason}"),
             }
         }
-        // Broken in the middle of a frame.
+        // The outer call breaks in the middle of a frame.
         let (tunnel, mut handler) = by_hand().await;
         let call = call(&tunnel, Kind::Unary);
         handler.expect_call().await;
@@ -261,9 +261,9 @@ async fn a_tunnel_that_its_far_end_ends_is_unavailable_with_the_cause() {
     .await;
 }
 
-/// Trap 11, of the outer call.
+/// Trap 11 in the outer call.
 #[tokio::test(flavor = "multi_thread")]
-async fn malformed_trailers_of_the_outer_call_panic_nobody() {
+async fn malformed_trailers_of_the_outer_call_cause_no_panic() {
     guarded(async {
         let (tunnel, mut handler) = by_hand().await;
         let call = call(&tunnel, Kind::Bidi);
@@ -285,7 +285,7 @@ async fn malformed_trailers_of_the_outer_call_panic_nobody() {
     .await;
 }
 
-/// Traps 1 and 24, of the outer call: a frame may come in any pieces.
+/// Traps 1 and 24 in the outer call: a frame may arrive in any number of pieces.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_of_the_outer_call_may_be_cut_anywhere() {
     guarded(async {
@@ -320,12 +320,13 @@ async fn frames_of_the_outer_call_may_be_cut_anywhere() {
     .await;
 }
 
-/// Trap 18: an opener waits for nothing but the headers, which do not wait for a first frame.
+/// Trap 18: an opener waits only for the headers. The server sends them without waiting for a first
+/// frame.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_headers_of_a_tunnel_come_at_once() {
     guarded(async {
         let far = Far::start().await;
-        // Without negotiation there is no frame at all before the first call.
+        // Without negotiation there is no frame before the first call.
         let caller = RawCaller::open(far.server.channel().await, false).await;
         assert_eq!(caller.headers["grpctunnel-negotiate"], "on");
         assert_eq!(caller.headers["content-type"], "application/grpc");
@@ -333,8 +334,8 @@ async fn the_headers_of_a_tunnel_come_at_once() {
     .await;
 }
 
-/// Trap 21: HTTP/2 connections with small windows die of many small unread frames; a tunnel
-/// does not leave any unread.
+/// Trap 21: HTTP/2 connections with small windows fail if many small frames stay unread. A tunnel
+/// reads every frame at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_calls_beside_unread_streams_live_with_small_http2_windows() {
     guarded(async {
@@ -372,10 +373,10 @@ async fn two_hundred_calls_beside_unread_streams_live_with_small_http2_windows()
     .await;
 }
 
-/// Trap 14: dropping the responses of a call resets nothing in HTTP/2. In a tunnel it cancels the
-/// call, and dropping the tunnel ends the outer call.
+/// Trap 14: dropping the response of a call does not reset it in HTTP/2. In a tunnel it cancels the
+/// call. Dropping the tunnel ends the outer call.
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_all_there_is_of_a_tunnel_ends_its_outer_call() {
+async fn dropping_the_last_handles_of_a_tunnel_ends_its_outer_call() {
     guarded(async {
         let (tunnel, mut handler) = by_hand().await;
         let body = Pieces::then_pending(Vec::new());
@@ -393,8 +394,8 @@ async fn dropping_all_there_is_of_a_tunnel_ends_its_outer_call() {
     .await;
 }
 
-/// Trap 15: a server hears the end of its client only by the drop of what it sends. A request
-/// that ends without a word is the same: the tunnel has ended.
+/// Trap 15: a server notices the end of its client only when its outbound half is dropped. A
+/// request that just finishes also ends the tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_finishes_ends_the_tunnel_and_its_calls() {
     guarded(async {
@@ -418,12 +419,12 @@ async fn a_caller_that_finishes_ends_the_tunnel_and_its_calls() {
     .await;
 }
 
-/// Trap 15, where nothing else tells: a transport that drops what it was to send has gone, also if
-/// what it receives stays silent, and also if nobody looks at that because too much lies unread.
+/// Trap 15 without another signal: a transport that drops the tunnel's outbound half is lost. This
+/// holds even if its inbound half stays silent or is not polled because too much data is unread.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transport_that_drops_what_a_tunnel_sends_has_lost_it() {
     guarded(async {
-        // At the server.
+        // The server's end.
         let config = Config::builder()
             .unread_high_mark(1)
             .unread_low_mark(0)
@@ -454,7 +455,7 @@ async fn a_transport_that_drops_what_a_tunnel_sends_has_lost_it() {
             far.no_tunnels().await;
         }
 
-        // At the client.
+        // The client's end.
         let (service, mut openings) = raw_service();
         let opening = tokio::spawn(ForwardTunnel::new(service).open());
         let mut handler = openings.recv().await.expect("an opening").accept(true);
@@ -474,10 +475,10 @@ async fn a_transport_that_drops_what_a_tunnel_sends_has_lost_it() {
     .await;
 }
 
-/// What has come before the transport dropped what a client sends counts: a server that ended the
-/// tunnel in order wants no more of the request either.
+/// Frames received before the transport dropped the client's outbound half still count. A server
+/// that ends the tunnel cleanly reads no more of the request either.
 #[tokio::test]
-async fn a_tunnel_that_was_ended_in_order_was_not_lost_although_its_request_was_dropped() {
+async fn a_tunnel_that_ended_cleanly_was_not_lost_although_its_request_was_dropped() {
     guarded(async {
         let (tunnel, mut handler) = by_hand().await;
         let call = call(&tunnel, Kind::ServerStream);

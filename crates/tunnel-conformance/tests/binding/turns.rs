@@ -1,5 +1,5 @@
-//! The tunnel's tasks let other tasks run between many frames, and a handler in such a task delays
-//! nothing.
+//! The tunnel's tasks let other tasks run between many frames. A handler that runs in such a task
+//! delays nothing.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,10 +17,10 @@ use crate::support::guarded;
 use crate::support::peer::RawCaller;
 use crate::support::raw_service::{answers, response};
 
-/// What one poll of one of the tunnel's tasks may handle at most: a turn, and the rest of a lock.
+/// The most frames that one poll of a tunnel task may handle: a turn, and the rest of a lock.
 const FRAMES_PER_TURN: usize = 1024 + 192;
 
-/// The tasks of a tunnel that serves: each may have a turn before the other tasks have theirs.
+/// The number of tasks of a serving tunnel. Each may take a turn before other tasks run.
 const TASKS: usize = 2;
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn other_tasks_get_a_turn_between_a_hundred_thousand_small_frames() {
     .await;
 }
 
-/// One of the tunnel's two tasks serves a call that comes alone; the other one reads on.
+/// One of the tunnel's two tasks serves a single call. The other task keeps reading.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_handler_that_computes_alone_does_not_hold_up_what_comes_after_it() {
     const ROUNDS: i64 = 20;

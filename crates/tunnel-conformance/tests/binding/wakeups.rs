@@ -1,4 +1,4 @@
-//! Wake-ups that an unlucky transport could lose.
+//! Wake-ups that certain transports could cause to be lost.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -17,19 +17,18 @@ use crate::support::guarded;
 use crate::support::peer::RawCaller;
 use crate::support::raw_service::answers_with;
 
-/// A transport that takes one batch at the very moment it is told that there is one, and more
-/// when it is asked to.
+/// A transport that takes one batch inside each wake-up, and more on request.
 struct Eager {
     body: Mutex<Body>,
     taken: Mutex<VecDeque<Bytes>>,
 }
 
 impl Eager {
-    /// Takes what is there, one batch of it.
+    /// Takes one batch if there is one.
     fn take(self: &Arc<Self>) -> bool {
         let mut body = match self.body.try_lock() {
             Ok(body) => body,
-            // Told while it takes: by itself, so it looks again anyhow.
+            // The wake-up comes from the `take` under way, which polls again anyway.
             Err(TryLockError::WouldBlock) => return false,
             Err(TryLockError::Poisoned(_)) => panic!("a poll panicked"),
         };
@@ -51,13 +50,14 @@ impl Wake for Eager {
     }
 }
 
-/// A response that is ready at once fills its stream beyond the mark, and between this and the
-/// handler's rest the transport takes it down to below the mark, but not to where the handler
-/// is woken. It must be woken later all the same.
+/// The response is ready at once and fills its stream beyond the high mark. Before the handler goes
+/// idle, the transport drains the stream below the high mark, but not to the level at which the
+/// handler is woken. The handler must still be woken later.
 #[tokio::test]
 async fn a_response_goes_on_whenever_the_transport_takes_its_beginning() {
     guarded(async {
-        // So small that what they cost is mostly their being messages; all fit in the window.
+        // The messages are so small that overhead is most of their cost. All of them fit in the
+        // window.
         const MESSAGES: [usize; 2] = [5500, 3000];
         let pieces = || {
             let many = MESSAGES.map(|count| data(message(b"7 bytes").repeat(count)));

@@ -1,4 +1,4 @@
-//! Metadata from a hook, requested for each attempt.
+//! Metadata from a hook that runs before each attempt.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ fn token(number: u64) -> MetadataMap {
     metadata
 }
 
-/// A gateway that accepts this token alone.
+/// A gateway that accepts only this token.
 async fn gateway_for(wanted: &'static str) -> TestGateway {
     TestGateway::start_with(|builder| {
         builder.admit(move |opening: Opening| async move {
@@ -67,7 +67,7 @@ async fn credentials_are_asked_for_before_each_attempt_with_what_went_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_that_cannot_be_had_fail_the_attempt_and_not_the_device() {
+async fn a_failing_credentials_hook_fails_the_attempt_and_not_the_device() {
     guarded(async {
         let gateway = gateway_for("5").await;
         let asked = Arc::new(AtomicU64::new(0));
@@ -79,7 +79,7 @@ async fn credentials_that_cannot_be_had_fail_the_attempt_and_not_the_device() {
                 async move {
                     match asked.fetch_add(1, Ordering::Relaxed) + 1 {
                         1 => Err(Status::unavailable("no network")),
-                        2 => panic!("as the test wants it"),
+                        2 => panic!("injected panic"),
                         3 => std::future::pending().await,
                         4 => Err(Status::permission_denied("revoked")),
                         number => Ok(token(number)),
@@ -103,7 +103,7 @@ async fn credentials_that_cannot_be_had_fail_the_attempt_and_not_the_device() {
     .await;
 }
 
-/// The gateway was never asked, so the time that the hook took is not its fault.
+/// The gateway was never contacted, so the hook's delay does not count against it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_that_hangs_is_bounded_and_reported_as_the_hook() {
     guarded(async {
@@ -130,7 +130,7 @@ async fn a_hook_that_hangs_is_bounded_and_reported_as_the_hook() {
     .await;
 }
 
-/// After a hook fails, the device backs off as after a gateway's failure.
+/// A failing hook causes the same backoff as a failing gateway.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_that_refuses_is_retried_at_the_slow_cap() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! A device that is stopped.
+//! Stopping a device.
 
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ async fn a_drained_device_finishes_its_calls_takes_no_new_ones_and_does_not_come
 
         let handle = device.handle.clone();
         let draining = tokio::spawn(async move { handle.drain(NEVER).await });
-        // The gateway gets a notice and sends no more calls, whatever is in flight.
+        // After the drain notice the gateway sends no more calls, although one is still in flight.
         gateway.has(0).await;
         let script = Script::named("refused").echo_all();
         let client = client_of(&tunnels[0]);
         let refused = run(&client, Kind::Unary, &script, vec![request(1, 1)]);
         refused.await.expect_failure(Code::Unavailable);
-        // The tunnel without calls has gone.
+        // The tunnel without calls has ended.
         let mut links = device.handle.watch();
         let one_is_left = |links: &Vec<LinkStatus>| {
             let states = || links.iter().map(LinkStatus::state);
@@ -46,7 +46,7 @@ async fn a_drained_device_finishes_its_calls_takes_no_new_ones_and_does_not_come
         device.ends_with(StopReason::Drained).await;
         for tunnel in tunnels {
             let reason = tunnel.closed().await;
-            // The latter where the last answer was not read yet when the end came.
+            // The second reason occurs if the end arrives before the last answer was read.
             let in_order = matches!(reason, EndReason::PeerDrained | EndReason::PeerClosed);
             assert!(in_order, "{reason}");
         }
@@ -92,7 +92,7 @@ async fn a_second_drain_and_a_close_bring_the_end_forward() {
             }
             call.outcome().await.expect_failure(Code::Unavailable);
             draining.await.expect("it does not panic");
-            // What it was told first.
+            // The first reason wins.
             device.ends_with(StopReason::Drained).await;
         }
     })
@@ -153,7 +153,7 @@ async fn a_device_replaces_an_old_tunnel_before_it_drains_it() {
         let device = Running::start(builder.max_tunnel_age(Duration::from_millis(300)).build());
         let first = gateway.has(1).await.remove(0);
         let call = LongCall::begin(&client_of(&first), &probe, "in the old one").await;
-        // There is no moment without a tunnel.
+        // The device always has a tunnel.
         let channel = gateway.handler.as_channel();
         while first.is_ready() {
             assert!(channel.is_ready());

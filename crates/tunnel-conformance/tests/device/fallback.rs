@@ -1,4 +1,4 @@
-//! Gateways that drain: the device opens a fallback tunnel first, and returns to its primary.
+//! Draining gateways: the device opens a fallback tunnel first and returns to its primary later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::support::{
     no_waits,
 };
 
-/// Has a gateway drain one tunnel, in which calls are in flight, or all of its tunnels.
+/// Makes a gateway drain one tunnel with calls in flight, or all of its tunnels.
 fn begin_drain(tunnel: &AcceptedTunnel) {
     let tunnel = tunnel.clone();
     tokio::spawn(async move { tunnel.drain(NEVER).await });
@@ -26,7 +26,7 @@ async fn the_only_gateway_is_dialled_again_while_the_old_tunnel_finishes() {
     guarded(async {
         let old = TestGateway::start().await;
         let new = TestGateway::start().await;
-        // As a load balancer does: who dials again gets another instance.
+        // A load balancer sends a new connection to another instance.
         let balancer = FaultProxy::to(old.server.address()).await;
         let (builder, probe) = device(balancer.endpoint());
         let device = Running::start(builder.build());
@@ -68,7 +68,7 @@ async fn the_only_gateway_refuses_while_it_drains_and_is_waited_for() {
             status.last_down_reason(),
             Some(DownReason::NotOpened(_))
         ));
-        // Its call is not disturbed by any of that.
+        // None of this disturbs the call on the old tunnel.
         call.finish().await.expect_success();
         draining.await.expect("it does not panic");
     })
@@ -76,7 +76,7 @@ async fn the_only_gateway_refuses_while_it_drains_and_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_gateway_stands_in_until_the_own_one_is_back() {
+async fn another_gateway_is_the_fallback_until_the_primary_is_back() {
     guarded(async {
         let home = TestGateway::start().await;
         let renewed = TestGateway::start().await;
@@ -91,7 +91,8 @@ async fn another_gateway_stands_in_until_the_own_one_is_back() {
 
         let handler = home.handler.clone();
         let draining = tokio::spawn(async move { handler.drain(NEVER).await });
-        // The replacement is there while the old tunnel still has its call: never fewer than two.
+        // The fallback opens while the old tunnel still serves its call, so there are always two
+        // tunnels.
         let fallback = other.has_another_than(&own_of_other).await;
         assert!(!draining.is_finished());
         assert_eq!(device.handle.tunnels().len(), 3);
@@ -106,7 +107,7 @@ async fn another_gateway_stands_in_until_the_own_one_is_back() {
         call.finish().await.expect_success();
         draining.await.expect("it does not panic");
 
-        // Back at its own gateway: the fallback takes no more calls, and finishes those it has.
+        // The device returns to its primary. The fallback takes no more calls and finishes its own.
         address.set_target(Some(renewed.server.address()));
         renewed.has(1).await;
         let status = device
@@ -128,7 +129,7 @@ async fn another_gateway_stands_in_until_the_own_one_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_calls_of_a_fallback_have_a_deadline_when_home_is_back() {
+async fn the_calls_of_a_fallback_have_a_deadline_when_the_primary_is_back() {
     guarded(async {
         let home = TestGateway::start().await;
         let other = TestGateway::start().await;
@@ -155,7 +156,7 @@ async fn the_calls_of_a_fallback_have_a_deadline_when_home_is_back() {
     .await;
 }
 
-/// A device with three gateways does not try those that it knows to be away.
+/// A device with three gateways skips the gateways that it knows to be unavailable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_drains_too_is_passed_over() {
     guarded(async {
@@ -180,10 +181,10 @@ async fn a_gateway_that_drains_too_is_passed_over() {
             LongCall::begin(&second.client(), &probe, "second").await,
         ];
         begin_drain(&second.has(1).await[0]);
-        // The next one in order.
+        // The third gateway is next in order.
         third.has(2).await;
         begin_drain(&first.has(1).await[0]);
-        // Not the second one, although its turn comes before the third's.
+        // The second gateway is next in order but unavailable, so the third gateway is used.
         third.has(3).await;
         let names: Vec<_> = device
             .handle
@@ -207,9 +208,9 @@ async fn a_gateway_that_drains_too_is_passed_over() {
     .await;
 }
 
-/// The fallback's gateway drains as well: the next one is looked for.
+/// The fallback's gateway drains too, so the device looks for the next gateway.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fallback_that_is_told_to_drain_moves_on() {
+async fn a_fallback_that_drains_is_replaced() {
     guarded(async {
         let gateways = [
             TestGateway::start().await,
@@ -227,7 +228,7 @@ async fn a_fallback_that_is_told_to_drain_moves_on() {
         first.handler.drain(NEVER).await;
         let fallback = second.has_another_than(&own_of_second).await;
         let call = LongCall::begin(&client_of(&fallback), &probe, "fallback").await;
-        // So that the second gateway counts as failing.
+        // After this drain the second gateway counts as failing.
         begin_drain(&fallback);
         third.has(2).await;
         call.finish().await.expect_success();
@@ -239,9 +240,9 @@ async fn a_fallback_that_is_told_to_drain_moves_on() {
     .await;
 }
 
-/// A hook's failure does not count against the gateway.
+/// A failing hook does not count against the gateway.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_was_never_asked_may_be_a_fallback() {
+async fn a_gateway_that_was_never_contacted_may_be_a_fallback() {
     guarded(async {
         let home = TestGateway::start().await;
         let other = TestGateway::start().await;
@@ -276,9 +277,9 @@ async fn a_gateway_that_was_never_asked_may_be_a_fallback() {
     .await;
 }
 
-/// A gateway without drain notices ends its tunnel cleanly.
+/// A gateway without drain notices ends its tunnel cleanly instead.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_ends_a_tunnel_in_order_is_stood_in_for() {
+async fn a_gateway_that_ends_a_tunnel_cleanly_gets_a_fallback() {
     guarded(async {
         let home = TestGateway::start().await;
         let other = TestGateway::start().await;

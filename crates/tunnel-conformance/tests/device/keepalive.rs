@@ -11,7 +11,7 @@ use tunnel_conformance::FaultProxy;
 use crate::pings::{Answer, PingCounter};
 use crate::support::{NEVER, Running, TestGateway, assert_usable, device, guarded};
 
-/// Fast enough for a test, and for the answers all the time that a busy machine may take.
+/// Short intervals for a test, with a timeout long enough for a busy machine.
 fn fast() -> Keepalive {
     Keepalive::every(Duration::from_millis(20), NEVER)
 }
@@ -35,7 +35,7 @@ async fn a_gateway_that_freezes_is_noticed_and_found_again_when_it_thaws() {
         let Some(DownReason::Ended(reason)) = lost.last_down_reason() else {
             panic!("a tunnel has ended: {lost:?}");
         };
-        // hyper says no more than that the connection broke.
+        // hyper reports only that the connection broke.
         let cause = reason.transport_error().map(|error| error.cause());
         assert_eq!(cause, Some(TransportCause::Io), "{reason:?}");
         link.thaw();
@@ -59,8 +59,8 @@ async fn a_gateway_that_answers_pings_keeps_its_tunnel() {
     .await;
 }
 
-/// A device whose gateway does not want many pings, and as the measure of time another one whose
-/// gateway does not mind.
+/// A device whose gateway limits pings. A second device, whose gateway does not limit them,
+/// measures time.
 struct Pair {
     strict: PingCounter,
     lenient: PingCounter,
@@ -85,8 +85,8 @@ impl Pair {
         }
     }
 
-    /// Waits until a connection to the strict gateway was not pinged while that to the other was
-    /// pinged often. Returns its number.
+    /// Waits until a connection to the strict gateway is not pinged while the other connection is
+    /// pinged many times. Returns its number.
     async fn settled(&mut self) -> usize {
         loop {
             let (before, pings) = (self.strict.connections(), self.lenient.pings(0));
@@ -99,7 +99,7 @@ impl Pair {
     }
 }
 
-/// It may take several connections, but then the interval stays.
+/// The slowdown may take several connections. After it the interval stays.
 async fn slows_down(strict: Answer) {
     let mut pair = Pair::start(strict).await;
     pair.lenient.pinged(0, 1).await;
@@ -112,7 +112,7 @@ async fn slows_down(strict: Answer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_word_too_many_pings_slows_them_down_for_good() {
+async fn too_many_pings_slows_later_pings_down_permanently() {
     guarded(slows_down(Answer::TooManyAfter {
         pings: 1,
         accepted: false,
@@ -121,7 +121,7 @@ async fn the_word_too_many_pings_slows_them_down_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_word_that_was_lost_with_the_connection_is_guessed() {
+async fn too_many_pings_is_inferred_when_its_notice_is_lost() {
     guarded(slows_down(Answer::TooManyAfter {
         pings: 4,
         accepted: true,
@@ -129,9 +129,9 @@ async fn a_word_that_was_lost_with_the_connection_is_guessed() {
     .await;
 }
 
-/// The reason may be lost while the tunnel is being opened, so it is provoked again.
+/// The reason may be lost while the tunnel opens, so the test repeats the attempt.
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_open_tunnels_themselves_can_tell_that_there_were_too_many_pings() {
+async fn the_end_reason_of_a_tunnel_tells_that_there_were_too_many_pings() {
     guarded(async {
         let too_many = Answer::TooManyAfter {
             pings: 2,

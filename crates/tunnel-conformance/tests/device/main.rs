@@ -1,7 +1,7 @@
-//! Devices: servers of reverse tunnels that dial their gateways, and keep dialling them.
+//! Devices: servers of reverse tunnels that dial their gateways and reconnect.
 //!
-//! The suite tests calls; these tests cover how tunnels begin, end and are replaced. They wait for
-//! events, not for time. Tests of waits use virtual time ([`virtual_time`]).
+//! The conformance suite tests calls. These tests cover how tunnels begin, end and are replaced.
+//! They wait for events, not for time. Tests of backoff use virtual time ([`virtual_time`]).
 
 mod credentials;
 mod drain;

@@ -1,4 +1,4 @@
-//! A device that has ended leaves nothing behind: no task, no connection.
+//! An ended device leaves no task and no connection behind.
 
 use tokio::runtime::Handle;
 use tunnel_client::{LinkState, StopReason};
@@ -13,11 +13,11 @@ fn tasks() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_what_serves_closes_the_tunnel_and_leaves_nothing() {
+async fn dropping_the_serve_future_closes_the_tunnel_and_leaves_nothing() {
     guarded(async {
         let gateway = TestGateway::start().await;
         let link = FaultProxy::to(gateway.server.address()).await;
-        // Those of the proxy are not of interest.
+        // The proxy's own tasks are not counted.
         let before = tasks();
         let (builder, probe) = device(link.endpoint());
         let server = builder.build();
@@ -42,7 +42,7 @@ async fn dropping_what_serves_closes_the_tunnel_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_what_runs_closes_all_tunnels_and_leaves_nothing() {
+async fn dropping_the_run_future_closes_all_tunnels_and_leaves_nothing() {
     guarded(async {
         let [home, other] = [TestGateway::start().await, TestGateway::start().await];
         let silent = TestGateway::start_with(|b| b.admit(|_| std::future::pending())).await;
@@ -57,7 +57,7 @@ async fn dropping_what_runs_closes_all_tunnels_and_leaves_nothing() {
             .gateway(links[1].endpoint())
             .gateway(links[2].endpoint());
         let device = Running::start(builder.build());
-        // In all conditions at once: connected, draining with a fallback, connecting.
+        // The links are in different states: connected, draining with a fallback, and connecting.
         let tunnel = home.has(1).await.remove(0);
         let own_of_other = other.has(1).await.remove(0);
         let call = LongCall::begin(&client_of(&tunnel), &probe, "draining").await;
@@ -94,7 +94,7 @@ async fn dropping_what_runs_closes_all_tunnels_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_dropped_without_having_run_tells_those_who_wait() {
+async fn a_server_that_is_dropped_without_having_run_wakes_its_waiters() {
     guarded(async {
         let gateway = TestGateway::start().await;
         let server = device(gateway.endpoint()).0.build();
@@ -106,7 +106,7 @@ async fn a_server_that_is_dropped_without_having_run_tells_those_who_wait() {
     .await;
 }
 
-/// For every way to start and end a device.
+/// Covers every way to start and end a device.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_piles_up_while_tunnels_come_and_go() {
     guarded(async {

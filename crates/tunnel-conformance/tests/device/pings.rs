@@ -1,5 +1,5 @@
 //! A hand-written gRPC server that counts pings and ends a connection after too many. No library
-//! allows that.
+//! supports such a limit.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,24 +9,24 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tonic::transport::Endpoint;
 
-/// How a connection treats pings.
+/// How a connection answers pings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
-    /// Answers them all.
+    /// Answers every ping.
     Always,
-    /// Ends the connection at this one.
+    /// Ends the connection at this ping.
     TooManyAfter {
         pings: usize,
-        /// Whether it says that it had accepted the stream, as servers do that had: then the
-        /// stream is not told of the reason.
+        /// Whether the GOAWAY reports the stream as accepted. If it does, the stream does not see
+        /// the reason.
         accepted: bool,
     },
 }
 
-/// The server. Answers each call with response headers, and nothing more.
+/// The server. It answers each call with response headers only.
 pub(crate) struct PingCounter {
     address: std::net::SocketAddr,
-    /// How often each connection was pinged, in the order in which they came.
+    /// The number of pings on each connection, in the order of the connections.
     pings: watch::Receiver<Vec<usize>>,
     connections: Arc<Mutex<Vec<AbortHandle>>>,
     accepting: AbortHandle,
@@ -49,7 +49,7 @@ impl PingCounter {
                 let (count, answer) = (count.clone(), answers(number));
                 let task = tasks.spawn(async move {
                     let pinged = || count.send_modify(|pings| pings[number] += 1);
-                    // An end of the connection, of either sort.
+                    // Both results mean that the connection has ended.
                     let _ = connection(socket, answer, pinged).await;
                 });
                 let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,25 +69,25 @@ impl PingCounter {
         endpoint.expect("a valid address")
     }
 
-    /// Waits until this many connections were made.
+    /// Waits until this many connections were accepted.
     pub(crate) async fn accepted(&mut self, count: usize) {
         let accepted = self.pings.wait_for(|pings| pings.len() >= count).await;
         accepted.expect("the server lives");
     }
 
-    /// Waits until a connection was pinged this often.
+    /// Waits until a connection has received this many pings.
     pub(crate) async fn pinged(&mut self, connection: usize, count: usize) {
         let often = |pings: &Vec<usize>| pings.get(connection).is_some_and(|&n| n >= count);
         let pinged = self.pings.wait_for(often).await;
         pinged.expect("the server lives");
     }
 
-    /// How many connections were made so far.
+    /// The number of connections so far.
     pub(crate) fn connections(&self) -> usize {
         self.pings.borrow().len()
     }
 
-    /// How often a connection was pinged so far.
+    /// The number of pings on a connection so far.
     pub(crate) fn pings(&self, connection: usize) -> usize {
         self.pings.borrow()[connection]
     }
@@ -107,7 +107,7 @@ impl Drop for PingCounter {
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-// HTTP/2's types of frames, and its flags.
+// HTTP/2 frame types and flags.
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
@@ -168,7 +168,7 @@ async fn go_away(mut socket: TcpStream, last_stream: u32) -> std::io::Result<()>
     payload.extend(b"too_many_pings");
     send(&mut socket, GOAWAY, 0, 0, &payload).await?;
     socket.shutdown().await?;
-    // What is still to come is read: otherwise the end would be a reset.
+    // Reads the remaining data. Otherwise the socket would end with a reset.
     let mut rest = Vec::new();
     socket.read_to_end(&mut rest).await?;
     Ok(())

@@ -65,7 +65,7 @@ async fn a_device_that_starts_before_its_gateway_finds_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_that_will_not_change_by_itself_is_reported_as_such_and_retried_slowly() {
+async fn a_lasting_refusal_is_reported_as_such_and_retried_slowly() {
     guarded(async {
         for code in [
             Code::Unauthenticated,
@@ -121,7 +121,7 @@ async fn any_other_refusal_is_retried_as_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_device_is_let_in_once_it_is_allowed() {
+async fn a_refused_device_connects_once_it_is_admitted() {
     guarded(async {
         let allowed = Arc::new(AtomicBool::new(false));
         let refused = Arc::new(AtomicUsize::new(0));
@@ -187,7 +187,7 @@ async fn a_device_that_is_kicked_comes_back_as_slowly_as_the_reason_says() {
     .await;
 }
 
-/// A proxy's answer while its gateway is away, and a gateway's that names a time to retry.
+/// A proxy's answer while its gateway is unavailable, and a gateway's answer with a retry time.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_grpc_status_is_a_lasting_refusal_and_it_may_name_a_time() {
     guarded(async {
@@ -218,7 +218,7 @@ async fn only_a_grpc_status_is_a_lasting_refusal_and_it_may_name_a_time() {
     .await;
 }
 
-/// What a device fails with first at a server that answers so.
+/// The error of a device's first attempt at a server that answers like this.
 async fn error_of_first_attempt(answers: Answers) -> DownReason {
     let server = TcpServer::start(server_for_tunnels(Server::builder()), Routes::new(answers));
     let server = server.await;
@@ -229,7 +229,7 @@ async fn error_of_first_attempt(answers: Answers) -> DownReason {
     status.last_down_reason().expect("there is one").clone()
 }
 
-/// A server that answers every opening with these headers and this status, and nothing else.
+/// A server that answers every opening with these headers and this HTTP status.
 #[derive(Clone)]
 struct Answers(Vec<(&'static str, &'static str)>, u16);
 
@@ -256,7 +256,7 @@ impl Service<http::Request<Body>> for Answers {
     }
 }
 
-/// A connection that broke is never used again: each attempt makes its own.
+/// Each attempt makes a new connection. A broken connection is never reused.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_tunnel_of_an_endpoint_has_a_connection_of_its_own() {
     guarded(async {
@@ -269,14 +269,14 @@ async fn each_tunnel_of_an_endpoint_has_a_connection_of_its_own() {
             tunnel = gateway.has_another_than(&tunnel).await;
             assert_eq!(link.accepted(), connections);
         }
-        // Nor is one kept that is of no use any more.
+        // A connection that is no longer needed is closed.
         link.wait_open(1).await;
         drop(device);
     })
     .await;
 }
 
-/// Also one with a lazy channel, which connects when it is called.
+/// Covers a lazy channel, which connects when it is called.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_reconnects_by_itself_is_called_again() {
     guarded(async {
@@ -295,7 +295,7 @@ async fn a_channel_that_reconnects_by_itself_is_called_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_nobody_can_resolve_is_tried_again_and_again() {
+async fn an_address_that_does_not_resolve_is_retried() {
     guarded(async {
         let nowhere = Endpoint::from_static("http://no-such-host.invalid:1");
         let device = Running::start(device(nowhere).0.build());
@@ -305,15 +305,15 @@ async fn an_address_that_nobody_can_resolve_is_tried_again_and_again() {
     .await;
 }
 
-/// The reason follows the answer at once, maybe before either is read.
+/// The reason follows the answer at once, possibly before the device reads either.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_is_kicked_as_soon_as_it_is_in_learns_why() {
+async fn a_device_that_is_kicked_right_after_it_connects_sees_the_reason() {
     guarded(async {
         let routes = Routes::new(KicksAtOnce);
         let server = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
         for _ in 0..200 {
             let reason = device(server.endpoint()).0.serve().await;
-            let reason = reason.expect("it was let in");
+            let reason = reason.expect("the tunnel was accepted");
             assert!(DownReason::Ended(reason.clone()).is_refusal(), "{reason}");
         }
     })

@@ -1,4 +1,4 @@
-//! One tunnel: its services, its channel, its end.
+//! A single tunnel: its services, its channel and its end.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tunnel_server::{AcceptedTunnel, AffinityKey, Opening, TunnelServiceHandler};
 
 use crate::support::{LongCall, NEVER, TestGateway, assert_usable, device, eventually, guarded};
 
-/// Serves one tunnel until the gateway has done something to it.
+/// Serves one tunnel while `end` makes the gateway end it. Returns the reason.
 async fn served_until(gateway: &TestGateway, end: impl AsyncFnOnce(AcceptedTunnel)) -> EndReason {
     let (builder, _) = device(gateway.endpoint());
     let (reason, ()) = tokio::join!(builder.serve(), async {
@@ -28,9 +28,9 @@ async fn served_until(gateway: &TestGateway, end: impl AsyncFnOnce(AcceptedTunne
     reason.expect("the gateway accepts a tunnel")
 }
 
-/// Whether the drain was announced, or no call was left.
+/// Covers a drain with a call in flight and a drain without calls.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tunnel_that_its_gateway_drains_ends_in_order_when_its_calls_have() {
+async fn a_tunnel_that_its_gateway_drains_ends_cleanly_after_its_calls() {
     guarded(async {
         let gateway = TestGateway::start().await;
         let (builder, probe) = device(gateway.endpoint());
@@ -103,7 +103,7 @@ async fn a_tunnel_whose_gateway_dies_ends_as_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tunnel_that_this_end_drains_or_closes_says_so() {
+async fn the_end_reason_tells_that_this_end_drained_or_closed_the_tunnel() {
     guarded(async {
         let gateway = TestGateway::start().await;
         for (drain, wanted) in [(true, EndReason::Drained), (false, EndReason::Closed)] {
@@ -118,7 +118,7 @@ async fn a_tunnel_that_this_end_drains_or_closes_says_so() {
                 }
             });
             assert_eq!(reason.expect("it was open"), wanted);
-            // It stays so.
+            // Serving again has the same result.
             let again = server.serve().await;
             let Err(TunnelError::Ended(reason)) = again else {
                 panic!("a server that was stopped opens no tunnel: {again:?}");
@@ -158,7 +158,7 @@ async fn a_gateway_that_is_not_there_is_an_error_of_the_channel() {
     .await;
 }
 
-/// Neither one that does not answer, nor one whose connection is never made.
+/// Covers a gateway that does not answer and a connection that is never made.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_does_not_answer_is_given_up() {
     guarded(async {
@@ -215,8 +215,8 @@ async fn services_layers_and_metadata_arrive() {
     .await;
 }
 
-/// A device calls for a channel as a user has it: connected, lazy, with an interceptor, made by
-/// a function of one's own.
+/// A device accepts any kind of channel: connected, lazy, with an interceptor, or from a connect
+/// function.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_goes_over_a_channel_of_any_kind() {
     guarded(async {
@@ -292,7 +292,7 @@ async fn a_reverse_tunnel_inside_a_forward_tunnel_serves_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_served_and_not_run_has_no_links_but_a_handle() {
+async fn a_server_that_serves_without_running_has_a_handle_and_no_links() {
     guarded(async {
         let gateway = TestGateway::start().await;
         let server = device(gateway.endpoint()).0.build();
@@ -314,7 +314,7 @@ async fn what_is_served_and_not_run_has_no_links_but_a_handle() {
     .await;
 }
 
-/// Also one that answers with something else than gRPC.
+/// Covers a server whose answer is not gRPC.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_accepts_no_reverse_tunnels_refuses() {
     guarded(async {
@@ -346,7 +346,7 @@ fn a_builder_that_is_built_twice_makes_two_servers_and_shows_no_secret() {
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 
-/// As in the server's builder, of which it has the same router.
+/// The device's builder uses the same router as the server's builder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_has_a_fallback_and_keeps_that_of_routes_it_is_given() {
     guarded(async {

@@ -60,7 +60,7 @@ async fn tunnels_to_several_gateways_are_up_at_once_and_do_not_wait_for_each_oth
         assert_eq!(connected.len(), 6);
         assert_eq!(connected[2..4], [false, false]);
 
-        // The end of one does not affect the other.
+        // The end of one gateway does not affect the others.
         gateways[0].server.kill();
         device.until(0, |status| !status.is_connected()).await;
         assert_usable(&gateways[1].client()).await;
@@ -82,7 +82,7 @@ async fn there_is_at_least_one_tunnel_to_a_gateway() {
     .await;
 }
 
-/// Calls take turns, but not where the device has vanished.
+/// Calls are distributed in turn, except to a device that has vanished.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_is_silent_with_calls_waiting_is_avoided() {
     guarded(async {
@@ -96,7 +96,7 @@ async fn a_device_that_is_silent_with_calls_waiting_is_avoided() {
         link.freeze();
         let channel = gateway.handler.as_channel().suspect_after(Duration::ZERO);
         let client = TestServiceClient::new(TestChannel::new(channel));
-        // One call detects it.
+        // One call detects the silence.
         let mut under_way = None;
         while frozen.unanswered_for().is_none() {
             let client = client.clone();

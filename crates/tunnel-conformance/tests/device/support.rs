@@ -17,7 +17,7 @@ use tunnel_server::{
     AcceptedTunnel, TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels,
 };
 
-/// Waits that are over at once, whatever failed before.
+/// A backoff without waits after any failure.
 pub(crate) fn no_waits() -> Backoff {
     Backoff::default()
         .initial(Duration::from_millis(2))
@@ -37,7 +37,7 @@ impl TestGateway {
         Self::start_with(|builder| builder).await
     }
 
-    /// The same with more settings.
+    /// The same with custom settings.
     pub(crate) async fn start_with(
         settings: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandlerBuilder,
     ) -> Self {
@@ -51,14 +51,14 @@ impl TestGateway {
         self.server.endpoint()
     }
 
-    /// Waits until exactly so many tunnels take calls.
+    /// Waits until exactly this many tunnels take calls.
     pub(crate) async fn has(&self, count: usize) -> Vec<AcceptedTunnel> {
         let channel = self.handler.as_channel();
         eventually(|| channel.tunnels().len() == count).await;
         channel.tunnels()
     }
 
-    /// Waits until a tunnel takes calls that was not one of these.
+    /// Waits for a tunnel that takes calls and is not the old one.
     pub(crate) async fn has_another_than(&self, old: &AcceptedTunnel) -> AcceptedTunnel {
         let channel = self.handler.as_channel();
         let another = || {
@@ -69,7 +69,7 @@ impl TestGateway {
         another().unwrap_or_else(|| old.clone())
     }
 
-    /// Waits until nothing is left of any tunnel.
+    /// Waits until no tunnel and no call is left.
     pub(crate) async fn is_left(&self) {
         eventually(|| self.handler.tunnels().is_empty()).await;
     }
@@ -86,7 +86,7 @@ pub(crate) fn client_of(tunnel: &AcceptedTunnel) -> Client {
     TestServiceClient::new(TestChannel::new(channel))
 }
 
-/// A device that serves the scripted service, before it has dialled.
+/// A device that serves the scripted service, before it runs.
 pub(crate) fn device(gateway: impl Into<Gateway>) -> (ReverseTunnelServerBuilder, Probe) {
     let probe = Probe::default();
     let builder = ReverseTunnelServer::builder(gateway)
@@ -95,7 +95,7 @@ pub(crate) fn device(gateway: impl Into<Gateway>) -> (ReverseTunnelServerBuilder
     (builder, probe)
 }
 
-/// A device that runs.
+/// A running device.
 pub(crate) struct Running {
     pub(crate) handle: LinksHandle,
     pub(crate) task: JoinHandle<StopReason>,
@@ -108,7 +108,7 @@ impl Running {
         Self { handle, task }
     }
 
-    /// Waits until a link is as wanted.
+    /// Waits until a link's status satisfies the condition.
     pub(crate) async fn until(
         &self,
         link: usize,
@@ -119,12 +119,12 @@ impl Running {
         links.await.expect("the handle lives")[link].clone()
     }
 
-    /// Waits until a link's state is as wanted.
+    /// Waits until a link's state satisfies the condition.
     pub(crate) async fn state(&self, link: usize, wanted: impl Fn(&LinkState) -> bool) {
         self.until(link, |status| wanted(status.state())).await;
     }
 
-    /// Waits for the device's end, and returns its result.
+    /// Waits until the device ends, and checks the reason.
     pub(crate) async fn ends_with(self, reason: StopReason) {
         assert_eq!(self.task.await.expect("it does not panic"), reason);
         for link in self.handle.links() {

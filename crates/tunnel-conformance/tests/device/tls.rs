@@ -9,7 +9,7 @@ use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
 use crate::support::{Running, TestGateway, assert_usable, device, guarded};
 
-/// A gateway with a certificate, and an endpoint that trusts this one or another.
+/// A gateway with a certificate, and an endpoint that trusts this certificate or another.
 async fn secured(trusted: bool) -> (TestGateway, Endpoint) {
     let signed = || -> CertifiedKey<_> {
         generate_simple_self_signed([String::from("localhost")]).expect("a certificate")
@@ -46,7 +46,7 @@ async fn a_device_serves_and_comes_back_over_tls() {
     .await;
 }
 
-/// The device does not trust the gateway. That is no refusal by the gateway.
+/// The device does not trust the gateway. The failure is not a refusal by the gateway.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_not_trusted_is_an_error_of_the_channel() {
     guarded(async {

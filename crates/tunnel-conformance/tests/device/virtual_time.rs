@@ -1,4 +1,4 @@
-//! The waits of a device, in virtual time. The gateway is in the same runtime, without a socket.
+//! Backoff of a device in virtual time. The gateway runs in the same runtime without a socket.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::support::Running;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The limit of virtual time, which a test that hangs reaches at once.
+/// Fails a test that exceeds a limit of virtual time. A test that hangs reaches it at once.
 async fn guarded(test: impl Future<Output = ()>) {
     let year = Duration::from_secs(365 * 24 * 3600);
     let in_time = tokio::time::timeout(year, test).await;
-    in_time.expect("the test waits for what will not come");
+    in_time.expect("the test hangs");
 }
 
-/// A gateway that notes when it was asked for a tunnel, and which tunnels it has opened.
+/// A gateway that records each opening request and each opened tunnel.
 struct Local {
     handler: TunnelServiceHandler,
     asked: mpsc::UnboundedReceiver<Instant>,
@@ -65,7 +65,7 @@ impl Local {
         self.opened.recv().await.expect("the gateway lives")
     }
 
-    /// How long the device waited between attempts.
+    /// The waits of the device between its attempts.
     async fn waits(&mut self, count: usize) -> Vec<Duration> {
         let mut last = self.asked().await;
         let mut waits = Vec::new();
@@ -77,8 +77,7 @@ impl Local {
         waits
     }
 
-    /// Kicks each tunnel when it has been open for some time; how long the device took to be
-    /// back each time.
+    /// Kicks each tunnel after it was open for `open`. Returns how long each reconnection took.
     async fn waits_after_tunnels(&mut self, open: Duration, count: usize) -> Vec<Duration> {
         let mut waits = Vec::new();
         self.asked().await;
@@ -93,11 +92,11 @@ impl Local {
     }
 }
 
-/// The policy's own clock is the wall's, which says times to the microsecond or so.
+/// The backoff policy reads the wall clock, so waits differ slightly from virtual time.
 const ROUNDING: Duration = Duration::from_millis(50);
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_waited_for_in_doubling_steps_with_full_jitter_up_to_thirty_seconds() {
+async fn waits_after_failures_double_with_full_jitter_up_to_thirty_seconds() {
     guarded(async {
         let mut gateway = Local::new(|| Err(Status::unavailable("later")));
         let _device = Running::start(gateway.device().build());
@@ -109,7 +108,7 @@ async fn failures_are_waited_for_in_doubling_steps_with_full_jitter_up_to_thirty
                 "{failure}: {wait:?}"
             );
         }
-        // Fails by chance once in 10^13 runs.
+        // The probability of a false failure is about 10^-13.
         let late = &waits[10..];
         assert!(late.iter().any(|wait| *wait < 3 * SECOND));
         assert!(late.iter().any(|wait| *wait > 27 * SECOND));
@@ -118,7 +117,7 @@ async fn failures_are_waited_for_in_doubling_steps_with_full_jitter_up_to_thirty
 }
 
 #[tokio::test(start_paused = true)]
-async fn lasting_refusals_are_waited_for_one_to_two_minutes_from_the_first_one_on() {
+async fn waits_after_lasting_refusals_are_one_to_two_minutes_from_the_first_on() {
     guarded(async {
         let mut gateway = Local::new(|| Err(Status::unauthenticated("who?")));
         let _device = Running::start(gateway.device().build());
@@ -131,7 +130,7 @@ async fn lasting_refusals_are_waited_for_one_to_two_minutes_from_the_first_one_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tunnel_that_was_open_for_ten_seconds_begins_the_steps_anew() {
+async fn a_tunnel_that_was_open_for_ten_seconds_resets_the_backoff() {
     guarded(async {
         let mut gateway = Local::new(|| Ok(()));
         let _device = Running::start(gateway.device().build());
@@ -143,7 +142,7 @@ async fn a_tunnel_that_was_open_for_ten_seconds_begins_the_steps_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tunnel_that_ends_sooner_is_one_more_failure() {
+async fn a_tunnel_that_ends_sooner_counts_as_a_failure() {
     guarded(async {
         let mut gateway = Local::new(|| Ok(()));
         let _device = Running::start(gateway.device().build());
@@ -171,7 +170,7 @@ async fn the_only_gateway_is_dialled_in_the_same_moment_in_which_it_drains() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_gateway_is_dialled_in_the_same_moment_and_the_own_one_soon() {
+async fn another_gateway_is_dialled_in_the_same_moment_and_the_primary_soon() {
     guarded(async {
         let mut home = Local::new(|| Ok(()));
         let mut other = Local::new(|| Ok(()));
@@ -191,7 +190,7 @@ async fn another_gateway_is_dialled_in_the_same_moment_and_the_own_one_soon() {
     .await;
 }
 
-/// What a user would show: until when the device waits.
+/// The end of the wait, which a user interface can show.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_wait_is_known_beforehand() {
     guarded(async {
@@ -209,7 +208,7 @@ async fn the_end_of_a_wait_is_known_beforehand() {
             };
             assert!(*refused);
             let asked = gateway.asked().await;
-            // The timer's own resolution is a millisecond.
+            // The timer's resolution is one millisecond.
             assert!(asked.into_std() >= *until);
             assert!(asked.into_std() <= *until + Duration::from_millis(2));
             device
@@ -220,7 +219,7 @@ async fn the_end_of_a_wait_is_known_beforehand() {
     .await;
 }
 
-/// Also the hook's hang and a gateway's silence are one failure each, in time.
+/// A hang in any step, here in connecting, fails the attempt at its timeout.
 #[tokio::test(start_paused = true)]
 async fn an_attempt_is_given_up_after_twenty_seconds() {
     guarded(async {

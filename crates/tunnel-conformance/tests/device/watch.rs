@@ -9,7 +9,8 @@ use tunnel_client::{LinkState, StopReason};
 
 use crate::support::{LongCall, NEVER, Running, TestGateway, device, guarded, no_waits};
 
-/// Each state is held until it was seen: a watcher sees the last of several changes.
+/// Each state is held until the test has seen it, because a watcher sees only the last of several
+/// changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_seen_in_all_its_states() {
     guarded(async {
@@ -46,7 +47,7 @@ async fn a_link_is_seen_in_all_its_states() {
         };
         assert_eq!(info.id(), device.handle.tunnels()[0].id());
 
-        // Drained, and refused when it dials again.
+        // The tunnel drains, and the next attempt is refused.
         let tunnel = gateway.has(1).await.remove(0);
         let call = LongCall::begin(&gateway.client(), &probe, "in flight").await;
         let drained = tunnel.clone();
@@ -74,7 +75,7 @@ async fn a_link_is_seen_in_all_its_states() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_wait_for_a_connection_are_told_when_there_will_be_none() {
+async fn waiting_for_a_connection_fails_when_the_device_stops() {
     guarded(async {
         let silent = TestGateway::start_with(|b| b.admit(|_| std::future::pending())).await;
         let device = Running::start(device(silent.endpoint()).0.build());
@@ -108,7 +109,7 @@ async fn a_server_that_does_not_run_yet_is_not_connected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn counters_of_the_tunnels_are_at_hand() {
+async fn the_handle_shows_the_counters_of_the_tunnels() {
     guarded(async {
         let gateway = TestGateway::start().await;
         let (builder, probe) = device(gateway.endpoint());

@@ -1,8 +1,9 @@
 //! Slow handlers, and callers that time out.
 //!
-//! Plain tonic is the oracle where every handler has begun when its caller gives up. HTTP/2 ends a
-//! connection on which calls are reset before the server got to them, which a slow machine makes
-//! of every short wait; the outer HTTP/2 of a tunnel sees none of it, so tunnels must bear that too.
+//! Plain tonic is the oracle only where every handler has begun before its caller gives up. HTTP/2
+//! ends a connection if calls are reset before the server has processed them. On a slow machine any
+//! short wait causes such resets. The outer HTTP/2 connection sees no resets of tunnelled calls, so
+//! a tunnel must survive this load too.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use tunnel_conformance::{Client, Kind, client};
 
 use crate::support::{Bystander, Fate, Path, Rig, Tally, guarded, load};
 
-/// More calls than any budget of cancelled calls that the library ever had.
+/// More than every budget of cancelled calls that the library has had.
 const CALLS: usize = 6_000;
 
-/// How many callers there are, and how long each waits for an answer.
+/// The number of callers, and how long each one waits for an answer.
 const BROWNOUTS: [(usize, Duration); 3] = [
     (100, Duration::from_millis(10)),
     (300, Duration::from_millis(20)),
@@ -43,8 +44,8 @@ fn fate(result: Result<(), Status>) -> Fate {
     }
 }
 
-/// Puts a load on each path, beside a call that goes on all the time. All calls must have the fate
-/// that `count` counts.
+/// Puts a load on each path beside a call that stays active. Panics unless `count` counts every
+/// call of the load.
 async fn beside_a_bystander<F>(
     paths: &[Path],
     callers: usize,
@@ -67,7 +68,7 @@ async fn beside_a_bystander<F>(
     }
 }
 
-/// Each caller gives up when the response headers have arrived.
+/// Each caller gives up when the response headers arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_drop_their_responses_on_a_slow_handler_end_only_their_own_calls() {
     guarded(async {
@@ -86,7 +87,7 @@ async fn callers_that_drop_their_responses_on_a_slow_handler_end_only_their_own_
     .await;
 }
 
-/// Each caller gives up after a time.
+/// Each caller gives up after a fixed time.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_drop_their_futures_on_a_slow_handler_end_only_their_own_calls() {
     guarded(async {
@@ -116,10 +117,10 @@ async fn deadlines_on_a_slow_handler_end_only_their_own_calls() {
     .await;
 }
 
-/// Each call is made a second time when the first attempt does not answer soon; the attempt that
-/// loses is dropped.
+/// Each caller makes a second attempt when the first one does not answer soon. The losing attempt
+/// is dropped.
 #[tokio::test(flavor = "multi_thread")]
-async fn hedged_calls_are_answered_and_their_losers_harm_nobody() {
+async fn hedged_calls_are_answered_and_their_losers_harm_no_other_call() {
     let call = |client: Client, _| async move {
         let (slow, quick) = (slow(), Script::named("quick").echo_all());
         let second = async {
@@ -135,8 +136,8 @@ async fn hedged_calls_are_answered_and_their_losers_harm_nobody() {
     guarded(beside_a_bystander(&Path::TUNNELS, 100, answered, call)).await;
 }
 
-/// Calls are dropped before their request left, while their handler runs, and between the
-/// messages of their response.
+/// Calls are dropped before their request is sent, while their handler runs, or between response
+/// messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_dropped_at_any_moment_end_only_themselves() {
     let call = |client: Client, number: usize| async move {
@@ -163,7 +164,7 @@ async fn calls_dropped_at_any_moment_end_only_themselves() {
     guarded(beside_a_bystander(&Path::TUNNELS, 100, dropped, call)).await;
 }
 
-/// Calls keep coming and ending by their deadlines, and nothing is delivered back.
+/// Calls keep starting and expiring while no response is delivered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_direction_that_stalls_ends_only_the_calls_whose_deadlines_pass() {
     guarded(async {

@@ -18,7 +18,7 @@ use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
 use crate::support::{Path, Rig, guarded};
 
-/// More calls than may have unread replies, and fewer than the limit.
+/// More calls than the limit of unread replies, and fewer than the stream limit.
 const CALLS: usize = 5_000;
 
 fn roomy(config: tunnel_client::ConfigBuilder) -> tunnel_client::ConfigBuilder {
@@ -88,7 +88,7 @@ async fn a_drain_that_cuts_five_thousand_calls_ends_the_tunnel_as_drained() {
     .await;
 }
 
-/// A caller that exceeds the handler's limit and reads the refusals.
+/// The caller exceeds the handler's limit and reads the refusals.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_opens_by_a_peer_that_reads_ends_no_tunnel() {
     guarded(async {
@@ -134,7 +134,7 @@ async fn a_burst_of_opens_by_a_peer_that_reads_ends_no_tunnel() {
     .await;
 }
 
-/// Nothing is refused, at the limit of the far end or at one's own.
+/// No call is refused, whether the far end's limit or the local limit applies.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_over_the_stream_limit_wait_and_are_answered() {
     guarded(async {

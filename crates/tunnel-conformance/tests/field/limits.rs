@@ -1,4 +1,4 @@
-//! Limits that one end knows and the other does not.
+//! Limits that only one end knows.
 
 use futures::future::join_all;
 use tonic::metadata::MetadataMap;
@@ -16,10 +16,10 @@ use tunnel_server::{
 
 use crate::support::{eventually, guarded};
 
-/// The metadata that names a device.
+/// The metadata key that names a device.
 const KEY: &str = "device";
 
-/// A gateway with the tunnels of one device, which takes only this many calls at once.
+/// A gateway and the tunnels of one device, which serves a limited number of calls at once.
 struct Fleet {
     handler: TunnelServiceHandler,
     probe: Probe,
@@ -53,8 +53,8 @@ impl Fleet {
         }
     }
 
-    /// Makes this many calls at once, holds their handlers until `full` of them run, and expects
-    /// every call to be answered.
+    /// Makes this many calls at once and holds their handlers until `full` of them run. Panics
+    /// unless every call is answered.
     async fn assert_all_answered(&self, channel: ReverseChannel, calls: usize, full: u64) {
         let script = Script::named("gated").wait("gate").echo_all();
         let calls = (0..calls).map(|_| {

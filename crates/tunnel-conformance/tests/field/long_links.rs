@@ -1,4 +1,4 @@
-//! Messages without payload, and links with much in flight.
+//! Messages without payload, and links with much data in flight.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tunnel_conformance::proto::{Request, Script};
 
 use crate::support::{Path, Rig, guarded};
 
-/// They arrive in bursts, each of which is more than a handler reads at once.
+/// The messages arrive in bursts. Each burst is larger than what a handler reads at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_empty_messages_reach_a_handler_that_reads() {
     guarded(async {
@@ -54,7 +54,7 @@ async fn a_download_of_a_million_empty_messages_that_is_dropped_ends_only_itself
                 let mut download = open(&rig.client, Kind::ServerStream, request).await;
                 let download = download.as_mut().expect("it begins");
                 download.expect_next().await;
-                // What is sent before the cancel has arrived comes too late.
+                // The handler keeps sending until the cancel arrives.
                 rig.link.set_delay(Duration::from_millis(500));
                 for _ in 0..50_000 {
                     download.expect_next().await;

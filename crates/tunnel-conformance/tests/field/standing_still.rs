@@ -1,4 +1,4 @@
-//! Streams of one connection: unread data of one must not stop the others.
+//! Streams of one connection: unread data on one stream must not stop the others.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::support::{assert_usable, connect, guarded, open_tunnel};
 /// The size of the messages that are left unread.
 const MESSAGE: usize = 64 << 10;
 
-/// A listener for tunnels that serves the same service to ordinary clients.
+/// A server that offers the same service through tunnels and to ordinary clients.
 struct Both {
     probe: Probe,
     link: FaultProxy,
@@ -31,7 +31,7 @@ struct Both {
 impl Both {
     async fn start() -> Self {
         let probe = Probe::default();
-        // What is unread stays so for as long as a test takes.
+        // The timeout is longer than the test, so unread data stays unread.
         let config = Config::builder().unread_stall_timeout(Duration::from_secs(600));
         let handler = TunnelServiceHandler::builder()
             .config(config.build().expect("valid"))
@@ -47,11 +47,11 @@ impl Both {
         }
     }
 
-    /// Waits until nothing moves: a stream that is not read has filled its windows.
+    /// Waits until no data moves, because every unread stream has filled its windows.
     async fn stalled(&self, way: Way) {
         let mut before = self.link.traffic(way);
         let mut quiet = 0;
-        // A machine that is busy makes pauses, which only make the test weaker.
+        // A pause on a busy machine may be taken for a stall. It only makes the test weaker.
         while quiet < 5 {
             tokio::time::sleep(Duration::from_millis(200)).await;
             let now = self.link.traffic(way);
@@ -61,7 +61,7 @@ impl Both {
         }
     }
 
-    /// Neighbours that must not notice: an ordinary client, and a tunnel.
+    /// Panics unless an ordinary client and a tunnel on the same connection still work.
     async fn assert_both_usable(&self, connection: &Channel, tunnel: &Client) {
         assert_usable(tunnel).await;
         assert_usable(&plain(connection)).await;

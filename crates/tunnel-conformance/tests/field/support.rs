@@ -1,4 +1,4 @@
-//! One service behind plain tonic or a tunnel, with a link between that can fail.
+//! One service behind plain tonic or a tunnel, on a link that can fail.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) use tunnel_conformance::testing::{assert_usable, eventually, guarded}
 use tunnel_conformance::{Client, FaultProxy, Kind, Probe, TcpServer, TestChannel};
 use tunnel_server::{AcceptedTunnel, TunnelServiceHandler, server_for_tunnels};
 
-/// How calls travel.
+/// The transport of the calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Path {
     Plain,
@@ -33,11 +33,11 @@ pub(crate) enum Path {
 }
 
 impl Path {
-    /// The oracle, and both directions.
+    /// Plain tonic, which is the oracle, and both tunnel directions.
     pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Forward, Self::Reverse];
     pub(crate) const TUNNELS: [Self; 2] = [Self::Forward, Self::Reverse];
 
-    /// The direction of the link in which responses travel: a device dials.
+    /// The link direction of the responses. It is reversed for a device, because the device dials.
     pub(crate) fn response_way(self) -> Way {
         match self {
             Self::Plain | Self::Forward => Way::FromTarget,
@@ -63,12 +63,12 @@ pub(crate) struct Rig {
     _server: TcpServer,
 }
 
-/// The tunnel of a rig that has one.
+/// The tunnel of a rig, and its ends.
 pub(crate) struct Tunnel {
     pub(crate) channel: TunnelChannel,
     /// The server's end.
     pub(crate) handle: AcceptedTunnel,
-    /// The far end, where that is the one that dialled.
+    /// The links of the device, if the far end is a device.
     pub(crate) device: Option<LinksHandle>,
 }
 
@@ -77,7 +77,7 @@ impl Rig {
         Self::start_with(path, |config| config).await
     }
 
-    /// The same with other settings, of both ends.
+    /// The same with custom settings for both ends.
     pub(crate) async fn start_with(
         path: Path,
         settings: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
@@ -132,7 +132,7 @@ impl Rig {
             .build();
         let device_handle = device.handle();
         tokio::spawn(async move {
-            // The test checks the end at the other side.
+            // The test checks the reason at the other end.
             let _ = device.serve().await;
         });
         eventually(|| !handler.all_reverse_tunnels().is_empty()).await;
@@ -161,7 +161,7 @@ impl Rig {
         }
     }
 
-    /// Panics unless a call succeeds on the same connection, and on the same tunnel.
+    /// Panics unless a call succeeds on the same connection and the same tunnel.
     pub(crate) async fn assert_lives(&self) {
         if let Some(reason) = self.tunnel.as_ref().and_then(|t| t.channel.end_reason()) {
             panic!("{:?}: the tunnel has ended: {reason}", self.path);
@@ -170,7 +170,7 @@ impl Rig {
         assert_eq!(self.link.accepted(), 1, "{:?}", self.path);
     }
 
-    /// Waits until every handler of a name that began is gone.
+    /// Waits until every handler with this name has ended.
     pub(crate) async fn handlers_gone(&self, name: &str) {
         let gone = |record: &_| is_over(record);
         if self.probe.record(name).started > 0 {
@@ -190,7 +190,7 @@ async fn listen(handler: &TunnelServiceHandler) -> (TcpServer, FaultProxy) {
     (server, link)
 }
 
-/// A connection fit for tunnels.
+/// Connects with the settings for tunnels.
 pub(crate) async fn connect(link: &FaultProxy) -> Channel {
     let connected = endpoint_for_tunnels(link.endpoint()).connect().await;
     connected.expect("it listens")
@@ -201,15 +201,15 @@ pub(crate) async fn open_tunnel(channel: Channel, config: Config) -> TunnelChann
     opened.expect("the tunnel is accepted")
 }
 
-/// What came of the calls of a load.
+/// The results of a load's calls.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) answered: usize,
-    /// Given up by their callers.
+    /// Calls dropped by their callers.
     pub(crate) dropped: usize,
-    /// Ended by their deadline.
+    /// Calls ended by their deadline.
     pub(crate) late: usize,
-    /// Anything else, by reason.
+    /// Calls that failed otherwise, by reason.
     pub(crate) failed: BTreeMap<String, usize>,
 }
 
@@ -243,8 +243,8 @@ impl Tally {
     }
 }
 
-/// Whether a call ended by its deadline. Plain tonic says CANCELLED where its client's own clock
-/// strikes.
+/// Whether a call ended by its deadline. Plain tonic reports CANCELLED if the client's own timer
+/// fires first.
 fn is_late(path: Path, status: &Status) -> bool {
     match status.code() {
         Code::DeadlineExceeded => true,
@@ -253,8 +253,7 @@ fn is_late(path: Path, status: &Status) -> bool {
     }
 }
 
-/// Has this many callers make calls, one after another, until `total` were made. The calls are
-/// numbered.
+/// Makes `total` numbered calls. Each of the callers makes one call after another.
 pub(crate) async fn load<F>(
     path: Path,
     callers: usize,
@@ -286,7 +285,7 @@ where
     tally
 }
 
-/// A call that goes on beside a load: one message to and fro, again and again.
+/// A call that stays active beside a load. It exchanges one message after another.
 pub(crate) struct Bystander {
     stop: Arc<AtomicUsize>,
     talking: JoinHandle<usize>,
@@ -297,7 +296,7 @@ impl Bystander {
         let (say, requests) = mpsc::unbounded_channel::<Request>();
         let script = Script::named("bystander").echo_all();
         let requests = script.request(UnboundedReceiverStream::new(requests));
-        // The script echoes, so headers come with the first message.
+        // The script echoes, so the headers come with the first message.
         say.send(request(0, 100)).expect("the stream is held");
         let call = open(client, Kind::Bidi, requests).await;
         let mut call = call.expect("the bystander's call begins");
@@ -321,7 +320,7 @@ impl Bystander {
         Self { stop, talking }
     }
 
-    /// Panics unless the call went on all the time and ends well.
+    /// Panics unless the call stayed active and ends with success.
     pub(crate) async fn assert_undisturbed(self) {
         self.stop.store(1, Ordering::Relaxed);
         let rounds = self.talking.await.expect("the bystander's call goes on");

@@ -14,7 +14,7 @@ use tunnel_conformance::Probe;
 
 use crate::support::{Backend, NEVER, assert_usable, channel, client, guarded};
 
-/// An address that accepts no more connections, because its queue is full.
+/// An address that accepts no more connections because its queue is full.
 async fn swallows(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(address).expect("the port is free there");
@@ -28,7 +28,7 @@ async fn swallows(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
     (listener, waiting)
 }
 
-/// The name resolves to two addresses, as with tonic's own connector.
+/// The name resolves to two addresses. tonic's own connector tries both too.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_address_of_a_name_is_tried_in_the_same_attempt_where_the_first_is_silent() {
     guarded(async {

@@ -1,4 +1,4 @@
-//! Tunnels that are replaced at a maximum age, and several tunnels.
+//! Tunnels that are replaced at a maximum age, and several tunnels per gateway.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -26,14 +26,14 @@ async fn an_old_tunnel_is_replaced_before_it_is_drained_and_no_call_notices() {
             seen.extend(tunnel_of(&kept));
         }
         call.finish().await.expect_success();
-        // The old tunnels end, because they have no calls.
+        // The old tunnels end when they have no calls.
         eventually(|| backend.handler.tunnels().len() == 1).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_tunnels_share_the_calls_and_stand_in_for_each_other() {
+async fn several_tunnels_share_the_calls_and_cover_for_each_other() {
     guarded(async {
         let probe = Probe::default();
         let backend = Backend::start(&probe).await;

@@ -1,4 +1,4 @@
-//! Tunnels that are lost and opened again.
+//! Tunnels that are lost and reopened.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{
     Backend, LongCall, NEVER, assert_usable, channel, client, guarded, short_call, tunnel_of,
 };
 
-/// As with plain tonic: calls in flight are lost, later calls are not.
+/// As with plain tonic, calls in flight are lost and later calls succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_under_way_are_lost_with_their_tunnel_and_the_next_ones_are_not() {
     guarded(async {
@@ -38,16 +38,13 @@ async fn calls_under_way_are_lost_with_their_tunnel_and_the_next_ones_are_not() 
                 assert_usable(client).await;
             }
             let after = tunnel_of(&kept).expect("one tunnel");
-            assert_ne!(
-                before, after,
-                "the backend may have changed, and this says so"
-            );
+            assert_ne!(before, after, "a new tunnel has a new id");
         }
     })
     .await;
 }
 
-/// Even if the links would wait for hours: a call makes its own attempt, as in plain tonic.
+/// A call makes its own attempt, as in plain tonic, even if the links would wait for hours.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_fails_while_nobody_answers_and_succeeds_once_somebody_does() {
     guarded(async {
@@ -66,7 +63,7 @@ async fn a_call_fails_while_nobody_answers_and_succeeds_once_somebody_does() {
             link.set_target(None);
             link.reset();
             for client in [&kept, &plain] {
-                // The first call may have been in flight when the connection was lost.
+                // The first calls may have been in flight when the connection was lost.
                 for _ in 0..20 {
                     let outcome = short_call(client).await;
                     assert!(outcome.end.is_err());

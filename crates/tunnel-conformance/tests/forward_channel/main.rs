@@ -1,8 +1,8 @@
-//! Channels that keep forward tunnels up: how their tunnels begin, end and are replaced, and the
-//! calls meanwhile.
+//! Channels that keep forward tunnels open: how tunnels begin, end and are replaced, and what
+//! happens to calls meanwhile.
 //!
-//! The suite (`forward_kept_up`) tests calls in general. Plain tonic on the same link is the oracle
-//! where possible.
+//! The conformance suite (`forward_kept_up`) tests calls in general. Plain tonic on the same link
+//! is the oracle where possible.
 
 mod addresses;
 mod ages;

@@ -1,4 +1,4 @@
-//! Connections through the HTTP CONNECT proxy of the environment, in a separate process.
+//! Connections through the HTTP CONNECT proxy from the environment, made in a separate process.
 
 use std::process::Stdio;
 use std::sync::Arc;

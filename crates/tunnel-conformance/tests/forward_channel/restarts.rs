@@ -1,4 +1,4 @@
-//! Two backends behind one address that are restarted one after another during calls.
+//! Rolling restarts of two backends behind one address, with calls under way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,7 +41,7 @@ async fn a_rolling_restart_of_two_backends_behind_one_address_fails_no_call() {
         for round in 0..ROUNDS {
             let in_flight = LongCall::begin(&client, &probe, &format!("caught {round}")).await;
             let next = Backend::start(&probe).await;
-            // New connections go to the other backend; open connections stay.
+            // New connections go to the next backend. Open connections stay.
             link.set_target(Some(next.server.address()));
             let draining = tokio::spawn({
                 let handler = serving.handler.clone();
@@ -63,7 +63,7 @@ async fn a_rolling_restart_of_two_backends_behind_one_address_fails_no_call() {
     .await;
 }
 
-/// A slow balancer sends connections to the draining backend, which refuses them, for a while.
+/// For a while a slow balancer still sends connections to the draining backend, which refuses them.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_wait_while_the_address_still_leads_to_the_backend_that_drains() {
     guarded(async {

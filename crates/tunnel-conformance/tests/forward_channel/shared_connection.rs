@@ -1,4 +1,4 @@
-//! A tunnel beside ordinary calls on one connection.
+//! A tunnel and ordinary calls on one connection.
 
 use tunnel_client::{ForwardTunnel, endpoint_for_tunnels};
 use tunnel_conformance::client::{open, run};
@@ -9,11 +9,11 @@ use tunnel_conformance::{Kind, Probe, TestChannel};
 
 use crate::support::{Backend, guarded};
 
-/// More than the window of a stream.
+/// Together larger than the window of a stream.
 const MESSAGES: u64 = 40;
 const SIZE: usize = 1 << 20;
 
-/// Also three of them: see the docs of `endpoint_for_tunnels`.
+/// Three unread streams do not stop it either. See the docs of `endpoint_for_tunnels`.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unread_stream_of_an_ordinary_service_does_not_stop_a_tunnel() {
     guarded(async {
@@ -35,7 +35,7 @@ async fn an_unread_stream_of_an_ordinary_service_does_not_stop_a_tunnel() {
                     .await
                     .expect("headers"),
             );
-            // The window is nearly full: h2 keeps a part.
+            // The window is nearly full. h2 reserves a part of it.
             probe.sent(&name, 15).await;
         }
         for _ in 0..40 {

@@ -1,4 +1,4 @@
-//! Backends behind one address, and clients of them.
+//! Backends behind one address, and their clients.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(crate) use tunnel_conformance::testing::{
 use tunnel_conformance::{Client, Probe, TcpServer, TestChannel};
 use tunnel_server::{TunnelServiceHandler, TunnelServiceHandlerBuilder, server_for_tunnels};
 
-/// A server with the scripted service, through tunnels and without.
+/// A server with the scripted service, through tunnels and directly.
 pub(crate) struct Backend {
     pub(crate) handler: TunnelServiceHandler,
     pub(crate) server: TcpServer,
@@ -41,7 +41,7 @@ impl Backend {
     }
 }
 
-/// A channel without backoff, before it has connected.
+/// A channel without backoff, before it connects.
 pub(crate) fn channel(gateway: impl Into<Gateway>) -> ForwardChannelBuilder {
     let backoff = Backoff::default()
         .initial(Duration::from_millis(2))
@@ -54,7 +54,7 @@ pub(crate) fn client(channel: &ForwardChannel) -> Client {
     TestServiceClient::new(TestChannel::new(channel.clone()))
 }
 
-/// The one tunnel that takes calls.
+/// The only tunnel that takes calls, if there is one.
 pub(crate) fn tunnel_of(channel: &ForwardChannel) -> Option<TunnelId> {
     match &channel.tunnels()[..] {
         [tunnel] => Some(tunnel.id()),

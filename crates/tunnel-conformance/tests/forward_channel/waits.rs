@@ -20,7 +20,7 @@ async fn nobody() -> FaultProxy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_were_told_to_wait_do_so_through_failed_attempts() {
+async fn calls_that_wait_for_a_tunnel_outlast_failed_attempts() {
     guarded(async {
         let link = nobody().await;
         let kept = channel(link.endpoint()).when_no_tunnel(WhenNoTunnel::Wait);
@@ -59,10 +59,10 @@ async fn a_call_that_waits_has_its_deadline_and_can_be_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_were_told_not_to_wait_fail_at_once_and_were_not_sent() {
+async fn calls_that_do_not_wait_fail_at_once_and_were_not_sent() {
     guarded(async {
         let link = nobody().await;
-        // Connections are accepted and stay silent, so the attempt goes on.
+        // The server accepts connections and stays silent, so the attempt goes on.
         let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
         let silent = silent.expect("a free port");
         link.set_target(Some(silent.local_addr().expect("bound")));
@@ -71,7 +71,7 @@ async fn calls_that_were_told_not_to_wait_fail_at_once_and_were_not_sent() {
         let outcome = short_call(&client(&kept)).await;
         assert!(is_safe_to_retry(outcome.expect_failure(Code::Unavailable)));
 
-        // A call can override it.
+        // A call can override the setting.
         let mut call = Script::named("waits").echo_all().request(request(1, 1));
         call.extensions_mut().insert(WaitForReady(true));
         let mut kept_client = client(&kept);
@@ -82,7 +82,7 @@ async fn calls_that_were_told_not_to_wait_fail_at_once_and_were_not_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_fail_when_the_channel_was_closed_and_those_that_wait_too() {
+async fn calls_and_waiting_calls_fail_when_the_channel_is_closed() {
     guarded(async {
         let link = nobody().await;
         let kept = channel(link.endpoint()).when_no_tunnel(WhenNoTunnel::Wait);

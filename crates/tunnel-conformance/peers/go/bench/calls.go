@@ -11,14 +11,14 @@ import (
 	"interoppeer/internal/generated/benchpb"
 )
 
-// endless is as many messages as a stream can be asked for: more than any measurement waits for.
+// endless is the largest message count that a stream accepts. No measurement reaches it.
 const endless = math.MaxUint32
 
 const mib = 1 << 20
 
 var errSize = errors.New("a message of the wrong size")
 
-// unary makes calls, one after another by each caller.
+// unary measures unary calls. Each caller makes one call after another.
 func (w *worker) unary(asked *job) (*measured, error) {
 	return w.calls(asked.AtOnce, asked.Size, asked.length())
 }
@@ -36,7 +36,7 @@ func (w *worker) calls(callers, size int, length time.Duration) (*measured, erro
 	})
 }
 
-// pingPong has one message at a time under way on each stream.
+// pingPong measures round trips with one message in flight on each stream.
 func (w *worker) pingPong(asked *job) (*measured, error) {
 	return timed(asked.AtOnce, asked.length(), func(ctx context.Context) (func() error, error) {
 		blob := newBlob(asked.Size)
@@ -57,7 +57,8 @@ func (w *worker) pingPong(asked *job) (*measured, error) {
 	})
 }
 
-// besideStream makes calls while a stream of large messages is read, from its first message on.
+// besideStream measures calls while a stream of large messages is read. It starts after the first
+// message.
 func (w *worker) besideStream(asked *job) (*measured, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -93,8 +94,8 @@ func (w *worker) besideStream(asked *job) (*measured, error) {
 	return done, nil
 }
 
-// timed has each of some callers take one turn after another until the time is up, and sums up how
-// long the turns took. What begins a caller returns its turn.
+// timed runs callers in parallel until length has passed. Each caller repeats the function that
+// begin returns. timed summarizes the durations.
 func timed(
 	callers int, length time.Duration, begin func(context.Context) (func() error, error),
 ) (*measured, error) {
@@ -129,7 +130,8 @@ func timed(
 	}, nil
 }
 
-// quantile returns the time, in seconds, that this part of them does not exceed.
+// quantile returns the duration, in seconds, below or at which the given part of the durations
+// lies.
 func quantile(sorted []time.Duration, part float64) *float64 {
 	if len(sorted) == 0 {
 		return nil

@@ -16,13 +16,13 @@ import (
 	"interoppeer/internal/generated/benchpb"
 )
 
-// patience is how long a connection and its tunnel may take to come about.
+// patience is the limit for a connection and its tunnel to open.
 const patience = 30 * time.Second
 
-// farewell is how long the other end may be gone before that is a failure.
+// farewell is the time between the end of the tunnel and its report as a failure.
 const farewell = time.Second
 
-// serve serves the benchmark's service by a variant, for as long as that lasts.
+// serve serves the benchmark's service by a variant until that fails.
 func serve(o *options) error {
 	switch o.variant {
 	case "plain":
@@ -43,13 +43,14 @@ func serve(o *options) error {
 		server := grpctunnel.NewReverseTunnelServer(tunnelpb.NewTunnelServiceClient(conn))
 		benchpb.RegisterBenchServer(server, service{})
 		_, err = server.Serve(context.Background())
-		// Where the gateway has ended in order, so does the input, soon: that is no failure.
+		// A gateway that ends cleanly also closes the input soon. The process then exits without a
+		// failure.
 		time.Sleep(farewell)
 		return fmt.Errorf("the reverse tunnel ended: %w", err)
 	}
 }
 
-// connect returns what calls can be made over, once one has got through.
+// connect returns a connection for calls after a first call has succeeded.
 func connect(o *options) (grpc.ClientConnInterface, error) {
 	conn, err := open(o)
 	if err != nil {
@@ -73,7 +74,7 @@ func open(o *options) (grpc.ClientConnInterface, error) {
 		Start(context.Background())
 }
 
-// accept is a gateway, and returns its first tunnel.
+// accept runs a gateway and returns its first reverse tunnel.
 func accept() (grpc.ClientConnInterface, error) {
 	opened := make(chan grpctunnel.TunnelChannel, 1)
 	failed := make(chan error, 1)
@@ -95,13 +96,14 @@ func accept() (grpc.ClientConnInterface, error) {
 	}
 }
 
-// listen serves at a free port, and says which.
+// listen serves at a free port and prints its number.
 func listen(register func(grpc.ServiceRegistrar)) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	// Clients of ours ping more often than grpc-go allows; it would end their connections.
+	// Rust clients ping more often than grpc-go allows by default. grpc-go would close their
+	// connections.
 	server := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 		MinTime:             time.Second,
 		PermitWithoutStream: true,
@@ -113,7 +115,7 @@ func listen(register func(grpc.ServiceRegistrar)) error {
 	return server.Serve(listener)
 }
 
-// dial prepares a connection, which is made when it is first needed.
+// dial prepares a connection that connects on first use.
 func dial(port int) (*grpc.ClientConn, error) {
 	return grpc.NewClient(fmt.Sprintf("passthrough:127.0.0.1:%d", port),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))

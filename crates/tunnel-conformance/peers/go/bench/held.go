@@ -12,10 +12,10 @@ import (
 	"interoppeer/internal/generated/benchpb"
 )
 
-// openers is how many streams are being opened at any moment.
+// openers is the number of streams that are opened at the same time.
 const openers = 64
 
-// held are the streams that stay open beside what is measured.
+// held are the streams that stay open during a measurement.
 type held struct {
 	streams []grpc.ClientStream
 	cancel  []context.CancelFunc
@@ -24,14 +24,14 @@ type held struct {
 // opening opens one stream that lives as long as its context.
 type opening func(context.Context) (grpc.ClientStream, error)
 
-// holdIdle opens streams on which nothing is ever sent.
+// holdIdle opens streams that never send.
 func (w *worker) holdIdle(asked *job) (*measured, error) {
 	return w.held.open(asked.Streams, func(ctx context.Context) (grpc.ClientStream, error) {
 		return w.client.PingPong(ctx)
 	})
 }
 
-// holdUnread opens streams of endless messages, and reads none of them.
+// holdUnread opens streams of endless messages and reads none of them.
 func (w *worker) holdUnread(asked *job) (*measured, error) {
 	request := &benchpb.DownloadRequest{Size: uint32(asked.Size), Count: endless}
 	return w.held.open(asked.Streams, func(ctx context.Context) (grpc.ClientStream, error) {
@@ -39,8 +39,8 @@ func (w *worker) holdUnread(asked *job) (*measured, error) {
 	})
 }
 
-// release drops all, and waits until a call gets through. Where the far end has a limit of streams,
-// it refuses calls until it has heard of the end of those that filled it.
+// release cancels all held streams and waits until a call succeeds. A far end with a stream limit
+// refuses calls until it has seen the streams end.
 func (w *worker) release(*job) (*measured, error) {
 	start := time.Now()
 	count := len(w.held.streams)
@@ -61,7 +61,7 @@ func (w *worker) release(*job) (*measured, error) {
 	return &measured{Count: uint64(count), Seconds: time.Since(start).Seconds()}, nil
 }
 
-// open adds so many streams, and returns when the headers of all of them have come.
+// open adds streams and returns when all of their headers have arrived.
 func (h *held) open(streams int, open opening) (*measured, error) {
 	start := time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -96,8 +96,8 @@ func (h *held) open(streams int, open opening) (*measured, error) {
 	return &measured{Count: uint64(len(h.streams) - before), Seconds: seconds}, nil
 }
 
-// begun waits for the headers of a stream. Neither library says by that whether it was refused; but
-// the context of a stream that is over is too, and then reading tells why.
+// begun waits for the headers of a stream. Header does not report a refusal in either library. The
+// context of a refused stream is done, and RecvMsg returns the error.
 func begun(stream grpc.ClientStream) error {
 	_, err := stream.Header()
 	if err == nil && stream.Context().Err() != nil {

@@ -11,7 +11,7 @@ import (
 	"interoppeer/internal/generated/benchpb"
 )
 
-// job is one thing to do. Sizes are bytes.
+// job is one measurement or step. Sizes are in bytes.
 type job struct {
 	Job          string `json:"job"`
 	Size         int    `json:"size"`
@@ -23,12 +23,12 @@ type job struct {
 	BucketMillis int    `json:"bucket_millis"`
 }
 
-// length is how long it takes.
+// length returns the duration of the job.
 func (j *job) length() time.Duration {
 	return time.Duration(j.Millis) * time.Millisecond
 }
 
-// measured is what a job came to; only what belongs to it is there. Times are seconds.
+// measured is the result of a job. Fields that do not apply are omitted. Times are in seconds.
 type measured struct {
 	Count       uint64   `json:"count"`
 	Seconds     float64  `json:"seconds"`
@@ -39,7 +39,7 @@ type measured struct {
 	Buckets     []uint64 `json:"buckets,omitempty"`
 }
 
-// worker does jobs.
+// worker runs jobs.
 type worker struct {
 	client benchpb.BenchClient
 	held   held
@@ -49,7 +49,7 @@ func newWorker(conn grpc.ClientConnInterface) *worker {
 	return &worker{client: benchpb.NewBenchClient(conn)}
 }
 
-// answer does the job that a line asks for, and returns the reply.
+// answer runs the job in a line and returns the reply.
 func (w *worker) answer(line []byte) any {
 	var asked job
 	err := json.Unmarshal(line, &asked)
@@ -82,8 +82,8 @@ func (w *worker) do(asked *job) (*measured, error) {
 	return do(asked)
 }
 
-// together runs so many of a kind at once and returns what they return, or the first error, which
-// also stops the others.
+// together runs n functions in parallel and returns their results, or the first error. The first
+// error cancels the other functions.
 func together[T any](n int, run func(ctx context.Context, i int) (T, error)) ([]T, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -1,9 +1,9 @@
 // The benchmark's Go program: one end of a pair, on grpc-go alone or on a tunnel of the Go library.
 //
-// It speaks the protocol of the benchmark's own processes (crates/tunnel-bench/src/job.rs), so that
-// an end in Go can be paired with one in Rust. A process that listens prints {"port":N}; a client
-// prints {"ready":true} once it can make calls, and then answers each line of its input, a job, with
-// {"ok":{...}} or {"error":"..."}. Both end with their input.
+// It speaks the protocol of the benchmark's own processes (crates/tunnel-bench/src/job.rs), so an
+// end in Go can be paired with an end in Rust. A listening process prints {"port":N}. A client
+// prints {"ready":true} once it can make calls. It then answers each line of its input, a job, with
+// {"ok":{...}} or {"error":"..."}. Both processes end when their input ends.
 package main
 
 import (
@@ -27,10 +27,10 @@ All ports are of the loopback interface. What listens prints its own.
 options:
 `
 
-// options are what the command line says.
+// options are the command-line options.
 type options struct {
 	variant string
-	port    int // whom to dial or connect to; 0 where this end listens
+	port    int // the port to dial or connect to; 0 if this end listens
 }
 
 func parse(role string, arguments []string) (*options, error) {
@@ -47,7 +47,7 @@ func parse(role string, arguments []string) (*options, error) {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()
 	}
-	_ = flags.Parse(arguments) // ends the program where that fails
+	_ = flags.Parse(arguments) // exits on an error
 	switch {
 	case flags.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
@@ -94,7 +94,7 @@ func server(o *options) error {
 	return <-ended
 }
 
-// client does jobs until the input ends.
+// client runs jobs until the input ends.
 func client(o *options) error {
 	conn, err := connect(o)
 	if err != nil {
@@ -113,7 +113,7 @@ func client(o *options) error {
 	return lines.Err()
 }
 
-// say prints one line for whoever started the program.
+// say prints one JSON line to standard output.
 func say(what any) error {
 	return json.NewEncoder(os.Stdout).Encode(what)
 }

@@ -10,7 +10,7 @@ import (
 	"interoppeer/internal/generated/benchpb"
 )
 
-// service is what is called: it does as little as it can.
+// service is the benchmark's service. It does as little work as possible.
 type service struct {
 	benchpb.UnimplementedBenchServer
 }
@@ -57,7 +57,7 @@ func (service) PingPong(blobs grpc.BidiStreamingServer[benchpb.Blob, benchpb.Blo
 	return answer(blobs, func(blob *benchpb.Blob) *benchpb.Blob { return blob })
 }
 
-// answer sends headers at once, and then an answer to each blob.
+// answer sends headers at once and then one answer for each blob.
 func answer[T any](blobs grpc.BidiStreamingServer[benchpb.Blob, T], to func(*benchpb.Blob) *T) error {
 	if err := blobs.SendHeader(nil); err != nil {
 		return err

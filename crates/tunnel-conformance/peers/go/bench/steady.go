@@ -9,21 +9,21 @@ import (
 	"interoppeer/internal/generated/benchpb"
 )
 
-// buckets count what arrives, by when it does.
+// buckets count what arrives in each interval of time.
 type buckets struct {
 	start  time.Time
 	length time.Duration
 	counts []atomic.Uint64
 }
 
-// add takes note of what has just arrived. After the last bucket it does not count.
+// add counts what has just arrived. It counts nothing after the last bucket.
 func (b *buckets) add(what uint64) {
 	if bucket := int(time.Since(b.start) / b.length); bucket < len(b.counts) {
 		b.counts[bucket].Add(what)
 	}
 }
 
-// steady runs for a time, and returns what arrived in each bucket of it.
+// steady runs for a fixed time and returns what arrived in each bucket.
 func (w *worker) steady(asked *job) (*measured, error) {
 	kinds := map[string]func(context.Context, *job, *buckets) error{
 		"download": w.steadyDownload,
@@ -42,7 +42,7 @@ func (w *worker) steady(asked *job) (*measured, error) {
 	}
 	until := arrived.start.Add(asked.length())
 	_, err := together(asked.AtOnce, func(ctx context.Context, _ int) (struct{}, error) {
-		// No deadline, which would be the far end's too.
+		// The context has no deadline, because a deadline would be sent to the far end.
 		ctx, cancel := context.WithCancel(ctx)
 		defer time.AfterFunc(time.Until(until), cancel).Stop()
 		defer cancel()
@@ -78,7 +78,7 @@ func (w *worker) steadyDownload(ctx context.Context, asked *job, arrived *bucket
 	}
 }
 
-// steadyUpload counts by the far end's receipts: what has left this end has not arrived.
+// steadyUpload counts the bytes that the far end has received, not the bytes that were sent.
 func (w *worker) steadyUpload(ctx context.Context, asked *job, arrived *buckets) error {
 	stream, err := w.client.Receipts(ctx)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"interoppeer/internal/generated/benchpb"
 )
 
-// looks is after how many messages one looks at the clock: not after each small one.
+// looks returns the number of messages between two looks at the clock. Small messages share one
+// look.
 func looks(size int) int {
 	return min(max(64*1024/max(size, 1), 1), 64)
 }
@@ -38,7 +39,7 @@ func (w *worker) download(asked *job) (*measured, error) {
 	})
 }
 
-// upload writes client streams until the time is up, and waits until all has arrived.
+// upload writes client streams until the time is up, and waits until all messages have arrived.
 func (w *worker) upload(asked *job) (*measured, error) {
 	start := time.Now()
 	return count(start, asked, func(ctx context.Context) (uint64, error) {
@@ -50,7 +51,7 @@ func (w *worker) upload(asked *job) (*measured, error) {
 		every := looks(asked.Size)
 		for n := 0; n == 0 || n%every != 0 || time.Since(start) < asked.length(); n++ {
 			if err := blobs.Send(blob); errors.Is(err, io.EOF) {
-				break // the reason is what closing returns
+				break // CloseAndRecv returns the reason
 			} else if err != nil {
 				return 0, err
 			}
@@ -60,7 +61,7 @@ func (w *worker) upload(asked *job) (*measured, error) {
 	})
 }
 
-// count runs streams, each of which returns how many messages it has carried.
+// count runs streams in parallel and sums the number of messages that each one carried.
 func count(
 	start time.Time, asked *job, run func(context.Context) (uint64, error),
 ) (*measured, error) {

@@ -1,4 +1,4 @@
-//! HTTP bodies that misbehave, and bodies that are watched.
+//! Misbehaving HTTP bodies, and bodies that record how they are used.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tonic::body::Body;
 /// One step of a body.
 pub(crate) type Piece = Result<Frame<Bytes>, Status>;
 
-/// A body made of a stream of its frames. Polled again after its end or its error it panics.
+/// A body made of a stream of its frames. Polling it after its end or its error panics.
 pub(crate) struct Pieces {
     pieces: BoxStream<'static, Piece>,
     over: bool,
@@ -29,12 +29,12 @@ impl Pieces {
         }
     }
 
-    /// Exactly these, and then the end.
+    /// Yields these frames and then the end.
     pub(crate) fn all(pieces: Vec<Piece>) -> Body {
         Body::new(Self::new(futures::stream::iter(pieces)))
     }
 
-    /// Exactly these, and then neither another nor an end.
+    /// Yields these frames and then stays pending.
     pub(crate) fn then_pending(pieces: Vec<Piece>) -> Body {
         let pending = futures::stream::pending();
         Body::new(Self::new(futures::stream::iter(pieces).chain(pending)))
@@ -46,7 +46,7 @@ impl http_body::Body for Pieces {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
-        assert!(!self.over, "a body is not polled again after its end");
+        assert!(!self.over, "polled after its end");
         let next = self.pieces.poll_next_unpin(cx);
         self.over = matches!(next, Poll::Ready(None | Some(Err(_))));
         next
@@ -57,7 +57,7 @@ pub(crate) fn data(bytes: impl Into<Bytes>) -> Piece {
     Ok(Frame::data(bytes.into()))
 }
 
-/// Trailers with a status, and nothing else.
+/// Trailers with only a status.
 pub(crate) fn status(code: &'static str) -> Piece {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", code.parse().expect("legal"));
@@ -72,7 +72,7 @@ pub(crate) fn message(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads a body to its end: its bytes, and its trailers or its error.
+/// Reads a body to its end. Returns its bytes and its trailers or error.
 pub(crate) async fn read_all<B>(body: B) -> (Vec<u8>, Result<Option<HeaderMap>, B::Error>)
 where
     B: http_body::Body<Data = Bytes> + Unpin,
@@ -91,7 +91,7 @@ where
     }
 }
 
-/// What a [`Watched`] body was seen to yield.
+/// What a [`Watched`] body has yielded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) data: Arc<AtomicUsize>,
@@ -99,9 +99,9 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The same body, watched.
+    /// Wraps a body to record what it yields.
     pub(crate) fn watch(&self, body: Body) -> Body {
-        // `Body::new` would drop the trailers of one that calls itself ended too early.
+        // `Body::new` would drop the trailers of a body that reports its end too early.
         Body::new(Watched {
             body,
             seen: self.clone(),

@@ -27,17 +27,17 @@ pub(crate) fn client(tunnel: &TunnelChannel) -> Client {
     TestServiceClient::new(TestChannel::new(tunnel.clone()))
 }
 
-/// One request, as every kind of call can have it.
+/// A request of one message.
 pub(crate) fn one_request() -> Vec<tunnel_conformance::proto::Request> {
     vec![request(1, 10)]
 }
 
-/// The same as a stream.
+/// The same request as a stream.
 pub(crate) fn one() -> stream::Iter<std::vec::IntoIter<tunnel_conformance::proto::Request>> {
     stream::iter(one_request())
 }
 
-/// A far end of tunnels, on a runtime of its own, with the scripted service behind them.
+/// A far end of tunnels with the scripted service, on its own runtime.
 pub(crate) struct Far {
     pub(crate) handler: TunnelServiceHandler,
     pub(crate) server: TcpServer,
@@ -49,7 +49,7 @@ impl Far {
         Self::start_with(TunnelServiceHandlerBuilder::build).await
     }
 
-    /// The same with more settings.
+    /// The same with custom settings.
     pub(crate) async fn start_with(
         build: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandler,
     ) -> Self {
@@ -65,24 +65,24 @@ impl Far {
         }
     }
 
-    /// How to open a tunnel on a connection of its own.
+    /// A tunnel to be opened, on its own connection.
     pub(crate) async fn opening(&self) -> ForwardTunnel<Channel> {
         ForwardTunnel::new(self.server.channel().await)
     }
 
-    /// A new tunnel on a connection of its own.
+    /// Opens a tunnel on its own connection.
     pub(crate) async fn tunnel(&self) -> TunnelChannel {
         let opening = self.opening().await;
         opening.open().await.expect("the far end accepts a tunnel")
     }
 
-    /// Waits until no tunnel is listed any more.
+    /// Waits until the handler lists no tunnel.
     pub(crate) async fn no_tunnels(&self) {
         eventually(|| self.handler.tunnels().is_empty()).await;
     }
 }
 
-/// A server on the test's own runtime that can be shut down gracefully.
+/// A server on the test's runtime that can be shut down gracefully.
 pub(crate) struct Graceful {
     pub(crate) address: SocketAddr,
     stop: Arc<Notify>,
@@ -113,14 +113,14 @@ impl Graceful {
         }
     }
 
-    /// A connection to it.
+    /// A connection to the server.
     pub(crate) async fn channel(&self) -> Channel {
         let endpoint = Channel::from_shared(format!("http://{}", self.address));
         let connected = endpoint.expect("a valid address").connect().await;
         connected.expect("the server accepts a connection")
     }
 
-    /// Begins to shut down.
+    /// Starts the shutdown.
     pub(crate) fn stop(&self) {
         self.stop.notify_one();
     }
@@ -128,6 +128,6 @@ impl Graceful {
     /// Waits until the server has shut down.
     pub(crate) async fn ended(self) {
         let ended = self.server.await.expect("the server does not panic");
-        ended.expect("the server ends in order");
+        ended.expect("the server ends cleanly");
     }
 }

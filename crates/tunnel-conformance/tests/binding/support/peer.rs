@@ -1,4 +1,4 @@
-//! Peers that the test controls on the outer call, frame by frame or byte by byte.
+//! Peers on the outer call that the test controls, frame by frame or byte by byte.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -72,7 +72,7 @@ impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
         }
     }
 
-    /// The received stream, for a test that reads it itself.
+    /// Takes the received stream, for a test that reads it itself.
     pub(crate) fn take_hearing(&mut self) -> Body {
         std::mem::take(&mut self.hear)
     }
@@ -87,7 +87,7 @@ impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
         self.say_piece(Ok(Frame::data(bytes.into())));
     }
 
-    /// Sends anything. A far end that is gone is ignored.
+    /// Sends any piece of a body. Does nothing if the far end is gone.
     pub(crate) fn say_piece(&self, piece: Piece) {
         let say = self.say.as_ref().expect("this end has not finished");
         let _ = say.send(piece);
@@ -141,15 +141,15 @@ impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
         Some(self.unread.split_to(len).freeze())
     }
 
-    /// The next frame, which must come.
+    /// Receives the next frame. Panics if there is none.
     pub(crate) async fn expect_frame(&mut self) -> Hear {
         match self.hear().await {
             Heard::Frame(frame) => frame,
-            other => panic!("a frame should come, not {other:?}"),
+            other => panic!("expected a frame, not {other:?}"),
         }
     }
 
-    /// Everything up to the end of the outer call; how it ended.
+    /// Skips frames up to the end of the outer call, and returns how it ended.
     pub(crate) async fn expect_end(&mut self) -> Heard<Hear> {
         loop {
             match self.hear().await {
@@ -176,7 +176,7 @@ fn spoken() -> (mpsc::UnboundedSender<Piece>, Body) {
 }
 
 impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
-    /// Dials: makes the outer call by hand, with these headers and the usual ones.
+    /// Makes the outer call by hand, with these headers and the usual ones.
     pub(crate) async fn dial<S, B>(
         channel: S,
         path: &'static str,
@@ -203,7 +203,7 @@ impl<Say: Message, Hear: Message + Default + std::fmt::Debug> Raw<Say, Hear> {
     }
 }
 
-/// The beginning of a call of revision one.
+/// A new-stream frame of revision one.
 fn new_stream(method: &str) -> client_to_server::Frame {
     client_to_server::Frame::NewStream(NewStream {
         method_name: method.to_owned(),
@@ -219,12 +219,12 @@ impl RawCaller {
         Self::dial(channel, OPEN_TUNNEL_PATH, HeaderMap::new(), negotiate).await
     }
 
-    /// Opens one that negotiates at a service without a connection between.
+    /// Opens a negotiated tunnel to a service without a connection in between.
     pub(crate) async fn in_process(service: TunnelServiceServer) -> Self {
         Self::dial(service, OPEN_TUNNEL_PATH, HeaderMap::new(), true).await
     }
 
-    /// Opens one that negotiates, and receives the settings.
+    /// Opens a negotiated tunnel and receives the settings.
     pub(crate) async fn negotiated(channel: Channel) -> Self {
         let mut caller = Self::open(channel, true).await;
         let first = caller.expect_frame().await;
@@ -245,7 +245,7 @@ impl RawCaller {
         self.frame(stream_id, new_stream(method));
     }
 
-    /// Calls without a request, all in one data frame.
+    /// Makes calls without request messages, all in one DATA frame.
     pub(crate) fn calls_at_once(&self, ids: RangeInclusive<i64>, method: &str) {
         let mut bytes = Vec::new();
         for stream_id in ids {
@@ -258,7 +258,7 @@ impl RawCaller {
         self.say_bytes(bytes);
     }
 
-    /// A whole unary call with an empty request.
+    /// Makes a whole unary call with an empty request.
     pub(crate) fn call(&self, stream_id: i64, method: &str) {
         self.begin(stream_id, method);
         let empty = MessageData::default();
@@ -266,7 +266,7 @@ impl RawCaller {
         self.frame(stream_id, client_to_server::Frame::HalfClose(()));
     }
 
-    /// Receives frames until the call is closed; returns the code.
+    /// Receives frames until the call is closed. Returns its code and message.
     pub(crate) async fn expect_close(&mut self, stream_id: i64) -> (Code, String) {
         loop {
             let heard = self.expect_frame().await;
@@ -286,7 +286,7 @@ impl RawHandler {
         self.say(ServerToClient { stream_id, frame });
     }
 
-    /// Sends its settings: both revisions, or others.
+    /// Sends settings with these revisions.
     pub(crate) fn settings(&self, revisions: &[i32]) {
         let settings = Settings {
             supported_protocol_revisions: revisions.to_vec(),
@@ -299,7 +299,7 @@ impl RawHandler {
         self.frame(stream_id, server_to_client::Frame::ResponseHeaders(md));
     }
 
-    /// Sends the first bytes of a message of some size.
+    /// Sends the first bytes of a response message of `size` bytes.
     pub(crate) fn response_message(&self, stream_id: i64, size: u32, data: &[u8]) {
         let data = Bytes::copy_from_slice(data);
         let message = MessageData { size, data };
@@ -318,7 +318,7 @@ impl RawHandler {
         self.frame(stream_id, server_to_client::Frame::CloseStream(close));
     }
 
-    /// Receives frames until a call begins; returns its id.
+    /// Receives frames until a call begins. Returns its id.
     pub(crate) async fn expect_call(&mut self) -> i64 {
         loop {
             let heard = self.expect_frame().await;
@@ -349,7 +349,7 @@ impl RawHandler {
     }
 }
 
-/// Metadata of a frame.
+/// Builds the metadata of a frame.
 pub(crate) fn md(entries: &[(&str, &str)]) -> Metadata {
     let mut md = Metadata::default();
     for (key, value) in entries {
@@ -359,14 +359,14 @@ pub(crate) fn md(entries: &[(&str, &str)]) -> Metadata {
     md
 }
 
-/// An outer call at a [`RawServer`] that is not answered yet.
+/// An unanswered outer call at a [`RawServer`].
 pub(crate) struct Opening {
     pub(crate) request: http::Request<Body>,
     respond: oneshot::Sender<http::Response<Body>>,
 }
 
 impl Opening {
-    /// Answers with these headers. Then the test controls the tunnel.
+    /// Answers with response headers. The test then controls the tunnel.
     pub(crate) fn accept(self, negotiate: bool) -> RawHandler {
         let (say, body) = spoken();
         let mut response = http::Response::new(body);
@@ -376,19 +376,19 @@ impl Opening {
         RawHandler::new(say, hear, head.headers)
     }
 
-    /// Answers with anything.
+    /// Answers with any response.
     pub(crate) fn respond(self, response: http::Response<Body>) {
         let _ = self.respond.send(response);
     }
 }
 
-/// A service at which tunnels are opened, and which leaves the answer to the test.
+/// A service for tunnels whose answers the test gives.
 #[derive(Clone)]
 pub(crate) struct RawService {
     openings: mpsc::UnboundedSender<Opening>,
 }
 
-/// A new one, and what comes to it.
+/// A new service, and the outer calls that it receives.
 pub(crate) fn raw_service() -> (RawService, mpsc::UnboundedReceiver<Opening>) {
     let (openings, opened) = mpsc::unbounded_channel();
     (RawService { openings }, opened)
@@ -414,7 +414,7 @@ impl Service<http::Request<Body>> for RawService {
         Box::pin(async {
             match response.await {
                 Ok(response) => Ok(response),
-                // The test is not interested.
+                // The test dropped the call without an answer.
                 Err(_) => Ok(Status::cancelled("the test has ended").into_http()),
             }
         })
@@ -435,12 +435,12 @@ impl RawServer {
         Self { server, openings }
     }
 
-    /// The next outer call, if one has come.
+    /// The next outer call, if one has arrived.
     pub(crate) fn opening_so_far(&mut self) -> Option<Opening> {
         self.openings.try_recv().ok()
     }
 
-    /// The next outer call.
+    /// Waits for the next outer call.
     pub(crate) async fn opening(&mut self) -> Opening {
         let opening = self.openings.recv().await;
         opening.expect("the server lives")

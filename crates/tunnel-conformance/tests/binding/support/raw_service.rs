@@ -1,4 +1,4 @@
-//! Services below generated code: a function of the test answers HTTP requests.
+//! Services without generated code: a function of the test answers HTTP requests.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::body::Pieces;
 type Response = http::Response<Body>;
 type Answer = dyn Fn(http::Request<Body>) -> BoxFuture<'static, Response> + Send + Sync;
 
-/// The service `raw.Service`, by a function.
+/// The service `raw.Service`, answered by a function.
 #[derive(Clone)]
 pub(crate) struct RawService(Arc<Answer>);
 
-/// A service that answers by a function.
+/// A service that answers with a function.
 pub(crate) fn answers<F, A>(answer: F) -> RawService
 where
     F: Fn(http::Request<Body>) -> A + Send + Sync + 'static,
@@ -30,12 +30,12 @@ where
     RawService(Arc::new(move |request| Box::pin(answer(request))))
 }
 
-/// A service that answers every call with these pieces of a body.
+/// A service that answers every call with these body pieces.
 pub(crate) fn answers_with(pieces: impl Fn() -> Vec<Piece> + Send + Sync + 'static) -> RawService {
     answers(move |_| std::future::ready(response(Pieces::all(pieces()))))
 }
 
-/// A response of gRPC with this body.
+/// A gRPC response with this body.
 pub(crate) fn response(body: Body) -> Response {
     let response = http::Response::builder().header("content-type", "application/grpc");
     response.body(body).expect("legal")
@@ -80,7 +80,7 @@ pub(crate) async fn raw_call(
     tunnel.clone().call(raw_request(body)).await
 }
 
-/// Calls the raw service and reads the response to its end: its bytes, and how it ended.
+/// Calls the raw service and reads the response to its end. Returns its bytes and its status.
 pub(crate) async fn raw_outcome(tunnel: &TunnelChannel, body: Body) -> (Vec<u8>, Status) {
     outcome_of(tunnel, raw_request(body)).await
 }

@@ -1,4 +1,4 @@
-//! Traps of tonic in the bodies of tunnelled calls, with the numbers of the design notes.
+//! Traps of tonic in the bodies of tunnelled calls.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,7 +41,7 @@ fn echoes() -> RawService {
     })
 }
 
-/// Trap 1: DATA frames are not messages. The five-byte prefix of a message may be split across five
+/// DATA frames are not messages. The five-byte prefix of a message may be split across five
 /// frames.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_and_their_prefixes_may_be_cut_anywhere() {
@@ -78,7 +78,7 @@ async fn messages_and_their_prefixes_may_be_cut_anywhere() {
     .await;
 }
 
-/// Trap 3: `Body::new` drops a body that reports its end, with its trailers. The body of a response
+/// `Body::new` drops a body that reports its end, with its trailers. The body of a response
 /// that has already ended must not report its end before its trailers are taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn trailers_that_arrived_before_their_body_was_polled_are_not_lost() {
@@ -102,7 +102,7 @@ async fn trailers_that_arrived_before_their_body_was_polled_are_not_lost() {
     .await;
 }
 
-/// Trap 5: tonic accepts a truncated response with OK trailers as complete.
+/// Tonic accepts a truncated response with OK trailers as complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_that_ends_inside_a_message_is_internal() {
     guarded(async {
@@ -126,7 +126,7 @@ async fn a_response_that_ends_inside_a_message_is_internal() {
     .await;
 }
 
-/// Trap 5 for requests: the call fails at the caller, and the handler sees no clean end.
+/// A truncated request: the call fails at the caller, and the handler sees no clean end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_ends_inside_a_message_is_internal() {
     guarded(async {
@@ -160,7 +160,6 @@ async fn a_request_that_ends_inside_a_message_is_internal() {
     .await;
 }
 
-/// Trap 6.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_without_a_status_is_unknown() {
     guarded(async {
@@ -184,7 +183,7 @@ async fn a_response_without_a_status_is_unknown() {
     .await;
 }
 
-/// Trap 7: [`Pieces`] panics if it is polled after its error. The data before the error is never
+/// [`Pieces`] panics if it is polled after its error. The data before the error is never
 /// delivered as a success.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_failed_is_not_polled_again() {
@@ -214,7 +213,7 @@ async fn a_body_that_failed_is_not_polled_again() {
     .await;
 }
 
-/// Trap 8: a compression flag. The tunnel protocol has no compression.
+/// A compression flag. The tunnel protocol has no compression.
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_messages_are_refused_with_advice() {
     guarded(async {
@@ -293,7 +292,7 @@ async fn the_end_of_a_tunnel_is_no_clean_end_of_an_upload() {
     .await;
 }
 
-/// Trap 21: more than a hundred empty DATA frames end a connection.
+/// More than a hundred empty DATA frames end a connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_data_frame_is_empty_in_any_direction() {
     guarded(async {
@@ -344,7 +343,7 @@ async fn no_data_frame_is_empty_in_any_direction() {
     .await;
 }
 
-/// Trap 27: a stream that uses up tokio's budget must not end early or lose a wake-up.
+/// A stream that uses up tokio's budget must not end early or lose a wake-up.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_use_up_tokio_s_budget_arrive_whole() {
     guarded(async {

@@ -1,5 +1,4 @@
-//! Traps of tonic in the outer call, the stream that carries a tunnel. The numbers are those of the
-//! design notes.
+//! Traps of tonic in the outer call, the stream that carries a tunnel.
 
 use std::time::Duration;
 
@@ -40,7 +39,7 @@ fn call(tunnel: &TunnelChannel, kind: Kind) -> tokio::task::JoinHandle<Outcome> 
     tokio::spawn(async move { run(&client, kind, &Script::default(), one_request()).await })
 }
 
-/// Trap 10: the start of a call, its message and its half-close leave together. Trap 27: they do so
+/// The start of a call, its message and its half-close leave together,
 /// even when tokio's budget would make the request return pending.
 ///
 /// The test uses one thread, so the handler reads the call before any other task runs.
@@ -71,7 +70,7 @@ async fn frames_that_are_ready_leave_in_one_piece() {
     .await;
 }
 
-/// Trap 11: tonic panics on malformed `grpc-status-details-bin`. The status of a call comes only
+/// Tonic panics on malformed `grpc-status-details-bin`. The status of a call comes only
 /// from its close frame, never from metadata.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_s_reserved_metadata_neither_panics_the_stub_nor_is_seen() {
@@ -150,7 +149,7 @@ async fn a_peer_s_reserved_metadata_neither_panics_the_stub_nor_is_seen() {
     .await;
 }
 
-/// Trap 5: tonic accepts OK trailers after a partial message as a clean end.
+/// Tonic accepts OK trailers after a partial message as a clean end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_cut_short_by_an_ok_end_is_internal() {
     guarded(async {
@@ -194,7 +193,7 @@ async fn a_call_with_one_response_fails_on_an_ok_end_without_a_message() {
     .await;
 }
 
-/// Trap 6 in the outer call: a tunnel that ends without a status was lost, not closed.
+/// A tunnel that ends without a status was lost, not closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outer_response_without_trailers_is_a_lost_tunnel() {
     guarded(async {
@@ -221,7 +220,7 @@ async fn an_outer_response_without_trailers_is_a_lost_tunnel() {
     .await;
 }
 
-/// Trap 16: calls in flight end as UNAVAILABLE with the cause, for every end of the outer call.
+/// Calls in flight end as UNAVAILABLE with the cause, for every end of the outer call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_its_far_end_ends_is_unavailable_with_the_cause() {
     guarded(async {
@@ -261,7 +260,6 @@ async fn a_tunnel_that_its_far_end_ends_is_unavailable_with_the_cause() {
     .await;
 }
 
-/// Trap 11 in the outer call.
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_trailers_of_the_outer_call_cause_no_panic() {
     guarded(async {
@@ -285,7 +283,7 @@ async fn malformed_trailers_of_the_outer_call_cause_no_panic() {
     .await;
 }
 
-/// Traps 1 and 24 in the outer call: a frame may arrive in any number of pieces.
+/// A frame may arrive in any number of pieces.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_of_the_outer_call_may_be_cut_anywhere() {
     guarded(async {
@@ -320,7 +318,7 @@ async fn frames_of_the_outer_call_may_be_cut_anywhere() {
     .await;
 }
 
-/// Trap 18: an opener waits only for the headers. The server sends them without waiting for a first
+/// An opener waits only for the headers. The server sends them without waiting for a first
 /// frame.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_headers_of_a_tunnel_come_at_once() {
@@ -334,7 +332,7 @@ async fn the_headers_of_a_tunnel_come_at_once() {
     .await;
 }
 
-/// Trap 21: HTTP/2 connections with small windows fail if many small frames stay unread. A tunnel
+/// HTTP/2 connections with small windows fail if many small frames stay unread. A tunnel
 /// reads every frame at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_calls_beside_unread_streams_live_with_small_http2_windows() {
@@ -373,7 +371,7 @@ async fn two_hundred_calls_beside_unread_streams_live_with_small_http2_windows()
     .await;
 }
 
-/// Trap 14: dropping the response of a call does not reset it in HTTP/2. In a tunnel it cancels the
+/// Dropping the response of a call does not reset it in HTTP/2. In a tunnel it cancels the
 /// call. Dropping the tunnel ends the outer call.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_the_last_handles_of_a_tunnel_ends_its_outer_call() {
@@ -394,7 +392,7 @@ async fn dropping_the_last_handles_of_a_tunnel_ends_its_outer_call() {
     .await;
 }
 
-/// Trap 15: a server notices the end of its client only when its outbound half is dropped. A
+/// A server notices the end of its client only when its outbound half is dropped. A
 /// request that just finishes also ends the tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_finishes_ends_the_tunnel_and_its_calls() {
@@ -419,7 +417,7 @@ async fn a_caller_that_finishes_ends_the_tunnel_and_its_calls() {
     .await;
 }
 
-/// Trap 15 without another signal: a transport that drops the tunnel's outbound half is lost. This
+/// A transport that drops the tunnel's outbound half is lost. This
 /// holds even if its inbound half stays silent or is not polled because too much data is unread.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transport_that_drops_what_a_tunnel_sends_has_lost_it() {

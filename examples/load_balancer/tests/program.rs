@@ -170,7 +170,7 @@ fn where_nothing_may_be_skipped_its_absence_is_an_error() {
 fn help_tells_of_the_flags_and_of_what_happens_without_haproxy() {
     let help = Program::run(PROGRAM, &["--help"]).expect_code(0);
     let help = help.stdout().concat();
-    for word in ["--haproxy", "--calls", "not installed", "CI"] {
+    for word in ["--haproxy", "--calls", "Without HAProxy", "CI"] {
         assert!(help.contains(word), "{word} is not in {help}");
     }
 }

@@ -226,7 +226,7 @@ impl Default for Values {
 }
 
 impl Values {
-    /// What the peer was promised it may send unread, in bytes.
+    /// The unread bytes that granted credit allows the peer to send.
     pub(crate) fn promised(&self) -> usize {
         let windows = self
             .max_concurrent_streams
@@ -239,8 +239,8 @@ impl Values {
         windows.saturating_add(unwindowed)
     }
 
-    /// What may be granted or held beyond the promise, in bytes. With overcommit the promise does
-    /// not count: what is used is watched instead.
+    /// The bytes left for further credit and for held messages. With overcommit the promised bytes
+    /// are not subtracted, and the memory in use is checked instead.
     pub(crate) fn spare(&self) -> usize {
         let promised = if self.overcommit { 0 } else { self.promised() };
         self.max_buffered_bytes.saturating_sub(promised)

@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 use super::cancels::Cancels;
 use crate::Status;
 
-/// The size of a refusal's status, in bytes, on average over the limit of refusals. Larger statuses
-/// pause reading earlier. Those of this library are smaller.
+/// The status text that refusals may have on average, in bytes. With more text the limit on
+/// refusals is reached earlier. Refusals of this library have less.
 const REFUSAL_TEXT: usize = 128;
 
 /// A `close_stream` for a stream that is not in the table any more, or never was.
@@ -81,7 +81,7 @@ impl IdQueue {
     }
 }
 
-/// Refusals that wait to be sent, and the size of the status text that applications gave them.
+/// Refusals that wait to be sent, and the size of their statuses.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     queue: VecDeque<Refusal>,
@@ -108,7 +108,7 @@ impl Refusals {
         Some(refusal)
     }
 
-    /// Whether `count` refusals wait, or as much text as `count` refusals have on average.
+    /// Whether `count` refusals wait, or status text of `count` times [`REFUSAL_TEXT`].
     pub(crate) fn exceed(&self, count: usize) -> bool {
         self.queue.len() >= count || self.bytes >= count.saturating_mul(REFUSAL_TEXT)
     }

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_found_whatever_the_case_of_its_key() {
+    fn a_timeout_is_found_with_any_case_of_its_key() {
         for key in ["grpc-timeout", "Grpc-Timeout", "GRPC-TIMEOUT"] {
             let md: Metadata = [("other", "1H"), (key, "4m")].into_iter().collect();
             assert_eq!(timeout_of(&md), Some(Duration::from_millis(4)));

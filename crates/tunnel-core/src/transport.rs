@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_people_stays_as_it_is() {
+    fn ordinary_text_is_not_escaped() {
         let text = "grün, 100 %, «☃», \"quoted\" 🦀";
         assert_eq!(Printable(text).to_string(), text);
     }

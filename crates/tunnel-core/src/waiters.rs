@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_writers_and_those_of_the_tunnel_are_woken_apart() {
+    fn readers_writers_and_tasks_of_the_tunnel_are_woken_separately() {
         let (id, other) = (StreamId(1), StreamId(2));
         let mut waiters = Waiters::new();
         let ((reader, r), (writer, w), (tunnel, t)) = (task(), task(), task());

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_paced_burst_is_made_up_for_without_losing_fractions() {
+    fn a_paced_burst_recovers_without_losing_fractions_of_time() {
         let start = Instant::now();
         let mut cancels = Cancels::default();
         cancels.pace();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pace_all_go_at_once_and_none_counts() {
+    fn without_a_pace_all_cancels_are_sent_at_once_and_none_counts() {
         let mut cancels = Cancels::default();
         (0..10_000).for_each(|id| cancels.push(id));
         assert_eq!((cancels.ready(), cancels.in_flight()), (10_000, 0));

@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_that_say_something_make_up_for_empty_ones() {
+    fn useful_frames_restore_the_allowance_for_useless_ones() {
         let config = Config::builder()
             .max_empty_frames(2)
             .build()

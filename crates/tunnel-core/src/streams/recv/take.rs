@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_leaves_no_buffer_behind() {
+    fn data_that_was_read_leaves_no_buffer_behind() {
         let config = Config::default();
         let mut r = half(65_536);
         for _ in 0..60 {

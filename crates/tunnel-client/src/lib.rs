@@ -1,7 +1,7 @@
 //! Open gRPC tunnels over any tonic channel.
 //!
-//! A **forward tunnel** carries calls to the one backend that accepted its stream, whatever load
-//! balancer stands between: session affinity, and any number of calls on one stream.
+//! A **forward tunnel** carries calls to the one backend that accepted its stream, even behind a
+//! load balancer: session affinity, and any number of calls on one stream.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_beyond_the_spread_is_marked_as_worse() {
+    fn a_change_beyond_the_spread_is_marked() {
         let before = rates(plain(&[1.0; 3]), &[2.0, 2.1, 2.2]);
         let now = rates(plain(&[1.0; 3]), &[1.7, 1.8, 1.9]);
         assert_eq!(mark(&now, &before, "forward tunnel"), Mark::Worse);

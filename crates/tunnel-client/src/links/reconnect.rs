@@ -7,7 +7,7 @@ use tunnel_core::EndReason;
 
 use super::status::{DownReason, Pushback};
 
-/// The longest wait, whatever the settings.
+/// The longest wait with any settings.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The time that a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a

@@ -156,7 +156,7 @@ async fn no_call_is_lost_or_doubled_when_both_ends_drain_at_once() {
 }
 
 /// A device without drain notices refuses new calls and marks them as not processed. Each device
-/// has a call in flight: without one its tunnel would end at once, with calls still in flight to it.
+/// has a call in flight: without one the tunnel would end at once and lose calls in flight.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_is_lost_or_doubled_when_devices_drain_without_notice() {
     let deaf = |probe: &Probe| Dial::new(probe).deaf();

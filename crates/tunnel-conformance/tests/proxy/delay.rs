@@ -133,7 +133,8 @@ async fn many_megabytes_in_flight_arrive_unchanged_and_no_sooner_than_the_delay(
     .await;
 }
 
-/// A test cannot see that a sender waits, so it checks that the link has taken exactly its capacity.
+/// A test cannot see that a sender waits, so it checks that the link has taken exactly its
+/// capacity.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_link_takes_no_more() {
     guarded(async {

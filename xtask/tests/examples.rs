@@ -104,7 +104,11 @@ fn the_reverse_tunnel_example_ends_when_the_server_has_closed_the_tunnel() {
 fn the_device_fleet_example_keeps_its_promises() {
     let output = run_example("device-fleet");
     assert_says("device-fleet", &output, "--- 50 devices connect");
-    assert_says("device-fleet", &output, "✓ No call went astray");
+    assert_says(
+        "device-fleet",
+        &output,
+        "✓ No call was misdirected or processed twice",
+    );
 }
 
 #[test]

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_greeting_tells_a_port_or_that_calls_can_be_made() {
+    fn a_greeting_has_a_port_or_says_that_calls_can_be_made() {
         let port = serde_json::from_str::<Greeting>(r#"{"port":5005}"#).unwrap();
         assert_eq!(port, Greeting::Port(5005));
         assert_eq!(

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_link_delays_arrives_as_it_was_sent() {
+    async fn delayed_bytes_arrive_unchanged() {
         let delay = Delay::start(echo().await, Duration::from_millis(5)).await;
         let delay = delay.unwrap();
         let client = TcpStream::connect(("127.0.0.1", delay.port())).await;

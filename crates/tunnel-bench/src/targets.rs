@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_neither_reached_nor_missed() {
+    fn an_unmeasured_target_is_neither_reached_nor_missed() {
         let judged = verdict(&run(Vec::new()), "download 1 MiB x 8", "rate");
         assert_eq!(judged.verdict(), Verdict::NotMeasured);
     }

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_is_found_by_its_name() {
+    fn every_transport_is_found_by_its_name() {
         for way in Way::ALL {
             assert_eq!(Way::parse(way.name()), Ok(way));
         }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_in_go_can_be_each_end_that_it_is_asked_to_be() {
+    fn the_go_program_has_the_transport_of_every_variant_that_needs_it() {
         for variant in VARIANTS.iter().filter(|v| v.needs_go()) {
             assert!(variant.way.name_in_go().is_some(), "{}", variant.name);
         }

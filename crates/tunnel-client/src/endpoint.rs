@@ -243,7 +243,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_frozen_peer_is_detection_timeout_the_time_asked_for() {
+    fn the_detection_timeout_is_the_given_time() {
         assert_eq!(Keepalive::default().detection_timeout(), Some(15 * SECOND));
         for time in [SECOND, 2 * SECOND, Duration::from_millis(200)] {
             assert_eq!(Keepalive::new(time).detection_timeout(), Some(time));
@@ -254,16 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn no_setting_pings_without_a_pause() {
+    fn pings_have_a_shortest_interval_with_any_setting() {
         let pings = Keepalive::new(Duration::ZERO).pings.expect("on");
         assert!(pings.interval >= SHORTEST && pings.timeout >= SHORTEST);
-        // Nor does one overflow.
+        // Very long settings do not overflow.
         assert!(Keepalive::new(Duration::MAX).detection_timeout().is_some());
         assert!(!Keepalive::new(Duration::MAX).is_suspicious(SECOND));
     }
 
     #[test]
-    fn heartbeats_come_three_times_within_the_time_or_more_often_if_so_set() {
+    fn heartbeats_are_sent_three_times_within_the_timeout_or_more_often_if_configured() {
         let heartbeat = |keepalive: Keepalive| keepalive.heartbeats(&Config::default()).heartbeat();
         assert_eq!(heartbeat(Keepalive::default()), Some(5 * SECOND));
         assert_eq!(heartbeat(Keepalive::new(3 * SECOND)), Some(SECOND));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn connecting_leaves_time_for_the_tunnel_and_an_own_timeout_stands() {
+    fn connecting_leaves_time_for_the_tunnel_and_a_given_timeout_is_kept() {
         let endpoint = Endpoint::from_static("http://gateway");
         let set_up = endpoint_for_tunnels(endpoint.clone());
         assert!(set_up.get_connect_timeout() < Some(OPEN_TIMEOUT / 2));

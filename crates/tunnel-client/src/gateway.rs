@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_endpoint_s_keepalive_is_up_to_us() {
+    fn only_connections_of_an_endpoint_have_a_keepalive_of_this_crate() {
         let gateway = Gateway::from(Endpoint::from_static("http://nowhere"));
         assert_eq!(gateway.own_keepalive(), Some(Keepalive::default()));
         let patient = gateway.keepalive(Keepalive::patient());

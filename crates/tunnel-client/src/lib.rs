@@ -1,7 +1,7 @@
 //! Open gRPC tunnels over any tonic channel.
 //!
-//! A **forward tunnel** carries calls to the one backend that accepted its stream, whatever load
-//! balancer stands between: session affinity, and any number of calls on one stream.
+//! A **forward tunnel** carries calls to the one backend that accepted its stream, even behind a
+//! load balancer: session affinity, and any number of calls on one stream.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,11 +18,10 @@
 //! ```
 //!
 //! A [`ForwardChannel`] keeps its tunnel up: it opens the next one when a tunnel is lost, drained
-//! or too old. A [`ForwardTunnel`] opens a single tunnel over any channel; nothing replaces
-//! it when it ends.
+//! or too old. A [`ForwardTunnel`] opens a single tunnel over any channel and does not replace it.
 //!
-//! A **reverse tunnel** carries calls the other way: the device that dialled serves them. A
-//! [`ReverseTunnelServer`] opens such tunnels and keeps them up.
+//! A **reverse tunnel** carries calls in the opposite direction: the device that dialled serves
+//! them. A [`ReverseTunnelServer`] opens such tunnels and keeps them up.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -40,10 +39,11 @@
 //!
 //! # When a forward tunnel ends
 //!
-//! A tunnel of a [`ForwardTunnel`] that has ended stays ended, and one that is draining takes no new
-//! calls. [`TunnelChannel::draining`] tells when to open the next one; calls in flight go on in the
-//! old one. Open the next one over a new connection: a tonic channel would keep its connection to the
-//! server that is draining, which refuses tunnels. A [`ForwardChannel`] does all of this.
+//! A tunnel of a [`ForwardTunnel`] that has ended stays ended, and one that is draining takes no
+//! new calls. [`TunnelChannel::draining`] resolves when the next one should be opened; calls in
+//! flight continue in the old one. Open the next one over a new connection: a tonic channel would
+//! keep its connection to the server that is draining, which refuses tunnels. A [`ForwardChannel`]
+//! does all of this.
 //!
 //! [`EndReason`] says why a tunnel ended:
 //!

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_no_proxy_names_is_connected_to_directly() {
+    async fn addresses_in_no_proxy_are_connected_to_directly() {
         let (target, address) = listen().await;
         let proxies = Matcher::builder().all("http://127.0.0.1:1").no("127.0.0.1");
         let mut connector = ProxyConnector::with(proxies.build());

@@ -18,7 +18,7 @@ use tunnel_conformance::cases::{
 };
 use tunnel_conformance::{Host, Offer, OraclePath, Path, TestChannel};
 
-/// The fault of a path, which is otherwise the oracle.
+/// A path with one fault. Otherwise it is the oracle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     FlipsALastByteOfTheRequests,
@@ -80,7 +80,7 @@ impl Host for FaultyHost {
 
 type Answer = http::Response<Body>;
 
-/// An answer that waits for another to change places with, on whatever channel.
+/// An answer that waits to be swapped with the next one, on any channel.
 #[derive(Clone, Default)]
 struct Waiting(Arc<Mutex<Option<Waiter>>>);
 
@@ -92,13 +92,13 @@ struct Waiter {
 impl Waiting {
     async fn swap(&self, answer: Answer) -> Answer {
         let (other, swapped) = oneshot::channel();
-        let waiter = self.0.lock().expect("nobody panics in here").take();
+        let waiter = self.0.lock().expect("not poisoned").take();
         if let Some(waiter) = waiter {
             let _ = waiter.other.send(answer);
             return waiter.answer;
         }
         let waiter = Waiter { answer, other };
-        *self.0.lock().expect("nobody panics in here") = Some(waiter);
+        *self.0.lock().expect("not poisoned") = Some(waiter);
         swapped.await.expect("another answer comes")
     }
 }
@@ -219,7 +219,8 @@ impl http_body::Body for FaultyBody {
     }
 }
 
-/// Short frames may end in a prefix, whose damage would be another fault.
+/// Flips a bit of a long frame. A short frame may end in a length prefix, whose damage would be
+/// another fault.
 fn flip_last_byte(data: Bytes) -> Bytes {
     let mut data = BytesMut::from(data);
     if data.len() > 64
@@ -230,7 +231,7 @@ fn flip_last_byte(data: Bytes) -> Bytes {
     data.freeze()
 }
 
-/// Panics unless the case fails: by a panic, or by waiting for what does not come.
+/// Panics unless the case fails, by a panic or by a timeout.
 async fn assert_fails(name: &str, case: impl Future<Output = ()> + Send + 'static) {
     let case = tokio::spawn(tokio::time::timeout(Duration::from_secs(2), case));
     let passes = matches!(case.await, Ok(Ok(())));

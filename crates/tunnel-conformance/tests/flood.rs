@@ -29,7 +29,8 @@ use tunnel_server::{TunnelServiceHandler, TunnelServiceHandlerBuilder};
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Runs one test at a time, to the last of its tasks, for what it measures.
+/// Runs one test at a time, until its last task has ended, because the tests measure the memory of
+/// the process.
 fn alone(test: impl Future<Output = ()>) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,8 +90,8 @@ impl Flooded {
     }
 }
 
-/// A request that stops behind more than a quarter of its message: its reader has reserved room
-/// for all of it.
+/// A request that stops after more than a quarter of its message. By then the reader has reserved
+/// memory for the whole message.
 fn stalled_upload() -> http::Request<Body> {
     let mut beginning = BytesMut::new();
     beginning.put_u8(0);
@@ -104,7 +105,7 @@ fn stalled_upload() -> http::Request<Body> {
     request.expect("legal")
 }
 
-/// Begins uploads; counts those that fail.
+/// Begins uploads and counts those that fail.
 fn flood_by_uploads(flooded: &Flooded, calls: &mut JoinSet<()>) -> Arc<AtomicUsize> {
     let failed = Arc::new(AtomicUsize::new(0));
     for call in 0..CALLS {
@@ -116,7 +117,7 @@ fn flood_by_uploads(flooded: &Flooded, calls: &mut JoinSet<()>) -> Arc<AtomicUsi
                 Ok(headers) => tonic::Status::from_header_map(headers),
                 Err(status) => Some(status.clone()),
             };
-            let status = status.expect("an upload that is not over has no answer");
+            let status = status.expect("a stalled upload ends with an error");
             assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
             failed.fetch_add(1, Ordering::Relaxed);
         });
@@ -124,8 +125,8 @@ fn flood_by_uploads(flooded: &Flooded, calls: &mut JoinSet<()>) -> Arc<AtomicUsi
     failed
 }
 
-/// Without a budget for all: the formula of the documentation holds, and needs its term for the
-/// room that readers reserve.
+/// The handler has no memory budget. The documented formula holds and needs its term for the memory
+/// that readers reserve.
 #[test]
 fn uploads_that_stall_cost_what_the_memory_formula_says() {
     alone(async {
@@ -154,9 +155,9 @@ fn uploads_that_stall_cost_no_more_than_the_budget() {
         let failed = flood_by_uploads(&flooded, &mut calls);
         let fit = BUDGET / MESSAGE;
         eventually(|| failed.load(Ordering::Relaxed) >= CALLS - fit).await;
-        // What the budget allows is left alone.
+        // Uploads within the budget are not ended.
         assert!(failed.load(Ordering::Relaxed) <= CALLS - fit / 2);
-        // Its bytes, those under way, and what the two ends of calls cost.
+        // The budget, bytes in flight, and the memory of both ends of the calls.
         let most = BUDGET + BUDGET / 2;
         eventually(|| flooded.costs() <= most).await;
         flooded.assert_usable().await;
@@ -177,7 +178,7 @@ fn downloads_that_nobody_reads_cost_no_more_than_the_budget() {
             let one = stream::iter([request(1, 10)]);
             match open(&client, Kind::Bidi, script.request(one)).await {
                 Ok(call) => calls.push(call),
-                // Ended before its headers were read.
+                // The call ended before its headers were read.
                 Err(status) => assert_eq!(status.code(), Code::ResourceExhausted),
             }
         }
@@ -192,7 +193,8 @@ fn downloads_that_nobody_reads_cost_no_more_than_the_budget() {
         let fit = BUDGET / MESSAGE;
         eventually(|| streams() <= fit + 1 && held() <= BUDGET).await;
         assert!(streams() >= fit / 2);
-        // tonic encodes into a buffer that may have twice the room, of which the queue knows a half.
+        // tonic's encoding buffer may have twice the size of its content, which is what the queue
+        // counts.
         let most = 2 * BUDGET + BUDGET / 2;
         eventually(|| flooded.costs() <= most).await;
         flooded.assert_usable().await;

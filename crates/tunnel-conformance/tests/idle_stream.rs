@@ -1,8 +1,8 @@
 //! The memory of an idle stream in a tunnel, at both ends together.
 //!
 //! A separate program, because it counts all live memory of the process. tonic's codec takes
-//! four buffers of 8 KiB for such a stream, so there is none here: the request is a body that is
-//! pending, and the service answers with one too.
+//! four buffers of 8 KiB for such a stream, so the test does not use it. The request is a pending
+//! body, and the service answers with another.
 
 use std::alloc::System;
 use std::convert::Infallible;
@@ -24,11 +24,11 @@ use tunnel_server::TunnelServiceHandler;
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// How many streams are opened: few more than what tables with 16,384 places hold, so that they
-/// have just doubled and are as empty as they can be.
+/// The number of streams. It is slightly more than tables with 16,384 places hold, so the tables
+/// have just doubled: the worst case.
 const STREAMS: usize = 14_500;
 
-/// Streams after which all that is kept once has been made.
+/// The streams to open before the measurement, so that one-time allocations are not counted.
 const FIRST: usize = 500;
 
 /// The most that one stream may take, in bytes. It takes 1,719: two entries of the state machine
@@ -50,7 +50,8 @@ impl http_body::Body for Nothing {
     }
 }
 
-/// Answers each request with headers and its own body, which so is kept as long as the response.
+/// Answers each request with headers and the request's body, which thus lives as long as the
+/// response.
 #[derive(Clone)]
 struct Idle;
 
@@ -79,7 +80,7 @@ fn config() -> Config {
     config.build().expect("valid")
 }
 
-/// The response's headers are its application's to keep, and so dropped.
+/// Opens a stream. The response's headers are dropped: their memory belongs to the application.
 async fn open(channel: &mut TunnelChannel) -> ResponseBody {
     let request = http::Request::post("/idle.Service/Call")
         .body(Body::new(Nothing))
@@ -87,7 +88,7 @@ async fn open(channel: &mut TunnelChannel) -> ResponseBody {
     channel.call(request).await.expect("headers").into_body()
 }
 
-/// One thread, so that every run allocates the same.
+/// The test has one thread, so that every run allocates the same.
 #[tokio::test]
 async fn an_idle_open_stream_takes_two_kilobytes_on_both_ends_together() {
     let test = async {
@@ -109,7 +110,7 @@ async fn an_idle_open_stream_takes_two_kilobytes_on_both_ends_together() {
         println!("an idle open stream takes {each} bytes, both ends together");
         assert_eq!(channel.kept_calls(), STREAMS);
         assert!(each <= BOUND, "{each} bytes");
-        // Nothing of it stays.
+        // The streams leave nothing behind.
         drop(streams);
         while channel.kept_calls() > 0 {
             tokio::task::yield_now().await;

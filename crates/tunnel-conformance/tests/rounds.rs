@@ -37,16 +37,16 @@ const WARM_UP: usize = 500;
 /// The number of concurrent rounds.
 const AT_ONCE: usize = 8;
 
-/// What of all rounds together may seem to be left: tables keep some room, allocators round.
-/// A leak of 64 bytes in each round would be twice as much.
+/// The tolerated growth in bytes after all rounds, because tables keep capacity. A leak of 64
+/// bytes in each round would be twice this much.
 const SLACK: usize = 320 << 10;
 
-/// What belongs to the process and the runtime.
+/// The resources of the process and the runtime.
 #[derive(Debug)]
 struct Holdings {
     memory: usize,
     tasks: usize,
-    /// `None` where the system does not tell.
+    /// `None` on systems without `/proc`.
     descriptors: Option<usize>,
 }
 
@@ -121,13 +121,13 @@ impl Far {
 
 async fn echo(channel: TestChannel, seed: u64) {
     let client = TestServiceClient::new(channel);
-    // The probe counts by name, so all have one.
+    // The probe keeps a record for each name, so all rounds share one name.
     let script = Script::named("round").echo_all();
     let outcome = run(&client, Kind::Unary, &script, vec![request(seed, 100)]).await;
     assert_pattern(&outcome.expect_success()[0].payload, seed, 100);
 }
 
-/// Ends a tunnel in one of the ways there are.
+/// Ends a tunnel in one of three ways.
 async fn end(tunnel: &TunnelChannel, seed: u64) {
     match seed % 3 {
         0 => tunnel.close().await,
@@ -136,7 +136,7 @@ async fn end(tunnel: &TunnelChannel, seed: u64) {
     }
 }
 
-/// Makes this many rounds of each direction, some at a time.
+/// Makes `count` rounds of each direction, [`AT_ONCE`] at a time.
 async fn rounds(far: &Arc<Far>, count: usize) {
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
@@ -158,7 +158,7 @@ async fn rounds(far: &Arc<Far>, count: usize) {
     }
 }
 
-/// Waits until connections and tasks have gone, and says what is left.
+/// Waits until connections and tasks have gone. Returns the remaining resources.
 async fn settled(far: &Far, tasks: usize) -> Holdings {
     loop {
         let now = Holdings::now();
@@ -173,7 +173,7 @@ async fn settled(far: &Far, tasks: usize) -> Holdings {
 async fn ten_thousand_tunnels_leave_no_task_no_descriptor_and_no_memory() {
     let test = async {
         let far = Arc::new(Far::start().await);
-        // The task that accepts.
+        // One task remains, which accepts connections.
         rounds(&far, WARM_UP).await;
         let before = settled(&far, 1).await;
         rounds(&far, ROUNDS).await;

@@ -39,13 +39,13 @@ pub enum Limit {
     /// Too many unread empty messages on the tunnel.
     #[error("too many unread empty messages")]
     UnreadEmptyMessages,
-    /// Too many frames that say nothing.
+    /// Too many useless frames.
     #[error("too many frames that say nothing")]
     EmptyFrames,
     /// Too many frames for streams that have ended.
     #[error("too many frames for streams that have ended")]
     StrayFrames,
-    /// The peer opened calls and did not read what became of them for too long.
+    /// The peer opened calls and did not read their refusals for too long.
     #[error("the peer opens calls and does not read their refusals")]
     PendingRefusals,
 }
@@ -93,16 +93,16 @@ pub enum ConnectionError {
     WrongDirection {
         /// The stream of the frame.
         id: StreamId,
-        /// Whose kind it is.
+        /// The side that may send the kind.
         side: Side,
     },
     /// The two ends have no protocol revision in common.
     #[error("no protocol revision in common: the peer speaks {theirs:?}")]
     NoCommonRevision {
-        /// What the peer listed, as numbers of the wire.
+        /// The revisions that the peer listed, as numbers of the wire.
         theirs: Vec<i32>,
     },
-    /// The handler's settings did not come in time.
+    /// The handler's settings did not arrive in time.
     #[error("the peer sent no settings in time")]
     SettingsTimeout,
     /// The peer went over a limit that protects the whole tunnel.
@@ -111,14 +111,14 @@ pub enum ConnectionError {
     /// Received bytes are not frames.
     #[error("undecodable frame")]
     Undecodable(#[from] FrameError),
-    /// The peer, which sends heartbeats, was not heard for this long.
+    /// The peer offers heartbeats, and nothing was received from it for this time.
     #[error("nothing was heard from the peer for {0:?}")]
     PeerSilent(std::time::Duration),
     /// The transport under the tunnel broke.
     #[error("the tunnel's connection was lost")]
     TransportLost(#[source] TransportError),
-    /// The peer, who accepted the outer call, ended it with a status that is not OK: it says why
-    /// the tunnel may not go on.
+    /// The peer accepted the outer call and ended it with a status that is not OK, which is the
+    /// reason for the end of the tunnel.
     #[error("the peer ended the tunnel: {}: {}", .0.code, Printable(&.0.message))]
     EndedByPeer(Status),
 }
@@ -160,8 +160,8 @@ pub enum EndReason {
     /// The local application closed it.
     #[error("the tunnel was closed")]
     Closed,
-    /// The local application closed it and gave a reason, which the peer is told where this end
-    /// accepted the outer call.
+    /// The local application closed it with a reason. The peer gets the reason if this end accepted
+    /// the outer call.
     #[error("the tunnel was closed: {}: {}", .0.code, Printable(&.0.message))]
     ClosedWith(Status),
     /// The local application drained it: every call finished, or the drain's deadline passed.
@@ -197,7 +197,7 @@ impl EndReason {
     }
 }
 
-/// What a peer did wrong on one stream.
+/// A fault of a peer on one stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamFault {
@@ -216,7 +216,7 @@ pub enum StreamFault {
     /// A message began inside another.
     #[error("a message began {0} bytes before the last one was whole")]
     MessageInsideMessage(u32),
-    /// Data without a message to belong to, or beyond its declared size.
+    /// Data outside a message, or beyond the message's declared size.
     #[error("more data than the message declared")]
     ExcessData,
     /// The end came inside a message.
@@ -245,8 +245,8 @@ pub enum StreamFault {
 impl StreamFault {
     /// The gRPC code of the fault, as found by one side.
     ///
-    /// A caller finds a broken promise of its server: INTERNAL. A handler finds a
-    /// bad request: INVALID_ARGUMENT.
+    /// To a caller the fault is a server's error: INTERNAL. To a handler it is a bad request:
+    /// INVALID_ARGUMENT.
     pub fn code(&self, found_by: Side) -> Code {
         match self {
             Self::WindowExceeded => Code::ResourceExhausted,
@@ -268,8 +268,7 @@ pub struct StreamError {
     pub message: Cow<'static, str>,
     /// Who ended the stream.
     pub initiator: Initiator,
-    /// Whether the far handler certainly never saw the call, so that it may be
-    /// tried again elsewhere.
+    /// Whether the far handler certainly never saw the call, so that it is safe to retry.
     pub not_processed: bool,
     /// How the tunnel ended, if that ended the stream: the
     /// [source](std::error::Error::source).
@@ -320,7 +319,8 @@ impl StreamError {
         )
     }
 
-    /// The end of a call whose tunnel ended. A caller is told what became of its call.
+    /// The error of a call whose tunnel ended. A caller's error says whether the call may have been
+    /// processed.
     pub(crate) fn tunnel_ended(reason: &Arc<EndReason>, side: Side, reached_peer: bool) -> Self {
         let report = Report(&**reason);
         let message = match (side, reached_peer) {
@@ -339,7 +339,7 @@ impl StreamError {
         }
     }
 
-    /// The same as a status of the wire.
+    /// The error as a status of the wire.
     pub fn to_status(&self) -> Status {
         Status::new(self.code, self.message.clone())
     }
@@ -349,7 +349,7 @@ impl StreamError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The settings of the handler have not come yet.
+    /// The settings of the handler have not arrived yet.
     #[error("the tunnel is not ready yet")]
     NotReady,
     /// This side serves calls; it cannot issue them.
@@ -369,7 +369,7 @@ pub enum OpenError {
     /// The method name is empty.
     #[error("the call has no method name")]
     EmptyMethod,
-    /// The deadline that the call carries has passed already.
+    /// The deadline in the call's metadata has passed already.
     #[error("the call's deadline passed before it was sent")]
     DeadlineExceeded,
     /// The tunnel takes no new calls: one of its ends is draining it.
@@ -402,7 +402,7 @@ impl OpenError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The stream has ended; nothing more is of interest.
+    /// The stream has ended or does not exist.
     #[error("the stream has ended")]
     Gone,
     /// The sending half was finished before.
@@ -417,7 +417,7 @@ pub enum WriteError {
     /// More was written than the message declared.
     #[error("more bytes than the message declared")]
     ExcessData,
-    /// A message of a body is compressed; the frames of a tunnel have no place to say so.
+    /// A message of a body is compressed. Frames of a tunnel cannot carry the compression flag.
     #[error("a compressed message cannot be sent through a tunnel")]
     Compressed,
     /// The metadata is larger than the limit.
@@ -428,7 +428,7 @@ pub enum WriteError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// A message larger than the wire can say.
+    /// The message is larger than the wire format allows.
     #[error("a message of {0} bytes is larger than the wire can say")]
     MessageTooLarge(usize),
     /// Headers were sent before, explicitly or by the first message.

@@ -1,4 +1,4 @@
-//! Events: what the state machine asks its runtime to act on.
+//! Events: the state machine's output for its runtime.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::{EndReason, Metadata, StreamError, StreamFault};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The tunnel is negotiated: calls can be opened (caller) or may come (handler).
+    /// The tunnel is negotiated: calls can be opened (caller) or may arrive (handler).
     Ready,
     /// Handler: a new call.
     #[non_exhaustive]
@@ -33,13 +33,13 @@ pub enum Event {
     /// call [`handler_done`](crate::Connection::handler_done).
     #[non_exhaustive]
     Cancelled {
-        /// The stream that was.
+        /// The stream that has gone.
         id: StreamId,
         /// Why.
         error: StreamError,
     },
-    /// The peer drains the tunnel. Caller: new calls are refused, calls up to `last` go on.
-    /// Handler: no new calls will come, open calls go on.
+    /// The peer drains the tunnel. Caller: new calls are refused, calls up to `last` continue.
+    /// Handler: no new calls will come, open calls continue.
     GoingAway {
         /// The last stream that the handler serves; `None` if it serves none.
         last: Option<StreamId>,
@@ -50,15 +50,15 @@ pub enum Event {
     Ended(EndReason),
 }
 
-/// What a runtime may want to log. The state machine does not log by itself: it may run under a
-/// lock.
+/// Something that a runtime may want to log. The state machine does not log by itself: it may run
+/// under a lock.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Note {
-    /// The peer's mistake ended a stream.
+    /// A fault of the peer ended a stream.
     #[error("the peer's mistake ends stream {}: {fault}", id.0)]
     PeerFault {
-        /// The stream that was.
+        /// The stream that has gone.
         id: StreamId,
         /// What the peer did.
         fault: StreamFault,

@@ -1,14 +1,14 @@
 //! The gRPC tunnel protocol (`grpctunnel.v1`) as a state machine without I/O.
 //!
 //! A tunnel is one bidirectional gRPC stream that carries any number of gRPC calls, multiplexed
-//! with flow control. This crate implements both ends of it without a runtime, a clock or a
-//! socket. So it can be embedded in any transport that delivers frames in the order they were
-//! sent: a gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC stream, a Unix socket. The
-//! examples `custom-transport` and `web-socket` are such transports, small enough to copy.
+//! with flow control. This crate implements both ends of it without a runtime, a clock or a socket.
+//! It can be embedded in any transport that delivers frames in the order in which they were sent: a
+//! gRPC stream (the `tunnel-tonic` crate), a WebSocket, a QUIC stream, a Unix socket. The examples
+//! `custom-transport` and `web-socket` are such transports, small enough to copy.
 //!
 //! - [`Connection`] is the state machine; its documentation is the contract.
-//! - [`Waiters`] knows which task waits for which stream, for a runtime that keeps the state machine
-//!   behind a lock.
+//! - [`Waiters`] records which task waits for which stream, for a runtime that keeps the state
+//!   machine behind a lock.
 //! - [`frame`] has the frames, their bytes, and their framing on a byte stream.
 //! - [`Config`] has every limit, window and timeout, and the formula of worst-case memory.
 //!
@@ -16,7 +16,7 @@
 //!
 //! - No input causes a panic or an allocation of a declared size, and memory stays within the
 //!   formula of [`config`].
-//! - A protocol error on one stream ends that stream alone.
+//! - A protocol error on one stream ends only that stream.
 //! - Frames of one stream are sent in order, and no stream can starve another.
 //! - When all streams have ended, every counter is zero.
 

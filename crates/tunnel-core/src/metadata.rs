@@ -1,13 +1,12 @@
 //! Call metadata as the wire carries it: a flat, ordered list of keys and values.
 //!
-//! Invariants: entries keep the order in which they were pushed; keys and
-//! values are valid UTF-8 (the wire's type is `string`); nothing is
-//! lower-cased, merged or validated here. What a key means, and how bytes that
-//! are not text travel, is up to the binding to an application protocol.
+//! Invariants: entries keep the order in which they were pushed; keys and values are valid UTF-8
+//! (the wire's type is `string`); nothing is lower-cased, merged or validated here. The binding to
+//! an application protocol decides what a key means and how bytes that are not text are encoded.
 
 use std::fmt;
 
-/// What one entry counts towards [`Metadata::size`] beyond its text, in bytes.
+/// The overhead of one entry in [`Metadata::size`], in bytes.
 ///
 /// The number is HTTP/2's own for a header list (RFC 9113, section 10.5.1), so
 /// that limits mean the same on both sides of a tunnel.
@@ -44,8 +43,8 @@ pub struct Metadata {
 /// More text than any list has.
 const OVER_LIMIT: usize = usize::MAX;
 
-/// Where an entry lies in the text. Its value begins after its own key or after
-/// the value before, whichever is later.
+/// The position of an entry in the text. Its value begins after its own key or after the value
+/// before, whichever is later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Marks {
     key_start: usize,
@@ -68,7 +67,7 @@ impl Metadata {
         }
     }
 
-    /// The list that stands for one which was too long to be kept.
+    /// The list that represents a received list too long to be kept.
     pub(crate) fn over_limit() -> Self {
         Self {
             counted: OVER_LIMIT,
@@ -76,7 +75,7 @@ impl Metadata {
         }
     }
 
-    /// Whether this stands for a received list that had more than
+    /// Whether this represents a received list that had more than
     /// [`MAX_ENTRIES`](crate::frame::codec::MAX_ENTRIES) and was not kept.
     ///
     /// It has no entries, and its [`size`](Self::size) is `usize::MAX`: above
@@ -96,8 +95,8 @@ impl Metadata {
         self.push_marked(key_start, self.text.len(), value);
     }
 
-    /// Appends another value of the last entry's key without looking at the
-    /// key; of the empty key, when there is no entry yet.
+    /// Appends another value of the last entry's key without comparing keys. Without an entry the
+    /// key is empty.
     pub(crate) fn push_again(&mut self, value: &str) {
         let (key_start, key_end) = self
             .entries
@@ -119,7 +118,7 @@ impl Metadata {
         });
     }
 
-    /// Neighbours of equal key, in order.
+    /// The runs of neighbours with the same key, in order.
     pub(crate) fn runs(&self) -> Runs<'_> {
         Runs {
             text: self.text.as_bytes(),
@@ -207,7 +206,7 @@ impl<'a> IntoIterator for &'a Metadata {
 pub struct Iter<'a> {
     text: &'a str,
     entries: std::slice::Iter<'a, Marks>,
-    /// Where the value before ended.
+    /// The end of the previous value.
     at: usize,
 }
 
@@ -260,7 +259,7 @@ impl<'a> Iterator for Runs<'a> {
 
     fn next(&mut self) -> Option<Run<'a>> {
         let first = self.rest.first()?;
-        // A key is held once for all of its run, and two keys have two places.
+        // A run stores its key once, so two runs have two positions.
         let key_of = |m: &Marks| (m.key_start, m.key_end);
         let others = self.rest[1..]
             .iter()
@@ -283,7 +282,7 @@ impl<'a> Run<'a> {
 
     /// The values, in order; at least one.
     pub(crate) fn values(self) -> impl Iterator<Item = &'a [u8]> {
-        // The first of them has its own key before it.
+        // The key lies before the first value.
         let mut at = 0;
         self.entries.iter().map(move |marks| {
             let start = at.max(marks.key_end);

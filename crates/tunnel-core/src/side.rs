@@ -1,6 +1,6 @@
 //! The two sides of a tunnel: caller and handler.
 
-/// The side of a tunnel: who issues the calls and who serves them.
+/// The side of a tunnel: the caller issues calls and the handler serves them.
 ///
 /// This says nothing about who dialled the connection. In a forward tunnel the
 /// caller dialled, in a reverse tunnel the handler did; the state machine is

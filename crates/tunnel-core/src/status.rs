@@ -13,15 +13,15 @@ pub enum Code {
     Ok = 0,
     /// The call was cancelled, usually by its caller.
     Cancelled = 1,
-    /// An error without a better code, or a code nobody knows.
+    /// An error without a better code, or an unknown code.
     Unknown = 2,
-    /// The caller sent something that can never be right.
+    /// The caller sent an invalid argument.
     InvalidArgument = 3,
-    /// The deadline passed first.
+    /// The deadline passed before the call was complete.
     DeadlineExceeded = 4,
-    /// Something asked for does not exist.
+    /// A requested entity does not exist.
     NotFound = 5,
-    /// Something to be created exists.
+    /// An entity to be created already exists.
     AlreadyExists = 6,
     /// The caller may not do this.
     PermissionDenied = 7,
@@ -33,7 +33,7 @@ pub enum Code {
     Aborted = 10,
     /// A value is outside its valid range.
     OutOfRange = 11,
-    /// Nobody here implements this.
+    /// The method is not implemented here.
     Unimplemented = 12,
     /// An invariant was broken.
     Internal = 13,
@@ -41,7 +41,7 @@ pub enum Code {
     Unavailable = 14,
     /// Data was lost or corrupted beyond repair.
     DataLoss = 15,
-    /// The caller did not say who it is.
+    /// The caller is not authenticated.
     Unauthenticated = 16,
 }
 
@@ -110,9 +110,8 @@ impl Status {
         }
     }
 
-    /// What this status counts towards the metadata limit, in bytes: the text
-    /// of the message and of all details, with
-    /// [`ENTRY_OVERHEAD`](crate::metadata::ENTRY_OVERHEAD) for each detail.
+    /// The size of this status for the metadata limit, in bytes: the text of the message and of all
+    /// details, with [`ENTRY_OVERHEAD`](crate::metadata::ENTRY_OVERHEAD) for each detail.
     pub fn size(&self) -> usize {
         let detail =
             |d: &StatusDetail| d.type_url.len() + d.value.len() + crate::metadata::ENTRY_OVERHEAD;

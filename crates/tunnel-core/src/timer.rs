@@ -12,18 +12,19 @@ use crate::Metadata;
 pub(crate) enum Timer {
     /// When a caller gives up waiting for settings.
     Settings = 0,
-    /// When a drain cuts off what is still in flight.
+    /// When a drain ends the calls that are still in flight.
     Drain = 1,
-    /// When revision-zero reading has stood still for too long.
+    /// When reading was paused for revision zero for too long.
     UnreadStall = 2,
     /// When the peer has not read its refusals for too long.
     RefusalStall = 3,
-    /// When to send a heartbeat, or to take the peer's silence for its loss: when all that has come was
-    /// read, see [`Connection::handle_timeout`](crate::Connection::handle_timeout).
+    /// When to send a heartbeat, or to end the tunnel of a silent peer. It fires only when
+    /// everything received was handled, see
+    /// [`Connection::handle_timeout`](crate::Connection::handle_timeout).
     Liveness = 4,
     /// When the next cancel may be sent to a peer that limits them.
     Cancels = 5,
-    /// When a drained tunnel stops refusing the calls of a peer that was not told of the drain.
+    /// When a drained tunnel stops refusing calls of a peer without drain notices.
     Linger = 6,
 }
 
@@ -43,7 +44,7 @@ impl Timer {
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     slots: [Option<Instant>; Timer::ALL.len()],
-    /// The earliest of the slots: asked for at every frame.
+    /// The earliest of the slots, cached because every frame reads it.
     earliest: Option<Instant>,
     deadlines: BTreeSet<(Instant, i64)>,
 }
@@ -82,13 +83,14 @@ impl Timers {
         self.deadlines.len()
     }
 
-    /// The earliest time at which something is due.
+    /// The earliest time at which a timer is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|&(at, _)| at);
         self.earliest.into_iter().chain(deadline).min()
     }
 
-    /// Takes one tunnel timer that is due, and when it was. [`Timer::Liveness`] only if asked for.
+    /// Takes one tunnel timer that is due, with its time. Takes [`Timer::Liveness`] only if asked
+    /// to.
     pub(crate) fn pop_due(&mut self, now: Instant, liveness: bool) -> Option<(Timer, Instant)> {
         let (timer, at) = Timer::ALL.into_iter().find_map(|timer| {
             let wanted = liveness || timer != Timer::Liveness;
@@ -148,7 +150,7 @@ pub fn parse_grpc_timeout(value: &str) -> Option<Duration> {
     Some(if negative { Duration::ZERO } else { timeout })
 }
 
-/// The timeout that a call's metadata carries, whatever the case of its key.
+/// The timeout in a call's metadata. The case of its key does not matter.
 pub(crate) fn timeout_of(headers: &Metadata) -> Option<Duration> {
     let mut entries = headers.iter();
     let (_, value) = entries.find(|(key, _)| key.eq_ignore_ascii_case("grpc-timeout"))?;
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_found_whatever_the_case_of_its_key() {
+    fn a_timeout_is_found_with_any_case_of_its_key() {
         for key in ["grpc-timeout", "Grpc-Timeout", "GRPC-TIMEOUT"] {
             let md: Metadata = [("other", "1H"), (key, "4m")].into_iter().collect();
             assert_eq!(timeout_of(&md), Some(Duration::from_millis(4)));

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::{self, Write as _};
 
-/// What broke the transport under a tunnel, as far as it is known.
+/// The cause of a broken transport under a tunnel, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportCause {
@@ -14,10 +14,10 @@ pub enum TransportCause {
     /// The peer ended the connection because keepalive pings were too frequent.
     #[error("the peer ended the connection because it was pinged too often")]
     TooManyPings,
-    /// The peer ended the connection for the load on it.
+    /// The peer ended the connection because of its load.
     #[error("the peer ended the connection because of the load on it")]
     EnhanceYourCalm,
-    /// The peer ended the connection for another reason of HTTP/2.
+    /// The peer ended the connection with another HTTP/2 error.
     #[error("the peer ended the connection")]
     GoAway,
     /// The stream that carries the tunnel was reset.
@@ -36,7 +36,7 @@ pub enum TransportCause {
     /// The far end's half of the outer call ended without a status.
     #[error("the far end ended the tunnel without a status")]
     EndedWithoutStatus,
-    /// What the far end sent ended inside a frame.
+    /// The received bytes ended inside a frame.
     #[error("the stream ended inside a frame")]
     EndedInsideFrame,
     /// The transport dropped this end's half of the stream without a reason.
@@ -48,7 +48,7 @@ pub enum TransportCause {
     /// The tunnel that carried this one ended.
     #[error("the tunnel that carried it ended")]
     OuterTunnel,
-    /// Something else, or not known.
+    /// Another cause, or an unknown one.
     #[error("the transport failed")]
     Other,
 }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_people_stays_as_it_is() {
+    fn ordinary_text_is_not_escaped() {
         let text = "grün, 100 %, «☃», \"quoted\" 🦀";
         assert_eq!(Printable(text).to_string(), text);
     }

@@ -1,4 +1,4 @@
-//! Which task waits for which stream.
+//! The tasks that wait for streams.
 
 use std::collections::HashMap;
 use std::task::Waker;
@@ -9,11 +9,12 @@ use crate::{Event, StreamId, StreamIdHash};
 ///
 /// A runtime keeps it beside its [`Connection`](crate::Connection), behind the same lock, and lets
 /// tasks work on the connection directly. A task that finds nothing to do registers its waker and
-/// returns `Poll::Pending`. Whoever drains the events passes each to [`on_event`](Self::on_event),
-/// and wakes the tasks of [`take_ready`](Self::take_ready) after unlocking.
+/// returns `Poll::Pending`. The code that drains the events passes each to
+/// [`on_event`](Self::on_event), and wakes the tasks of [`take_ready`](Self::take_ready) after
+/// unlocking.
 ///
 /// A stream has at most one waiting reader and one waiting writer: a later waker replaces an
-/// earlier one. A task that is woken looks again and may find nothing.
+/// earlier one. A woken task checks again and may find nothing.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -65,7 +66,7 @@ struct Waiting {
 }
 
 impl Waiters {
-    /// Nobody waits.
+    /// A set without waiting tasks.
     pub fn new() -> Self {
         Self::default()
     }
@@ -90,7 +91,7 @@ impl Waiters {
         }
     }
 
-    /// Makes ready the tasks that an event concerns.
+    /// Marks the tasks that an event concerns as ready.
     pub fn on_event(&mut self, event: &Event) {
         match event {
             Event::Readable(id) => {
@@ -113,13 +114,12 @@ impl Waiters {
         }
     }
 
-    /// Makes ready the tasks that wait for the tunnel, for a change that no event announces.
+    /// Marks the tasks that wait for the tunnel as ready, after a change that no event announces.
     pub fn wake_tunnel(&mut self) {
         self.ready.append(&mut self.tunnel);
     }
 
-    /// Drops what is kept for a stream whose user has gone. Tasks that still wait for it are made
-    /// ready.
+    /// Removes a stream whose user has gone. Tasks that still wait for it are marked as ready.
     pub fn forget(&mut self, id: StreamId) {
         if let Some(waiting) = self.streams.remove(&id) {
             self.ready.extend(waiting.reader);
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// A task and the waker of it.
+    /// A task and its waker.
     fn task() -> (Arc<Task>, Waker) {
         let task = Arc::<Task>::default();
         (task.clone(), task.into())
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_writers_and_those_of_the_tunnel_are_woken_apart() {
+    fn readers_writers_and_tasks_of_the_tunnel_are_woken_separately() {
         let (id, other) = (StreamId(1), StreamId(2));
         let mut waiters = Waiters::new();
         let ((reader, r), (writer, w), (tunnel, t)) = (task(), task(), task());

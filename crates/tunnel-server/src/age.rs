@@ -36,7 +36,7 @@ pub(crate) async fn watch(
     }
     tracing::debug!(tunnel = %tunnel.id(), "tunnel reached its maximum age");
     if tunnel.direction() == Direction::Reverse && tunnel.tunnel().retire() {
-        // Without a replacement it ends all the same.
+        // Without a replacement the tunnel is drained too.
         let _ = timeout(REPLACEMENT, registry.replaced(&tunnel)).await;
     }
     tunnel.drain(drain_timeout).await;

@@ -26,9 +26,9 @@ use crate::{AcceptedTunnel, Opening, ReverseChannel, TunnelEvents};
 
 /// Accepts tunnels and serves their calls. Cheap to clone; clones are the same handler.
 ///
-/// [`service`](Self::service) is what a tonic server is given. [`as_channel`](Self::as_channel) and
-/// [`key_as_channel`](Self::key_as_channel) call through reverse tunnels, and
-/// [`tunnels`](Self::tunnels) are the tunnels that are open.
+/// [`service`](Self::service) is the service to add to a tonic server.
+/// [`as_channel`](Self::as_channel) and [`key_as_channel`](Self::key_as_channel) call through
+/// reverse tunnels, and [`tunnels`](Self::tunnels) are the tunnels that are open.
 #[derive(Clone, Debug)]
 pub struct TunnelServiceHandler {
     calls: CallService,

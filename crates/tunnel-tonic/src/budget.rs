@@ -99,7 +99,7 @@ impl Inner {
 impl Member {
     /// Reports the tunnel's memory, under its lock. Returns whether the budget is exceeded.
     pub(crate) fn report(&self, holds: usize) -> bool {
-        // Nobody else writes it.
+        // Only this tunnel writes it, under its lock.
         let before = self.reported.load(Ordering::Relaxed);
         if before == holds {
             return false;

@@ -96,7 +96,7 @@ impl Carrier {
         if place.over {
             return None;
         }
-        // It may have been woken by something else.
+        // The task may have been woken for another reason.
         place.idle.retain(|idle| !idle.will_wake(own));
         let Some(driver) = place.driver.take() else {
             place.idle.push(own.clone());
@@ -152,7 +152,7 @@ impl Carrier {
     }
 }
 
-/// What a task does when it has put the driver back.
+/// The next step of a task that has put the driver back.
 enum Back {
     Serve,
     Idle,

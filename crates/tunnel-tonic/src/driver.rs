@@ -28,7 +28,7 @@ const FRAMES_PER_TURN: usize = 1024;
 /// The most bytes read in one turn.
 const BYTES_PER_TURN: usize = 1 << 20;
 
-/// What a piece of the body counts in addition to its bytes.
+/// The cost of a piece of the body in addition to its bytes.
 const PIECE_OVERHEAD: usize = 1 << 10;
 
 /// The longest turn, by the system's clock, for frames that take longer than others.
@@ -64,8 +64,8 @@ pub(crate) struct Driver {
     turn: Turn,
     /// A call that was the only thing read in this turn.
     alone: Option<ServeCall>,
-    /// The piece that was read last, while frames may be left in it. So the state machine never
-    /// drops the last reference to it under the lock.
+    /// The last piece that was read, kept while frames may be left in it. The state machine
+    /// therefore never drops the last reference to it under the lock.
     piece: Bytes,
     /// Whether the deframer may have more frames.
     backlog: bool,
@@ -149,7 +149,7 @@ impl Driver {
         self.alone.take()
     }
 
-    /// Gives that call a task, because it is not the only thing any more.
+    /// Gives that call a task, because more was read after it.
     fn spawn_alone(&mut self) {
         if let Some(call) = self.alone.take() {
             tokio::spawn(call);
@@ -289,7 +289,7 @@ impl Driver {
     }
 }
 
-/// What the driver has done in one turn.
+/// The work of the driver in one turn.
 #[derive(Default)]
 struct Turn {
     frames: usize,
@@ -384,7 +384,7 @@ impl Driver {
                 this.shared.with(|state| state.handle_timeout(now()));
             }
             match read {
-                // Look at what the timers have changed.
+                // Check for changes that the timers made.
                 Poll::Pending if fired => {}
                 Poll::Pending if paused => return Poll::Pending,
                 Poll::Pending if this.inbound.is_none() => {}

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_that_says_ok_is_no_ok() {
+    fn a_refusal_with_ok_becomes_unknown() {
         for error in [
             TunnelError::Refused(Status::ok("fine")),
             TunnelError::Credentials(Status::ok("fine")),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn each_error_says_one_sentence_and_nothing_of_a_peer_that_controls_a_terminal() {
+    fn each_error_is_one_sentence_without_control_characters_of_a_peer() {
         let refused = TunnelError::Refused(Status::permission_denied("no\x1b[2J\n"));
         let text = refused.to_string();
         assert_eq!(

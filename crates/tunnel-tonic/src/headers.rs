@@ -45,7 +45,7 @@ pub(crate) fn to_wire(headers: &HeaderMap) -> Metadata {
     to_wire_and(headers, |_, _| {})
 }
 
-/// The same; also passes each reserved key, which is left out, to `reserved`.
+/// Like [`to_wire`], and passes each reserved key, which is left out, to `reserved`.
 pub(crate) fn to_wire_and<'a>(
     headers: &'a HeaderMap,
     mut reserved: impl FnMut(&'a str, &'a HeaderValue),

@@ -28,7 +28,7 @@ pub enum Direction {
 pub struct AffinityKey(Arc<str>);
 
 impl AffinityKey {
-    /// The text.
+    /// The key's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -71,7 +71,7 @@ impl TunnelId {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The number.
+    /// The id as a number.
     pub fn value(self) -> u64 {
         self.0
     }

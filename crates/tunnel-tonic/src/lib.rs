@@ -7,9 +7,9 @@
 //!
 //! # How a call travels
 //!
-//! A tunnel has one lock. A call is a future and two bodies that use the state machine under that lock
-//! directly, without channels between tasks. The transport pulls what is to be sent, and gets all
-//! ready frames at once: the open, the message and the half-close of a unary call leave together.
+//! A tunnel has one lock. A call is a future and two bodies that use the state machine under that
+//! lock directly, without channels between tasks. The transport pulls frames and gets all ready
+//! frames at once: the open, the message and the half-close of a unary call are sent together.
 //!
 //! A handler runs in its own task, or in one of the two tasks that read its tunnel while the other one
 //! reads on. If the handler panics, its call ends with INTERNAL. When the call is cancelled, by its

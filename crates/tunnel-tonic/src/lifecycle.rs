@@ -5,11 +5,11 @@ use tunnel_core::EndReason;
 /// The states of a tunnel, in the order in which it passes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lifecycle {
-    /// The outer call is being opened, or settings are awaited.
+    /// The outer call is being opened, or settings have not arrived.
     Opening,
     /// Calls can be made.
     Ready,
-    /// One of the ends drains: no new calls, those in flight go on.
+    /// One of the ends drains: new calls are refused, and calls in flight continue.
     Draining,
     /// No call is possible any more; the outer stream may not have ended yet.
     Ended(EndReason),

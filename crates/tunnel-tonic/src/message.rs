@@ -32,8 +32,8 @@ impl From<WriteError> for BodyError {
 
 /// Puts a body on a stream.
 ///
-/// The stream does the work; this remembers whether a message is incomplete, for when the stream has
-/// gone.
+/// The stream does the work. The writer only records whether a message is incomplete, for the case
+/// that the stream has gone.
 #[derive(Debug)]
 pub(crate) struct BodyWriter {
     whole: bool,
@@ -76,13 +76,13 @@ pub(crate) fn compressed() -> Status {
 pub(crate) enum Piece {
     /// A data frame for the body; never empty.
     Data(Bytes),
-    /// Nothing to read now.
+    /// Nothing can be read now.
     Pending,
     /// No more messages; never `Data` or `Pending`.
     End(Read),
 }
 
-/// Makes a body from a stream's messages, and keeps what one frame of the body does not take.
+/// Makes a body from a stream's messages, and keeps data that does not fit one frame of the body.
 ///
 /// It is small while it keeps nothing, because each idle call has one at each end.
 #[derive(Debug, Default)]
@@ -103,7 +103,7 @@ impl BodyReader {
         }
     }
 
-    /// The next piece that was kept. Ask this first: it needs no lock.
+    /// The next kept piece. Call it before reading from the stream: it needs no lock.
     pub(crate) fn next_ready(&mut self) -> Option<Piece> {
         let (slice, end) = match std::mem::take(self) {
             Self::Empty => return None,

@@ -20,7 +20,7 @@ use crate::shared::{Shared, now};
 /// batch out of reach of the scheduler, so a larger batch would delay urgent frames.
 const BATCH: usize = 72 << 10;
 
-/// By how much a batch may be larger: its last frame is written whole.
+/// The size by which a batch may exceed that, because its last frame is written whole.
 const OVERSHOOT: usize = MAX_CHUNK_SIZE + 64;
 
 /// After a batch larger than this the writer yields, so that the transport writes it before the next
@@ -98,7 +98,7 @@ fn error_status(error: &ConnectionError) -> Status {
 /// The outcome of a poll.
 enum Next {
     Batch,
-    /// There is little to send, and more may come.
+    /// Little data is ready, and more may follow.
     Wait,
     Nothing,
     End(EndReason),

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_is_nothing_but_ok_is_a_refusal_and_not_ok() {
+    fn a_response_that_is_only_ok_is_a_refusal_with_another_code() {
         let response = http::Response::builder().header("grpc-status", "0");
         let (head, ()) = response.body(()).expect("legal").into_parts();
         let Err(TunnelError::Refused(status)) = check_response(&head) else {

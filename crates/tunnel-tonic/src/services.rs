@@ -18,7 +18,7 @@ pub struct Services {
     services: Routes,
     /// Routers that were added whole, oldest first.
     routes: Vec<Routes>,
-    /// A router with nothing but the fallback.
+    /// A router with only the fallback.
     fallback: Option<Routes>,
 }
 
@@ -79,7 +79,7 @@ impl Services {
     }
 }
 
-/// A service of tonic's bodies that takes any.
+/// Turns a service for tonic's bodies into a service for any body.
 #[derive(Clone, Debug)]
 struct AnyBody<S>(S);
 
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// A service that says its name.
+    /// A service that answers with its name.
     #[derive(Clone)]
     struct Named<const N: usize>(&'static str);
 
@@ -142,7 +142,7 @@ mod tests {
             .into()
     }
 
-    /// Who gets a call to a path; `None` if nobody does.
+    /// The name of the service that gets a call to a path; `None` if no service does.
     fn served(services: &Services, path: &str) -> Option<String> {
         let request = Request::post(path).body(Body::empty()).expect("legal");
         let response = services.clone().into_routes().prepare().call(request);

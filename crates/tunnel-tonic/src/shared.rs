@@ -1,4 +1,4 @@
-//! One tunnel: its state behind a lock, and how far it has come.
+//! One tunnel: its state behind a lock, and its lifecycle.
 //!
 //! Invariant: **no user code runs under the lock**: no poll, drop, wake or callback, and no log
 //! line. A locked operation collects what to do in [`Actions`]; [`Shared::with`] does it after
@@ -74,12 +74,12 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic runs under the lock but this crate and the state machine; if
-        // one of them did, the state is still the best there is.
+        // Only this crate and the state machine run under the lock. If one of them has panicked,
+        // the state is still used.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs an operation under the lock, then acts on what follows from it.
+    /// Runs an operation under the lock, then performs the actions that follow from it.
     pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
         let mut actions = Actions::default();
         let result = {
@@ -93,8 +93,8 @@ impl Shared {
         result
     }
 
-    /// The same for the driver after it has read: also returns the new calls, for which the driver is
-    /// not woken.
+    /// Like [`with`](Self::with), for the driver after it has read. It also returns the new calls,
+    /// for which the driver is not woken.
     pub(crate) fn with_read<T>(&self, operation: impl FnOnce(&mut State) -> T) -> ReadResult<T> {
         let mut actions = Actions::default();
         let (result, opened) = {
@@ -116,8 +116,8 @@ impl Shared {
         }
     }
 
-    /// Does not wake the writer until the cork is dropped, so that all frames until then leave in one
-    /// batch.
+    /// Does not wake the writer until the cork is dropped, so that all frames until then are sent
+    /// in one batch.
     pub(crate) fn cork(&self) -> Cork<'_> {
         self.lock().corked = true;
         Cork(self)
@@ -126,7 +126,7 @@ impl Shared {
     /// Releases a call. The state machine is not involved, so there is nothing to act on.
     pub(crate) fn release(&self, id: StreamId) {
         let slot = self.lock().release(id);
-        // Without the lock.
+        // Dropped without the lock.
         drop(slot);
     }
 
@@ -201,7 +201,7 @@ impl Shared {
         self.handles.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// The outer stream has ended, and with it everything.
+    /// The outer stream has ended: the tunnel is closed.
     pub(crate) fn set_closed(&self) {
         // Not from `lifecycle`, which may not have been set yet.
         let reason = self.end_reason();

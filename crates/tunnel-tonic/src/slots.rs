@@ -1,11 +1,11 @@
-//! What the binding keeps for each call.
+//! The state that the binding keeps for each call.
 
 use std::task::Waker;
 
 use tunnel_core::StreamError;
 
-/// What the binding keeps for one call, until its last holder (a future, a body, a task) releases
-/// it.
+/// The state that the binding keeps for one call, until its last holder (a future, a body, a task)
+/// releases it.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) reader: Option<Waker>,
@@ -53,9 +53,9 @@ impl Awake {
 /// How a call failed at this end.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    /// The state machine says so.
+    /// The state machine has reported the failure.
     Stream(StreamError),
-    /// The local request body says so.
+    /// The local request body has failed.
     Body(tonic::Status),
 }
 

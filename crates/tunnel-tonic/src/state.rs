@@ -1,6 +1,6 @@
 //! The state behind a tunnel's lock: the state machine, and the wakers of tasks that wait for it.
 //!
-//! Nothing here runs user code. What has to happen after an operation, such as waking a task or
+//! Nothing here runs user code. Work that must follow an operation, such as waking a task or
 //! writing a log line, is collected in [`Actions`].
 
 use std::collections::HashMap;
@@ -56,7 +56,7 @@ pub(crate) struct State {
     driver_paused: bool,
     /// Whether [`Lifecycle::Draining`] was announced.
     told_draining: bool,
-    /// What to log after unlocking.
+    /// Log lines to write after unlocking.
     notes: Vec<LogNote>,
     /// Wakers that were replaced, to be dropped after unlocking.
     replaced: Wakers,
@@ -86,7 +86,7 @@ impl LogNote {
 /// Most operations wake one task or none; only those of the driver wake more.
 type Wakers = SmallVec<[Waker; 2]>;
 
-/// What to do after unlocking.
+/// The actions to perform after unlocking.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
     pub(crate) wake: Wakers,

@@ -69,7 +69,7 @@ pub(crate) fn from_open_error(error: OpenError) -> tonic::Status {
     status
 }
 
-/// The status of a call that was refused as not processed, if the close says so.
+/// The status of a call that was refused as not processed, if the close has the mark.
 pub(crate) fn not_processed(close: &CloseStream) -> Option<tonic::Status> {
     close.trailers.get(NOT_PROCESSED_KEY)?;
     let (code, message) = (close.status.code, close.status.message.clone());
@@ -91,7 +91,7 @@ pub fn is_safe_to_retry(status: &tonic::Status) -> bool {
         .unwrap_or(false)
 }
 
-/// Whether a source of a status knows that the call was not processed.
+/// Whether a source of a status shows that the call was not processed.
 fn says_movable(error: &(dyn std::error::Error + 'static)) -> Option<bool> {
     if let Some(error) = error.downcast_ref::<StreamError>() {
         let moves = matches!(error.code, Code::Unavailable | Code::ResourceExhausted);
@@ -226,7 +226,7 @@ pub(crate) fn to_wire_status(status: &tonic::Status) -> (Metadata, WireStatus) {
     (trailers, to_wire(status))
 }
 
-/// The same without the metadata.
+/// Converts a tonic status to that of a frame, without the metadata.
 pub(crate) fn to_wire(status: &tonic::Status) -> WireStatus {
     WireStatus {
         code: code_to_wire(status.code()),

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_nobody_knows_has_its_text() {
+    fn an_unknown_error_keeps_its_text() {
         let error = transport_error(&Status::unavailable("why not"), 0);
         assert_eq!(error.cause(), TransportCause::Other);
         let report = Report(&error).to_string();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_tunnel_in_a_tunnel_says_the_same_however_deep() {
+    fn the_end_of_a_nested_tunnel_has_the_same_cause_at_any_depth() {
         let io = TransportError::from(TransportCause::Io).with_detail("broken pipe");
         let mut reason = EndReason::Error(ConnectionError::TransportLost(io.clone()));
         for _ in 0..3 {

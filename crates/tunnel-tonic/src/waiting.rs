@@ -1,8 +1,8 @@
 //! The queue of calls that wait because the stream limit is reached.
 //!
-//! First come, first served. When a place is free, the first call in the queue is woken, and the place
-//! is reserved for it until it opens or is dropped. So no later call overtakes it, and no more
-//! calls are woken than there are places.
+//! First come, first served. When a place is free, the first call in the queue is woken, and the
+//! place is reserved for it until it opens or is dropped. Therefore no later call overtakes it, and
+//! no more calls are woken than places are free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
@@ -27,9 +27,9 @@ struct Waiting {
 /// The state of a waiting call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// It may open now.
+    /// The call may open now.
     Now,
-    /// It must wait.
+    /// The call must wait.
     Later,
     /// Its deadline has passed.
     Expired,

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn every_target_is_of_a_workload_that_there_is() {
+    fn every_target_names_an_existing_workload() {
         let all = all(SCALE);
         let names: Vec<_> = all.iter().flat_map(names).collect();
         for workload in crate::targets::measured_here() {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_streams_are_opened_than_there_may_be() {
+    fn no_workload_opens_more_streams_than_the_limit() {
         let few = Scale {
             streams: 10_000,
             ..SCALE
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chosen_row_keeps_what_prepares_it_and_nothing_else() {
+    fn a_chosen_row_keeps_only_the_steps_that_prepare_it() {
         let workload = only(unread(SCALE), "beside 64 unread").unwrap();
         assert_eq!(
             names(&workload),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_prepares_only_later_rows_is_left_out() {
+    fn steps_that_prepare_only_later_rows_are_left_out() {
         let workload = only(growth(SCALE), "beside 10 idle").unwrap();
         assert_eq!(workload.steps.len(), 3, "{:?}", workload.steps);
         assert!(only(unread(SCALE), "no such row").is_none());

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_got_worse_by_more_than_the_spread_is_marked() {
+    fn a_change_beyond_the_spread_is_marked() {
         let before = rates(plain(&[1.0; 3]), &[2.0, 2.1, 2.2]);
         let now = rates(plain(&[1.0; 3]), &[1.7, 1.8, 1.9]);
         assert_eq!(mark(&now, &before, "forward tunnel"), Mark::Worse);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_rounds_are_no_reason_to_alarm() {
+    fn with_too_few_rounds_no_change_is_marked() {
         let before = rates(plain(&[1.0]), &[2.0]);
         let now = rates(plain(&[1.0]), &[1.0]);
         assert_eq!(mark(&now, &before, "forward tunnel"), Mark::Unknown);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_two_machines_are_told_apart() {
+    fn a_comparison_says_that_the_machines_differ() {
         let before = rates(plain(&[1.0]), &[2.0]);
         let mut now = before.clone();
         now.machine.cores = 64;

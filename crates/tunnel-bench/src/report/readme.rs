@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_between_the_markers_changes_and_twice_is_as_once() {
+    fn only_text_between_the_markers_changes_and_writing_is_idempotent() {
         let text = format!("before\n\n{BEGIN}\nold\n{END}\n\nafter\n");
         let once = replace(&text, "new\n").expect("there are markers");
         assert_eq!(
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_full_run_is_refused_before_anything_is_written() {
+    fn a_partial_run_is_refused_before_anything_is_written() {
         let refused = |change: fn(&mut Run)| {
             let mut run = full();
             change(&mut run);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_readme_without_markers_is_told_what_it_needs() {
+    fn the_error_for_a_readme_without_markers_names_them() {
         let dir = tempfile::tempdir().expect("there is room for a file");
         let readme = dir.path().join("README.md");
         fs::write(&readme, "# Title\n").expect("it can be written");

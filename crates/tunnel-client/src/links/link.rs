@@ -151,7 +151,7 @@ impl Link {
             until: (Instant::now() + plan.wait).into_std(),
             refused: plan.refused,
         });
-        // Calls learn of a refusal at once.
+        // Calls that wait are notified of a refusal at once.
         self.shared.wake_calls();
         self.wait(plan, steps).await;
     }

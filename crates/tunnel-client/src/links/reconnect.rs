@@ -7,7 +7,7 @@ use tunnel_core::EndReason;
 
 use super::status::{DownReason, Pushback};
 
-/// The longest wait, whatever the settings.
+/// The longest wait with any settings.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The time that a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
@@ -251,14 +251,14 @@ mod tests {
             let most = Duration::from_secs_f64(most);
             let (shortest, longest) = spread(|| at_step(step).after_failure());
             assert!(longest <= most, "step {step}: {longest:?}");
-            // By chance once in 10^21 and 10^14 runs.
+            // By chance these assertions fail once in 10^21 and once in 10^14 runs.
             assert!(shortest < most / 10, "step {step}: {shortest:?}");
             assert!(longest > most * 15 / 16, "step {step}: {longest:?}");
         }
     }
 
     #[test]
-    fn no_number_of_failures_is_too_many() {
+    fn any_number_of_failures_has_a_wait_up_to_the_cap() {
         for step in [31, 32, 64, 1 << 20, u32::MAX - 1, u32::MAX] {
             let mut steps = at_step(step);
             for _ in 0..3 {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_step_and_a_healthy_tunnel_begins_anew() {
+    fn failures_increase_the_step_and_a_healthy_tunnel_resets_it() {
         let mut steps = at_step(0);
         for failure in 1..=10 {
             steps.after_failure();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_waits_for_half_the_slow_cap_at_least_and_does_not_step() {
+    fn a_refusal_waits_for_at_least_half_the_refused_cap_and_does_not_step() {
         let steps = at_step(3);
         let (shortest, longest) = spread(|| steps.after_refusal());
         assert!(shortest >= 60 * SECOND, "{shortest:?}");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_contradict_each_other_or_overflow_are_bent() {
+    fn contradictory_and_overflowing_settings_are_adjusted() {
         for (initial, cap) in [
             (Duration::MAX, Duration::MAX),
             (Duration::MAX, SECOND),
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_several_is_given_a_fallback_and_dialled_with_the_first_step_at_most() {
+    fn one_of_several_gateways_gets_a_fallback_and_a_wait_of_at_most_the_first_step() {
         for reason in [
             None,
             Some(&EndReason::PeerDrained),
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_drains_a_young_tunnel_is_left_at_once_and_one_that_drains_them_all_is_not() {
+    fn a_gateway_that_drains_one_young_tunnel_is_dialled_at_once_and_later_with_backoff() {
         let mut steps = steps();
         let plans = (0..200).map(|_| Plan::after_tunnel(None, Duration::ZERO, false, &mut steps));
         let waits: Vec<_> = plans.map(|plan| plan.wait).collect();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_that_broke_is_replaced_with_the_first_step_and_nobody_stands_in() {
+    fn a_broken_tunnel_is_replaced_after_the_first_step_without_a_fallback() {
         let lost = EndReason::Error(ConnectionError::TransportLost(
             tunnel_core::TransportCause::Other.into(),
         ));
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_wait_for_the_slow_cap_and_are_called_so() {
+    fn lasting_refusals_wait_for_the_refused_cap_and_are_marked() {
         let kick = tunnel_core::Status::new(tunnel_core::Code::PermissionDenied, "no");
         let kick = EndReason::Error(ConnectionError::EndedByPeer(kick));
         let kicked = after(Some(&kick), HEALTHY, false);

@@ -253,7 +253,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(1);
 
     #[tokio::test]
-    async fn what_the_hook_says_takes_the_place_of_what_was_fixed() {
+    async fn the_hooks_metadata_replaces_fixed_metadata() {
         let mut credentials = Credentials {
             fixed: map(&[("token", "old"), ("token", "older"), ("device", "17")]),
             hook: None,

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn four_codes_will_not_change_by_themselves_whoever_says_them_and_when() {
+    fn four_codes_are_lasting_refusals_from_any_source_at_any_time() {
         for code in all_codes() {
             let wanted = lasting().contains(&code);
             let wire = tunnel_core::Code::from_wire(code as i32);

@@ -38,7 +38,7 @@ async fn the_hook_sees_what_is_known_of_a_tunnel_of_either_direction() {
             builder.admit(move |opening: Opening| {
                 let saw = saw.clone();
                 async move {
-                    // Waits, as for a remote decision.
+                    // The hook waits, like one that asks a remote service.
                     tokio::task::yield_now().await;
                     let _ = saw.send(opening);
                     Ok(())
@@ -122,10 +122,10 @@ async fn a_refusal_reaches_the_device_and_leaves_nothing() {
         }
         let forward = ForwardTunnel::new(gateway.connect().await).open().await;
         let Err(TunnelError::Refused(status)) = forward else {
-            panic!("the gateway refuses, and not {forward:?}");
+            panic!("expected a refusal, got {forward:?}");
         };
         assert_eq!(status.code(), Code::PermissionDenied);
-        // They were not counted.
+        // No event was emitted for refused openings.
         let device = gateway.device("welcome").await;
         eventually(|| opened.load(Ordering::Relaxed) == 1).await;
         drop(device);
@@ -133,7 +133,7 @@ async fn a_refusal_reaches_the_device_and_leaves_nothing() {
     .await;
 }
 
-/// Reports its drop.
+/// Reports when it is dropped.
 struct Dropped(mpsc::UnboundedSender<&'static str>);
 
 impl Drop for Dropped {
@@ -142,7 +142,7 @@ impl Drop for Dropped {
     }
 }
 
-/// A hook that is asked, and never decides on anybody but "welcome".
+/// A hook that admits the key "welcome" and never decides about others.
 fn undecided(
     tell: mpsc::UnboundedSender<&'static str>,
 ) -> impl Fn(Opening) -> BoxFuture<'static, Result<(), Status>> + Send + Sync + 'static {
@@ -183,19 +183,19 @@ async fn a_device_that_gives_up_while_it_waits_to_be_admitted_leaves_nothing() {
         let device = dial("welcome").dial(channel).await.expect("admitted");
         let first = futures::StreamExt::next(&mut events).await;
         let Some(tunnel_server::TunnelEvent::Opened(tunnel)) = first else {
-            panic!("a tunnel has opened, and not {first:?}");
+            panic!("expected an opened tunnel, got {first:?}");
         };
         assert!(device.is(tunnel.info()));
         device.hang_up();
         no_tunnels(handler).await;
         drop(device);
-        // The server alone.
+        // Only the server's own task remains.
         eventually(|| there.metrics().num_alive_tasks() <= 1).await;
     })
     .await;
 }
 
-/// Otherwise it would block the server's shutdown.
+/// Otherwise the device would block the server's shutdown.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_waits_to_be_admitted_is_refused_when_the_gateway_drains() {
     guarded(async {
@@ -216,7 +216,7 @@ async fn a_device_that_waits_to_be_admitted_is_refused_when_the_gateway_drains()
     .await;
 }
 
-/// The connection with its other tunnels does not notice.
+/// The other tunnels of the connection are not affected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_that_panics_refuses_that_tunnel_alone() {
     guarded(async {
@@ -241,7 +241,7 @@ async fn a_hook_that_panics_refuses_that_tunnel_alone() {
         ready(&gateway.handler, &device).await;
         for name in ["in the key", "at once", "later"] {
             let refused = dial(name).dial(channel.clone()).await;
-            let refused = refused.err().expect("nobody has admitted it");
+            let refused = refused.err().expect("the hook panicked");
             assert_eq!(refused.code(), Code::Internal, "{name}: {refused}");
             assert!(!refused.message().contains("as the test"), "{refused}");
         }
@@ -253,7 +253,7 @@ async fn a_hook_that_panics_refuses_that_tunnel_alone() {
 
 /// An allowed opening may still exceed a limit.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_limits_are_asked_after_the_hook() {
+async fn the_limits_are_checked_after_the_hook() {
     guarded(async {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();

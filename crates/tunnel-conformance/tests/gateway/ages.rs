@@ -16,9 +16,9 @@ fn aging() -> TunnelServiceHandler {
     handler(|builder| builder.max_tunnel_age(HOUR).drain_timeout(NEVER))
 }
 
-/// Calls go to the old one until then.
+/// Calls go to the old tunnel until the new one takes calls.
 #[tokio::test(start_paused = true)]
-async fn a_tunnel_that_is_old_ends_when_another_one_has_taken_its_place() {
+async fn an_old_tunnel_ends_when_its_replacement_takes_calls() {
     let handler = aging();
     let old = local_device(&handler, "device-7").await;
     let channel = handler.key_as_channel("device-7");
@@ -36,23 +36,23 @@ async fn a_tunnel_that_is_old_ends_when_another_one_has_taken_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tunnel_that_is_old_ends_also_when_nothing_takes_its_place() {
+async fn an_old_tunnel_ends_also_without_a_replacement() {
     let handler = aging();
     let device = local_device(&handler, "device-7").await;
     assert!(in_order(&device.closed().await));
     no_tunnels(&handler).await;
 }
 
-/// A device without drain notices would wait in vain.
+/// A device without drain notices cannot be asked to open another tunnel.
 #[tokio::test(start_paused = true)]
-async fn a_tunnel_that_cannot_be_told_of_its_age_is_drained_at_once() {
+async fn an_old_tunnel_without_drain_notices_is_drained_at_once() {
     let handler = aging();
     let dial = Dial::new(&Probe::default()).named("deaf").deaf();
     let device = dial.dial(handler.service()).await.expect("accepted");
     ready(&handler, &device).await;
     let channel = handler.key_as_channel("deaf");
     let calls = calls_in_flight(&channel, &device).await;
-    // This end emits no event for it.
+    // No event reports this drain, so the test waits.
     tokio::time::sleep(2 * HOUR).await;
     assert!(!channel.is_ready());
     device.probe.open("go on");

@@ -34,7 +34,7 @@ struct Keeper {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_has_a_name_and_goes_anywhere() {
+async fn a_channel_can_be_named_cloned_sent_and_shared() {
     fn anywhere<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
     guarded(async {
         let handler = handler(|builder| builder);
@@ -110,7 +110,7 @@ async fn interceptors_see_every_call_and_may_refuse_it() {
     .await;
 }
 
-/// It returns the device's response, and adds an extension of its own.
+/// The channel returns the device's response with an extension of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_keeps_its_headers_and_its_trailers() {
     guarded(async {
@@ -140,7 +140,7 @@ async fn a_response_keeps_its_headers_and_its_trailers() {
     .await;
 }
 
-/// Like any service of tower's.
+/// The channel follows the contract of a tower service.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_begins_when_it_is_polled_and_is_over_once() {
     guarded(async {
@@ -150,7 +150,7 @@ async fn a_call_begins_when_it_is_polled_and_is_over_once() {
             let request = http::Request::post(Kind::Unary.method()).body(Body::empty());
             request.expect("legal")
         };
-        // Made before there is a tunnel, and polled when there is one.
+        // The call is made before the tunnel opens and polled afterwards.
         let early: ReverseResponseFuture = channel.call(request());
         assert!(format!("{early:?}").contains("new"));
         drop(channel.call(request()));
@@ -202,7 +202,7 @@ async fn a_call_that_no_tunnel_could_carry_fails_at_once() {
 
 /// Credentials and requests are not logged.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_be_printed_tells_no_secrets() {
+async fn debug_output_contains_no_secrets() {
     guarded(async {
         let handler = handler(|builder| builder);
         let dial = Dial::new(&Probe::default()).named("device-7");
@@ -243,7 +243,7 @@ fn http_body_of(
     by_hand::body::Pieces::new(futures::stream::iter(vec![by_hand::body::data(text)]))
 }
 
-/// Through the tunnels of several devices at once.
+/// The calls go through the tunnels of several devices at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_calls_of_all_kinds_leave_nothing_behind() {
     guarded(async {
@@ -305,7 +305,7 @@ async fn many_calls_of_all_kinds_leave_nothing_behind() {
 
 /// Times beyond the range of the clock count as none.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_notices_its_peers_never_serves_them_all_the_same() {
+async fn a_server_with_an_endless_keepalive_timeout_serves() {
     guarded(async {
         let handler = handler(|builder| builder);
         for never in [Duration::MAX, Duration::from_secs(u64::MAX / 4)] {

@@ -149,7 +149,7 @@ async fn calls_that_outlast_a_drain_are_cancelled_on_both_sides() {
     .await;
 }
 
-/// The drain goes on when its future is dropped.
+/// The drain continues when its future is dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_drain_brings_the_deadline_forward() {
     guarded(async {
@@ -170,13 +170,13 @@ async fn a_second_drain_brings_the_deadline_forward() {
         for outcome in join_all(calls).await {
             outcome.expect("no panic").expect_failure(Code::Unavailable);
         }
-        // After the end there is nothing to wait for.
+        // A drain of a closed tunnel returns at once.
         handler.drain(Duration::MAX).await;
     })
     .await;
 }
 
-/// As if there were none.
+/// A deadline beyond the range of the clock counts as none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_may_have_a_deadline_of_any_length() {
     guarded(async {
@@ -197,7 +197,7 @@ async fn a_drain_may_have_a_deadline_of_any_length() {
     .await;
 }
 
-/// No opening slips through between the hook and the list of tunnels.
+/// A drain that begins between the hook and the listing of the tunnel refuses the tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_is_admitted_as_the_drain_begins_is_refused() {
     guarded(async {
@@ -207,7 +207,7 @@ async fn a_tunnel_that_is_admitted_as_the_drain_begins_is_refused() {
             builder.admit(move |_| {
                 let handler = drains.get().expect("set").clone();
                 async move {
-                    // Starts, and its future is dropped.
+                    // The drain starts, and its future is dropped.
                     handler.drain(NEVER).now_or_never();
                     Ok(())
                 }
@@ -240,7 +240,7 @@ async fn one_tunnel_or_those_of_a_key_are_drained_while_the_others_go_on() {
             async move { handler.drain_key("blue", NEVER).await }
         });
         eventually(|| !blue.is_ready()).await;
-        // New devices of the key are as welcome as ever.
+        // New devices of the key are still accepted.
         let three = local_device(&handler, "blue").await;
         assert_usable(&blue).await;
         two.probe.open("go on");
@@ -255,7 +255,7 @@ async fn one_tunnel_or_those_of_a_key_are_drained_while_the_others_go_on() {
 
 /// A device may drain too, and the gateway completes its last calls.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_drains_and_both_ends_are_over_when_its_last_call_is() {
+async fn a_tunnel_that_its_device_drains_ends_with_its_last_call() {
     guarded(async {
         let handler = handler(|builder| builder);
         let device = local_device(&handler, "device-7").await;

@@ -55,7 +55,7 @@ fn telling() -> (TunnelServiceHandler, mpsc::UnboundedReceiver<Told>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tunnels_of_both_directions_are_told_of_when_they_open_and_when_they_are_gone() {
+async fn tunnels_of_both_directions_emit_events_when_they_open_and_close() {
     guarded(async {
         let (handler, mut callbacks) = telling();
         let mut events = handler.events();
@@ -79,16 +79,16 @@ async fn tunnels_of_both_directions_are_told_of_when_they_open_and_when_they_are
     .await;
 }
 
-/// The reason is this end's.
+/// The reason is from the gateway's point of view.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_is_told_with_its_reason() {
+async fn the_close_event_has_the_reason() {
     guarded(async {
         let (handler, mut callbacks) = telling();
         let mut closed = async |tunnel: &AcceptedTunnel| {
             assert_eq!(callbacks.recv().await, Some(Told::Opened(tunnel.id())));
             match callbacks.recv().await {
                 Some(Told::Closed(id, reason)) if id == tunnel.id() => reason,
-                other => panic!("the tunnel is gone, and not {other:?}"),
+                other => panic!("expected a closed tunnel, got {other:?}"),
             }
         };
         let device = local_device(&handler, "a").await;
@@ -113,9 +113,9 @@ async fn the_end_is_told_with_its_reason() {
     .await;
 }
 
-/// The event of the last tunnel also comes before the drain is over.
+/// The close event of the last tunnel also comes before the drain returns.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_is_over_only_when_every_end_was_told() {
+async fn a_drain_returns_after_the_last_close_event() {
     guarded(async {
         let (handler, mut callbacks) = telling();
         let mut events = handler.events();
@@ -126,19 +126,19 @@ async fn a_drain_is_over_only_when_every_end_was_told() {
         handler.drain(NEVER).await;
         // Events of different tunnels come in any order.
         let mut all: Vec<_> = std::iter::from_fn(|| callbacks.try_recv().ok()).collect();
-        assert_eq!(all.len(), 6, "all were told before");
+        assert_eq!(all.len(), 6, "all close events came before");
         for _ in 0..6 {
             let event = next(&mut events).await;
             let at = all.iter().position(|told| *told == event);
-            all.remove(at.expect("told as well"));
+            all.remove(at.expect("each tunnel has a close event"));
         }
     })
     .await;
 }
 
-/// It might never be able to carry a call.
+/// A tunnel without settings might never be able to carry a call.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tunnel_that_never_gets_ready_is_not_told_of() {
+async fn a_tunnel_that_never_gets_ready_emits_no_event() {
     guarded(async {
         let (handler, mut callbacks) = telling();
         let mut events = handler.events();
@@ -150,7 +150,7 @@ async fn a_tunnel_that_never_gets_ready_is_not_told_of() {
         assert!(mute.is(tunnel) && !tunnel.is_ready());
         drop(mute);
         no_tunnels(&handler).await;
-        // Nor is one that was drained, or kicked, before it was ready.
+        // A tunnel that was drained or kicked before it was ready emits no event either.
         for drained in [true, false] {
             let dial = Dial::new(&Probe::default()).named("late");
             let late = dial.knock(handler.service()).await.expect("accepted");
@@ -172,9 +172,9 @@ async fn a_tunnel_that_never_gets_ready_is_not_told_of() {
     .await;
 }
 
-/// The tunnels do not wait for it.
+/// Tunnels do not wait for a slow subscriber.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_subscriber_is_told_how_much_it_has_missed_and_goes_on() {
+async fn a_slow_subscriber_gets_the_number_of_missed_events_and_continues() {
     guarded(async {
         let handler = handler(|builder| builder);
         let (mut slow, mut quick) = (handler.events(), handler.events());
@@ -235,7 +235,7 @@ async fn callbacks_that_panic_harm_no_tunnel_and_no_other_listener() {
 
 /// Callbacks run without any lock.
 #[tokio::test(flavor = "multi_thread")]
-async fn callbacks_may_ask_the_handler_anything_and_close_the_tunnel_itself() {
+async fn callbacks_may_use_the_handler_and_close_the_tunnel() {
     guarded(async {
         let own: Arc<Mutex<Option<TunnelServiceHandler>>> = Arc::default();
         let (tell, mut callbacks) = mpsc::unbounded_channel();
@@ -280,7 +280,7 @@ async fn callbacks_may_ask_the_handler_anything_and_close_the_tunnel_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_events_end_when_the_handler_and_all_that_came_of_it_are_gone() {
+async fn the_events_end_when_the_handler_its_services_and_its_channels_are_dropped() {
     guarded(async {
         let handler = handler(|builder| builder);
         let mut events = handler.events();
@@ -303,7 +303,7 @@ async fn the_events_end_when_the_handler_and_all_that_came_of_it_are_gone() {
 
 /// A builder may be cloned; its handlers share nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_handler_tells_of_its_own_tunnels() {
+async fn each_handler_emits_events_of_its_own_tunnels() {
     guarded(async {
         let builder = TunnelServiceHandler::builder();
         let (one, other) = (builder.clone().build(), builder.build());
@@ -318,9 +318,9 @@ async fn each_handler_tells_of_its_own_tunnels() {
     .await;
 }
 
-/// Every one that opened closes, once each and in this order, whoever ends it and when.
+/// Each tunnel that opened emits one open event and then one close event, whichever side ends it.
 #[tokio::test(flavor = "multi_thread")]
-async fn tunnels_that_come_and_go_in_a_rush_are_each_told_of_in_order() {
+async fn tunnels_that_open_and_close_quickly_emit_their_events_in_order() {
     guarded(async {
         let gateway = Gateway::start().await;
         let handler = &gateway.handler;

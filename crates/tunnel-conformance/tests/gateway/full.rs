@@ -140,7 +140,7 @@ async fn assert_all_answered(handler: &TunnelServiceHandler, calls: usize) {
     }
 }
 
-/// Also where calls wait for a tunnel: there are some, and all are busy.
+/// This also holds for channels whose calls wait for a tunnel: there are tunnels, and all are full.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_which_key() {
     guarded(async {
@@ -162,7 +162,7 @@ async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_whic
                     message.contains("for key \"device-7\" are full"),
                     "{message}"
                 );
-                assert!(is_safe_to_retry(status), "nobody has processed it");
+                assert!(is_safe_to_retry(status), "no handler has seen the call");
             }
         }
         let any = handler.as_channel().queue_calls(false);
@@ -179,7 +179,7 @@ async fn when_all_tunnels_are_full_a_call_is_resource_exhausted_and_says_of_whic
     .await;
 }
 
-/// The limit on moves counts tunnels that end, not busy ones.
+/// The limit on moves counts tunnels that end, not full ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_only_tunnel_with_room_is_found_among_many() {
     guarded(async {
@@ -219,7 +219,7 @@ async fn a_full_tunnel_is_the_reason_whichever_tunnel_was_tried_last() {
             let full = local_device(&handler, "device-7").await;
             let _stays = occupy(&handler, &full).await;
             if full_first {
-                // The draining tunnel has the first turn and is skipped.
+                // The draining tunnel is first in turn and is skipped.
                 let client = client(&channel);
                 let script = Script::named("turn");
                 let mut turn = Box::pin(run(&client, Kind::Unary, &script, one_request()));
@@ -241,7 +241,7 @@ async fn a_full_tunnel_is_the_reason_whichever_tunnel_was_tried_last() {
     .await;
 }
 
-/// Each call has its place from its beginning to the end of its responses.
+/// Each call counts from its beginning to the end of its responses.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_calls_fill_all_tunnels_and_none_beyond_its_room() {
     guarded(async {

@@ -51,9 +51,9 @@ async fn a_device_is_found_by_the_key_in_its_metadata_and_by_no_other() {
     .await;
 }
 
-/// Keys are compared exactly: similar keys differ.
+/// Similar keys are different keys.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_differ_where_a_letter_does() {
+async fn keys_are_compared_exactly() {
     guarded(async {
         let handler = handler(|builder| builder);
         let _device = local_device(&handler, "Device-7").await;
@@ -72,7 +72,7 @@ async fn keys_differ_where_a_letter_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_without_a_key_is_among_all_and_under_none() {
+async fn a_device_without_a_key_is_only_in_the_pool_of_all_devices() {
     guarded(async {
         let handler = handler(|builder| builder);
         let dial = Dial::new(&Probe::default());
@@ -203,7 +203,7 @@ impl Authority {
     }
 }
 
-/// Whatever the device claims.
+/// The metadata that the device sends has no influence.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_may_be_the_verified_certificate() {
     guarded(async {
@@ -241,7 +241,7 @@ async fn the_key_may_be_the_verified_certificate() {
 
 /// A forward tunnel is found by its key, but no call from this end goes through it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forward_tunnel_has_a_key_and_is_no_way_to_call() {
+async fn a_forward_tunnel_has_a_key_but_takes_no_calls_from_the_gateway() {
     guarded(async {
         let handler = handler(|builder| builder);
         let mut metadata = tonic::metadata::MetadataMap::new();

@@ -42,12 +42,12 @@ async fn calls_in_flight(
 fn status_of(reason: EndReason) -> tunnel_core::Status {
     match reason {
         EndReason::Error(ConnectionError::EndedByPeer(status)) => status,
-        other => panic!("the gateway has ended it, and not {other:?}"),
+        other => panic!("expected the gateway to end the tunnel, got {other:?}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_is_kicked_sees_why_and_so_do_those_who_called_it() {
+async fn a_kicked_device_and_its_callers_see_the_reason() {
     guarded(async {
         let gateway = Gateway::start().await;
         let handler = &gateway.handler;
@@ -73,7 +73,7 @@ async fn a_device_that_is_kicked_sees_why_and_so_do_those_who_called_it() {
         assert!(handler.tunnel(tunnel.id()).is_none());
         assert!(other.is(handler.tunnels()[0].info()));
         assert_usable(&handler.key_as_channel("other")).await;
-        // Once more is as good as once.
+        // A second close has no effect.
         tunnel.close_with(Status::aborted("again"));
         assert_eq!(
             handler.close_key_with("device-7", Status::aborted("again")),
@@ -109,7 +109,7 @@ async fn the_reason_is_the_status_of_the_outer_call() {
         assert_eq!(status.details(), every_byte());
         no_tunnels(handler).await;
 
-        // OK is no reason; and one that has no settings yet is a tunnel like any other.
+        // OK is not accepted as a reason. A tunnel without settings can be kicked too.
         for ok in [true, false] {
             let mut device = by_hand::knock(gateway.connect().await, "device-7").await;
             let tunnel = handler.tunnels_of_key("device-7").remove(0);
@@ -128,9 +128,9 @@ async fn the_reason_is_the_status_of_the_outer_call() {
     .await;
 }
 
-/// The answer and the end come together, and the end has the reason.
+/// The outer call's headers and its end arrive together, and the end has the reason.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_kicked_as_the_tunnel_opens_sees_why() {
+async fn a_peer_that_is_kicked_as_its_tunnel_opens_sees_the_reason() {
     guarded(async {
         let kick =
             |tunnel: &AcceptedTunnel| tunnel.close_with(Status::permission_denied("not you"));
@@ -138,7 +138,7 @@ async fn whoever_is_kicked_as_the_tunnel_opens_sees_why() {
         for _ in 0..50 {
             let forward = ForwardTunnel::new(gateway.connect().await).open().await;
             let Err(TunnelError::Ended(reason)) = forward else {
-                panic!("it was kicked, and not {forward:?}");
+                panic!("expected the tunnel to be kicked, got {forward:?}");
             };
             assert_eq!(status_of(reason).message, "not you");
             let dial = Dial::new(&Probe::default());
@@ -149,7 +149,7 @@ async fn whoever_is_kicked_as_the_tunnel_opens_sees_why() {
     .await;
 }
 
-/// The code arrives even if there is no room for the rest.
+/// The code arrives even if the message does not fit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reason_of_any_length_ends_the_tunnel() {
     guarded(async {
@@ -180,7 +180,7 @@ async fn all_tunnels_of_a_key_are_kicked_by_one_call_and_no_others() {
         let mute = mute.knock(handler.service()).await.expect("accepted");
         let green = local_device(&handler, "green").await;
         let kicked = handler.close_key_with("blue", Status::unauthenticated("renew"));
-        assert_eq!(kicked, 6, "and one that is being opened");
+        assert_eq!(kicked, 6, "including the tunnel that is being opened");
         assert!(!handler.key_as_channel("blue").is_ready());
         blue.push(mute.serve());
         for device in blue {
@@ -190,7 +190,7 @@ async fn all_tunnels_of_a_key_are_kicked_by_one_call_and_no_others() {
         eventually(|| handler.tunnels().len() == 1).await;
         assert!(green.is(handler.tunnels()[0].info()));
         assert_usable(&handler.as_channel()).await;
-        // The devices may come back.
+        // The devices may open new tunnels.
         local_device(&handler, "blue").await;
         assert_usable(&handler.key_as_channel("blue")).await;
     })
@@ -199,7 +199,7 @@ async fn all_tunnels_of_a_key_are_kicked_by_one_call_and_no_others() {
 
 /// Tunnels that are kicked while they open.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_kicked_all_the_time_keeps_nothing() {
+async fn kicks_of_opening_tunnels_leave_nothing_behind() {
     guarded(async {
         let handler = handler(|builder| builder);
         let devices = (0..4).map(|_| {
@@ -277,7 +277,7 @@ async fn the_gateway_knows_its_tunnels_and_counts_what_goes_through_them() {
             "{stats:?}"
         );
         assert_eq!(handler.stats(), [(tunnel.id(), stats)]);
-        // The handle keeps nothing open, and can be used afterwards.
+        // The handle does not keep the tunnel open, and works after the tunnel's end.
         device.hang_up();
         no_tunnels(handler).await;
         assert_eq!(tunnel.end_reason(), Some(EndReason::PeerClosed));

@@ -27,7 +27,7 @@ async fn refused(handler: &TunnelServiceHandler, name: &str) -> Status {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_tunnels_open_as_may_and_not_one_more() {
+async fn tunnels_of_both_directions_open_up_to_the_limit() {
     guarded(async {
         let handler = handler(|builder| builder.max_tunnels(3));
         let mut devices = Vec::new();
@@ -47,7 +47,7 @@ async fn as_many_tunnels_open_as_may_and_not_one_more() {
             Status::from(many.expect_err("the fourth")).code(),
             Code::ResourceExhausted
         );
-        // Each end makes room for one.
+        // A tunnel that ends makes room for another.
         for round in 0..3 {
             devices.remove(0).hang_up();
             eventually(|| handler.tunnels().len() == 2).await;
@@ -63,7 +63,7 @@ async fn as_many_tunnels_open_as_may_and_not_one_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_tunnels_of_a_key_open_as_may_and_other_keys_have_their_own() {
+async fn tunnels_of_each_key_open_up_to_its_limit() {
     guarded(async {
         let handler = handler(|builder| builder.max_tunnels_per_key(2));
         let mut devices = Vec::new();
@@ -77,7 +77,7 @@ async fn as_many_tunnels_of_a_key_open_as_may_and_other_keys_have_their_own() {
                 "{status}"
             );
         }
-        // Without a key there is no such limit.
+        // Tunnels without a key have no such limit.
         for _ in 0..5 {
             let device = Dial::new(&Probe::default()).dial(handler.service()).await;
             ready(&handler, &device.expect("no key")).await;
@@ -92,9 +92,9 @@ async fn as_many_tunnels_of_a_key_open_as_may_and_other_keys_have_their_own() {
     .await;
 }
 
-/// In any order of openings.
+/// The order of the openings does not matter.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_devices_that_dial_at_once_as_many_are_accepted_as_may() {
+async fn devices_that_dial_at_once_are_accepted_up_to_the_limit() {
     guarded(async {
         let gateway = Gateway::start_with(|b| b.max_tunnels(20).max_tunnels_per_key(4)).await;
         let handler = &gateway.handler;
@@ -133,7 +133,7 @@ fn replaced(reason: &EndReason) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_oldest_tunnel_of_a_full_key_gives_way_where_that_was_chosen() {
+async fn the_oldest_tunnel_of_a_full_key_is_closed_if_so_configured() {
     guarded(async {
         let handler = handler(|builder| {
             builder
@@ -162,7 +162,7 @@ async fn the_oldest_tunnel_of_a_full_key_gives_way_where_that_was_chosen() {
     .await;
 }
 
-/// For a device that comes back while its last tunnel still counts: there is room for one.
+/// A device can come back while its last tunnel still counts towards the limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_replaces_another_opens_although_the_gateway_is_full() {
     guarded(async {
@@ -175,7 +175,7 @@ async fn a_tunnel_that_replaces_another_opens_although_the_gateway_is_full() {
         let other = local_device(&handler, "other").await;
         let mut device = local_device(&handler, "device-7").await;
         for _ in 0..20 {
-            // A new device has to wait for a place.
+            // The total limit still applies to another device.
             refused(&handler, "new").await;
             let next = dial(&handler, "device-7")
                 .await
@@ -210,9 +210,9 @@ async fn a_key_that_may_have_no_tunnel_has_none_to_replace() {
     .await;
 }
 
-/// Those of one connection, and those of one address without a key.
+/// The limit for an address applies to tunnels without a key.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_and_one_address_have_as_many_tunnels_as_they_may() {
+async fn tunnels_of_a_connection_and_of_an_address_open_up_to_their_limits() {
     guarded(async {
         let gateway = Gateway::start_with(|builder| {
             let builder = builder.max_tunnels_per_connection(3);

@@ -27,7 +27,7 @@ async fn calls_of_all_kinds_move_from_a_tunnel_that_has_not_processed_them() {
             for kind in Kind::ALL {
                 let (handler, channel, device) = first_by_hand().await;
                 let mut call = Box::pin(whole_call(client(&channel), kind));
-                // It has begun on the only tunnel.
+                // The call has begun on the only tunnel.
                 assert!(poll_immediate(call.as_mut()).await.is_none());
                 let second = local_device(&handler, "device-7").await;
                 let call = tokio::spawn(call);
@@ -65,7 +65,7 @@ async fn a_response_says_which_tunnel_served_it_and_how_often_it_moved() {
         let served_by = moving.await.expect("no panic");
         assert!(third.is(served_by.tunnel()));
         assert_eq!(served_by.retries(), 2);
-        // The second one drains; the first one has refused that call alone.
+        // The second device drains. The first device has refused only that one call.
         assert_eq!(channel.tunnels().len(), 2);
         first.stop_listening();
         callable(&handler, 1).await;
@@ -77,8 +77,7 @@ async fn a_response_says_which_tunnel_served_it_and_how_often_it_moved() {
     .await;
 }
 
-/// The read part of the request moves too, the rest follows, and nothing is lost, repeated or out
-/// of order.
+/// The part of the request that was already read moves too. Nothing is lost, repeated or reordered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_still_being_made_moves_as_a_whole() {
     guarded(async {
@@ -138,7 +137,7 @@ async fn a_message_larger_than_any_window_moves_from_its_middle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_waits_for_a_tunnel_waits_for_another_when_the_first_lets_go_of_it() {
+async fn a_waiting_call_waits_again_when_its_first_tunnel_gives_it_up() {
     guarded(async {
         let (handler, channel, mut first) = first_by_hand().await;
         let channel = channel.when_no_tunnel(WhenNoTunnel::Wait);
@@ -163,7 +162,7 @@ async fn a_call_that_waits_for_a_tunnel_waits_for_another_when_the_first_lets_go
 
 /// In virtual time.
 #[tokio::test(start_paused = true)]
-async fn the_time_spent_on_tunnels_that_let_go_is_taken_off_the_deadline() {
+async fn the_time_spent_on_earlier_tunnels_is_taken_off_the_deadline() {
     guarded(async {
         for (spent, left) in [(20, Some(10)), (31, None)] {
             let (handler, channel, mut first) = first_by_hand().await;
@@ -207,13 +206,13 @@ async fn a_call_that_is_dropped_while_it_moves_leaves_nothing() {
             let id = first.expect_call().await;
             going_away(&first, id - 1);
             eventually(|| handler.all_reverse_tunnels().is_empty()).await;
-            // Now it waits for the next tunnel, and keeps its request.
+            // The call waits for the next tunnel and keeps its request.
             assert!(poll_immediate(call.as_mut()).await.is_none());
             drop(call);
             watch.dropped().await;
             eventually(|| handler.kept_calls() == 0).await;
 
-            // Then it is in its second attempt.
+            // The call is in its second attempt.
             let mut second = by_hand::device(handler.service(), "device-7").await;
             callable(&handler, 1).await;
             let (feed, mut watch) = Feed::open(requests(1, 3, 1000));
@@ -289,9 +288,9 @@ fn watched_body(script: &Script) -> (std::sync::Weak<[u8]>, http::Request<tonic:
     (watch, request.body(body).expect("legal"))
 }
 
-/// As the Go library refuses after its GracefulStop: it has no drain notices.
+/// The refusal is that of the Go library after its GracefulStop. That library has no drain notices.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_refuses_because_it_shuts_down_is_left_and_its_tunnel_ends() {
+async fn a_call_moves_off_a_device_that_refuses_because_it_shuts_down() {
     guarded(async {
         let handler = handler(|builder| builder);
         let mut stopping = by_hand::device_without_drain(handler.service(), "device-7").await;

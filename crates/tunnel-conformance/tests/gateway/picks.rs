@@ -25,7 +25,7 @@ fn calls(devices: &[Device], name: &str) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_tunnel_has_its_turn() {
+async fn calls_pick_tunnels_round_robin() {
     guarded(async {
         let handler = handler(|builder| builder);
         let devices = devices(&handler, &["blue", "green", "blue", "blue"]).await;
@@ -36,7 +36,7 @@ async fn each_tunnel_has_its_turn() {
             }
             assert_eq!(calls(&devices, "all"), [round; 4]);
         }
-        // Each key has its own turns; clones share them.
+        // Each key has its own round-robin state. Clones of a channel share it.
         let blue = handler.key_as_channel("blue");
         for n in 0..9 {
             let channel = if n % 2 == 0 {
@@ -53,7 +53,7 @@ async fn each_tunnel_has_its_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_made_at_once_have_their_turns_too() {
+async fn concurrent_calls_pick_tunnels_round_robin() {
     guarded(async {
         let handler = handler(|builder| builder);
         let devices = devices(&handler, &["a", "b", "c"]).await;
@@ -70,9 +70,9 @@ async fn calls_made_at_once_have_their_turns_too() {
     .await;
 }
 
-/// The turns go on among the remaining tunnels.
+/// The round robin continues with the remaining tunnels.
 #[tokio::test(flavor = "multi_thread")]
-async fn tunnels_that_come_and_go_change_the_turns_and_leave_nobody_out() {
+async fn round_robin_stays_even_while_tunnels_come_and_go() {
     guarded(async {
         let handler = handler(|builder| builder);
         let mut devices = devices(&handler, &["a", "b", "c"]).await;
@@ -96,7 +96,7 @@ async fn tunnels_that_come_and_go_change_the_turns_and_leave_nobody_out() {
     .await;
 }
 
-/// Calls that stay, on one tunnel.
+/// Opens calls that stay open on one tunnel.
 async fn occupy(handler: &TunnelServiceHandler, device: &Device, count: usize) -> Vec<impl Sized> {
     let tunnel = ready(handler, device).await;
     let channel = tunnel.channel().expect("a reverse tunnel");
@@ -111,7 +111,7 @@ async fn occupy(handler: &TunnelServiceHandler, device: &Device, count: usize) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_tunnels_the_one_with_fewer_calls_is_picked_where_that_was_chosen() {
+async fn of_two_tunnels_the_one_with_fewer_calls_is_picked_if_so_configured() {
     guarded(async {
         let handler = handler(|builder| builder);
         let devices = devices(&handler, &["busy", "idle"]).await;
@@ -121,7 +121,7 @@ async fn of_two_tunnels_the_one_with_fewer_calls_is_picked_where_that_was_chosen
             let tunnel = served(&channel, "next").await;
             assert!(devices[1].is(tunnel.tunnel()), "call {n}");
         }
-        // The turns of others do not change.
+        // Round-robin channels are not affected.
         let turns = handler.as_channel();
         for _ in 0..10 {
             a_call(&turns, "turns").await.expect_success();
@@ -137,7 +137,7 @@ async fn of_two_tunnels_the_one_with_fewer_calls_is_picked_where_that_was_chosen
     .await;
 }
 
-/// Of two random tunnels it never prefers the busier one.
+/// Of two random tunnels, the one with fewer calls is picked.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_busiest_tunnel_of_many_is_never_picked() {
     guarded(async {
@@ -158,9 +158,9 @@ async fn the_busiest_tunnel_of_many_is_never_picked() {
     .await;
 }
 
-/// The setting belongs to the clone, not to the handler.
+/// Settings belong to the channel, not to the handler.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_that_was_set_up_otherwise_leaves_the_others_as_they_are() {
+async fn settings_of_a_channel_do_not_affect_other_channels() {
     guarded(async {
         let handler = handler(|builder| builder);
         let plain = handler.as_channel();
@@ -173,7 +173,7 @@ async fn a_channel_that_was_set_up_otherwise_leaves_the_others_as_they_are() {
             text.contains("RoundRobin") && text.contains("FewestCalls"),
             "{text}"
         );
-        // It does not wait.
+        // A call on the plain channel does not wait.
         a_call(&plain, "nobody")
             .await
             .expect_failure(tonic::Code::Unavailable);

@@ -127,7 +127,7 @@ async fn a_tunnel_that_was_lost_leaves_its_pools() {
     .await;
 }
 
-/// For a call to every tunnel.
+/// These channels allow a call to every tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_reverse_tunnel_is_a_channel_of_its_own() {
     guarded(async {
@@ -142,7 +142,7 @@ async fn each_reverse_tunnel_is_a_channel_of_its_own() {
             let script = Script::named("to every one").receive_all().send(1, 1, 1);
             let outcome = run(&client, Kind::Unary, &script, one_request()).await;
             outcome.expect_success();
-            // Nor is the tunnel closed with the last of these.
+            // Dropping the last of these channels does not close the tunnel.
             drop((client, tunnel));
         }
         for device in &devices {
@@ -155,7 +155,7 @@ async fn each_reverse_tunnel_is_a_channel_of_its_own() {
 
 /// A channel works before its first device, between devices, and after the last.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_outlives_the_devices_it_leads_to() {
+async fn a_channel_outlives_its_devices() {
     guarded(async {
         let handler = handler(|builder| builder);
         let channel = handler.key_as_channel("device-7");
@@ -171,7 +171,7 @@ async fn a_channel_outlives_the_devices_it_leads_to() {
     .await;
 }
 
-/// A gateway meets many devices in its life.
+/// State for old keys would be a memory leak.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_kept_for_a_key_without_tunnels_and_channels() {
     guarded(async {
@@ -186,7 +186,7 @@ async fn nothing_is_kept_for_a_key_without_tunnels_and_channels() {
             );
         }
         assert_eq!(handler.kept_keys(), 0);
-        // The channel first, then the tunnel, and the other way round.
+        // The channel is dropped first, then the tunnel; then the opposite order.
         for channel_first in [true, false] {
             let channel = handler.key_as_channel("device-7");
             assert_eq!(handler.kept_keys(), 1);
@@ -206,7 +206,7 @@ async fn nothing_is_kept_for_a_key_without_tunnels_and_channels() {
             }
             assert_eq!(handler.kept_keys(), 0);
         }
-        // Nor for one that was never ready, nor for a draining one without calls.
+        // A tunnel that was never ready and a draining tunnel without calls keep nothing either.
         let dial = Dial::new(&Probe::default()).named("mute");
         drop(dial.knock(handler.service()).await.expect("accepted"));
         no_tunnels(&handler).await;
@@ -251,9 +251,8 @@ async fn channels_of_a_key_are_made_and_dropped_while_its_tunnels_come_and_go() 
     .await;
 }
 
-/// A channel works without its handler.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_is_good_after_its_handler_was_dropped() {
+async fn a_channel_works_after_its_handler_was_dropped() {
     guarded(async {
         let handler = handler(|builder| builder);
         let channel = handler.key_as_channel("device-7");
@@ -269,7 +268,7 @@ async fn a_channel_is_good_after_its_handler_was_dropped() {
     .await;
 }
 
-/// One that speaks of a call that never was, or says what cannot be read, loses its tunnel alone.
+/// A frame for an unknown call or an unreadable frame ends only the tunnel that carried it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_breaks_the_protocol_is_out_of_the_pools() {
     guarded(async {

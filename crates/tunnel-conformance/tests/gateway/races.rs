@@ -78,7 +78,7 @@ where
     let mut place = next().await;
     let mut leaving = JoinSet::new();
     for _ in 0..ROUNDS {
-        // In the middle of its work, if there is any left.
+        // The device leaves in the middle of a call, if any call is left.
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
@@ -105,7 +105,7 @@ async fn assert_each_once(probe: &Probe, outcomes: &[(String, Outcome)]) {
     }
 }
 
-/// Runs callers against places whose devices leave in some way.
+/// Runs callers while devices are replaced; `leave` ends each device.
 async fn storm<L, F>(dial: impl Fn(&Probe) -> Dial + Copy, leave: L)
 where
     L: Fn(Leaving) -> F + Copy,
@@ -155,10 +155,10 @@ async fn no_call_is_lost_or_doubled_when_both_ends_drain_at_once() {
     .await;
 }
 
-/// One that cannot say that it drains refuses what comes, and marks that. It has a call to finish
-/// meanwhile: with nothing left to say it could only leave, and take along what was under way.
+/// A device without drain notices refuses new calls and marks them as not processed. Each device
+/// has a call in flight: without one the tunnel would end at once and lose calls in flight.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_or_doubled_when_devices_refuse_without_a_word() {
+async fn no_call_is_lost_or_doubled_when_devices_drain_without_notice() {
     let deaf = |probe: &Probe| Dial::new(probe).deaf();
     guarded(storm(deaf, |last: Leaving| async move {
         let client = last.tunnel.channel().expect("a reverse tunnel");
@@ -187,7 +187,7 @@ async fn no_call_is_lost_or_doubled_when_devices_refuse_without_a_word() {
     .await;
 }
 
-/// Some fail: those that may have been processed, and that say so.
+/// Some calls fail, because they may have been processed.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_is_doubled_when_tunnels_are_cut() {
     guarded(async {

@@ -18,7 +18,7 @@ use crate::support::{
 
 /// The tunnel may have processed the call.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_was_sent_stays_with_its_tunnel_and_says_so() {
+async fn a_sent_call_does_not_move_and_its_error_says_so() {
     guarded(async {
         for kind in Kind::ALL {
             for lost in [true, false] {
@@ -30,7 +30,7 @@ async fn a_call_that_was_sent_stays_with_its_tunnel_and_says_so() {
                 if lost {
                     device.stop_listening();
                 } else {
-                    // It drains, and takes this call to its end: which does not come.
+                    // The device drains and would finish this call, which never ends.
                     going_away(&device, id);
                     device.finish();
                 }
@@ -49,10 +49,10 @@ async fn a_call_that_was_sent_stays_with_its_tunnel_and_says_so() {
     .await;
 }
 
-/// The mark means something only beside UNAVAILABLE (draining) and RESOURCE_EXHAUSTED (full), and
-/// before any answer.
+/// The mark counts only with UNAVAILABLE (draining) or RESOURCE_EXHAUSTED (full), and only before
+/// the response headers.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_an_answer_whatever_it_is_marked_with() {
+async fn the_mark_of_an_unprocessed_call_counts_only_with_two_codes_before_headers() {
     guarded(async {
         let marked = || md(&[(NOT_PROCESSED_KEY, "1")]);
         for code in [Code::Internal, Code::OutOfRange, Code::FailedPrecondition] {
@@ -74,7 +74,7 @@ async fn an_answer_is_an_answer_whatever_it_is_marked_with() {
         let outcome = call.await.expect("no panic");
         let status = outcome.expect_failure(Code::Unavailable);
         assert!(!is_safe_to_retry(status));
-        // The application does not see it.
+        // The application does not see the mark.
         assert!(status.metadata().get(NOT_PROCESSED_KEY).is_none());
         assert_eq!(other.probe.record("Unary").started, 0);
     })
@@ -83,7 +83,7 @@ async fn an_answer_is_an_answer_whatever_it_is_marked_with() {
 
 /// Otherwise a handler that forwards such an error would be run again and again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_cannot_say_that_it_has_not_processed_a_call() {
+async fn a_handler_cannot_mark_its_call_as_not_processed() {
     guarded(async {
         let handler = handler(|builder| builder);
         let mut devices = Vec::new();
@@ -107,7 +107,7 @@ async fn a_handler_cannot_say_that_it_has_not_processed_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_of_which_more_was_read_than_is_kept_stays_and_says_why() {
+async fn a_call_beyond_its_retry_buffer_does_not_move_and_its_error_says_so() {
     guarded(async {
         for (keep, moves) in [(0, false), (1000, false), (20_000, true)] {
             let (handler, channel, mut first) = first_by_hand().await;
@@ -117,7 +117,7 @@ async fn a_call_of_which_more_was_read_than_is_kept_stays_and_says_why() {
             let call = tokio::spawn(async move {
                 call(&client, Kind::ClientStream, script.request(requests)).await
             });
-            // One by one, so that they are separate pieces.
+            // The messages are sent one by one, so that they are separate pieces.
             for n in 0..4 {
                 feed.send(n, 600);
                 hear_messages(&mut first, 1).await;
@@ -147,12 +147,12 @@ async fn a_call_of_which_more_was_read_than_is_kept_stays_and_says_why() {
 
 /// A request that fails ends its call, on any tunnel.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_failure_of_a_request_is_no_reason_to_move() {
+async fn a_call_whose_request_fails_does_not_move() {
     use crate::support::by_hand::body::{Pieces, data, message};
     use tower::Service as _;
     guarded(async {
         let (handler, mut channel, mut first) = first_by_hand().await;
-        // As it is told by a tunnel elsewhere, from which the request comes.
+        // The error of a call on another tunnel, whose response is forwarded as this request.
         let elsewhere = handler.key_as_channel("nobody");
         let movable = {
             let (handler, channel, mut device) = first_by_hand().await;
@@ -207,9 +207,9 @@ async fn a_call_that_finds_no_other_tunnel_says_so() {
     .await;
 }
 
-/// A hundred devices that refuse everything are a fault of another kind.
+/// After 32 moves a call fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_refused_time_and_again_gives_up() {
+async fn a_call_that_is_refused_repeatedly_fails() {
     guarded(async {
         let handler = handler(|builder| builder);
         let (tell, mut told) = mpsc::unbounded_channel();

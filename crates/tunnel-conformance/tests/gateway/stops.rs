@@ -1,4 +1,4 @@
-//! A server that stops by its deadline, whatever its clients do.
+//! A server that stops by its deadline, even if clients do not cooperate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::support::{
     NEVER, assert_usable, client, eventually, guarded, handler, one, one_request, ready,
 };
 
-/// A server that stops as the documentation has it. Its handler's services can also be called
+/// A server that stops as the documentation shows. Its handler's services can also be called
 /// without a tunnel.
 struct Graceful {
     handler: TunnelServiceHandler,
@@ -80,11 +80,11 @@ impl Graceful {
         device
     }
 
-    /// Shuts down, and waits until that is done.
+    /// Shuts the server down and waits for its end.
     async fn ended(self) {
         self.stop.notify_one();
         let ended = self.server.await.expect("the server does not panic");
-        ended.expect("the server ends in order");
+        ended.expect("the server ends cleanly");
     }
 }
 
@@ -101,8 +101,8 @@ async fn connect(address: SocketAddr) -> Channel {
     connected.expect("the server accepts a connection")
 }
 
-/// Clients that block a server that waits for them: a silent connection, one that stops inside the
-/// HTTP/2 preface, and one that has frozen with a call in flight. They last until this is dropped.
+/// Clients that never finish: a silent connection, one that stops inside the HTTP/2 preface, and a
+/// frozen one with a call in flight. They exist until the returned value is dropped.
 async fn clients_that_never_end(address: SocketAddr, probe: &Probe) -> impl Sized + use<> {
     let silent = TcpStream::connect(address).await.expect("it listens");
     let mut half = TcpStream::connect(address).await.expect("it listens");
@@ -119,7 +119,7 @@ async fn clients_that_never_end(address: SocketAddr, probe: &Probe) -> impl Size
     (silent, half, link, call)
 }
 
-/// tonic's own shutdown, with the same clients, is still waiting when this one has ended.
+/// tonic's own shutdown, with the same clients, is still waiting when this server has stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_stops_beside_clients_that_plain_tonic_waits_for() {
     guarded(async {
@@ -145,13 +145,13 @@ async fn a_server_stops_beside_clients_that_plain_tonic_waits_for() {
         let handler = server.handler.clone();
         server.ended().await;
         eventually(|| handler.tunnels().is_empty()).await;
-        assert!(!plain.is_finished(), "it would serve as a model");
+        assert!(!plain.is_finished(), "tonic's shutdown should still wait");
         plain.abort();
     })
     .await;
 }
 
-/// An ordinary one, and one in a forward tunnel.
+/// One call is an ordinary one, and one is in a forward tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_in_flight_finish_before_a_server_stops() {
     guarded(async {
@@ -179,7 +179,7 @@ async fn calls_in_flight_finish_before_a_server_stops() {
         }
         let handler = server.handler.clone();
         let ended = tokio::spawn(server.ended());
-        // Told by what it can no longer do.
+        // A tunnel that is not ready shows that the drain has begun.
         eventually(|| !handler.tunnels()[0].is_ready()).await;
         assert!(!ended.is_finished());
         probes.iter().for_each(|probe| probe.open("go on"));
@@ -191,9 +191,9 @@ async fn calls_in_flight_finish_before_a_server_stops() {
     .await;
 }
 
-/// So a load balancer notices before requests are refused.
+/// A load balancer thus notices before requests are refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_not_ready_any_more_goes_on_but_for_new_tunnels() {
+async fn a_server_that_is_not_ready_serves_all_but_new_tunnels() {
     guarded(async {
         let (told, hook) = oneshot::channel();
         let server = Graceful::start_with(handler(|b| b), |shutdown| {
@@ -219,7 +219,7 @@ async fn a_server_that_is_not_ready_any_more_goes_on_but_for_new_tunnels() {
         assert!(header(NOT_PROCESSED_KEY).is_some(), "{refused:?}");
         let pushback = header("grpc-retry-pushback-ms").and_then(|ms| ms.parse().ok());
         assert!(matches!(pushback, Some(50..=150)), "{refused:?}");
-        // All else goes on.
+        // Calls through open tunnels and ordinary calls are still served.
         assert_usable(&channel).await;
         let plain = TestServiceClient::new(TestChannel::new(server.connect().await));
         let script = Script::named("plain").receive_all().send(1, 10, 1);
@@ -266,7 +266,6 @@ async fn a_server_shuts_down_when_its_calls_have_finished() {
     .await;
 }
 
-/// Whatever its devices do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_shuts_down_by_the_deadline_whatever_its_devices_do() {
     guarded(async {

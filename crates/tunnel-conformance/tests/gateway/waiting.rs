@@ -118,7 +118,7 @@ async fn a_call_may_choose_for_itself_whether_it_waits() {
         assert!(poll_immediate(call.as_mut()).await.is_none());
         local_device(&handler, "device-7").await;
         call.await.expect("it has waited");
-        // An interceptor may as well.
+        // An interceptor may set it too.
         let impatient = |mut request: Request<()>| {
             request.extensions_mut().insert(WaitForReady(false));
             Ok(request)
@@ -161,7 +161,7 @@ async fn a_call_waits_no_longer_than_its_deadline() {
     .await;
 }
 
-/// The deadline at the device.
+/// The timeout that the device received.
 fn timeout_of(outcome: &Outcome) -> Duration {
     let metadata = &outcome.expect_success()[0].metadata;
     let timeout = metadata.iter().find(|entry| entry.key == "grpc-timeout");
@@ -192,7 +192,7 @@ async fn the_wait_is_taken_off_the_deadline_that_travels() {
 
 /// A deadline beyond the range of the clock counts as none, and is sent unchanged.
 #[tokio::test(flavor = "multi_thread")]
-async fn deadlines_of_any_length_are_no_trouble() {
+async fn deadlines_of_any_length_are_accepted() {
     guarded(async {
         let handler = handler(|builder| builder);
         let channel = handler
@@ -256,7 +256,7 @@ async fn waiting_for_a_tunnel_ends_with_one_or_at_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_wait_are_told_when_the_gateway_drains() {
+async fn waiting_calls_fail_when_the_gateway_drains() {
     guarded(async {
         let handler = handler(|builder| builder);
         let own = handler
@@ -279,11 +279,11 @@ async fn those_who_wait_are_told_when_the_gateway_drains() {
             assert!(message.contains("draining"), "{message}");
         }
         for waiting in waiting {
-            let error = waiting.await.expect_err("nobody will come");
+            let error = waiting.await.expect_err("the gateway drains");
             assert_eq!(error.code(), Code::Unavailable);
             assert!(error.message().contains("draining"), "{error}");
         }
-        // Later ones do not even begin to wait; nor do those of a key that nobody had asked for.
+        // Later calls fail at once, also those for a key that had no channel before.
         let late = handler
             .key_as_channel("late")
             .when_no_tunnel(WhenNoTunnel::Wait);
@@ -292,7 +292,7 @@ async fn those_who_wait_are_told_when_the_gateway_drains() {
             channel
                 .wait_for_ready(NEVER)
                 .await
-                .expect_err("nobody will come");
+                .expect_err("the gateway drains");
         }
     })
     .await;
@@ -327,9 +327,9 @@ async fn a_waiting_call_that_is_dropped_leaves_nothing() {
     .await;
 }
 
-/// Tunnels that join while a call looks for one.
+/// Each tunnel opens while calls look for one.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_tunnel_joins_unnoticed() {
+async fn waiting_calls_miss_no_tunnel_that_opens() {
     guarded(async {
         let handler = handler(|builder| builder);
         for n in 0..200 {

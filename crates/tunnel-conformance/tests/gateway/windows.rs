@@ -101,7 +101,7 @@ async fn a_tunnel_of_revision_zero_that_nobody_reads_leaves_its_neighbour_alone(
         for _ in 0..50 {
             assert_answers(neighbour.clone()).await;
         }
-        assert!(is_full(), "it is still not read");
+        assert!(is_full(), "the stream is still not read");
     })
     .await;
 }

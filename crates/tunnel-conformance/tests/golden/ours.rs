@@ -52,7 +52,7 @@ fn streams_of_messages() {
 #[test]
 fn a_message_in_chunks_with_window_updates() {
     static LARGE: [u8; 100_000] = [b'a'; 100_000];
-    // A window in which the message does not fit by far, so that credit returns in its middle.
+    // The window is much smaller than the message, so credit returns in its middle.
     let config = Config::builder().initial_window(65_536).build();
     let mut wire = Wire::new(&config.expect("valid"));
     let id = wire.open(&[]);
@@ -146,7 +146,7 @@ fn a_caller_that_drains() {
 }
 
 #[test]
-fn nobody_else_is_told_of_a_drain() {
+fn a_drain_sends_no_notice_to_a_peer_without_drain_notices() {
     let mut others = Offer::none();
     others.negotiate = true;
     let mut wire = Wire::with_offer(&Config::default(), others);
@@ -162,7 +162,7 @@ fn nobody_else_is_told_of_a_drain() {
     );
 }
 
-/// No recording is left without a test that makes it.
+/// Each recording has a test that makes it.
 #[test]
 fn every_recording_is_compared() {
     let tests = include_str!("ours.rs");

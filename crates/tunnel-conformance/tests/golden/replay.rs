@@ -1,5 +1,5 @@
-//! Replays recordings of other implementations: each end of a recorded tunnel in turn is ours, and
-//! receives the frames of the other end.
+//! Replays recordings of other implementations. This library takes the place of each end of a
+//! recorded tunnel in turn, and receives the frames of the other end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -34,11 +34,11 @@ fn recordings(of: &str) -> BTreeMap<String, Vec<Recorded>> {
     recordings.collect()
 }
 
-/// One of our ends, which receives a recording.
+/// An end of this library that receives a recording.
 struct Replay {
     conn: Connection,
     now: Instant,
-    /// What each stream has read: whole messages, bytes, and how it ended.
+    /// What each stream has received: whole messages, bytes, and how it ended.
     heard: BTreeMap<StreamId, Heard>,
     ids: BTreeSet<StreamId>,
 }
@@ -75,7 +75,7 @@ impl Replay {
 
     fn hear(&mut self, frame: Frame) {
         let heard = self.conn.handle_frame(self.now, frame);
-        heard.expect("what others say ends no tunnel");
+        heard.expect("no recorded frame ends the tunnel");
         while let Some(event) = self.conn.poll_event() {
             match event {
                 Event::Opened { id, .. } => {
@@ -142,7 +142,7 @@ impl Replay {
     }
 }
 
-/// What one side of a recording said on each stream, by its frames alone.
+/// What one side of a recording sent on each stream, counted from the frames.
 fn said(frames: &[Recorded], from: Side) -> BTreeMap<StreamId, Heard> {
     let mut said: BTreeMap<StreamId, Heard> = BTreeMap::new();
     for frame in frames.iter().filter(|frame| frame.from == from) {
@@ -173,7 +173,7 @@ fn as_handler(name: &str, frames: &[Recorded]) {
     }
     let said = said(frames, Side::Caller);
     assert!(!said.is_empty(), "{name}");
-    assert_eq!(replay.heard, said, "{name}, heard by our handler");
+    assert_eq!(replay.heard, said, "{name}, received by the handler");
 }
 
 fn as_caller(name: &str, frames: &[Recorded]) {
@@ -186,10 +186,10 @@ fn as_caller(name: &str, frames: &[Recorded]) {
         }
     }
     for (id, said) in said(frames, Side::Handler) {
-        // What comes for a call that was given up is of no interest.
+        // Frames for a cancelled call are ignored.
         if replay.ids.contains(&id) {
             let heard = &replay.heard[&id];
-            assert_eq!(heard, &said, "{name}, stream {id}, heard by our caller");
+            assert_eq!(heard, &said, "{name}, stream {id}, received by the caller");
         }
     }
 }
@@ -204,17 +204,17 @@ fn replay(of: &str) {
 }
 
 #[test]
-fn both_our_ends_understand_what_the_go_library_says() {
+fn both_ends_replay_recordings_of_the_go_library() {
     replay("go");
 }
 
 #[test]
-fn both_our_ends_understand_what_the_python_package_says() {
+fn both_ends_replay_recordings_of_the_python_package() {
     replay("python");
 }
 
 #[test]
-fn both_our_ends_understand_what_we_said() {
+fn both_ends_replay_recordings_of_this_library() {
     for (name, frames) in recordings("ours") {
         // Only an end that offered drain notices gets one.
         if !name.starts_with("drain") && name != "deadline" {

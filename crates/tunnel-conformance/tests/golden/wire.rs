@@ -37,9 +37,9 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// A tunnel between two ends of ours; the first thing recorded is its settings.
+    /// A tunnel whose both ends run this library. The recording begins with the settings.
     pub(crate) fn new(config: &Config) -> Self {
-        // What changes how frames are counted and timed is for two ends of this library alone.
+        // Other implementations have no heartbeats and no message credit.
         let mut offer = Offer::of(&Config::default());
         offer.heartbeat = None;
         offer.message_credit = false;
@@ -60,7 +60,7 @@ impl Wire {
         wire
     }
 
-    /// Carries frames to and fro until there are none.
+    /// Carries frames in both directions until none are left.
     pub(crate) fn carry(&mut self) {
         loop {
             let before = self.recorded.len();
@@ -73,8 +73,8 @@ impl Wire {
                 let frames = &mut self.recorded;
                 end.transmit(self.now, usize::MAX, &mut Recorder { from, frames });
                 for frame in &self.recorded[start..] {
-                    let frame = frame.decode().expect("what was encoded");
-                    peer.handle_frame(self.now, frame).expect("both are ours");
+                    let frame = frame.decode().expect("an encoded frame decodes");
+                    peer.handle_frame(self.now, frame).expect("a legal frame");
                 }
             }
             if self.recorded.len() == before {
@@ -135,7 +135,7 @@ impl Wire {
         self.carry();
     }
 
-    /// Compares what was recorded with the recording of that name, or makes it anew.
+    /// Compares the recorded frames with the recording of this name, or replaces the recording.
     pub(crate) fn matches(&self, name: &str, title: &str) {
         let text = golden::write(title, &self.recorded);
         assert_eq!(golden::read(&text).as_ref(), Ok(&self.recorded));

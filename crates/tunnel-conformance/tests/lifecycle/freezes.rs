@@ -12,10 +12,10 @@ use tunnel_server::server_for_tunnels_with;
 
 use crate::support::{Gateway, assert_usable, device, guarded};
 
-/// Within which time a frozen peer is to be noticed.
+/// The keepalive timeout: a frozen peer should be noticed within it.
 const NOTICED: Duration = Duration::from_secs(2);
 
-/// What is asserted of it: a busy machine is not what is tested.
+/// The bound that the test asserts. It leaves room for a busy machine.
 const BOUND: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,10 +42,10 @@ async fn a_frozen_connection_is_noticed_at_both_ends_and_replaced_when_it_thaws(
             Instant::now()
         };
         let (outcome, frozen_at) = tokio::join!(call, freeze);
-        // The gateway has noticed: its call fails, its pool is empty.
+        // The gateway has noticed: its call fails, and its pool is empty.
         outcome.expect_failure(Code::Unavailable);
         gateway.has(0).await;
-        // The device has noticed: what it did for the call is dropped, and it dials again.
+        // The device has noticed: it drops the call's handler and dials again.
         probe.dropped("frozen").await;
         let mut links = handle.watch();
         let noticed = links.wait_for(|links| links[0].last_down_reason().is_some());

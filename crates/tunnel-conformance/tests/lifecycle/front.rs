@@ -1,4 +1,4 @@
-//! A gateway's service for outside callers: calls to a device that they name.
+//! A gateway's service for outside callers, which forwards calls to the device that they name.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use tunnel_server::TunnelServiceHandler;
 
 use crate::support::KEY;
 
-/// Passes calls of the test service on to the device that their metadata names.
+/// Forwards calls of the test service to the device that their metadata names.
 #[derive(Clone)]
 pub(crate) struct Front {
     handler: TunnelServiceHandler,

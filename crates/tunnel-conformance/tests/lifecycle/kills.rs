@@ -135,7 +135,7 @@ async fn a_gateway_that_is_away_is_dialled_until_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_is_kicked_learns_why_and_takes_its_time() {
+async fn a_kicked_device_gets_the_reason_and_backs_off() {
     guarded(async {
         let probe = Probe::default();
         let gateway = Gateway::start().await;

@@ -1,8 +1,8 @@
-//! Gateways and devices that are killed, frozen, restarted one after another, and that all come
-//! back at once.
+//! Gateways and devices that are killed, frozen, or restarted one after another, and many devices
+//! that reconnect at once.
 //!
-//! Each gateway and device that a test kills has its own runtime, so that a kill takes everything
-//! and no goodbye is sent. Tests wait for events. Bounds on times are ten times the promised ones.
+//! Each gateway and device that a test kills has its own runtime, so that a kill stops everything
+//! without a goodbye. Tests wait for events. Bounds on times are ten times the promised ones.
 
 mod freezes;
 mod front;

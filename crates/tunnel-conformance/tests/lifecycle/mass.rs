@@ -10,10 +10,10 @@ use crate::support::{Gateway, assert_usable, device, guarded};
 
 const DEVICES: usize = 100;
 
-/// The first step of their backoff, over which their attempts are to be spread.
+/// The first step of the backoff. The devices' attempts should be spread over it.
 const STEP: Duration = Duration::from_secs(2);
 
-/// When a device that has lost its gateway means to dial again: how long after it noticed.
+/// Waits until a device has lost its gateway. Returns the wait before its next attempt.
 async fn planned(handle: &LinksHandle) -> Duration {
     let mut links = handle.watch();
     let backing_off =
@@ -47,13 +47,13 @@ async fn a_hundred_devices_come_back_spread_over_their_first_step() {
         let before = network.accepted();
 
         let lost_at = Instant::now();
-        // Nobody answers until all have been seen to wait: the shortest waits are over before
-        // anybody looks.
+        // The gateway is unreachable until every device's wait was read. Otherwise a short wait
+        // could end unseen, in a new tunnel.
         network.set_target(None);
         network.reset();
         let planned = join_all(handles.iter().map(planned)).await;
-        // Even waits lie in all parts of the step; a hundred of them leave a tenth of it empty
-        // once in four thousand runs, and three tenths never.
+        // The waits are distributed evenly. A hundred of them leave some tenth of the step empty
+        // once in 4,000 runs, and practically never three.
         let mut tenths = [0; 10];
         for wait in &planned {
             let tenth = wait.as_nanos() * 10 / STEP.as_nanos();

@@ -24,7 +24,7 @@ fn name(device: usize) -> String {
     format!("device-{device}")
 }
 
-/// What callers outside know: which gateway is in service, as a load balancer would.
+/// Sends calls to the gateway that is in service, as a load balancer does.
 struct Balancer {
     gateways: [Channel; 2],
     in_service: RwLock<usize>,
@@ -56,7 +56,7 @@ impl Balancer {
         self.made.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Takes one gateway out of service, for the other one.
+    /// Puts this gateway in service and takes the other one out of service.
     async fn move_to(&self, gateway: usize) {
         *self.in_service.write().await = gateway;
     }
@@ -69,8 +69,8 @@ async fn all_connected(devices: &[LinksHandle]) {
     }
 }
 
-/// Restarts a gateway while calls through it are in flight and others go on through its
-/// sibling.
+/// Restarts a gateway while calls through it are in flight and calls through the other gateway
+/// continue.
 async fn restart(
     gateway: Gateway,
     number: usize,
@@ -78,7 +78,7 @@ async fn restart(
     balancer: &Arc<Balancer>,
     probe: &Probe,
 ) -> Gateway {
-    // Calls that are in the middle when the gateway stops.
+    // These calls are in flight when the gateway stops.
     let caught = format!("caught {number} {round}");
     let script = Script::named(&caught).wait(&caught).echo_all();
     let mut in_flight = JoinSet::new();
@@ -91,11 +91,11 @@ async fn restart(
         .until(&caught, |record| record.started == DEVICES as u64)
         .await;
     balancer.move_to(1 - number).await;
-    // Those that had chosen this gateway when it went out of service have gone through.
+    // Wait for the other calls that chose this gateway before it went out of service.
     eventually(|| balancer.calls[number].load(Ordering::SeqCst) == DEVICES).await;
 
     gateway.begin_stop();
-    // It takes no calls any more, and the devices know.
+    // The gateway takes no calls any more, and the devices have its drain notices.
     gateway.has(0).await;
     let before = balancer.made.load(Ordering::SeqCst);
     eventually(|| balancer.made.load(Ordering::SeqCst) > before + 10 * CALLERS).await;

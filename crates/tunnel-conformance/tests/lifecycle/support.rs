@@ -43,12 +43,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one on a free port.
+    /// Starts a gateway on a free port.
     pub(crate) async fn start() -> Self {
         Self::start_at(([127, 0, 0, 1], 0).into(), |server| server).await
     }
 
-    /// Starts one where another one was, or with other settings.
+    /// Starts a gateway at this address with these settings.
     pub(crate) async fn start_at(
         address: SocketAddr,
         settings: impl FnOnce(Server) -> Server,
@@ -84,7 +84,7 @@ impl Gateway {
         Endpoint::from_shared(format!("http://{}", self.address)).expect("a valid address")
     }
 
-    /// A client of a device, in the gateway's own process.
+    /// A client that calls a device from the gateway's process.
     pub(crate) fn client(&self, key: &str) -> Client {
         client(self.handler.key_as_channel(key))
     }
@@ -95,7 +95,7 @@ impl Gateway {
         eventually(|| channel.tunnels().len() == count).await;
     }
 
-    /// Kills it at once; returns when its port is free.
+    /// Kills the gateway. Returns when its port is free.
     pub(crate) async fn kill(mut self) -> SocketAddr {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -104,17 +104,17 @@ impl Gateway {
         self.address
     }
 
-    /// Stops it gracefully: it drains its tunnels.
+    /// Begins a graceful stop, which drains the gateway's tunnels.
     pub(crate) fn begin_stop(&self) {
         self.stop.notify_one();
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the gateway has stopped.
     pub(crate) async fn stopped(mut self) -> SocketAddr {
         let ended = (&mut self.serving)
             .await
             .expect("the server does not panic");
-        ended.expect("the server ends in order");
+        ended.expect("the server ends cleanly");
         self.kill().await
     }
 }
@@ -127,10 +127,10 @@ impl Drop for Gateway {
     }
 }
 
-/// How long calls may go on in a gateway that stops. No test comes near it.
+/// The time for calls in flight when a gateway stops. No test needs it all.
 pub(crate) const DRAIN: Duration = Duration::from_secs(60);
 
-/// Takes a port as soon as it is free: the sockets of a killed runtime close presently.
+/// Binds a port as soon as it is free. The sockets of a killed runtime close a little later.
 async fn bind(address: SocketAddr) -> TcpListener {
     loop {
         match TcpListener::bind(address).await {
@@ -155,7 +155,7 @@ pub(crate) fn short_waits() -> Backoff {
         .healthy_after(Duration::ZERO)
 }
 
-/// A device of a name, before it has dialled.
+/// The builder of a device with this name.
 pub(crate) fn device(
     key: &str,
     gateway: impl Into<Dialled>,

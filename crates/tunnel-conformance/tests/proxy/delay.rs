@@ -66,7 +66,7 @@ async fn an_end_and_a_reset_stay_behind_the_bytes_before_them() {
         let (mut client, mut server) = link.connect().await;
         let before = link.proxy.traffic(Way::FromTarget).taken;
         server.write_all(b"and of this").await.unwrap();
-        // A reset discards what waits in the kernel, so let it leave there first.
+        // A reset discards bytes in the kernel's buffer, so wait until the proxy has read them.
         link.proxy
             .wait_traffic(Way::FromTarget, |traffic| traffic.taken == before + 11)
             .await;
@@ -96,9 +96,9 @@ async fn a_new_delay_is_for_what_comes_after_it_and_overtakes_nothing() {
     .await;
 }
 
-/// A link that carried one buffer for each delay would take a few KiB here and stop.
+/// A proxy with one buffer for each direction would take a few KiB and then wait for the delay.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_megabytes_are_under_way_at_once_each_way() {
+async fn many_megabytes_are_in_flight_at_once_in_each_direction() {
     guarded(async {
         let link = Link::start().await;
         let (mut client, mut server) = link.connect().await;
@@ -117,7 +117,7 @@ async fn many_megabytes_are_under_way_at_once_each_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_megabytes_under_way_arrive_unchanged_and_no_sooner_than_the_delay() {
+async fn many_megabytes_in_flight_arrive_unchanged_and_no_sooner_than_the_delay() {
     guarded(async {
         let link = Link::start().await;
         let (mut client, mut server) = link.connect().await;
@@ -133,7 +133,8 @@ async fn many_megabytes_under_way_arrive_unchanged_and_no_sooner_than_the_delay(
     .await;
 }
 
-/// There is no telling that a sender waits, only that the link has taken what it holds, exactly.
+/// A test cannot see that a sender waits, so it checks that the link has taken exactly its
+/// capacity.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_link_takes_no_more() {
     guarded(async {
@@ -148,7 +149,7 @@ async fn a_full_link_takes_no_more() {
         link.proxy
             .wait_traffic(Way::ToTarget, |traffic| traffic.taken >= capacity)
             .await;
-        // Another link moves meanwhile, so that this one would have the time to.
+        // Round trips on another link give this link the time to take more.
         elsewhere(20).await;
         assert_eq!(link.proxy.traffic(Way::ToTarget).taken, capacity);
         link.proxy.reset();
@@ -178,7 +179,7 @@ async fn a_link_that_was_full_goes_on_when_its_receiver_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_longest_delay_there_is_does_no_harm() {
+async fn the_longest_delay_does_not_overflow() {
     guarded(async {
         let link = Link::start().await;
         let (mut client, _server) = link.connect().await;

@@ -34,9 +34,10 @@ async fn a_cut_tells_both_sides_that_the_stream_is_over() {
     .await;
 }
 
-/// A socket that is closed with bytes to read, or gets some later, sends a reset.
+/// A socket that is closed with unread bytes, or receives bytes afterwards, sends a reset. The
+/// proxy must avoid that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_is_in_order_even_if_there_are_bytes_that_nobody_reads() {
+async fn a_cut_ends_cleanly_even_with_unread_bytes() {
     guarded(async {
         let link = Link::start().await;
         let (mut client, mut server) = link.connect().await;
@@ -47,7 +48,7 @@ async fn a_cut_is_in_order_even_if_there_are_bytes_that_nobody_reads() {
         link.proxy.cut();
         link.proxy.wait_open(0).await;
         for socket in [&mut client, &mut server] {
-            // More than the kernel holds: it is read, and goes nowhere.
+            // The kernel does not buffer this much, so the proxy reads and discards it.
             socket.write_all(&vec![0; 16 << 20]).await.unwrap();
             assert_ended(socket).await;
         }
@@ -101,7 +102,7 @@ async fn a_cut_and_a_reset_need_no_thaw() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_under_way_is_lost_by_a_cut_and_by_a_reset() {
+async fn a_cut_and_a_reset_lose_bytes_in_flight() {
     guarded(async {
         let link = Link::start().await;
         link.proxy.set_delay(FOREVER);
@@ -123,7 +124,7 @@ async fn what_is_under_way_is_lost_by_a_cut_and_by_a_reset() {
     .await;
 }
 
-/// Its ends have not closed, so there is something left to reset.
+/// The ends of a cut connection are still open, so a reset reaches them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_ends_what_was_cut_before() {
     guarded(async {
@@ -197,7 +198,7 @@ async fn dropping_it_leaves_no_task_and_no_socket() {
         ] {
             assert_ended(socket).await;
         }
-        // An open one, and one that the kernel alone knows of.
+        // One connection is open, and one is still in the kernel's accept queue.
         let (mut client, mut server) = link.connect().await;
         link.proxy.wait_open(1).await;
         link.proxy.freeze();

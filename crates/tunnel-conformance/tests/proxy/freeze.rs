@@ -10,7 +10,7 @@ use crate::link::{
     receive,
 };
 
-/// A message takes far less than so many others in turn.
+/// Round trips on another link. They take far longer than one message on this link.
 const ROUNDS: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +21,7 @@ async fn frozen_nothing_moves_and_after_the_thaw_nothing_is_lost() {
         assert_passes(&mut client, &mut server).await;
         assert_passes(&mut server, &mut client).await;
         link.proxy.freeze();
-        // The kernel holds these.
+        // The kernel buffers these bytes.
         let bytes = pattern(10_000);
         client.write_all(&bytes).await.unwrap();
         server.write_all(&bytes).await.unwrap();
@@ -57,7 +57,7 @@ async fn frozen_in_one_direction_the_other_goes_on_and_nothing_is_lost() {
     .await;
 }
 
-/// Whatever was in full flow: what was moved is what had been when `freeze` returned.
+/// No byte moves after `freeze` has returned.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_freeze_in_full_flow_is_exact_and_loses_nothing() {
     guarded(async {
@@ -86,7 +86,7 @@ async fn a_freeze_in_full_flow_is_exact_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_under_way_when_it_freezes_arrive_after_the_thaw() {
+async fn bytes_in_flight_when_it_freezes_arrive_after_the_thaw() {
     guarded(async {
         let link = Link::start().await;
         let (mut client, mut server) = link.connect().await;
@@ -97,7 +97,7 @@ async fn bytes_under_way_when_it_freezes_arrive_after_the_thaw() {
             .await;
         link.proxy.freeze();
         let frozen = link.proxy.traffic(Way::ToTarget);
-        // On a link as slow as this one, which therefore lets the delay pass.
+        // Round trips on another link with the same delay take longer than the delay.
         let other = Link::start().await;
         other.proxy.set_delay(Duration::from_millis(20));
         let (mut one, mut another) = other.connect().await;
@@ -111,7 +111,7 @@ async fn bytes_under_way_when_it_freezes_arrive_after_the_thaw() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ends_and_resets_are_not_told_before_the_thaw() {
+async fn ends_and_resets_pass_on_only_after_the_thaw() {
     guarded(async {
         let link = Link::start().await;
         let (client, mut server) = link.connect().await;
@@ -155,7 +155,7 @@ async fn frozen_it_serves_no_connection_until_the_thaw() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn freezing_and_thawing_twice_is_as_good_as_once() {
+async fn freezing_and_thawing_are_idempotent() {
     guarded(async {
         let link = Link::start().await;
         let (mut client, mut server) = link.connect().await;

@@ -1,4 +1,4 @@
-//! A proxy whose both ends the test controls.
+//! A proxy with both of its ends controlled by the test.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tunnel_conformance::FaultProxy;
 pub(crate) use tunnel_conformance::testing::{eventually, guarded};
 
-/// A proxy to a listener that does as the test says.
+/// A proxy to a listener that the test controls.
 pub(crate) struct Link {
     pub(crate) proxy: FaultProxy,
     listener: TcpListener,
@@ -21,7 +21,7 @@ impl Link {
         Self { proxy, listener }
     }
 
-    /// A connection through it: the client's end and the server's.
+    /// Connects through the proxy. Returns the client's end and the server's end.
     pub(crate) async fn connect(&self) -> (TcpStream, TcpStream) {
         let client = connect(self.proxy.address()).await;
         (client, self.accept().await)
@@ -33,7 +33,7 @@ impl Link {
     }
 }
 
-/// On a free port of the loopback interface.
+/// Listens on a free port of the loopback interface.
 pub(crate) async fn listener() -> TcpListener {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await;
     listener.expect("a free port")
@@ -41,7 +41,7 @@ pub(crate) async fn listener() -> TcpListener {
 
 pub(crate) async fn connect(address: SocketAddr) -> TcpStream {
     let socket = TcpStream::connect(address).await;
-    prompt(socket.expect("somebody listens"))
+    prompt(socket.expect("the port has a listener"))
 }
 
 pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
@@ -62,7 +62,7 @@ pub(crate) async fn receive(socket: &mut TcpStream, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// Sends some bytes and waits until they are there.
+/// Sends some bytes and waits until they arrive.
 pub(crate) async fn assert_passes(from: &mut TcpStream, to: &mut TcpStream) {
     let sent = from.write_all(b"still there?").await;
     sent.expect("the connection works");
@@ -73,7 +73,7 @@ pub(crate) async fn assert_passes(from: &mut TcpStream, to: &mut TcpStream) {
 pub(crate) async fn assert_ended(socket: &mut TcpStream) {
     let mut byte = [0];
     let end = socket.read(&mut byte).await;
-    assert_eq!(end.expect("an end in order"), 0, "a byte came");
+    assert_eq!(end.expect("a clean end"), 0, "a byte came");
 }
 
 /// Panics unless the connection was reset, with nothing more to read.
@@ -97,7 +97,7 @@ pub(crate) fn abort(socket: TcpStream) {
     socket.set_zero_linger().expect("a socket that works");
 }
 
-/// Bytes that show a loss, a repetition or a change of order: short runs, each with its number.
+/// Bytes in short numbered runs, so that a loss, a repetition or a reordering shows.
 pub(crate) fn pattern(count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     for (number, run) in bytes.chunks_exact_mut(251).enumerate() {
@@ -107,8 +107,7 @@ pub(crate) fn pattern(count: usize) -> Vec<u8> {
     bytes
 }
 
-/// Lets messages go back and forth over another link, so that whatever wrongly moves has the time
-/// to.
+/// Makes round trips on another link. Bytes that move by mistake have the time to move.
 pub(crate) async fn elsewhere(rounds: usize) {
     let link = Link::start().await;
     let (mut client, mut server) = link.connect().await;

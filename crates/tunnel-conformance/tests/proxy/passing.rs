@@ -123,7 +123,7 @@ async fn a_reset_by_one_end_passes_on_to_the_other() {
     .await;
 }
 
-/// An end that has said its last word is not read from any more; that it is gone, writing tells.
+/// The proxy does not read from an end that has half-closed. It notices the reset when it writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_after_a_half_close_passes_on_to_an_end_that_writes() {
     guarded(async {
@@ -138,10 +138,10 @@ async fn a_reset_after_a_half_close_passes_on_to_an_end_that_writes() {
     .await;
 }
 
-/// The kernel tells of a reset once. If it is a write that hears of it, a read sees an end in
-/// order; and which of the two goes first after a thaw is a matter of chance, hence the rounds.
+/// The kernel reports a reset once. If a write gets the error, a later read sees a clean end.
+/// Whether the proxy reads or writes first after a thaw is chance, so the test repeats it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_that_a_write_hears_of_first_is_still_a_reset() {
+async fn a_reset_that_a_write_reports_first_is_still_a_reset() {
     guarded(async {
         let link = Link::start().await;
         let other = Link::start().await;
@@ -157,7 +157,8 @@ async fn a_reset_that_a_write_hears_of_first_is_still_a_reset() {
                 .await;
             link.proxy.freeze();
             abort(server);
-            // The other link lets the delay pass, so that there is something to write at once.
+            // A round trip on the other link takes longer than the delay. Afterwards the proxy has
+            // bytes to write at once.
             assert_passes(&mut one, &mut another).await;
             link.proxy.thaw();
             assert_reset(&mut client).await;
@@ -193,7 +194,7 @@ async fn a_hundred_connections_at_once_are_carried_counted_and_timed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_debug_output_says_how_it_stands() {
+async fn its_debug_output_shows_its_state() {
     guarded(async {
         let link = Link::start().await;
         link.proxy.freeze();

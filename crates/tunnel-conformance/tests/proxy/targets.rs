@@ -47,7 +47,7 @@ async fn without_a_target_connections_are_refused_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_target_where_nobody_listens_connections_are_refused() {
     guarded(async {
-        // Bound and not listening, so that nobody else listens there either.
+        // The port is bound without a listener, so no other process can listen on it.
         let nobody = TcpSocket::new_v4().unwrap();
         nobody.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let proxy = FaultProxy::to(nobody.local_addr().unwrap()).await;
@@ -136,7 +136,7 @@ async fn its_endpoint_connects_tonic_to_the_target() {
     .await;
 }
 
-/// A server whose queue of connections is full, so that nobody else gets through to it.
+/// A server whose accept queue is full, so that further connections do not open.
 struct Busy {
     listener: TcpListener,
     _queue: Vec<TcpStream>,

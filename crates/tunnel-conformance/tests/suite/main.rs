@@ -4,7 +4,7 @@
 
 use tunnel_conformance::{ForwardPath, NestedPath, OraclePath, PlainTcpPath, ReversePath};
 
-// Tonic's own routing in process: what right is.
+// Tonic's own routing in process: the reference for correct behaviour.
 tunnel_conformance::suite! {
     mod oracle = OraclePath;
     lacks {
@@ -66,13 +66,13 @@ tunnel_conformance::suite! {
     }
 }
 
-// A pool of reverse tunnels: each call goes to the next one.
+// A pool of reverse tunnels. Each call goes to the next tunnel.
 tunnel_conformance::suite! {
     mod pool = ReversePath::POOL;
     lacks {}
 }
 
-// A pool of the reverse tunnels of one key, among those of others.
+// The pool of one key's reverse tunnels, beside tunnels of other keys.
 tunnel_conformance::suite! {
     mod key_pool = ReversePath::KEY_POOL;
     lacks {}

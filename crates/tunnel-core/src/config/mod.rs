@@ -11,7 +11,7 @@
 //!
 //! ```text
 //!     received payload        max_buffered_bytes
-//!   + what it keeps alive     5 × max_buffered_bytes
+//!   + buffers it keeps alive  5 × max_buffered_bytes
 //!   + room for small payload  S × 16 KiB
 //!   + room of readers         S × max_message_size
 //!   + message boundaries      2 × (max_buffered_bytes + max_unread_empty_messages)
@@ -32,11 +32,11 @@
 //! in [`Connection::memory`](crate::Connection::memory), so that a runtime can limit the sum over
 //! many tunnels ([`shed`](crate::Connection::shed)).
 //!
-//! *What it keeps alive*: a piece of a message of 4 KiB or more is a slice of the buffer it was
+//! *Buffers it keeps alive*: a piece of a message of 4 KiB or more is a slice of the buffer it was
 //! received in. With this crate's [`Deframer`](crate::frame::framing::Deframer) a slice pins at
-//! most six times its size. Smaller pieces are copied into a buffer of the stream, which is at
-//! most four times as large as its content; beyond 4 KiB of content it continues in blocks of
-//! 16 KiB, of which the last may be empty (*room for small payload*).
+//! most six times its size. Smaller pieces are copied into a buffer of the stream, which is at most
+//! four times as large as its content; beyond 4 KiB of content it continues in blocks of 16 KiB, of
+//! which the last may be empty (*room for small payload*).
 //!
 //! *Message boundaries*: a boundary is the message's size in seven bits a byte, so it never has
 //! more bytes than its message, and one byte for an empty message. The list of them may have as
@@ -226,7 +226,7 @@ impl Default for Values {
 }
 
 impl Values {
-    /// What the peer was promised it may send unread, in bytes.
+    /// The unread bytes that granted credit allows the peer to send.
     pub(crate) fn promised(&self) -> usize {
         let windows = self
             .max_concurrent_streams
@@ -239,8 +239,8 @@ impl Values {
         windows.saturating_add(unwindowed)
     }
 
-    /// What may be granted or held beyond the promise, in bytes. With overcommit the promise does
-    /// not count: what is used is watched instead.
+    /// The bytes left for further credit and for held messages. With overcommit the promised bytes
+    /// are not subtracted, and the memory in use is checked instead.
     pub(crate) fn spare(&self) -> usize {
         let promised = if self.overcommit { 0 } else { self.promised() };
         self.max_buffered_bytes.saturating_sub(promised)

@@ -29,17 +29,17 @@ use crate::{
 /// How long calls in flight may take on a tunnel whose peer shuts down without drain notices.
 const STOPPING: Duration = Duration::from_secs(1);
 
-/// What handling a frame on a live stream came to.
+/// The outcome of a frame on a live stream.
 type Outcome = Result<Handled, StreamFault>;
 
 enum Handled {
-    /// The frame said something.
+    /// The frame was useful.
     Useful,
-    /// The frame said nothing.
+    /// The frame changed nothing.
     Empty,
     /// Handler: the caller has cancelled.
     Cancelled,
-    /// Caller: the stream failed although its peer did no wrong.
+    /// Caller: the stream failed without a fault of the peer.
     Failed(StreamError),
     /// Caller: the call was refused because the peer shuts down.
     Stopping,
@@ -107,7 +107,7 @@ impl Connection {
             Some((stream, _)) if !self.peer_knows_drain && says_stopping(stream, &frame.kind) => {
                 Ok(Handled::Stopping)
             }
-            // A caller's stream may be over before its application has read it.
+            // A caller's stream may end before its application has read everything.
             Some((stream, rest)) if !is_over(stream, rest_side(&frame.kind)) => {
                 on_stream_frame(stream, rest, frame.kind, self.now)
             }
@@ -157,11 +157,11 @@ impl Connection {
             return self.on_going_away(last);
         }
         if matches!(kind, FrameKind::HalfClose) && self.peer_knows_drain {
-            // Of a caller: nobody else may send it.
+            // Only a caller may send this kind.
             return self.on_going_away(self.highest_seen);
         }
         if matches!(kind, FrameKind::WindowUpdate(0)) {
-            // A heartbeat: that it came is all it says.
+            // A heartbeat carries no information beyond its arrival.
             return Ok(());
         }
         self.late(late_frame(&kind))
@@ -172,7 +172,7 @@ impl Connection {
             return self.late(LateFrame::Control);
         }
         self.peer_draining = true;
-        // None at a handler.
+        // At a handler no id is above `last`, so no call ends.
         for id in self.store.ids().into_iter().filter(|&id| id > last) {
             let mut error = StreamError::new(
                 Code::Unavailable,
@@ -196,7 +196,8 @@ impl Connection {
             let (id, highest) = (StreamId(id), StreamId(highest));
             return Err(ConnectionError::IdNotIncreasing { id, highest });
         }
-        // Used from here on, whatever becomes of it: its late frames are ignored.
+        // From here on the id counts as used, even if the call is refused: its late frames are
+        // ignored.
         self.highest_seen = id;
         match self.check_new_stream(&new) {
             Ok((revision, credit)) => {
@@ -273,7 +274,7 @@ impl Connection {
         self.store.accept(stream, deadline, opened);
     }
 
-    /// Acts on what a stream's frame came to.
+    /// Acts on the outcome of a stream's frame.
     fn settle_outcome(&mut self, id: i64, outcome: Outcome) -> Result<(), ConnectionError> {
         let side = self.store.side;
         match outcome {
@@ -300,8 +301,9 @@ impl Connection {
     }
 
     /// Caller: a peer without drain notices is shutting down, as its refusal of a call shows. The
-    /// tunnel takes no more calls, as after a drain notice. Calls in flight have little time: the Go
-    /// library stops reading the tunnel at the next frame of the call that it has refused.
+    /// tunnel takes no more calls, as after a drain notice. Calls in flight have little time,
+    /// because the Go library stops reading the tunnel at the next frame of the call that it has
+    /// refused.
     fn on_stopping(&mut self, id: i64) {
         let message = "the peer is shutting down; the call was not processed";
         let mut error = StreamError::new(Code::Unavailable, message, Initiator::Remote);

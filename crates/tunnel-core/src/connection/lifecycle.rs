@@ -23,10 +23,11 @@ impl Connection {
         self.fire(now, true);
     }
 
-    /// Lets what is due happen: the judgement of the peer's silence only if all was read.
+    /// Fires the timers that are due. The check for a silent peer needs everything received to be
+    /// handled, so it runs only if `all_read` is set.
     pub(super) fn fire(&mut self, now: Instant, all_read: bool) {
         let now = self.advance(now);
-        // Asked for at every frame, and nearly always nothing is due.
+        // This runs for every frame, and nearly always no timer is due.
         if self.store.timers.next().is_none_or(|due| due > now) {
             return;
         }
@@ -45,15 +46,14 @@ impl Connection {
         self.after_change();
     }
 
-    /// What may follow from any change: streams that went may let reading go on, or be the last
-    /// that a drain has waited for.
+    /// Applies the effects of ended streams: reading may resume, and a drain may be complete.
     pub(super) fn after_change(&mut self) {
         self.update_pause();
         self.finish_drain_if_done();
     }
 
-    /// Ends the calls whose deadline has passed: each side for itself, so that a peer without
-    /// deadlines, or without manners, changes nothing.
+    /// Ends the calls whose deadline has passed. Each side does so by itself and does not rely on
+    /// its peer.
     pub(super) fn expire_calls(&mut self, now: Instant) {
         // A caller that runs this library lets its call expire by itself.
         let reply = match self.store.side {
@@ -66,8 +66,8 @@ impl Connection {
         }
     }
 
-    /// The drain's deadline: ends what is in flight, and the tunnel when that was said or could
-    /// not be said in time.
+    /// The drain's deadline has passed: ends the calls in flight. The tunnel ends when their ends
+    /// are written, or when the time for that is over.
     fn cut_drain(&mut self, now: Instant) {
         if self.drain_cut {
             self.end(EndReason::Drained);
@@ -137,9 +137,9 @@ impl Connection {
         }
     }
 
-    /// Ends a draining tunnel once nothing is in flight and nothing is left to say.
+    /// Ends a draining tunnel when no call is in flight and no frame waits to be sent.
     pub(super) fn finish_drain_if_done(&mut self) {
-        // A handler leaves the end to a caller that drains: calls may be under way from it.
+        // If the caller drains, it ends the tunnel itself, because calls from it may be in flight.
         if !self.draining && !self.peer_draining {
             return;
         }
@@ -158,7 +158,7 @@ impl Connection {
         }
     }
 
-    /// Whether a drained tunnel stays open to refuse the calls of a peer that was not told.
+    /// Whether a drained tunnel stays open to refuse calls of a peer without drain notices.
     fn lingers(&mut self) -> bool {
         let grace = self.store.config.v.drain_grace;
         if self.store.side == Side::Caller || self.peer_knows_drain || grace.is_zero() {

@@ -17,25 +17,25 @@ use super::phase::Phase;
 use crate::timer::Timer;
 use crate::{ConnectionError, Offer, Side};
 
-/// A timer that fires this much too late says that the process did not run meanwhile.
+/// If a timer fires this much too late, the process was suspended.
 const LATE: Duration = Duration::from_millis(100);
 
 /// The heartbeats of a tunnel.
 #[derive(Debug)]
 pub(super) struct Liveness {
-    /// After how long without sending a heartbeat is sent.
+    /// A heartbeat is sent after this time without a sent frame.
     interval: Duration,
-    /// After how long without hearing from the peer the tunnel is lost.
+    /// The tunnel is lost after this time without a received byte.
     silence: Option<Duration>,
-    /// Whether heartbeats wait for the peer's first call: the Go library's caller takes a frame of
-    /// the tunnel's own stream before that for an error.
+    /// Whether heartbeats wait for the peer's first call. Before that, the Go library's caller
+    /// treats a frame on stream -1 as an error.
     after_first_call: bool,
     sent: Instant,
     heard: Instant,
 }
 
 impl Connection {
-    /// The peer's offer is known.
+    /// Starts heartbeats and the detection of silence, when the peer's offer is known.
     pub(super) fn start_liveness(&mut self, now: Instant, peer: &Offer) {
         let Some(interval) = self.config().heartbeat() else {
             return;
@@ -73,21 +73,20 @@ impl Connection {
         }
     }
 
-    /// Caller: since when a call that was sent has had no answer, in all that was heard from the
-    /// peer since; `None` if something was heard. A call that gave up makes no difference: the peer
-    /// is as silent as before.
+    /// Caller: when a call was first sent since the peer was last heard; `None` if the peer was
+    /// heard since. Calls that were cancelled count too, because the peer was silent all the same.
     pub fn unanswered_since(&self) -> Option<Instant> {
         self.unanswered_since
     }
 
-    /// The timer is due: sends a heartbeat, or finds the peer silent for too long.
+    /// Handles the timer: sends a heartbeat, or ends the tunnel of a silent peer.
     pub(super) fn on_liveness(&mut self, due: Instant, now: Instant) {
         let reads = self.wants_input();
         let Some(liveness) = &mut self.liveness else {
             return;
         };
         let late = now.saturating_duration_since(due);
-        // While this end was absent or did not read, it could not hear.
+        // While this end was suspended or did not read, it could not notice the peer's bytes.
         if !reads {
             liveness.heard = now;
         } else if late >= LATE {
@@ -115,7 +114,7 @@ impl Connection {
             return;
         }
         let send = liveness.sent + liveness.interval;
-        // One that waits to be written is not scheduled again at once.
+        // A heartbeat that waits to be written is not scheduled again at once.
         let send = if send > now {
             send
         } else {

@@ -50,9 +50,9 @@ pub use stream_handles::{BodyRead, Read, RecvStream, SendStream};
 ///    `handle_timeout`; [`wants_input`](Self::wants_input) for whether to read on from the transport.
 /// 4. **Getters**, at any time.
 ///
-/// The transport pulls: [`transmit`](Self::transmit) chooses and encodes frames when it is called, as
-/// many as its budget allows. No frame is queued before that. So memory is bounded by what the
-/// streams may buffer, and a large transfer does not delay a small call.
+/// The transport pulls: [`transmit`](Self::transmit) chooses and encodes frames when it is called,
+/// as many as its budget allows. No frame is queued before that. Memory is therefore bounded by the
+/// streams' buffers, and a large transfer does not delay a small call.
 ///
 /// Time is an argument and must not go backwards. An earlier time than the last one counts as the
 /// last one.
@@ -81,7 +81,7 @@ pub use stream_handles::{BodyRead, Read, RecvStream, SendStream};
 ///     let mut wire = Wire::default();
 ///     from.transmit(now, usize::MAX, &mut wire);
 ///     for frame in wire.0 {
-///         to.handle_frame(now, frame).expect("both ends are ours");
+///         to.handle_frame(now, frame).expect("a legal frame");
 ///     }
 /// }
 ///
@@ -110,7 +110,7 @@ pub struct Connection {
     store: Store,
     /// Whether both ends negotiate.
     negotiated: bool,
-    /// Whether the peer understands a drain notice, and so runs this library.
+    /// Whether the peer understands a drain notice. Such a peer runs this library.
     peer_knows_drain: bool,
     /// Caller: the revision of new streams.
     revision: Revision,
@@ -118,7 +118,7 @@ pub struct Connection {
     first_credit: Window,
     /// Caller: the id of the next stream.
     next_id: i64,
-    /// Caller: the highest id written; the peer knows no other.
+    /// Caller: the highest id written. The peer knows no higher id.
     highest_sent: i64,
     /// Handler: the highest id seen.
     highest_seen: i64,
@@ -152,7 +152,7 @@ impl Connection {
             peer_knows_drain: false,
             revision: Revision::Zero,
             first_credit: Window::default(),
-            // The Go library starts at 1, and so do we; the protocol allows 0.
+            // The first id is 1, as in the Go library. The protocol allows 0.
             next_id: 1,
             highest_sent: -1,
             highest_seen: -1,
@@ -239,7 +239,7 @@ impl Connection {
 
     /// Opens a stream: a call begins.
     ///
-    /// A `grpc-timeout` among the headers is the call's deadline: it travels as it is, and is
+    /// A `grpc-timeout` among the headers is the call's deadline: it is sent unchanged, and
     /// enforced here as well. Nothing is sent before [`transmit`](Self::transmit).
     ///
     /// # Errors
@@ -311,8 +311,8 @@ impl Connection {
         RecvStream::new(self, id)
     }
 
-    /// Caller: cancels a call. The stream is gone at once. The handler is told, unless it has
-    /// ended the call itself or the call was never sent.
+    /// Caller: cancels a call. The stream is gone at once. A cancel is sent unless the handler has
+    /// ended the call or the call was never sent.
     ///
     /// Does nothing for a stream that has gone. For a handler see [`reset`](Self::reset).
     pub fn cancel(&mut self, id: StreamId) {
@@ -384,7 +384,7 @@ impl Connection {
     /// Estimates how many bytes [`transmit`](Self::transmit) would write now without a budget, to
     /// size its buffer. Data that waits for credit does not count.
     pub fn transmit_hint(&self) -> usize {
-        /// How many streams are asked; the others are taken to be like them.
+        /// The number of streams to look at. The others are assumed to be alike.
         const ASKED: usize = 8;
         let schedule = &self.store.schedule;
         let streams = schedule.data.next(ASKED);
@@ -393,7 +393,7 @@ impl Connection {
             .map(|stream| stream.send.sendable())
             .sum();
         let data = data * schedule.data.live().div_ceil(ASKED);
-        // Frames of small messages add up to an eighth, those of large ones hardly anything.
+        // Frame heads add up to an eighth to small messages and hardly anything to large ones.
         data + data / 8 + schedule.control_bytes() + 64
     }
 

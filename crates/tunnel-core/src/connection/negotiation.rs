@@ -29,8 +29,8 @@ pub const DRAIN_HEADER: &str = "grpctunnel-drain";
 /// The header by which each end offers heartbeats, with its interval in milliseconds. An extension
 /// of this library.
 ///
-/// A heartbeat is a window update of zero on stream -1. An end that has offered heartbeats sends one
-/// when it has sent nothing for its interval. Its peer takes it for lost after two and a half
+/// A heartbeat is a window update of zero on stream -1. An end that has offered heartbeats sends
+/// one when it has sent nothing for its interval. Its peer counts it as lost after two and a half
 /// intervals of silence.
 pub const HEARTBEAT_HEADER: &str = "grpctunnel-heartbeat";
 
@@ -42,10 +42,10 @@ pub const MESSAGE_CREDIT_HEADER: &str = "grpctunnel-message-credit";
 /// further calls. An extension of this library.
 pub const MAX_STREAMS_HEADER: &str = "grpctunnel-max-streams";
 
-/// What a message costs beside its payload, where both ends count messages.
+/// The cost of a message beside its payload, in bytes, where both ends offer message credit.
 const MESSAGE_COST: u8 = 5;
 
-/// An end with smaller windows does not count messages: most of them would be taken by the count.
+/// An end with smaller windows does not offer message credit, which would use up most of them.
 const SMALLEST_COUNTED_WINDOW: u32 = 1024;
 
 /// The header by which each end says that it accepts metadata values that are not UTF-8, in an
@@ -61,7 +61,7 @@ pub(super) const LAST_STREAM_KEY: &str = "grpctunnel-last-stream";
 
 /// What the peer offered in its headers of the outer call.
 ///
-/// A runtime of one's own between two ends of this library starts with [`of`](Self::of) the peer's
+/// A transport that connects two ends of this library starts with [`of`](Self::of) the peer's
 /// configuration. One that reads headers starts with [`none`](Self::none) and sets the fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -93,7 +93,7 @@ impl Offer {
         }
     }
 
-    /// What this library offers with these settings.
+    /// The offer of this library with these settings.
     pub fn of(config: &Config) -> Self {
         if config.revisions() == Revisions::OnlyZero {
             return Self {
@@ -173,7 +173,7 @@ impl Connection {
     fn become_ready(&mut self) {
         self.phase = Phase::Ready;
         self.store.events.push_back(Event::Ready);
-        // A drain may have been asked for while the tunnel was being opened.
+        // The drain may have begun while the tunnel was being opened.
         self.announce_drain();
         self.finish_drain_if_done();
     }
@@ -181,7 +181,7 @@ impl Connection {
     /// Caller: the handler's settings.
     pub(super) fn on_settings(&mut self, settings: &Settings) -> Result<(), ConnectionError> {
         self.store.timers.clear(Timer::Settings);
-        // More credit than a window can hold is used as far as it goes.
+        // More credit than a window can hold is reduced to the largest window.
         let credit = settings.initial_window.min(MAX_WINDOW);
         self.first_credit = Window::new(credit).unwrap_or_default();
         self.settle(&settings.revisions);

@@ -37,11 +37,11 @@ impl<S: FrameSink> Writer<'_, S> {
 
 /// The outcome of a stream's turn.
 enum Turn {
-    /// It has no more of this class to send now.
+    /// The stream has no more frames of this class to send now.
     Idle,
-    /// It has more: back into the queue.
+    /// The stream has more to send and goes back into the queue.
     More,
-    /// Handler: its end was written; it can go.
+    /// Handler: the stream's end was written, so the stream leaves the table.
     Finished,
 }
 
@@ -59,7 +59,7 @@ impl Connection {
         }
         let mut writer = Writer {
             sink,
-            // Not before what was said earlier.
+            // Earlier frames of the stream go first.
             now: self.now.unwrap_or(now),
             written: 0,
             budget,
@@ -193,8 +193,8 @@ fn write_going_away<S: FrameSink>(w: &mut Writer<'_, S>, side: Side, last: i64) 
     }
 }
 
-/// Writes what a stream has to say beside data: its beginning, credit, and its end if no data
-/// stands before it.
+/// Writes a stream's frames other than data: its beginning, credit, and its end if no data is
+/// queued before it.
 fn write_stream_control<S: FrameSink>(
     stream: &mut Stream,
     rest: &mut Context<'_>,
@@ -249,13 +249,13 @@ fn write_update<S: FrameSink>(stream: &mut Stream, w: &mut Writer<'_, S>) {
     }
 }
 
-/// What a frame counts towards its stream's turn beyond its payload, in bytes: so that empty
-/// messages come to an end too.
+/// The cost of a frame in its stream's turn beyond the payload, in bytes. It bounds the empty
+/// messages of a turn.
 const FRAME_COST: usize = 32;
 
-/// Writes what a stream may send in its turn: one chunk, or as many small messages as fit one.
-/// Turns by bytes are as fair to large messages as to small ones, and taking the small ones
-/// together saves looking each of them up.
+/// Writes the data of a stream's turn: one chunk, or the small messages that fit one. Turns are
+/// measured in bytes, so they are fair to large and small messages. Sending small messages together
+/// saves a lookup for each.
 fn write_turn<S: FrameSink>(
     stream: &mut Stream,
     rest: &mut Context<'_>,

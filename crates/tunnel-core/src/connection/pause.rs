@@ -1,8 +1,9 @@
 //! Pauses: when the tunnel is not read.
 //!
-//! Two things pause a tunnel until they fall below a lower mark: unread data of revision zero, which
-//! has no flow control, and refusals that the peer does not read. Each pause has a timeout. Then the
-//! calls with the most unread data end, or the tunnel of the peer that does not read.
+//! Two things pause a tunnel until they fall below a lower mark: unread data of revision zero,
+//! which has no flow control, and refusals that the peer does not read. Each pause has a timeout.
+//! When it passes, the calls with the most unread data end, or the tunnel ends if the peer does not
+//! read its refusals.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::timer::Timer;
 use crate::{ConnectionError, Limit};
 
 impl Connection {
-    /// Pauses reading above a high mark, goes on below the low one.
+    /// Pauses reading above a high mark and resumes it below a low mark.
     pub(super) fn update_pause(&mut self) {
         let counts = &self.store.counts;
         let nothing = counts.unwindowed_unread == 0
@@ -67,8 +68,8 @@ impl Connection {
         }
     }
 
-    /// Revision zero has stood still for too long: the calls that hold most of what nobody reads
-    /// are ended, as many as it takes for the others to go on.
+    /// Reading was paused for revision zero for too long: ends the calls with the most unread data
+    /// until reading can resume.
     pub(super) fn end_fullest(&mut self, now: Instant) {
         self.now = Some(now);
         while !self.is_below_low_mark()
@@ -80,14 +81,15 @@ impl Connection {
             );
         }
         self.update_pause();
-        // Held by a message that is not whole: only its rest, or its call's end, goes on.
+        // The data belongs to an incomplete message. Only its remaining frames or the end of its
+        // call can release it.
         if self.store.counts.paused && !self.store.timers.is_set(Timer::UnreadStall) {
             let timeout = self.store.config.v.unread_stall_timeout;
             self.set_timer(Timer::UnreadStall, timeout);
         }
     }
 
-    /// The peer opens calls and does not read what becomes of them.
+    /// Ends the tunnel of a peer that opens calls and does not read their refusals.
     pub(super) fn end_refusal_stall(&mut self) {
         self.end(ConnectionError::Limit(Limit::PendingRefusals).into());
     }

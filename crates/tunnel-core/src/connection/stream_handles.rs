@@ -42,8 +42,8 @@ impl<'a> SendStream<'a> {
         result
     }
 
-    /// The same for an operation that takes data. Data that it leaves after an error is released
-    /// and not dropped.
+    /// Like `with`, for an operation that takes data. After an error the remaining data is
+    /// released, not dropped.
     fn with_data(
         &mut self,
         mut data: Bytes,
@@ -125,7 +125,7 @@ impl<'a> SendStream<'a> {
     /// # Errors
     ///
     /// [`WriteError::Compressed`] for a message whose flag is not zero; the messages before it were
-    /// queued, and nothing after it can be. Otherwise as [`begin_message`](Self::begin_message) and
+    /// queued, and no later data can be. Otherwise as [`begin_message`](Self::begin_message) and
     /// [`write`](Self::write).
     pub fn body(&mut self, data: Bytes) -> Result<(), WriteError> {
         self.with_data(data, |stream, out, data| {
@@ -215,21 +215,21 @@ fn check_metadata(size: usize, v: &Values) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// A handler sends headers before its messages.
+/// Queues a handler's headers before its first message.
 fn ensure_head(stream: &mut Stream) {
     if matches!(stream.send.head, Head::Missing) && stream.send.state == SendState::Open {
         stream.send.head = Head::Pending(Metadata::new());
     }
 }
 
-/// What [`RecvStream::read`] found, or [`RecvStream::message`] with `T` = [`Bytes`].
+/// The result of [`RecvStream::read`], or of [`RecvStream::message`] with `T` = [`Bytes`].
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "data and ends are returned once"]
 #[non_exhaustive]
 pub enum Read<T = Chunk> {
     /// A piece of a message, or a whole message.
     Data(T),
-    /// Nothing now. An [`Event::Readable`](crate::Event::Readable) will come.
+    /// Nothing can be read now. An [`Event::Readable`](crate::Event::Readable) will come.
     Pending,
     /// Handler: the caller has half-closed, and everything was read.
     HalfClosed,
@@ -237,11 +237,11 @@ pub enum Read<T = Chunk> {
     Closed(CloseStream),
     /// The call has failed at this end. The stream is gone.
     Failed(StreamError),
-    /// There is no such stream, or it has gone before.
+    /// The stream does not exist or has gone.
     Gone,
 }
 
-/// What [`RecvStream::body`] found.
+/// The result of [`RecvStream::body`].
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "data and ends are returned once"]
 #[non_exhaustive]
@@ -348,7 +348,7 @@ impl<'a> RecvStream<'a> {
         rest.taken(stream, moved.taken);
         let open = stream.recv.state == RecvState::Open;
         if !moved.more && open && !rest.hold(stream) {
-            // As in `read`: there is no memory for the message to wait in.
+            // As in `read`, there is no memory left to hold the message.
             moved = stream.recv.next_body(usize::MAX, limit, buf, rest.out);
             rest.taken(stream, moved.taken);
             moved.more |= moved.taken.bytes > 0;
@@ -382,9 +382,9 @@ impl<'a> RecvStream<'a> {
                 return self.take_end();
             }
             if !rest.hold(stream) {
-                // There is no memory to wait in, and its sender waits for us: the message is
-                // handed on after all. A whole window of it is there, so its reader reserves
-                // for what has cost its sender something.
+                // No memory is left to hold the message, and its sender waits for credit, so the
+                // message is handed on early. A whole window of it has arrived: a sender cannot
+                // make the reader reserve memory for free.
                 next = stream.recv.next_chunk(usize::MAX);
             }
         }

@@ -20,25 +20,23 @@ use crate::Side;
 
 pub use super::writer::FrameWriter;
 
-/// What stands before each frame, in bytes: flags and length.
+/// The size of the prefix of each frame, in bytes: flags and length.
 pub const PREFIX_LEN: usize = 5;
 
 /// A frame below this size, in bytes, is never copied out of its chunk.
 ///
-/// The state machine copies payloads this small itself, which costs less than a
-/// reference for each of them; frames without one are gone by the time they have
-/// been handled.
+/// The state machine copies payloads this small itself, which costs less than a reference for each.
+/// Frames without a payload are dropped when they have been handled.
 pub const SMALL_FRAME: usize = 4096;
 
 /// A frame that is less than this fraction of its chunk is copied out of it.
 ///
-/// Four full frames with their prefixes are a little more than 64 KiB, the batch
-/// that most senders make, and five are what the last one may overshoot to: with
-/// a quarter instead of a sixth, three of four were copied, which was half of the
-/// receiving end's instructions for large messages.
+/// Most senders write batches of 64 KiB and exceed them by up to a frame: four or five full frames.
+/// With a quarter instead of a sixth most frames of such batches would be copied, which costs half
+/// of the receiving end's instructions for large messages.
 const PINNING_FRACTION: usize = 6;
 
-/// The flag of a frame that is sent as it is.
+/// The flag of an uncompressed frame.
 pub(super) const IDENTITY: u8 = 0;
 
 /// The flag of a compressed frame.
@@ -46,7 +44,7 @@ const COMPRESSED: u8 = 1;
 
 /// Finds frames in a byte stream.
 ///
-/// Push what the transport delivers, then take frames until there is none:
+/// Push the bytes that the transport delivers, then take frames until none is left:
 ///
 /// ```
 /// use bytes::Bytes;
@@ -62,14 +60,14 @@ const COMPRESSED: u8 = 1;
 #[derive(Debug)]
 pub struct Deframer {
     max_frame_size: usize,
-    /// What was pushed and is not used up, oldest first. None is empty.
+    /// The pushed chunks that are not used up, oldest first. No chunk is empty.
     chunks: VecDeque<Chunk>,
     /// The bytes in `chunks`.
     waiting: usize,
-    /// The prefix of the frame at hand, of which `prefix_len` bytes are there.
+    /// The prefix of the current frame, of which `prefix_len` bytes have arrived.
     prefix: [u8; PREFIX_LEN],
     prefix_len: usize,
-    /// The beginning of the frame at hand, when it lies in several chunks.
+    /// The beginning of the current frame, if it lies in several chunks.
     gathered: Vec<u8>,
     failed: Option<FramingError>,
 }
@@ -77,12 +75,14 @@ pub struct Deframer {
 #[derive(Debug)]
 struct Chunk {
     rest: Bytes,
-    /// How long it was when it was pushed: what a slice of it keeps alive.
+    /// The length of the chunk when it was pushed, which is the memory that a slice of it keeps
+    /// alive.
     whole: usize,
 }
 
 impl Chunk {
-    /// Takes a frame that is there: a slice, or a copy where that would keep too much alive.
+    /// Takes a whole frame from the chunk: a slice, or a copy if a slice would keep too much memory
+    /// alive.
     fn take(&mut self, len: usize) -> Bytes {
         let frame = if len == self.rest.len() {
             std::mem::take(&mut self.rest)
@@ -117,9 +117,8 @@ impl Deframer {
     /// The deframer keeps chunks until [`next`](Self::next) has taken their frames, without a limit.
     /// After an error it drops them.
     ///
-    /// A chunk should own its memory, or most of it: the rule by which `next`
-    /// copies goes by the chunk's length, and a short slice of a large buffer
-    /// keeps all of the buffer alive unseen.
+    /// A chunk should own all or most of its memory. The rule by which `next` copies uses the
+    /// chunk's length, and a short slice of a large buffer keeps the whole buffer alive.
     pub fn push(&mut self, chunk: Bytes) {
         if chunk.is_empty() || self.failed.is_some() {
             return;
@@ -134,14 +133,11 @@ impl Deframer {
     /// The bytes of the next frame, without its prefix; `None` until more has
     /// been pushed.
     ///
-    /// A frame that came in one chunk is a slice of it and keeps the whole chunk
-    /// alive as long as it lives, and so does a message payload decoded from it.
-    /// A peer whose messages wait unread could pin a chunk of a megabyte by a
-    /// few bytes that way, and no accounting of unread bytes would see it. So a
-    /// frame of [`SMALL_FRAME`] bytes or more that is less than a sixth of its
-    /// chunk is copied out: what a slice pins is then at most six times its
-    /// size. Smaller frames stay slices, because a stream that keeps one copies
-    /// it anyway.
+    /// A frame that arrived in one chunk is a slice of it. The frame, and a payload decoded from
+    /// it, keep the whole chunk alive. A few unread bytes could thus pin a chunk of a megabyte,
+    /// which no count of unread bytes includes. Therefore a frame of [`SMALL_FRAME`] bytes or more
+    /// that is less than a sixth of its chunk is copied out, and a slice pins at most six times its
+    /// size. Smaller frames stay slices, because a stream that keeps one copies it anyway.
     ///
     /// # Errors
     ///
@@ -169,8 +165,8 @@ impl Deframer {
     ///
     /// # Errors
     ///
-    /// A [`FrameError`]: either the stream or one frame is broken. The deframer
-    /// goes on after a frame that cannot be decoded, but a tunnel must not.
+    /// A [`FrameError`]: either the stream or one frame is broken. The deframer continues after a
+    /// frame that cannot be decoded, but a tunnel must not.
     pub fn decode_next(&mut self, from: Side) -> Result<Option<Frame>, FrameError> {
         match self.next()? {
             Some(bytes) => Ok(Some(codec::decode(from, bytes)?)),
@@ -180,20 +176,20 @@ impl Deframer {
 
     /// Whether the stream, were it to end now, would end inside a frame.
     ///
-    /// Ask when [`next`](Self::next) has said `None`: before, it is also true
-    /// when whole frames wait to be taken. False after an error.
+    /// Call it after [`next`](Self::next) has returned `None`. Before, the result is also true when
+    /// whole frames wait to be taken. False after an error.
     pub fn is_mid_frame(&self) -> bool {
         self.buffered() > 0
     }
 
-    /// The bytes held, prefixes included: all that was pushed and is not part
-    /// of a frame that was taken. Zero after an error.
+    /// The number of bytes held, prefixes included: those that were pushed and are not part of a
+    /// frame that was taken. Zero after an error.
     pub fn buffered(&self) -> usize {
         self.waiting + self.prefix_len + self.gathered.len()
     }
 
-    /// The next frame if it lies in one chunk with its prefix, as nearly all do; `None` says
-    /// nothing of it.
+    /// The next frame, if the frame and its prefix lie in one chunk, as nearly all do. `None` does
+    /// not mean that no frame is complete.
     fn whole_frame(&mut self) -> Option<Bytes> {
         if self.prefix_len > 0 {
             return None;
@@ -210,7 +206,7 @@ impl Deframer {
         Some(frame)
     }
 
-    /// The declared length of the frame at hand, once its prefix is whole.
+    /// The declared length of the current frame, when its prefix is complete.
     fn read_prefix(&mut self) -> Result<Option<usize>, FramingError> {
         while self.prefix_len < PREFIX_LEN {
             let Some(chunk) = self.chunks.front_mut() else {
@@ -239,7 +235,7 @@ impl Deframer {
         }
     }
 
-    /// The frame at hand, of which `len` bytes were declared.
+    /// The current frame, whose prefix declares `len` bytes.
     fn read_frame(&mut self, len: usize) -> Option<Bytes> {
         if len == 0 {
             // An empty slice would keep its chunk alive.
@@ -274,7 +270,7 @@ impl Deframer {
         }
     }
 
-    /// Lets everything go.
+    /// Drops everything.
     fn fail(&mut self, error: FramingError) -> FramingError {
         let max_frame_size = self.max_frame_size;
         *self = Self {
@@ -285,9 +281,8 @@ impl Deframer {
     }
 }
 
-/// Makes room for `n` more bytes of a frame of `len` bytes: for twice of what
-/// will be there then, so that growing takes linear time, but not for more
-/// than the frame.
+/// Reserves space for `n` more bytes of a frame of `len` bytes: twice the size that is needed then,
+/// so that growing takes linear time, but no more than the frame.
 fn make_room(gathered: &mut Vec<u8>, n: usize, len: usize) {
     let needed = gathered.len() + n;
     if needed > gathered.capacity() {
@@ -323,7 +318,7 @@ pub enum FrameError {
     /// The byte stream is broken.
     #[error(transparent)]
     Framing(#[from] FramingError),
-    /// The bytes of a frame are.
+    /// The bytes of a frame are broken.
     #[error(transparent)]
     Decode(#[from] DecodeError),
 }

@@ -1,9 +1,8 @@
 //! Frames, the messages between the two ends of a tunnel.
 //!
-//! [`Frame`] is a received frame and owns its payload. [`FrameRef`] is a frame to
-//! send and borrows from the state machine. Both have one set of kinds for the two
-//! wire messages (`ClientToServer` and `ServerToClient`); the sender decides which
-//! of them it is.
+//! [`Frame`] is a received frame and owns its payload. [`FrameRef`] is a frame to send and borrows
+//! from the state machine. Both have one set of kinds for the two wire messages (`ClientToServer`
+//! and `ServerToClient`); the sender's side decides which of them a frame is.
 //!
 //! [`codec`] encodes and decodes single frames. [`framing`] puts frames on a byte
 //! stream.
@@ -25,28 +24,28 @@ pub const MAX_CHUNK_SIZE: usize = 16_384;
 pub struct Frame {
     /// The stream the frame belongs to; [`StreamId::CONTROL`] for the tunnel.
     pub stream_id: StreamId,
-    /// What it says.
+    /// The kind and content.
     pub kind: FrameKind,
 }
 
-/// What a received [`Frame`] says.
+/// The kind and content of a received [`Frame`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameKind {
-    /// Handler to caller, once, on [`StreamId::CONTROL`], before anything else.
+    /// Handler to caller, once, on [`StreamId::CONTROL`], as the first frame.
     Settings(Settings),
     /// Caller to handler: a call begins.
     NewStream(NewStream),
     /// Handler to caller: the response headers.
     Headers(Metadata),
-    /// Both ways: a message begins.
+    /// Both directions: a message begins.
     Message {
         /// The size of the whole message, in bytes.
         size: u32,
-        /// Its first bytes; all of them, when it fits one frame.
+        /// Its first bytes; all of them if it fits one frame.
         data: Bytes,
     },
-    /// Both ways: the message goes on.
+    /// Both directions: the message continues.
     MoreData(Bytes),
     /// Caller to handler: no more messages will come. On the control stream: the caller drains.
     HalfClose,
@@ -54,14 +53,14 @@ pub enum FrameKind {
     Close(CloseStream),
     /// Caller to handler: the call is cancelled.
     Cancel,
-    /// Both ways, revision one: this many more bytes may be sent. Zero on the control stream is a
-    /// heartbeat.
+    /// Both directions, revision one: the receiver of this frame may send this many more bytes. Zero on
+    /// the control stream is a heartbeat.
     WindowUpdate(u32),
     /// A frame without a kind, or of a kind from a later protocol.
     Unknown,
 }
 
-/// The handler's opening words: what it speaks.
+/// The handler's settings: the revisions that it supports, and its credit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Protocol revisions, as numbers of the wire. Empty means revision zero.
@@ -92,16 +91,16 @@ pub struct CloseStream {
     pub status: Status,
 }
 
-/// A frame to be sent; everything in it is borrowed.
+/// A frame to send. Everything in it is borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameRef<'a> {
     /// The stream the frame belongs to; [`StreamId::CONTROL`] for the tunnel.
     pub stream_id: StreamId,
-    /// What it says.
+    /// The kind and content.
     pub kind: FrameKindRef<'a>,
 }
 
-/// What a [`FrameRef`] says: the kinds of [`FrameKind`], borrowed.
+/// The kind and content of a [`FrameRef`]: those of [`FrameKind`], borrowed.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum FrameKindRef<'a> {
@@ -149,8 +148,8 @@ pub enum FrameKindRef<'a> {
 /// Called while the state machine is borrowed: encode or copy and return.
 /// [`framing::FrameWriter`] is the one for byte streams and for gRPC.
 pub trait FrameSink {
-    /// Takes one frame and says how many bytes it became: what the budget of
-    /// `transmit` is spent in.
+    /// Takes one frame and returns its encoded size in bytes, which counts against the budget of
+    /// `transmit`.
     fn frame(&mut self, frame: FrameRef<'_>) -> usize;
 }
 

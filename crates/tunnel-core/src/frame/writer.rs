@@ -24,10 +24,9 @@ impl<'a> FrameWriter<'a> {
 impl FrameSink for FrameWriter<'_> {
     /// Appends prefix and frame, and counts both.
     ///
-    /// Writes nothing and says 0 for a frame that this side cannot send, see
-    /// [`codec::encode`], and for one too large for the prefix, 4 GiB, which no
-    /// configuration lets the state machine make. With debug assertions both
-    /// panic.
+    /// Writes nothing and returns 0 for a frame that this side cannot send (see [`codec::encode`]),
+    /// and for a frame too large for the prefix, 4 GiB, which the state machine never makes. With
+    /// debug assertions both panic.
     fn frame(&mut self, frame: FrameRef<'_>) -> usize {
         if let Some((head, data)) = codec::Head::of(&frame) {
             let head = head.bytes();

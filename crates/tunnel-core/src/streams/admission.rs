@@ -1,21 +1,21 @@
 //! Handler: admission of calls.
 //!
 //! A cancelled call leaves the table at once, but its handler may still be running. It occupies a
-//! place until the application reports that the handler has stopped. So opening and cancelling calls
-//! never makes more handlers run than the stream limit allows. Calls without a place wait here, in
-//! the order of their ids; their data, deadlines and cancels are handled meanwhile.
+//! place until the application reports that the handler has stopped. A peer that opens and cancels
+//! calls therefore cannot make more handlers run than the stream limit allows. Calls without a
+//! place wait here, in the order of their ids; their data, deadlines and cancels are still handled.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::hash::StreamIdHash;
 use crate::event::Event;
 
-/// The calls that wait to be announced, and the handlers that keep them waiting.
+/// The calls that wait to be announced, and the handlers that occupy their places.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     /// [`Event::Opened`] of each call that waits.
     waiting: BTreeMap<i64, Event>,
-    /// Cancelled calls whose handlers are not known to be gone.
+    /// Cancelled calls whose handlers have not been reported as stopped.
     cancelled: HashSet<i64, StreamIdHash>,
 }
 
@@ -59,7 +59,7 @@ impl Admission {
         self.cancelled.insert(id);
     }
 
-    /// The handler of a call is gone.
+    /// The handler of a call has stopped.
     pub(crate) fn handler_done(&mut self, id: i64) {
         self.cancelled.remove(&id);
     }

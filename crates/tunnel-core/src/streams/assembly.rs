@@ -8,8 +8,8 @@ use super::hash::StreamIdHash;
 use super::recv::{Chunk, RELEASE_PART};
 use super::released::Outgoing;
 
-/// The beginnings of messages, by stream. They stand apart from the streams because few streams ever
-/// have one, and an idle stream is to be small.
+/// The beginnings of messages, by stream. They are not part of the streams, because few streams
+/// have one and idle streams should be small.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
     partial: HashMap<i64, BytesMut, StreamIdHash>,
@@ -30,8 +30,8 @@ impl Assembly {
         }
         let partial = self.partial.entry(id).or_default();
         if let Some(size) = piece.begins {
-            // The stream held the message back until a quarter was there. Where less is there, the
-            // buffer grows as the message arrives.
+            // The stream usually holds a message back until a quarter of it has arrived, so memory
+            // for all of it is reserved. With less, the buffer grows as the message arrives.
             let most = RELEASE_PART.saturating_mul(piece.data.len() + unread);
             partial.reserve((size as usize).min(most));
         }

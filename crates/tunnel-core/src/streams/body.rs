@@ -1,8 +1,8 @@
 //! The body of a gRPC call: messages, each with a prefix of five bytes, a flag (0 for not compressed)
 //! and the length.
 //!
-//! gRPC applications have their messages in this layout and want them back in it. So many small
-//! messages of a body make one queue entry, and are copied together once when they are read.
+//! gRPC applications have their messages in this layout and want them back in it. Therefore the
+//! small messages of a body share one queue entry, and are copied together once when they are read.
 
 use bytes::BufMut;
 
@@ -18,8 +18,8 @@ pub(crate) fn size_of(prefix: [u8; PREFIX_LEN]) -> Result<u32, WriteError> {
     }
 }
 
-/// How many bytes of `body` are whole messages, of which there may be none. Ends before a message
-/// that is compressed.
+/// The number of bytes at the front of `body` that are whole messages; may be zero. Stops before a
+/// compressed message.
 pub(crate) fn whole_messages(body: &[u8]) -> usize {
     let mut end = 0;
     while let Some(prefix) = body[end..].first_chunk()

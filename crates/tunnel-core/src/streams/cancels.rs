@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How many cancels go at once to a peer that limits them.
+/// The number of cancels that may be sent at once to a peer that limits them.
 const BURST: u32 = 2048;
 
-/// How long each takes to be made up for.
+/// The time until a sent cancel no longer counts.
 const INTERVAL: Duration = Duration::from_micros(2500);
 
-/// At most as many as streams were known to the peer.
+/// The cancels that wait to be sent, at most one for each stream that the peer knows.
 #[derive(Debug, Default)]
 pub(crate) struct Cancels {
     queue: VecDeque<i64>,
@@ -22,13 +22,13 @@ pub(crate) struct Cancels {
 
 #[derive(Debug, Default)]
 struct Pace {
-    /// When all that was sent is made up for.
+    /// When no sent cancel counts any more.
     clear_at: Option<Instant>,
     held: bool,
 }
 
 impl Cancels {
-    /// The peer limits how fast it may be sent cancels.
+    /// Paces cancels, for a peer that limits them.
     pub(crate) fn pace(&mut self) {
         self.pace = Some(Pace::default());
     }
@@ -37,7 +37,7 @@ impl Cancels {
         self.queue.push_back(id);
     }
 
-    /// How many may be sent now.
+    /// The number of cancels that may be sent now.
     pub(crate) fn ready(&self) -> usize {
         match &self.pace {
             Some(pace) if pace.held => 0,
@@ -45,12 +45,12 @@ impl Cancels {
         }
     }
 
-    /// How many count as calls in flight: those that are held back.
+    /// The number of delayed cancels, whose calls count as in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.queue.len() - self.ready()
     }
 
-    /// Takes the next one to send. `Err` says when to go on.
+    /// Takes the next cancel to send. `Err` is the time at which to continue.
     pub(crate) fn pop(&mut self, now: Instant) -> Result<Option<i64>, Instant> {
         if self.ready() == 0 {
             return Ok(None);
@@ -66,7 +66,7 @@ impl Cancels {
         Ok(self.queue.pop_front())
     }
 
-    /// The time to go on has come.
+    /// Allows further cancels; called when the timer is due.
     pub(crate) fn release(&mut self) {
         if let Some(pace) = &mut self.pace {
             pace.held = false;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_paced_burst_is_made_up_for_without_losing_fractions() {
+    fn a_paced_burst_recovers_without_losing_fractions_of_time() {
         let start = Instant::now();
         let mut cancels = Cancels::default();
         cancels.pace();
@@ -97,7 +97,7 @@ mod tests {
                 Ok(None) => panic!("one is ready"),
                 Err(at) => {
                     assert_eq!(cancels.ready(), 0);
-                    // Later than it must be, by odd amounts: nothing of that is lost.
+                    // The timer fires late by odd amounts, which must not slow the pace.
                     now = at + Duration::from_micros(777);
                     cancels.release();
                     held += 1;
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pace_all_go_at_once_and_none_counts() {
+    fn without_a_pace_all_cancels_are_sent_at_once_and_none_counts() {
         let mut cancels = Cancels::default();
         (0..10_000).for_each(|id| cancels.push(id));
         assert_eq!((cancels.ready(), cancels.in_flight()), (10_000, 0));

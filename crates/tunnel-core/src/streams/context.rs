@@ -34,7 +34,7 @@ impl Context<'_> {
         }
     }
 
-    /// Tells a waiting writer when the queue has drained to half of its watermark.
+    /// Notifies a waiting writer when the queue has drained to half of its watermark.
     pub(crate) fn tell_writer(&mut self, stream: &mut Stream) {
         if stream.send.writer_waits && stream.send.queued() <= self.config.v.send_buffer / 2 {
             stream.send.writer_waits = false;
@@ -60,7 +60,7 @@ impl Context<'_> {
         }
     }
 
-    /// Nothing more is sent on a stream; its writer is told.
+    /// Marks that nothing more is sent on a stream, and notifies its writer.
     pub(crate) fn end_sending(&mut self, stream: &mut Stream) {
         if stream.send.state != SendState::Done {
             self.counts.queued -= stream.send.abort(self.out);
@@ -69,7 +69,7 @@ impl Context<'_> {
         }
     }
 
-    /// Counts payload that has arrived, and what it says of the way it came.
+    /// Counts received payload and takes a sample of the round-trip time from it.
     pub(crate) fn arrived(&mut self, stream: &mut Stream, bytes: usize, now: Option<Instant>) {
         self.counts.unread += bytes;
         self.counts.bytes_received += bytes as u64;
@@ -80,7 +80,7 @@ impl Context<'_> {
         }
         if stream.recv.window.is_none() {
             self.counts.unwindowed_unread += bytes;
-            // Only what is whole: nothing but further input makes the others so.
+            // Only whole messages count, because only further input can complete the others.
             self.counts.unwindowed_messages += usize::from(stream.recv.arriving() == 0);
         }
         self.count_overhead(stream);
@@ -92,7 +92,7 @@ impl Context<'_> {
         self.counts.overhead = self.counts.overhead - counted as usize + overhead as usize;
     }
 
-    /// Checks that an empty message that costs no window finds memory.
+    /// Checks the limit on empty messages that cost no window.
     pub(crate) fn check_empty(&self, stream: &Stream, size: u32) -> Result<(), StreamFault> {
         let free = stream.recv.message_cost == 0;
         let full = self.counts.unread_empty >= self.config.v.max_unread_empty_messages;
@@ -102,7 +102,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Counts what the application took.
+    /// Counts data that the application took.
     pub(crate) fn taken(&mut self, stream: &mut Stream, taken: Taken) {
         let Taken {
             bytes,
@@ -126,9 +126,9 @@ impl Context<'_> {
         self.count_overhead(stream);
     }
 
-    /// Returns credit for a large message that is held back, so that the rest of it can
-    /// come; what is held counts against the spare memory. `false` if there is none left and
-    /// the rest cannot come without.
+    /// Returns credit for a large message that is held back, so that its rest can arrive. The held
+    /// bytes count against the spare memory. Returns `false` if no memory is left and the rest
+    /// cannot arrive without credit.
     pub(crate) fn hold(&mut self, stream: &mut Stream) -> bool {
         let more = stream.recv.unread() - stream.recv.held;
         if more == 0 {
@@ -149,8 +149,8 @@ impl Context<'_> {
         }
     }
 
-    /// Lets the window grow if it is what holds the sender back. To be asked while the reader
-    /// has read all and waits.
+    /// Lets the window grow if it limits the sender. Call it while the reader has read everything
+    /// and waits.
     pub(crate) fn grow_window(&mut self, stream: &mut Stream) {
         if let Some(window) = &mut stream.recv.window
             && stream.recv.reader_waits
@@ -164,14 +164,14 @@ impl Context<'_> {
         }
     }
 
-    /// Drops what is unread on a stream.
+    /// Drops the unread data of a stream.
     pub(crate) fn discard_unread(&mut self, stream: &mut Stream) {
         self.taken(stream, stream.recv.unread_all());
         stream.recv.clear(self.out);
         self.count_overhead(stream);
     }
 
-    /// The end has come in order; unread data before it stays readable.
+    /// The stream has ended cleanly. Unread data before the end stays readable.
     pub(crate) fn end_receiving(&mut self, stream: &mut Stream, end: RecvEnd) {
         if matches!(end, RecvEnd::Closed(_)) {
             allow_late_frames(stream, self.counts);
@@ -182,8 +182,8 @@ impl Context<'_> {
     }
 }
 
-/// From now on the peer's frames for a stream are ignored: allows, once, for those that may be
-/// under way.
+/// From now on the peer's frames for a stream are ignored. Allows, once, for the frames that may be
+/// in flight.
 pub(super) fn allow_late_frames(stream: &mut Stream, counts: &mut Counts) {
     if !std::mem::replace(&mut stream.late_allowed, true) {
         let left = stream.recv.window.as_ref().map(|w| w.remaining());

@@ -8,17 +8,17 @@ use super::flow::RoundTrip;
 use crate::config::Values;
 use crate::{Config, Limit};
 
-/// How many late bytes of an ended revision-zero stream are taken for granted: what the
-/// transport may have had under way, for there is no window that would tell. Four times the
-/// transport's window in the presets of the binding.
+/// The number of late bytes allowed for an ended revision-zero stream, which has no window: bytes
+/// that the transport may have had in flight. It is four times the transport's window in the
+/// presets of the binding.
 const UNWINDOWED_LATE_BYTES: u64 = 64 << 20;
 
-/// How many late empty messages of an ended stream are taken for granted where they cost no
-/// window: as many as those bytes hold, at some ten bytes for the frame of each.
+/// The number of late empty messages allowed for an ended stream where they cost no window: the
+/// number whose frames, of about ten bytes each, fit in those bytes.
 const UNWINDOWED_LATE_MESSAGES: u64 = UNWINDOWED_LATE_BYTES / 10;
 
-/// Late frames without data that any ended stream may have had under way: its half-close, its
-/// cancel, its headers, its close, and some for peers that are not careful.
+/// The number of late frames without data allowed for any ended stream: its half-close, cancel,
+/// headers and close, and some spare.
 const LATE_CONTROL_FRAMES: u64 = 16;
 
 /// A snapshot of a tunnel's counters; see [`Connection::stats`](crate::Connection::stats).
@@ -31,15 +31,14 @@ pub struct Stats {
     pub unread_bytes: usize,
     /// Credit granted beyond the initial windows, and large messages held back, in bytes.
     pub spare_used: usize,
-    /// What applications gave to be sent and the transport has not taken, in bytes with the
-    /// overhead of queueing.
+    /// Data queued for sending, in bytes with the overhead of queueing.
     pub queued_bytes: usize,
-    /// Deadlines of calls being watched.
+    /// Calls with a deadline.
     pub deadlines: usize,
-    /// Handler: calls that wait for a handler of an earlier call to be gone before their own
-    /// begins. Part of [`streams`](Self::streams).
+    /// Handler: calls that wait for the handler of an earlier call to stop. Part of
+    /// [`streams`](Self::streams).
     pub waiting_calls: usize,
-    /// Handler: cancelled calls whose handlers are not known to be gone; see
+    /// Handler: cancelled calls whose handlers have not been reported as stopped; see
     /// [`Connection::handler_done`](crate::Connection::handler_done).
     pub cancelled_handlers: usize,
     /// Refusals that wait to be sent.
@@ -77,15 +76,15 @@ pub(crate) struct Counts {
     pub(crate) unread_empty: usize,
     pub(crate) spare_used: usize,
     pub(crate) queued: usize,
-    /// What receiving takes beyond the unread payload: see `RecvHalf::overhead`.
+    /// Memory of received data beyond the unread payload; see `RecvHalf::overhead`.
     pub(crate) overhead: usize,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
-    /// Bytes that may be under way for streams that have ended.
+    /// Bytes that may be in flight for streams that have ended.
     late_bytes: u64,
-    /// Empty messages that may be under way for them and cost no window.
+    /// Empty messages without a window cost that may be in flight for ended streams.
     late_empty: u64,
-    /// How many more frames for ended streams are ignored, beyond those bytes.
+    /// The number of further frames for ended streams that are ignored, beyond those bytes.
     stray_frames: u64,
     empty_frames: usize,
     /// The round-trip time to the peer.
@@ -127,25 +126,25 @@ impl Counts {
         self.streams -= 1;
     }
 
-    /// What the streams hold, in bytes.
+    /// The memory that the streams hold, in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.unread + self.queued + self.overhead
     }
 
-    /// What of the spare memory is left, in bytes.
+    /// The spare memory that is left, in bytes.
     pub(crate) fn spare_left(&self, config: &Config) -> usize {
         config.v.spare().saturating_sub(self.spare_used)
     }
 
-    /// What windows may grow by. Half of the spare memory: the rest is for large messages, which
-    /// fail without it, while a window that does not grow is only slow.
+    /// The number of bytes by which windows may grow: half of the spare memory. The rest is for
+    /// large messages, which fail without memory; a window that does not grow is only slow.
     pub(crate) fn growth_left(&self, config: &Config) -> usize {
         (config.v.spare() / 2).saturating_sub(self.spare_used)
     }
 
-    /// Allows for the frames that may be under way for a stream that ends now: what was left
-    /// of its window, if it has one, its window updates, empty messages where they cost no window,
-    /// and some others.
+    /// Allows for the frames that may be in flight for a stream that ends now: the rest of its
+    /// window, if it has one, its window updates, empty messages where they cost no window, and
+    /// some others.
     pub(crate) fn allow_late_frames(
         &mut self,
         window_left: Option<u64>,
@@ -183,7 +182,7 @@ impl Counts {
         Ok(())
     }
 
-    /// Counts a frame that says nothing.
+    /// Counts a useless frame.
     pub(crate) fn empty_frame(&mut self, v: &Values) -> Result<(), Limit> {
         self.empty_frames += 1;
         if self.empty_frames > v.max_empty_frames {
@@ -192,13 +191,13 @@ impl Counts {
         Ok(())
     }
 
-    /// Counts a frame that says something, which makes up for an empty one and for a late one.
+    /// Counts a useful frame, which gives back one useless and one late frame.
     pub(crate) fn useful_frame(&mut self) {
         self.empty_frames = self.empty_frames.saturating_sub(1);
         self.stray_frames = self.stray_frames.saturating_add(1);
     }
 
-    /// Whether no stream is open and nothing of one is left behind.
+    /// Whether no stream is open and all counters of streams and bytes are zero.
     pub(crate) fn is_idle(&self) -> bool {
         let left = [
             self.streams,
@@ -214,7 +213,7 @@ impl Counts {
     }
 }
 
-/// Takes from what is left, if there is as much.
+/// Takes an amount from an allowance, if it is large enough.
 fn take(left: &mut u64, cost: u64) -> bool {
     let after = left.checked_sub(cost);
     *left = after.unwrap_or(*left);
@@ -226,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_that_say_something_make_up_for_empty_ones() {
+    fn useful_frames_restore_the_allowance_for_useless_ones() {
         let config = Config::builder()
             .max_empty_frames(2)
             .build()

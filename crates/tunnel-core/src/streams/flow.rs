@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::queue::Queue;
 use crate::config::MAX_WINDOW;
 
-/// How many superseded limits are remembered. A window is granted in four to eight batches as a
-/// rule; one that is granted in many small ones may miss a chance to grow.
+/// The number of superseded limits that are remembered. A window is usually granted in four to
+/// eight batches; one that is granted in many small batches may miss a chance to grow.
 const MAX_SUPERSEDED: usize = 16;
 
 /// Bytes of credit, at most [`MAX_WINDOW`]. The arithmetic cannot wrap.
@@ -32,23 +32,23 @@ impl Window {
         self.0.checked_add(credit).and_then(Self::new)
     }
 
-    /// The window with `used` less, or `None` if there is not that much.
+    /// The window reduced by `used`, or `None` if it is smaller than that.
     pub(crate) fn checked_sub(self, used: u32) -> Option<Self> {
         self.0.checked_sub(used).map(Self)
     }
 }
 
-/// What a sender may send.
+/// The credit of a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Credit {
-    /// Revision zero: the transport alone holds it back.
+    /// Revision zero: only the transport limits the sender.
     Unlimited,
     /// Revision one.
     Limited(Window),
 }
 
 impl Credit {
-    /// How many of `wanted` bytes may be sent now.
+    /// The number of the `wanted` bytes that may be sent now.
     pub(crate) fn available(self, wanted: usize) -> usize {
         match self {
             Self::Unlimited => wanted,
@@ -82,15 +82,14 @@ impl Credit {
 
 /// How much of a window must have been read before credit is returned.
 ///
-/// A quarter while the window has its first size, an eighth once it has grown: credit that waits
-/// for its batch is a part of the window that the sender cannot use. `docs/PERFORMANCE.md` has the
-/// measurements.
+/// A quarter while the window has its first size, an eighth once it has grown: the sender cannot
+/// use the credit that waits for its batch. `docs/PERFORMANCE.md` has the measurements.
 fn batch(size: u32, initial: u32) -> u32 {
     let part = if size <= initial { size / 4 } else { size / 8 };
     part.max(1)
 }
 
-/// The factor by which a window grows at once.
+/// The factor of one growth of a window.
 const GROWTH: u32 = 4;
 
 /// How large a window may grow on a link with any round-trip time, in bytes.
@@ -99,8 +98,8 @@ const GROWTH: u32 = 4;
 /// streams wait behind it. `docs/PERFORMANCE.md` has the measurements.
 const SHORT_LINK_WINDOW: u32 = 512 << 10;
 
-/// How many bytes a link may carry in a microsecond: 1 GB/s. A window is never larger than what
-/// comes at this rate in a round trip.
+/// How many bytes a link may carry in a microsecond: 1 GB/s. A window is never larger than the
+/// bytes that arrive at this rate in one round trip.
 const FASTEST: u64 = 1 << 10;
 
 /// The round-trip time to the peer: the shortest of all samples, since each sample also contains
@@ -116,8 +115,8 @@ impl RoundTrip {
         }
     }
 
-    /// The largest window that can make a stream faster. Before the first sample, that of a short
-    /// link.
+    /// The largest window that can make a stream faster. Before the first sample the link is
+    /// assumed to be short.
     pub(crate) fn useful_window(&self) -> u32 {
         let micros = self.0.map_or(0, |shortest| shortest.as_micros());
         let bytes = u64::try_from(micros).map_or(u64::MAX, |m| m.saturating_mul(FASTEST));
@@ -125,22 +124,22 @@ impl RoundTrip {
     }
 }
 
-/// What a receiver has granted, and what it has yet to grant.
+/// The window of a receiver: the credit that it has granted and may still grant.
 #[derive(Debug)]
 pub(crate) struct RecvWindow {
     initial: u32,
-    /// The window as it is now; grows, never shrinks.
+    /// The present size of the window. It grows and never shrinks.
     size: u32,
     /// How many bytes have arrived.
     received: u64,
-    /// How many of them the application is not done with.
+    /// How many of them the application has not finished reading.
     untaken: u32,
-    /// How many more the peer may send. With `untaken` no more than `size`.
+    /// How many more bytes the peer may send. Together with `untaken` at most `size`.
     remaining: u32,
-    /// Limits that stood before the present one and have not been passed yet.
-    /// A sender that stops exactly at one of them was held back by the window.
+    /// Earlier limits that received data has not passed yet. A sender that stops exactly at one of
+    /// them was held back by the window.
     superseded: Queue<u64>,
-    /// A limit that was raised, and when; until what arrives is past it.
+    /// A raised limit and the time of its raise; kept until received data has passed it.
     raised: Option<Box<(u64, Instant)>>,
 }
 
@@ -162,17 +161,17 @@ impl RecvWindow {
         self.size
     }
 
-    /// What the window has grown by, in bytes.
+    /// The growth of the window beyond its initial size, in bytes.
     pub(crate) fn growth(&self) -> u32 {
         self.size - self.initial
     }
 
-    /// How much the peer may still send under what it was granted.
+    /// How many bytes the peer may still send with its present credit.
     pub(crate) fn remaining(&self) -> u64 {
         u64::from(self.remaining)
     }
 
-    /// Counts arriving bytes; `false` if they exceed what was granted.
+    /// Counts received bytes. Returns `false` if they exceed the granted credit.
     pub(crate) fn receive(&mut self, bytes: usize) -> bool {
         let bytes = u32::try_from(bytes).ok();
         let Some((bytes, left)) = bytes.and_then(|b| Some((b, self.remaining.checked_sub(b)?)))
@@ -189,7 +188,7 @@ impl RecvWindow {
         true
     }
 
-    /// Counts bytes that the application is done with.
+    /// Counts bytes that the application has finished reading.
     pub(crate) fn take(&mut self, bytes: usize) {
         let left = u32::try_from(bytes)
             .ok()
@@ -203,18 +202,18 @@ impl RecvWindow {
         self.size.saturating_sub(self.untaken + self.remaining)
     }
 
-    /// How many bytes the peer may send in all.
+    /// The position up to which the peer may send.
     fn limit(&self) -> u64 {
         self.received + u64::from(self.remaining)
     }
 
-    /// Whether the sender can send nothing more and can be granted nothing.
+    /// Whether the sender has no credit and can be granted none.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.remaining() == 0 && self.ungranted() == 0
     }
 
-    /// Whether returning credit is worth a frame now: a batch has gathered, or the sender
-    /// has less left than it needs for the rest of a message and for a full chunk.
+    /// Whether to return credit now: a batch has gathered, or the sender has less credit than it
+    /// needs for the rest of a message and less than for a full chunk.
     pub(crate) fn is_due(&self, message_left: u32) -> bool {
         let ungranted = self.ungranted();
         if ungranted == 0 {
@@ -226,14 +225,14 @@ impl RecvWindow {
         ungranted >= batch(self.size, self.initial) || may_stall
     }
 
-    /// How long a grant took to bring the first byte that could not have been sent without it.
-    /// A round trip takes no longer. To be asked when something has arrived.
+    /// The time from a grant to the first byte that could not have been sent without it. A round
+    /// trip takes no longer. Call it when data has arrived.
     pub(crate) fn round_trip(&mut self, now: Instant) -> Option<Duration> {
         let passed = self.raised.take_if(|raised| raised.0 < self.received)?;
         Some(now.saturating_duration_since(passed.1))
     }
 
-    /// Grants what can be granted and returns the increment; zero if there is none.
+    /// Grants all credit that can be granted and returns the increment; may be zero.
     pub(crate) fn grant(&mut self, now: Instant) -> u32 {
         let increment = self.ungranted();
         let limit = self.limit();
@@ -247,18 +246,17 @@ impl RecvWindow {
         increment
     }
 
-    /// Whether the window is what holds the sender back. To be asked when the reader has
-    /// read everything and waits.
+    /// Whether the window limits the sender. Call it when the reader has read everything and waits.
     ///
-    /// It is, when the sender has stopped exactly at a limit that has been raised since: it
-    /// did not know yet. Where a message costs something, it stops where the next one does not fit.
-    /// Holds once for each growth. No clock is needed.
+    /// It does if the sender has stopped exactly at a limit that was raised since, because the
+    /// grant had not reached it. With message credit, the sender stops where the next message does
+    /// not fit. The answer is yes at most once for each growth. No clock is needed.
     pub(crate) fn holds_back_sender(&self, message_cost: u8) -> bool {
         let limit = self.superseded.front();
         limit.is_some_and(|limit| limit - self.received <= u64::from(message_cost))
     }
 
-    /// Lets the window grow by at most `spare` bytes towards `max`; returns by how much it did.
+    /// Lets the window grow by at most `spare` bytes towards `max`. Returns the growth.
     pub(crate) fn grow(&mut self, max: u32, spare: usize) -> u32 {
         self.superseded.clear();
         let wanted = self.size.saturating_mul(GROWTH).min(max);

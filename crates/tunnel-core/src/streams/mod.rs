@@ -25,7 +25,7 @@ use std::fmt;
 pub struct StreamId(pub(crate) i64);
 
 impl StreamId {
-    /// The id -1, of the tunnel itself: settings travel on it, drain notices and heartbeats.
+    /// The id -1, of the tunnel itself. Settings, drain notices and heartbeats are sent on it.
     pub const CONTROL: Self = Self(-1);
 
     /// The id of a number on the wire.

@@ -25,8 +25,8 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// How many places a queue keeps when it runs empty. A stream that goes on fills as many
-    /// again at once; an idle one keeps no more than this.
+    /// The capacity that a queue keeps when it becomes empty, so that an active stream need not
+    /// allocate and an idle one holds little memory.
     const KEEP: usize = 8;
 
     pub(crate) fn is_empty(&self) -> bool {

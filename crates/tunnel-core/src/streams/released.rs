@@ -16,7 +16,7 @@ pub struct Released(Queue<Bytes>);
 /// Where a connection puts buffers that it no longer needs.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
-    /// Whether they are kept until they are taken out. If not, they are dropped here.
+    /// Whether buffers are kept until they are taken out. Otherwise they are dropped here.
     pub(crate) kept: bool,
     released: Released,
 }
@@ -27,7 +27,7 @@ impl Outgoing {
     }
 
     pub(crate) fn put(&mut self, buffer: Bytes) {
-        // What is unique is plain memory: a buffer with an owner of its own never is.
+        // A unique buffer is plain memory. A buffer with a custom owner is never unique.
         if self.kept && !buffer.is_unique() {
             self.released.0.push_back(buffer);
         }

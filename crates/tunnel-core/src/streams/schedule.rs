@@ -1,19 +1,20 @@
-//! The scheduler: what is sent next.
+//! The scheduler: the order of sent frames.
 //!
-//! Queues hold stream ids, not frames; frames are encoded when the transport calls for them. Order: settings, a heartbeat, a drain notice, cancels, refusals; then control of streams
-//! (new streams in the order of their ids, response headers, window updates, ends of streams
-//! without data); then data, one chunk for each stream in turn.
+//! Queues hold stream ids, not frames; frames are encoded when the transport requests them. Order:
+//! settings, a heartbeat, a drain notice, cancels, refusals; then control frames of streams (new
+//! streams in the order of their ids, response headers, window updates, ends of streams without
+//! data); then data, one chunk for each stream in turn.
 //!
-//! Invariants: a stream stands at most once in `control` and once in `data` (its flags say
-//! so); ids of streams that have gone are skipped, and never make up more than half of a queue.
+//! Invariants: a stream is at most once in `control` and once in `data`, as its flags show. Ids of
+//! streams that have gone are skipped, and never make up more than half of a queue.
 
 use std::collections::VecDeque;
 
 use super::cancels::Cancels;
 use crate::Status;
 
-/// How many bytes of status a refusal has at most on average, before the peer is read no further.
-/// Those of this library have less.
+/// The status text that refusals may have on average, in bytes. With more text the limit on
+/// refusals is reached earlier. Refusals of this library have less.
 const REFUSAL_TEXT: usize = 128;
 
 /// A `close_stream` for a stream that is not in the table any more, or never was.
@@ -49,17 +50,18 @@ impl IdQueue {
         self.ids.len() == self.gone
     }
 
-    /// How many ids of live streams stand in the queue.
+    /// The number of ids of live streams in the queue.
     pub(crate) fn live(&self) -> usize {
         self.ids.len() - self.gone
     }
 
-    /// The ids that come next, at most `n`; among them may be some of gone streams.
+    /// The next ids, at most `n`. Some may be of gone streams.
     pub(crate) fn next(&self, n: usize) -> impl Iterator<Item = i64> {
         self.ids.iter().take(n).copied()
     }
 
-    /// Notes that a stream standing in this queue has gone; `alive` tells which have not.
+    /// Notes that a stream in this queue has gone. `alive` returns whether an id's stream still
+    /// exists.
     pub(crate) fn forget(&mut self, alive: impl Fn(i64) -> bool) {
         self.gone += 1;
         if self.gone * 2 > self.ids.len() {
@@ -79,7 +81,7 @@ impl IdQueue {
     }
 }
 
-/// Refusals that wait to be sent, and how much of their statuses is the application's.
+/// Refusals that wait to be sent, and the size of their statuses.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     queue: VecDeque<Refusal>,
@@ -106,20 +108,20 @@ impl Refusals {
         Some(refusal)
     }
 
-    /// Whether there are `count` refusals, or as much text as so many should have.
+    /// Whether `count` refusals wait, or status text of `count` times [`REFUSAL_TEXT`].
     pub(crate) fn exceed(&self, count: usize) -> bool {
         self.queue.len() >= count || self.bytes >= count.saturating_mul(REFUSAL_TEXT)
     }
 }
 
-/// All that waits to be sent.
+/// Everything that waits to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// Handler: settings are yet to be sent.
+    /// Handler: settings were not sent yet.
     pub(crate) settings: bool,
     /// A heartbeat is due.
     pub(crate) heartbeat: bool,
-    /// Handler: the last stream served, to be told to the caller.
+    /// Handler: the last stream served, for the drain notice.
     pub(crate) going_away: Option<i64>,
     pub(crate) cancels: Cancels,
     /// Handler: refusals to send. Above `max_pending_refusals` the peer is not read.
@@ -140,7 +142,7 @@ impl Schedule {
             && self.data.is_empty()
     }
 
-    /// About how many bytes the frames become that carry no messages.
+    /// Estimates the size of the frames that carry no messages, in bytes.
     pub(crate) fn control_bytes(&self) -> usize {
         /// A call's beginning or end with a little metadata.
         const CONTROL_FRAME: usize = 96;

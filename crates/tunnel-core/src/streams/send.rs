@@ -1,8 +1,8 @@
-//! The sending half of a stream: data from the application that was not sent yet.
+//! The sending half of a stream: the application's data that was not sent yet.
 //!
-//! Invariants: data is sent in the order in which it was queued; a close never overtakes the data of
-//! its stream; `queued` is the memory of the queue's segments; a run holds whole messages, and if
-//! the first one was begun, `run_left` of its bytes are still to be sent.
+//! Invariants: data is sent in the order in which it was queued; a close never overtakes the data
+//! of its stream; `queued` is the memory of the queue's segments; a run holds whole messages, and
+//! if sending the first one has begun, `run_left` of its bytes are still to be sent.
 
 use bytes::{Buf, Bytes};
 
@@ -15,29 +15,29 @@ use crate::frame::framing::PREFIX_LEN;
 use crate::frame::{CloseStream, FrameKindRef};
 use crate::{Metadata, WriteError};
 
-/// What a queued segment counts beyond its bytes: its own size in memory.
+/// The cost of a queued segment beyond its bytes: its own size in memory.
 const SEGMENT_OVERHEAD: usize = std::mem::size_of::<Segment>();
 
 /// Up to this many bytes are copied when they are queued.
 ///
-/// A small message is a slice of the buffer it was encoded in, 8 KiB with tonic, which nobody can
-/// use again while the message waits: 256 of them waiting took 2 MiB that no accounting saw, and
-/// had every call work in cold memory.
+/// A small message is a slice of the buffer that it was encoded in, 8 KiB with tonic. The encoder
+/// cannot reuse the buffer while the message waits. So 256 waiting messages would take 2 MiB that
+/// is not counted, and every call would work in cold memory.
 const COPY_UP_TO: usize = 512;
 
-/// What waits to be sent.
+/// A segment of the queue.
 #[derive(Debug)]
 struct Segment {
     piece: Piece,
     data: Bytes,
 }
 
-/// What a segment's data is.
+/// The kind of a segment's data.
 #[derive(Clone, Copy, Debug)]
 enum Piece {
     /// The beginning of a message of this size.
     Begins(u32),
-    /// More of the message before.
+    /// More of the message that has begun.
     Continues,
     /// Whole messages, each behind its prefix.
     Run,
@@ -46,14 +46,14 @@ enum Piece {
 /// The size and payload of the message at the front of a run.
 fn first_of_run(run: &[u8]) -> (u32, &[u8]) {
     let first = run.split_first_chunk().map(|(&prefix, rest)| {
-        // Only what has been looked through is a run.
+        // Only data that was scanned for prefixes is a run.
         let size = body::size_of(prefix).unwrap_or_default();
         (size, rest.get(..size as usize).unwrap_or_default())
     });
     first.unwrap_or_default()
 }
 
-/// What a caller's stream opens with.
+/// The beginning of a caller's stream.
 #[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) method: String,
@@ -63,9 +63,9 @@ pub(crate) struct Opening {
 /// The response headers of a handler's stream.
 #[derive(Debug)]
 pub(crate) enum Head {
-    /// The application has not given them.
+    /// The application has not set them.
     Missing,
-    /// Given, not yet written.
+    /// Set, not yet written.
     Pending(Metadata),
     /// Written; or this side sends none.
     Written,
@@ -82,23 +82,23 @@ pub(crate) struct SendHalf {
     /// Handler: the end, until it is written.
     pub(crate) closing: Option<Box<CloseStream>>,
     pub(crate) credit: Credit,
-    /// What each message costs of the credit beside its payload.
+    /// The cost of each message in credit beside its payload, in bytes.
     message_cost: u8,
     queue: Queue<Segment>,
     queued: usize,
-    /// How much of the message at the front of a run is left, when some of it was sent.
+    /// The unsent bytes of the message at the front of a run, if a part of it was sent.
     run_left: u32,
-    /// Whether the size of a message was given but none of its bytes were.
+    /// Whether a message was begun and none of its bytes were written.
     begun: bool,
-    /// How many bytes of the last message the application has yet to give.
+    /// How many bytes of the last message the application still has to write.
     unwritten: u32,
-    /// The prefix of the next message of a body, of which `prefix_len` bytes were given.
+    /// The prefix of the next message of a body, of which `prefix_len` bytes were written.
     prefix: [u8; PREFIX_LEN],
     prefix_len: u8,
-    /// Whether a writer was told to wait.
+    /// Whether a writer waits for a writable event.
     pub(crate) writer_waits: bool,
-    /// How many window updates may still come when nothing more is to be sent: a careful peer
-    /// sends at most one for each data frame.
+    /// The number of window updates that may still arrive after the last data was sent. A correct
+    /// peer sends at most one for each data frame.
     pub(crate) late_updates: u32,
 }
 
@@ -127,12 +127,12 @@ impl SendHalf {
         }
     }
 
-    /// What lies queued, in bytes with overhead.
+    /// The queued data, in bytes with overhead.
     pub(crate) fn queued(&self) -> usize {
         self.queued
     }
 
-    /// How much of it there is credit for, about.
+    /// Estimates how much of the queued data the credit allows, in bytes.
     pub(crate) fn sendable(&self) -> usize {
         self.credit.available(self.queued)
     }
@@ -141,7 +141,7 @@ impl SendHalf {
         !self.queue.is_empty()
     }
 
-    /// Begins a message of a size.
+    /// Begins a message of this size.
     pub(crate) fn begin(&mut self, size: u32) -> Result<(), WriteError> {
         self.check_open()?;
         self.check_message_whole()?;
@@ -154,7 +154,7 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Adds bytes to the message begun. Takes them only if it succeeds.
+    /// Adds bytes to the message that was begun. Takes the bytes only on success.
     pub(crate) fn write(&mut self, data: &mut Bytes, out: &mut Outgoing) -> Result<(), WriteError> {
         self.check_open()?;
         if data.is_empty() {
@@ -171,7 +171,8 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Adds the next bytes of a body, cut anywhere. Leaves what comes behind an error.
+    /// Adds the next bytes of a body, split anywhere. After an error `data` holds the remaining
+    /// bytes.
     pub(crate) fn body(&mut self, data: &mut Bytes, out: &mut Outgoing) -> Result<(), WriteError> {
         self.check_open()?;
         while !data.is_empty() {
@@ -190,7 +191,7 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Takes what there is of a prefix, and begins its message when it is whole.
+    /// Takes the bytes of a prefix, and begins its message when the prefix is complete.
     fn body_prefix(&mut self, data: &mut Bytes, out: &mut Outgoing) -> Result<(), WriteError> {
         let have = usize::from(self.prefix_len);
         let take = data.len().min(PREFIX_LEN - have);
@@ -206,12 +207,12 @@ impl SendHalf {
         self.begin(size)
     }
 
-    /// Whether no message is half given.
+    /// Whether no message is half written.
     pub(crate) fn is_whole(&self) -> bool {
         self.unwritten == 0 && self.prefix_len == 0
     }
 
-    /// Marks the half as finished by its application.
+    /// Marks the half as finished by the application.
     pub(crate) fn finish(&mut self) -> Result<(), WriteError> {
         self.check_open()?;
         self.check_message_whole()?;
@@ -219,7 +220,7 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Queues data that is not empty; a copy of it where it is small.
+    /// Queues data, if it is not empty. Small data is copied.
     fn push_copied(&mut self, piece: Piece, mut data: Bytes, out: &mut Outgoing) {
         if data.len() <= COPY_UP_TO {
             let copy = Bytes::copy_from_slice(&data);
@@ -264,8 +265,8 @@ impl SendHalf {
         })
     }
 
-    /// How many of `wanted` bytes may be sent now; `None` if that is nothing. An empty message needs
-    /// no credit but what messages cost.
+    /// The number of the `wanted` bytes that may be sent now; `None` if nothing may be sent. An
+    /// empty message needs only the credit that each message costs.
     fn affordable(&self, begins: bool, wanted: usize) -> Option<usize> {
         let cost = if begins {
             self.message_cost as usize
@@ -276,13 +277,13 @@ impl SendHalf {
         (left > 0 || wanted == 0).then_some(left)
     }
 
-    /// How many bytes the next piece would be if there were credit for it.
+    /// The size of the next piece if credit were unlimited, in bytes.
     pub(crate) fn next_len(&self, chunk: usize) -> Option<usize> {
         self.front().map(|(_, data)| data.len().min(chunk))
     }
 
-    /// The size of the message that begins at the front of the queue, if one does, and what is
-    /// there of it.
+    /// The size of the message that begins at the front of the queue, if one does, and the queued
+    /// bytes of it.
     fn front(&self) -> Option<(Option<u32>, &[u8])> {
         let front = self.queue.front()?;
         Some(match front.piece {
@@ -299,8 +300,8 @@ impl SendHalf {
         })
     }
 
-    /// The next piece of data to send, at most `chunk` bytes and never more than the window.
-    /// `None` if there is none, or no credit for it.
+    /// The next piece of data to send, at most `chunk` bytes and never more than the window. `None`
+    /// without data or without credit.
     pub(crate) fn next_chunk(&self, chunk: usize) -> Option<FrameKindRef<'_>> {
         let (begins, data) = self.front()?;
         let len = self.affordable(begins.is_some(), data.len().min(chunk))?;
@@ -311,7 +312,7 @@ impl SendHalf {
         })
     }
 
-    /// Forgets the first `len` bytes, which were written as the last
+    /// Removes the first `len` bytes, which were written as the last
     /// [`next_chunk`](Self::next_chunk).
     pub(crate) fn advance(&mut self, len: usize, out: &mut Outgoing) {
         let begins = self.front().is_some_and(|(begins, _)| begins.is_some());
@@ -342,7 +343,7 @@ impl SendHalf {
             }
         };
         self.queued -= used;
-        // The rest keeps all of the memory alive, which the queue counts anyway.
+        // The rest keeps the whole buffer alive, although `queued` counts only the rest.
         front.data.advance(used);
         if front.data.is_empty() {
             self.queued -= SEGMENT_OVERHEAD;
@@ -356,7 +357,7 @@ impl SendHalf {
         }
     }
 
-    /// Drops everything queued: nothing more will be sent. Returns what it cost.
+    /// Drops the queue, because nothing more will be sent. Returns the size of the dropped data.
     pub(crate) fn abort(&mut self, out: &mut Outgoing) -> usize {
         self.state = SendState::Done;
         while let Some(unsent) = self.queue.pop_front() {
@@ -373,7 +374,8 @@ impl SendHalf {
     }
 }
 
-/// The first `len` bytes, without a new reference where they are all.
+/// Splits off the first `len` bytes. Takes the whole buffer without a new reference if it has no
+/// more.
 fn split_off(data: &mut Bytes, len: usize) -> Bytes {
     if len == data.len() {
         std::mem::take(data)

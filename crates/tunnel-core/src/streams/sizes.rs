@@ -2,21 +2,21 @@
 
 use std::collections::VecDeque;
 
-/// How many bytes for sizes a stream keeps when they have all been read.
+/// The capacity that a stream keeps when all sizes have been read, in bytes.
 const KEEP_SIZES: usize = 64;
 
 /// The sizes of messages that have begun to arrive, one after another, as varints: an
 /// unread message costs about a byte beyond its payload.
 ///
-/// The first one stands apart: most streams never have a second.
+/// The first size is stored separately, because most streams never have a second.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
     first: u32,
     #[expect(clippy::box_collection, reason = "most streams never need it")]
     rest: Option<Box<VecDeque<u8>>>,
-    /// How many there are.
+    /// The number of sizes.
     pub(super) count: usize,
-    /// How many of them are zero.
+    /// The number of zero sizes.
     pub(super) empty: usize,
 }
 
@@ -37,7 +37,7 @@ impl Sizes {
         bytes.push_back(left as u8);
     }
 
-    /// The memory that they take, in bytes.
+    /// The memory of the list, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.rest.as_ref().map_or(0, |rest| rest.capacity())
     }
@@ -58,7 +58,7 @@ impl Sizes {
         Some(size)
     }
 
-    /// The next of the sizes behind the first; zero if there is none.
+    /// The next size after the first; zero if there is none.
     fn decode(&mut self) -> u32 {
         let Some(bytes) = &mut self.rest else {
             return 0;

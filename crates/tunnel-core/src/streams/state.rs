@@ -1,6 +1,6 @@
 //! The states of the two halves of a stream.
 
-/// What has become of the half that sends.
+/// The state of the sending half.
 ///
 /// ```text
 ///                 finish / close
@@ -14,11 +14,11 @@
 ///           is dropped)
 /// ```
 ///
-/// A caller's half ends with `half_close`, a handler's with `close_stream`; a
-/// handler's stream leaves the table when that was written.
+/// A caller's half ends with `half_close`, a handler's with `close_stream`; a handler's stream
+/// leaves the table when its end was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SendState {
-    /// Takes messages.
+    /// The application may write messages.
     Open,
     /// The application has finished; its data may still be queued.
     Finishing,
@@ -26,7 +26,7 @@ pub(crate) enum SendState {
     Done,
 }
 
-/// What has become of the half that receives.
+/// The state of the receiving half.
 ///
 /// ```text
 ///                half_close (handler),
@@ -39,7 +39,7 @@ pub(crate) enum SendState {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecvState {
-    /// More may come.
+    /// More data may arrive.
     Open,
     /// The end was received, or the stream failed.
     Ended,

@@ -26,7 +26,7 @@ use crate::event::Event;
 use crate::timer::Timers;
 use crate::{Code, Config, Limit, Side, Status, StreamError};
 
-/// All streams, with everything that must change along with them.
+/// All streams, with the state that must change together with them.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) side: Side,
@@ -36,24 +36,25 @@ pub(crate) struct Store {
     pub(crate) schedule: Schedule,
     pub(crate) timers: Timers,
     pub(crate) events: VecDeque<Event>,
-    /// What each message costs of its stream's window beside its payload, in bytes. Zero unless
-    /// both ends count so.
+    /// The cost of each message in its stream's window beside its payload, in bytes. Zero unless
+    /// both ends offer message credit.
     pub(crate) message_cost: u8,
-    /// How many streams the peer serves at once, if it said so.
+    /// The number of streams that the peer serves at once, if it has announced one.
     pub(crate) peer_max_streams: Option<usize>,
     pub(crate) out: Outgoing,
     admission: Admission,
     assembly: Assembly,
 }
 
-/// Whether the peer is told of an end that is not its own, by a `close_stream` or a `cancel`.
+/// Whether a `close_stream` or a `cancel` is sent to the peer when this side ends a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// It is not.
+    /// Nothing is sent.
     None,
-    /// It is, if there is room: it knows by itself, or does not care.
+    /// It is sent unless many refusals wait: the peer ends the call by itself, or does not need the
+    /// reply.
     IfRoom,
-    /// It is: it waits for the call's end.
+    /// It is sent: the peer waits for the call's end.
     Needed,
 }
 
@@ -83,7 +84,7 @@ impl Store {
         self.streams.get_mut(&id).map(|s| &mut **s)
     }
 
-    /// A stream together with the rest of the store.
+    /// Borrows a stream and the rest of the store.
     pub(crate) fn split(&mut self, id: i64) -> Option<(&mut Stream, Context<'_>)> {
         let stream = self.streams.get_mut(&id)?;
         let rest = Context {
@@ -133,8 +134,8 @@ impl Store {
         self.streams.insert(stream.id, Box::new(stream));
     }
 
-    /// Handler: puts a call into the table. Its application is told of it as soon as there is a
-    /// place for it.
+    /// Handler: puts a call into the table. The call is announced to the application as soon as a
+    /// place is free.
     pub(crate) fn accept(&mut self, mut stream: Stream, deadline: Option<Instant>, opened: Event) {
         let (id, max) = (stream.id, self.config.v.max_concurrent_streams);
         let opened = self.admission.enter(id, opened, self.counts.streams, max);
@@ -143,7 +144,7 @@ impl Store {
         self.events.extend(opened);
     }
 
-    /// Handler: tells the application of the calls that have a place now.
+    /// Handler: announces the calls that have a place now.
     fn announce(&mut self) {
         let max = self.config.v.max_concurrent_streams;
         while let Some((id, opened)) = self.admission.next(self.counts.streams, max) {
@@ -157,26 +158,26 @@ impl Store {
         }
     }
 
-    /// Handler: the handler of a cancelled call is gone.
+    /// Handler: the handler of a cancelled call has stopped.
     pub(crate) fn handler_done(&mut self, id: i64) {
         self.admission.handler_done(id);
         self.announce();
     }
 
-    /// The tunnel has ended: the application is told of no further call. Returns those that it
-    /// was not told of.
+    /// The tunnel has ended: no further call is announced. Returns the calls that were not
+    /// announced.
     pub(crate) fn stop_announcing(&mut self) -> Vec<i64> {
         self.admission.clear()
     }
 
-    /// All ids, in order.
+    /// All ids, in ascending order.
     pub(crate) fn ids(&self) -> Vec<i64> {
         let mut ids: Vec<_> = self.streams.keys().copied().collect();
         ids.sort_unstable();
         ids
     }
 
-    /// The stream with the most unread bytes; of revision zero only, if asked so.
+    /// The stream with the most unread bytes, of all streams or only those of revision zero.
     pub(crate) fn fullest(&self, unwindowed_only: bool) -> Option<i64> {
         self.streams
             .values()
@@ -186,7 +187,7 @@ impl Store {
             .map(|s| s.id)
     }
 
-    /// Removes a stream and everything kept for it.
+    /// Removes a stream and all of its state.
     pub(crate) fn remove(&mut self, id: i64) {
         let Some(mut stream) = self.streams.remove(&id) else {
             return;
@@ -229,10 +230,10 @@ impl Store {
         .discard_unread(stream);
     }
 
-    /// Ends a stream by an error of this side or of the tunnel.
+    /// Ends a stream with an error of this side or of the tunnel.
     ///
-    /// A caller's stream stays until its application has read the error; a handler's goes at
-    /// once.
+    /// A caller's stream stays until its application has read the error; a handler's stream is
+    /// removed at once.
     pub(crate) fn fail(&mut self, id: i64, error: StreamError, reply: Reply) {
         match self.side {
             Side::Caller => self.fail_caller(id, error, reply, false),
@@ -240,8 +241,8 @@ impl Store {
         }
     }
 
-    /// Ends a stream by a fault of its peer. As [`fail`](Self::fail), but a caller still reads
-    /// the messages that came before the fault.
+    /// Ends a stream because of a fault of the peer. Like [`fail`](Self::fail), but a caller still
+    /// reads the messages that came before the fault.
     pub(crate) fn fault(&mut self, id: i64, error: StreamError, reply: Reply) {
         match self.side {
             Side::Caller => self.fail_caller(id, error, reply, true),
@@ -254,7 +255,7 @@ impl Store {
             return;
         };
         let known_to_peer = stream.send.opening.is_none();
-        // An end that is already there stands: it came first.
+        // An earlier end stays in force.
         if stream.recv.state == RecvState::Open {
             error.not_processed |= !known_to_peer;
             allow_late_frames(stream, rest.counts);
@@ -280,7 +281,8 @@ impl Store {
         }
         let unseen = self.admission.is_waiting(id);
         if !unseen {
-            // Before its stream leaves its place to another call.
+            // The running handler is counted first, because removing the stream may announce
+            // another call.
             self.admission.cancelled(id);
         }
         self.remove(id);
@@ -305,8 +307,8 @@ impl Store {
         }
     }
 
-    /// Ends a stream for the memory it takes. Unlike [`fail`](Self::fail) it spares nothing: what
-    /// is unread goes, even where the stream has ended and was not read yet.
+    /// Ends a stream to free its memory. Unlike [`fail`](Self::fail) it drops all unread data, even
+    /// of a stream that has ended and was not read yet.
     pub(crate) fn evict(&mut self, id: i64, message: impl Into<Cow<'static, str>>) {
         let error = StreamError::new(Code::ResourceExhausted, message, crate::Initiator::Library);
         if self.side == Side::Caller
@@ -321,8 +323,8 @@ impl Store {
         self.fail(id, error, Reply::Needed);
     }
 
-    /// Ends the stream that holds most, of what is received or to be sent. `false` if none holds
-    /// anything.
+    /// Ends the stream that holds the most memory, for received data and data to be sent. Returns
+    /// `false` if no stream holds any.
     pub(crate) fn shed(&mut self) -> bool {
         let holders = self.streams.values().filter(|s| s.memory() > 0);
         let fullest = holders.max_by_key(|s| (s.memory(), s.id)).map(|s| s.id);
@@ -333,7 +335,7 @@ impl Store {
         fullest.is_some()
     }
 
-    /// Overcommitted memory: ends the fullest streams until the sum fits the cap.
+    /// Memory is overcommitted: ends the fullest streams until the sum is within the limit.
     pub(crate) fn enforce_buffer_cap(&mut self) {
         if !self.config.v.overcommit {
             return;

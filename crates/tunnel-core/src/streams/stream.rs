@@ -16,13 +16,13 @@ pub(crate) struct Stream {
     pub(crate) send: SendHalf,
     pub(crate) recv: RecvHalf,
     pub(crate) deadline: Option<Instant>,
-    /// Whether its late frames were allowed for.
+    /// Whether the counters already allow for its late frames.
     pub(super) late_allowed: bool,
-    /// Whether it stands in the schedule's control queue.
+    /// Whether the stream is in the schedule's control queue.
     pub(crate) in_control: bool,
-    /// Whether it stands in the schedule's data queue.
+    /// Whether the stream is in the schedule's data queue.
     pub(crate) in_data: bool,
-    /// Handler: whether its application was told of it.
+    /// Handler: whether the call was announced to the application.
     pub(super) announced: bool,
 }
 
@@ -71,12 +71,12 @@ impl Stream {
                 .is_some_and(|w| w.is_due(self.recv.arriving()))
     }
 
-    /// What it holds, in bytes.
+    /// The memory that the stream holds, in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.recv.unread() + self.recv.overhead() as usize + self.send.queued()
     }
 
-    /// How large a message may be to be handed on from its first byte.
+    /// The largest message that is handed on from its first byte.
     pub(crate) fn large(&self, config: &Config) -> usize {
         match &self.recv.window {
             Some(w) => w.size() as usize,
@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn a_stream_costs_what_the_memory_formula_says() {
-        // The rest of the 700 bytes: its entry in the table, its deadline, its places in queues.
+        // The rest of the 700 bytes is the entry in the table, the deadline and the entries in
+        // queues.
         let size = std::mem::size_of::<Stream>();
         assert!(size <= 550, "{size}");
     }

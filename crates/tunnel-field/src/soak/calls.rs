@@ -155,7 +155,7 @@ impl Caller {
 
 impl Path {
     /// Waits for a tunnel or a gateway. Returns a client and a token that is cancelled when the
-    /// client is of no use any more.
+    /// client can no longer be used.
     async fn client(&mut self, stop: &CancellationToken) -> Option<(Client, CancellationToken)> {
         let there = async {
             match self {

@@ -78,7 +78,7 @@ fn page(args: &Args, verdict: &Verdict) -> Markup {
                 p { "A red line is the beginning of a fault." }
                 (chart(verdict, "allocated, MiB", |s| Some(mebibytes(s.allocated))))
                 (chart(verdict, "resident, MiB", |s| s.resident.map(mebibytes)))
-                (chart(verdict, "tasks of links and callers", |s| Some(s.tasks as f64)))
+                (chart(verdict, "tasks of the runtime", |s| Some(s.tasks as f64)))
                 (chart(verdict, "descriptors", |s| s.descriptors.map(|count| count as f64)))
                 h2 { "Faults" }
                 table {

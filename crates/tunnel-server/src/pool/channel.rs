@@ -225,7 +225,7 @@ impl Service<http::Request<Body>> for ReverseChannel {
     type Error = Status;
     type Future = ReverseResponseFuture;
 
-    /// Always ready: what is wrong is a call's own error.
+    /// Always ready: a call reports its own failure.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }

@@ -1,4 +1,4 @@
-//! Serving until a signal, and stopping within a timeout whatever clients do.
+//! Serving until a signal, and stopping within a timeout even if clients do not cooperate.
 
 mod connection;
 
@@ -132,12 +132,13 @@ async fn until(at: Option<Instant>) {
 }
 
 impl TunnelServiceHandler {
-    /// Runs a tonic server until a signal, and stops it within a timeout whatever its clients do;
-    /// [`Shutdown`] lists the steps. The router must have this handler's [`service`](Self::service); it
-    /// can have other services and any settings, such as TLS. The connections come from `incoming`, for
-    /// example a tonic [`TcpIncoming`](tonic::transport::server::TcpIncoming).
+    /// Runs a tonic server until a signal, and stops it within a timeout even if its clients do not
+    /// cooperate; [`Shutdown`] lists the steps. The router must have this handler's
+    /// [`service`](Self::service); it can have other services and any settings, such as TLS. The
+    /// connections come from `incoming`, for example a tonic
+    /// [`TcpIncoming`](tonic::transport::server::TcpIncoming).
     ///
-    /// Tonic's own `serve_with_shutdown` waits without end for frozen clients and for connections that
+    /// Tonic's own `serve_with_shutdown` waits for ever for frozen clients and for connections that
     /// never send anything. Dropping the future closes all connections.
     ///
     /// ```no_run

@@ -26,7 +26,8 @@ use crate::status::{self, from_open_error};
 /// How much of a request body is gathered before its call is opened, in bytes.
 const GATHER: usize = 64 << 10;
 
-/// What a data frame of a body counts in addition to its bytes, so that empty ones are limited too.
+/// The cost of a data frame of a body in addition to its bytes, so that empty frames are limited
+/// too.
 const FRAME_OVERHEAD: usize = 16;
 
 /// The response of a call through a tunnel: a future of its headers and body.
@@ -49,7 +50,7 @@ enum CallStage {
 
 /// The parts of a call that has not begun.
 pub(super) struct Request {
-    /// Keeps the tunnel open until the call is.
+    /// Keeps the tunnel open until the call has begun.
     pub(super) place: Place,
     pub(super) head: CallHead,
     pub(super) body: Body,
@@ -88,18 +89,18 @@ struct BodyStart {
     data: Pieces,
     /// Whether it has ended.
     finished: bool,
-    /// Whether it had nothing more to give.
+    /// Whether the body was pending.
     pending: bool,
 }
 
 /// The data frames of a body's start: one for a unary call.
 type Pieces = SmallVec<[Bytes; 2]>;
 
-/// Polls a request body until it is pending, has ended, or has given enough, so that the open, the
-/// message and the half-close of a call leave together.
+/// Polls a request body until it is pending, has ended, or has enough data, so that the open, the
+/// message and the half-close of a call are sent together.
 fn gather(body: &mut Body, cx: &mut Context<'_>) -> Result<BodyStart, Status> {
     let mut data = Pieces::new();
-    // Otherwise tokio's budget could make the body pending in the middle of a batch.
+    // Otherwise tokio's task budget could make the body pending in the middle of a batch.
     let end = std::future::poll_fn(|cx| poll_body(body, &mut data, cx));
     let end = pin!(tokio::task::unconstrained(end)).poll(cx);
     let pending = end.is_pending();
@@ -114,7 +115,7 @@ fn gather(body: &mut Body, cx: &mut Context<'_>) -> Result<BodyStart, Status> {
     })
 }
 
-/// Polls a request body. `None` when it has given enough.
+/// Polls a request body. `None` when enough data was gathered.
 fn poll_body(
     body: &mut Body,
     data: &mut Pieces,
@@ -254,7 +255,7 @@ impl Future for ResponseFuture {
 /// The result of looking for a response.
 enum Found {
     Headers(Metadata),
-    /// No headers: nothing now, or the end of a call that has none.
+    /// No headers: none have arrived, or the call has ended without any.
     None(Read),
 }
 

@@ -174,7 +174,7 @@ impl TunnelChannel {
 async fn wait(shared: &Shared, wanted: impl Fn(&Lifecycle) -> bool) -> EndReason {
     match shared.wait_lifecycle(wanted).await {
         Lifecycle::Ended(reason) | Lifecycle::Closed(reason) => reason,
-        // Not reached: `wanted` asks for an end.
+        // Not reached, because `wanted` accepts only ended states.
         Lifecycle::Opening | Lifecycle::Ready | Lifecycle::Draining => EndReason::Closed,
     }
 }
@@ -193,7 +193,7 @@ impl Service<http::Request<Body>> for TunnelChannel {
     type Error = Status;
     type Future = ResponseFuture;
 
-    /// Always ready: what is wrong with the tunnel is a call's own error.
+    /// Always ready: a call reports the tunnel's failure.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }

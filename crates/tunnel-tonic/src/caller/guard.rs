@@ -15,7 +15,7 @@ use crate::state::State;
 pub(crate) struct CallGuard {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: StreamId,
-    /// Whether the end was read, so that there is nothing to cancel.
+    /// Whether the end was read, so that the call need not be cancelled.
     pub(crate) ended: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What keeps a tunnel open.
+//! The handle that keeps a tunnel open.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Sends the rest of a request body that was not available when its call was opened.
 //!
-//! The pump is a task, because a request must go on while nobody polls the response. It ends with the
-//! body, the call or the tunnel.
+//! The pump is a task, because a request must continue while the response is not polled. It ends
+//! with the body, the call or the tunnel.
 //!
 //! A body that is pending gets its task only when it is woken. Until then its wakers hold it, which needs
 //! 80 bytes instead of the 256 of a task. A call that only opens never needs a task.
@@ -110,7 +110,7 @@ impl Parked {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a pending pump, unless it was woken meanwhile.
+    /// Stores a pending pump, unless it was woken while it was polled.
     fn keep(&self, pump: RequestPump) {
         let mut place = self.place();
         match &*place {
@@ -206,7 +206,7 @@ impl Drop for RequestPump {
         if !self.done {
             self.fail(match std::thread::panicking() {
                 true => Status::internal("the request body panicked"),
-                // As for every call of a tunnel whose task is dropped with its runtime.
+                // The same failure as for every call whose tunnel is dropped with its runtime.
                 false => Status::unavailable("the request's task was dropped with its runtime"),
             });
         }

@@ -56,7 +56,7 @@ impl RequestBody {
         })
     }
 
-    /// Why the body ended before its caller finished it.
+    /// The reason why the body ended before the caller had finished it.
     fn failure(&self, read: Read) -> Status {
         let id = self.id;
         let error = match read {

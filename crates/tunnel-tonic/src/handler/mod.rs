@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_method_is_the_path_it_says_or_none() {
+    fn a_method_is_parsed_as_a_path_or_refused() {
         let long = |n| format!("/{}", "m".repeat(n));
         let methods = [
             "/a.B/C_d-9",

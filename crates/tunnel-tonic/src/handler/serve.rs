@@ -22,7 +22,7 @@ use crate::status;
 /// How much of a response body is gathered before it is put on the stream, in bytes.
 const GATHER: usize = 64 << 10;
 
-/// What a data frame counts in addition to its bytes, so that empty ones are limited too.
+/// The cost of a data frame in addition to its bytes, so that empty frames are limited too.
 const FRAME_OVERHEAD: usize = 16;
 
 /// How often a response body is gathered before the task yields.
@@ -59,11 +59,11 @@ struct Response {
 
 /// The state of a call in the tunnel.
 enum Look {
-    /// It is over; the handler is not needed any more.
+    /// The call has ended; the handler is not needed any more.
     Over,
-    /// It goes on, but takes no more data now. The task will be woken.
+    /// The call is open, but takes no more data now. The task will be woken.
     Full,
-    /// It goes on.
+    /// The call is open and takes data.
     Writable,
 }
 
@@ -219,7 +219,7 @@ fn writable(state: &mut State, id: StreamId) -> Look {
 }
 
 impl Response {
-    /// Puts what was gathered on the stream.
+    /// Writes the gathered data to the stream.
     fn put(
         &mut self,
         state: &mut State,
@@ -288,7 +288,7 @@ fn close(state: &mut State, id: StreamId, trailers: Metadata, status: WireStatus
     }
 }
 
-/// Polls a response body until it is pending, has ended, or enough is there.
+/// Polls a response body until it is pending, has ended, or has enough data.
 fn gather(body: &mut Body, cx: &mut Context<'_>) -> Gathered {
     let mut gathered = Gathered::default();
     let mut size = 0;
@@ -384,7 +384,7 @@ pub(crate) fn poll_once(mut call: ServeCall) -> bool {
 
 impl Drop for ServeCall {
     fn drop(&mut self) {
-        // Not done only when the runtime shuts down.
+        // A call is unfinished here only when the runtime shuts down.
         let unfinished = !matches!(self.stage, ServeStage::Done);
         // Outside the lock.
         self.drop_handler();

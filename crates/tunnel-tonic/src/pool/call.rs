@@ -67,7 +67,7 @@ impl ServedBy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitForReady(pub bool);
 
-/// Where a call finds its tunnel, and how it fails without one.
+/// A source of tunnels for calls, and the errors of calls without a tunnel.
 pub trait Tunnels {
     /// A tunnel for a call that has tried some already.
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel>;
@@ -102,7 +102,7 @@ pub trait Tunnels {
     fn all_full(&self, full: Status) -> Status;
 }
 
-/// What a call does when no tunnel takes it.
+/// The behaviour of a call without a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenNoTunnel {
@@ -153,13 +153,13 @@ struct Call<T> {
     mark: u64,
     /// The tunnels that did not take the call.
     tried: HashSet<TunnelId>,
-    /// How many of them were not full.
+    /// The number of those that were not full.
     refused: usize,
-    /// Those that were full. They may take the call later.
+    /// The tunnels that were full. They may take the call later.
     full: HashSet<TunnelId>,
     /// Whether a far end was full by a limit of its own. Calls cannot queue for that at this end.
     far_end_is_full: bool,
-    /// How often the call has paused for that.
+    /// The number of pauses because of that.
     pauses: u32,
     /// The status of a full tunnel.
     full_status: Option<Status>,
@@ -267,7 +267,7 @@ impl<T: Tunnels> Call<T> {
         let joined = self.tunnels.subscribe();
         let runtime = self.tunnels.runtime().cloned();
         Stage::Waiting(Box::pin(async move {
-            // The call tries again, whatever has ended the wait.
+            // The call tries again, for either end of the wait.
             let _ = joins(joined, end, runtime, Status::unavailable("")).await;
             Ok(())
         }))
@@ -299,8 +299,8 @@ impl<T: Tunnels> Call<T> {
     }
 }
 
-/// The same failure with another message. The old status is its source, where [`is_safe_to_retry`]
-/// finds whether the call was processed.
+/// The failure with another message. The old status is its source, where [`is_safe_to_retry`] finds
+/// whether the call was processed.
 pub fn explained(message: String, status: Status) -> Status {
     let mut explained = Status::new(status.code(), message);
     explained.set_source(Arc::new(status));

@@ -44,16 +44,16 @@ pub struct Pool {
     members: Mutex<Members>,
     /// Changes whenever a tunnel joins.
     joined: watch::Sender<()>,
-    /// Where those who wait on other threads have their timers.
+    /// The runtime for timers of calls that wait on other threads.
     runtime: OnceLock<Handle>,
 }
 
 #[derive(Debug, Default)]
 struct Members {
     list: Vec<TunnelChannel>,
-    /// Where each stands in the list.
+    /// The position of each tunnel in the list.
     places: HashMap<TunnelId, usize>,
-    /// Where the next turn begins.
+    /// The position at which the next round-robin pick begins.
     next: usize,
 }
 

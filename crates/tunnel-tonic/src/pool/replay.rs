@@ -14,7 +14,7 @@ use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-/// What a kept piece counts beyond its bytes.
+/// The cost of a kept piece beyond its bytes.
 const OVERHEAD: usize = size_of::<Bytes>();
 
 /// A request body that can be given out several times.
@@ -43,10 +43,10 @@ struct Recording {
     limit: usize,
     /// Whether pieces are still kept.
     keeping: bool,
-    /// Whether something was read that is not kept.
+    /// Whether data was read that is not kept.
     lost: bool,
-    /// The latest reader, and how much of what is kept it has read. A number that no reader has
-    /// while the body is taken back.
+    /// The number of the latest reader, and the number of kept pieces that it has read. While the
+    /// body is taken back, no reader has this number.
     reader: u64,
     read: usize,
     /// The latest reader, if it waits for an earlier one to give the body back.
@@ -133,7 +133,7 @@ impl Recording {
         }
         let piece = self.kept.pop_front();
         if self.kept.is_empty() {
-            // Frees the memory of the queue, because the call may go on for long.
+            // Frees the memory of the queue, because the call may last long.
             self.kept = VecDeque::new();
         }
         piece
@@ -161,7 +161,7 @@ impl Recording {
     }
 }
 
-/// What a reader finds before it polls the body itself.
+/// The result of a reader's look at the shared state, before it polls the body itself.
 enum Found {
     Piece(Bytes),
     End(Result<(), Status>),

@@ -37,7 +37,7 @@ fn tried(ids: &[TunnelId]) -> HashSet<TunnelId> {
 }
 
 #[test]
-fn round_robin_gives_each_tunnel_its_turn() {
+fn round_robin_picks_each_tunnel_in_turn() {
     let (pool, tunnels) = pool_of(7);
     let picks = picks(&pool, Balance::RoundRobin, 70);
     for tunnel in tunnels {
@@ -49,7 +49,7 @@ fn round_robin_gives_each_tunnel_its_turn() {
 fn an_idle_pool_spreads_calls_by_chance_where_the_fewest_calls_decide() {
     let (pool, tunnels) = pool_of(4);
     let picks = picks(&pool, Balance::FewestCalls, 1000);
-    // A tunnel that is never picked among a thousand is no accident.
+    // With a thousand picks, a tunnel that is never picked shows a fault.
     assert_eq!(picks.len(), tunnels.len());
 }
 
@@ -76,7 +76,7 @@ fn a_tunnel_that_was_tried_is_not_picked_again() {
     }
 }
 
-/// Where some are full, the calls they had no room for are spread over all the others.
+/// Calls that some full tunnels refused are spread over all the others.
 #[test]
 fn a_call_that_moves_finds_any_of_the_others() {
     let (pool, tunnels) = pool_of(5);
@@ -91,12 +91,12 @@ fn a_call_that_moves_finds_any_of_the_others() {
 }
 
 #[test]
-fn tunnels_leave_in_any_order_and_those_that_stay_are_found() {
+fn tunnels_leave_in_any_order_and_the_others_are_still_picked() {
     let (pool, tunnels) = pool_of(20);
     let (leaving, staying): (Vec<_>, Vec<_>) = tunnels.iter().partition(|t| t.id().value() % 3 > 0);
     for tunnel in leaving {
         pool.leave(tunnel.id());
-        // Twice does no harm.
+        // A second removal has no effect.
         pool.leave(tunnel.id());
     }
     let staying: HashSet<_> = staying.iter().map(|tunnel| tunnel.id()).collect();

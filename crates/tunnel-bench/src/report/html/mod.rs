@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_asks_for_nothing_from_elsewhere() {
+    fn the_page_loads_nothing_from_the_network() {
         let page = page(&sample());
         for forbidden in ["<script", "http://", "https://", "url(", "@import", "src="] {
             assert!(!page.contains(forbidden), "{forbidden} is on the page");
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn each_group_is_a_section_that_can_be_gone_to() {
+    fn each_group_is_a_section_with_a_link_to_it() {
         let page = page(&sample());
         for group in ["unary", "unread", "growth"] {
             assert!(page.contains(&format!("<a href=\"#{group}\">")));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_says_cannot_become_markup() {
+    fn text_of_a_run_is_escaped() {
         let mut run = sample();
         run.machine.cpu = "<em>\"cpu\"</em>".to_owned();
         run.rows[0].workload = "<img>".to_owned();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_is_a_line_and_all_else_is_bars() {
+    fn growth_is_a_line_chart_and_everything_else_is_bars() {
         let page = page(&sample());
         assert_eq!(page.matches("<figure class=\"lines\"").count(), 1);
         // Two metrics of one workload and one metric of another.

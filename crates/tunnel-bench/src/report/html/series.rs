@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shares_its_name_with_too_few_others_stands_for_itself() {
+    fn too_few_workloads_with_a_common_name_are_no_series() {
         let run = growth(&["16 B over 1 tunnels", "16 B over 10 tunnels"]);
         let (series, single) = split(&run, "growth");
         assert!(series.is_empty());

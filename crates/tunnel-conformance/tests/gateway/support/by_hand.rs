@@ -14,7 +14,7 @@ use tunnel_tonic::outer::OPEN_REVERSE_TUNNEL_PATH;
 use super::DEVICE;
 use peer::{RawHandler, md};
 
-// The same peers as those of the tests of the binding, which use more of them.
+// The peers of the binding's tests. Those tests use more of this file.
 #[allow(dead_code)]
 #[path = "../../binding/support/body.rs"]
 pub(crate) mod body;

@@ -1,4 +1,4 @@
-//! Devices made of the binding alone, so that a test controls every step.
+//! Devices built on the binding only, so that a test controls every step.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Dial {
         self
     }
 
-    /// Does not understand drain notices, as older ends and other implementations.
+    /// Does not understand drain notices, like older versions and other implementations.
     pub(crate) fn deaf(mut self) -> Self {
         self.deaf = true;
         self

@@ -23,7 +23,7 @@ use device::{Device, Dial};
 /// The metadata key with a device's name.
 pub(crate) const DEVICE: &str = "device";
 
-/// Where tunnels are opened, on a runtime of its own. Their key is the name of the device.
+/// A gateway on a runtime of its own. The key of a tunnel is the name of its device.
 pub(crate) struct Gateway {
     pub(crate) handler: TunnelServiceHandler,
     pub(crate) server: TcpServer,
@@ -46,14 +46,14 @@ impl Gateway {
         Self::start_with(|builder| builder).await
     }
 
-    /// The same with more settings.
+    /// Starts a gateway with further settings.
     pub(crate) async fn start_with(
         settings: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandlerBuilder,
     ) -> Self {
         Self::serve(handler(settings)).await
     }
 
-    /// One whose handler there is already.
+    /// Starts a gateway with an existing handler.
     pub(crate) async fn serve(handler: TunnelServiceHandler) -> Self {
         let routes = Routes::new(handler.service());
         let server = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
@@ -65,7 +65,7 @@ impl Gateway {
         self.server.channel().await
     }
 
-    /// A device of a name, on a connection of its own, as soon as it can be called.
+    /// A device with this name on a connection of its own. Returns when it can be called.
     pub(crate) async fn device(&self, name: &str) -> Device {
         let dial = Dial::new(&Probe::default()).named(name);
         let device = dial.dial(self.connect().await).await;
@@ -75,7 +75,7 @@ impl Gateway {
     }
 }
 
-/// A device of a name without a network, as soon as it can be called.
+/// A device with this name, without a network. Returns when it can be called.
 pub(crate) async fn local_device(handler: &TunnelServiceHandler, name: &str) -> Device {
     let dial = Dial::new(&Probe::default()).named(name);
     let device = dial.dial(handler.service()).await;
@@ -84,14 +84,14 @@ pub(crate) async fn local_device(handler: &TunnelServiceHandler, name: &str) -> 
     device
 }
 
-/// Waits until a device can be called, and says by which tunnel.
+/// Waits until a device can be called, and returns its tunnel.
 pub(crate) async fn ready(handler: &TunnelServiceHandler, device: &Device) -> AcceptedTunnel {
     let find = || {
         let mut tunnels = handler.as_channel().tunnels().into_iter();
         tunnels.find(|tunnel| device.is(tunnel.info()))
     };
     eventually(|| find().is_some()).await;
-    find().expect("it is there to stay")
+    find().expect("the tunnel stays open")
 }
 
 /// Waits until exactly this many reverse tunnels can be called.
@@ -109,17 +109,17 @@ pub(crate) fn client(channel: &ReverseChannel) -> Client {
     TestServiceClient::new(TestChannel::new(channel.clone()))
 }
 
-/// One request, as every kind of call can have it.
+/// One request, for calls of any kind.
 pub(crate) fn one_request() -> Vec<Request> {
     vec![request(1, 10)]
 }
 
-/// The same as a stream.
+/// One request as a stream.
 pub(crate) fn one() -> futures::stream::Iter<std::vec::IntoIter<Request>> {
     futures::stream::iter(one_request())
 }
 
-/// A call of one name that ends when its request does.
+/// A unary call with this name that ends when its request does.
 pub(crate) async fn a_call(channel: &ReverseChannel, name: &str) -> Outcome {
     let script = Script::named(name).receive_all().send(1, 10, 1);
     run(&client(channel), Kind::Unary, &script, one_request()).await
@@ -149,5 +149,5 @@ pub(crate) async fn served(channel: &ReverseChannel, name: &str) -> ServedBy {
     let response = client.unary(script.request(request(1, 10))).await;
     let response = response.expect("the call succeeds");
     let served = response.extensions().get::<ServedBy>();
-    served.expect("a response says who served it").clone()
+    served.expect("a response names its tunnel").clone()
 }

@@ -26,15 +26,15 @@ pub(crate) async fn first_by_hand() -> (TunnelServiceHandler, ReverseChannel, Ra
 /// Why a tunnel gives up a call that it has not processed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum How {
-    /// Its far end refuses the call, marked as not processed.
+    /// The device refuses the call as not processed.
     Refused,
-    /// Its far end sends a drain notice.
+    /// The device sends a drain notice.
     Draining,
-    /// This end drains it, and the deadline comes before the call was sent.
+    /// The gateway drains the tunnel, and the drain's deadline passes before the call is sent.
     Cut,
-    /// It ends before the call was sent.
+    /// The tunnel ends before the call is sent.
     Lost,
-    /// It is kicked before the call was sent.
+    /// The tunnel is kicked before the call is sent.
     Kicked,
 }
 
@@ -63,7 +63,7 @@ impl How {
                 let call = device.expect_call().await;
                 going_away(&device, call - 1);
             }
-            // The gateway's frames are not read.
+            // The device does not read the gateway's frames.
             Self::Cut => {
                 tunnel().drain(Duration::ZERO).await;
             }

@@ -21,7 +21,7 @@ const DATA: u8 = 2 << 3 | 2;
 /// size of five each.
 const ROOM: usize = PREFIX_LEN + 4 + 10 + 3 * 5;
 
-/// What stands before the payload of a frame, its prefix included.
+/// The bytes before the payload of a frame, the prefix included.
 pub(in super::super) struct Head {
     bytes: [u8; ROOM],
     len: usize,
@@ -36,7 +36,7 @@ impl Head {
             FrameKindRef::MoreData(data) => (None, data),
             _ => return None,
         };
-        // Whatever stands before the payload is shorter than this.
+        // The bytes before the payload are fewer than this.
         let len = u32::try_from(data.len() + ROOM).ok()? - ROOM as u32;
         let mut head = Self {
             bytes: [0; ROOM],
@@ -93,7 +93,8 @@ pub(super) struct DataFrame {
     pub(super) data: Range<usize>,
 }
 
-/// Reads a frame if it carries a message and is written as usual; `None` says nothing of it.
+/// Reads a frame if it carries a message and has the usual encoding. `None` does not mean that the
+/// frame is broken.
 pub(super) fn read(frame: &[u8]) -> Option<DataFrame> {
     let mut at = 0;
     let stream_id = field(frame, &mut at, STREAM_ID)? as i64;
@@ -124,7 +125,7 @@ fn field(frame: &[u8], at: &mut usize, key: u8) -> Option<u64> {
         return None;
     }
     let mut value = 0;
-    // Nine groups of seven bits cannot overflow; longer numbers are for the general way.
+    // Nine groups of seven bits cannot overflow; longer numbers take the general path.
     for (i, &byte) in frame[*at + 1..].iter().take(9).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * i);
         if byte < 0x80 {

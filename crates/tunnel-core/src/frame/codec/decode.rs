@@ -1,9 +1,8 @@
 //! The decoder: from bytes to a frame.
 //!
-//! The decoder walks over the message once. Fields that occur twice are merged
-//! as protobuf says: of numbers and texts the last one counts, lists grow,
-//! messages of one field merge, and another member of a `oneof` replaces the
-//! first.
+//! The decoder walks over the message once. Fields that occur twice are merged as protobuf says: of
+//! numbers and texts the last value counts, lists grow, messages of one field merge, and another
+//! member of a `oneof` replaces the first.
 
 use std::ops::Range;
 
@@ -15,9 +14,9 @@ use super::wire::{Field, Reader, WireType};
 use super::{DecodeError, data};
 use crate::{Code, Metadata, Side, Status, StreamId};
 
-/// How much of a frame may stand around its payload, in bytes, for the payload to stay a slice of
-/// it. What the fields of a frame need is less; a peer that pads its frames with fields nobody
-/// knows would have a small payload keep a large frame alive, unseen by all accounting.
+/// The payload stays a slice of its frame if at most this many bytes of the frame are outside the
+/// payload. The known fields need less. A peer that pads its frames with unknown fields could
+/// otherwise keep large frames alive with small payloads, which no counter includes.
 const MOST_AROUND: usize = 64;
 
 /// Parses a frame, see [`super::decode`].
@@ -35,7 +34,7 @@ pub(super) fn frame(from: Side, bytes: Bytes) -> Result<Frame, DecodeError> {
     any_frame(from, bytes)
 }
 
-/// The same for fields of any kind and in any order.
+/// Parses a frame with fields of any kind and in any order.
 fn any_frame(from: Side, bytes: Bytes) -> Result<Frame, DecodeError> {
     let mut stream_id = 0;
     let mut kind = Partial::Unset;
@@ -87,7 +86,7 @@ fn any_frame(from: Side, bytes: Bytes) -> Result<Frame, DecodeError> {
 /// up for itself and down for the whole.
 fn narrow(mut bytes: Bytes, part: Range<usize>) -> Bytes {
     if part.is_empty() {
-        // An empty slice would keep the memory alive all the same.
+        // An empty slice would keep the memory alive too.
         return Bytes::new();
     }
     if bytes.len() - part.len() > MOST_AROUND {
@@ -111,13 +110,13 @@ enum Partial<'a> {
     MoreData(Range<usize>),
     Close(Status, Details<'a>, Entries<'a>),
     WindowUpdate(u32),
-    /// A kind that says nothing more.
+    /// A kind without content.
     Empty(FrameKind),
 }
 
 impl<'a> Partial<'a> {
-    /// Reads one member, numbered 2 to 7: into what there is of the same
-    /// member, in place of what there is of another.
+    /// Reads one member, numbered 2 to 7. It is merged with an earlier value of the same member and
+    /// replaces another member.
     fn merge(
         &mut self,
         from: Side,

@@ -1,9 +1,9 @@
 //! The encoder: from a borrowed frame to its bytes.
 //!
-//! Every message on the wire is preceded by its length, so a frame is first
-//! measured ([`Prepared::new`]) and then written. Lengths of whole metadata and
-//! statuses are kept from the first walk for the second; those of single
-//! entries are computed twice, which costs less than to remember them.
+//! Every message on the wire is preceded by its length, so a frame is first measured
+//! ([`Prepared::new`]) and then written. Lengths of whole metadata and statuses are kept from the
+//! first walk for the second; those of single entries are computed twice, which costs less than
+//! storing them.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -19,14 +19,13 @@ use super::wire::{
 use crate::metadata::{Metadata, Run};
 use crate::{Code, Side, Status, StatusDetail};
 
-/// Up to this many runs of equal keys, each is compared with those before;
-/// beyond, they are hashed.
+/// Up to this many runs of equal keys are compared with each other. More runs are hashed.
 const FEW_RUNS: usize = 16;
 
 /// A frame, measured.
 ///
-/// Invariant: `body_len` is what `body` becomes without the key and the length
-/// of the member it stands in.
+/// Invariant: `body_len` is the encoded size of `body` without the key and the length of its
+/// `oneof` member.
 pub(in super::super) struct Prepared<'a> {
     stream_id: i64,
     /// The number of the member of the message's `oneof`.
@@ -55,7 +54,7 @@ enum Body<'a> {
         trailers: Cow<'a, Metadata>,
         trailers_len: usize,
         status: &'a Status,
-        /// Zero: nothing to say.
+        /// Zero is not encoded.
         status_len: usize,
     },
     Settings {
@@ -157,7 +156,7 @@ impl<'a> Prepared<'a> {
         }
         put_length(buf, self.member, self.body_len);
         match &self.body {
-            // The update is written above: it alone is not delimited.
+            // A window update was written above. It is the only member without a length.
             Body::Empty | Body::WindowUpdate(_) => {}
             Body::Bytes(data) => buf.put_slice(data),
             Body::Message { size, data } => {
@@ -236,8 +235,8 @@ fn put_status(buf: &mut BytesMut, status: &Status) {
     }
 }
 
-/// The length of a map entry, and of the values in it. Values are never empty
-/// as a whole, so that only an empty key is left out.
+/// The length of a map entry, and of the values in it. The encoded values are never empty, so only
+/// an empty key is left out.
 fn entry_len(run: Run<'_>) -> (usize, usize) {
     let values = run.values().map(|value| delimited_len(value.len())).sum();
     (nonempty_len(run.key()) + delimited_len(values), values)
@@ -261,8 +260,8 @@ fn put_metadata(buf: &mut BytesMut, md: &Metadata) {
     }
 }
 
-/// The same metadata with the values of each key side by side: as it is, when
-/// no key comes back, which is nearly always.
+/// The metadata with the values of each key side by side. It is unchanged if no key is repeated
+/// later, as nearly always.
 fn joined(md: &Metadata) -> Cow<'_, Metadata> {
     if keys_come_back(md) {
         Cow::Owned(join(md))
@@ -305,7 +304,7 @@ fn join(md: &Metadata) -> Metadata {
         let next = places.len();
         entries.push((*places.entry(key).or_insert(next), key, value));
     }
-    // Stable: the values of a key stay in their order.
+    // The sort is stable, so the values of a key keep their order.
     entries.sort_by_key(|(place, ..)| *place);
     let entries = entries.into_iter().map(|(_, key, value)| (key, value));
     entries.collect()

@@ -1,7 +1,7 @@
 //! The lists of a frame while it is decoded: metadata and the details of a status.
 //!
-//! They borrow from the frame. What a later entry replaces was never copied, and the list that is
-//! made in the end has exactly the size it needs. Beyond a limit nothing is kept.
+//! They borrow from the frame. Entries that a later entry replaces are never copied, and the final
+//! list has exactly the size it needs. Beyond a limit nothing is kept.
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,14 +9,13 @@ use super::wire::Reader;
 use super::{DecodeError, MAX_DETAILS, MAX_ENTRIES};
 use crate::{Metadata, StatusDetail};
 
-/// Up to this many map entries, each key is compared with those after it;
-/// beyond, they are sorted.
+/// Up to this many map entries are compared with each other. More entries are sorted.
 const FEW_ENTRIES: usize = 16;
 
-/// The key of an entry that has none: an empty part of a text that exists.
+/// The key of an entry without a key: an empty part of an existing text.
 ///
-/// The pointer of a plain `""` points nowhere, and the C library compares by vectors: loading nothing
-/// from an address that is not mapped takes processors about 100 ns.
+/// The pointer of a plain `""` is not mapped. The C library compares with vector instructions, and
+/// a vector load from an unmapped address takes about 100 ns even for zero bytes.
 const NO_KEY: &str = "-".split_at(0).0;
 
 /// The details of a status as far as they have been read: types and values.
@@ -73,14 +72,14 @@ impl<'a> Details<'a> {
 /// each as its key and then its values.
 #[derive(Default)]
 pub(super) struct Entries<'a> {
-    /// At most a key and a value for each of [`MAX_ENTRIES`].
+    /// At most one key and one value for each of [`MAX_ENTRIES`].
     items: Vec<Item<'a>>,
     over_limit: bool,
 }
 
 enum Item<'a> {
     Key(&'a str),
-    /// A key that comes again later. It counts for nothing, nor do its values.
+    /// A key that is repeated later. The key and its values are ignored.
     Replaced,
     Value(&'a str),
 }
@@ -88,7 +87,7 @@ enum Item<'a> {
 impl<'a> Entries<'a> {
     pub(super) fn read(&mut self, mut reader: Reader<'a>) -> Result<(), DecodeError> {
         if self.items.capacity() == 0 && !reader.is_empty() {
-            // Most lists fit; the others grow as they are read.
+            // Most lists fit. Larger lists grow as they are read.
             self.items.reserve(FEW_ENTRIES);
         }
         while let Some(field) = reader.field()? {
@@ -101,7 +100,7 @@ impl<'a> Entries<'a> {
     }
 
     fn read_entry(&mut self, mut reader: Reader<'a>) -> Result<(), DecodeError> {
-        // The key comes first by custom, not by rule.
+        // The key usually comes first, but need not.
         let place = self.items.len();
         self.push(Item::Key(NO_KEY));
         while let Some(field) = reader.field()? {
@@ -129,8 +128,8 @@ impl<'a> Entries<'a> {
         Ok(())
     }
 
-    /// Beyond the limit nothing is kept, but all is still read: a list that is
-    /// too long ends its stream, one that is broken ends the tunnel.
+    /// Beyond the limit nothing is kept, but everything is still read: a list that is too long ends
+    /// its stream, and a broken list ends the tunnel.
     #[inline]
     fn push(&mut self, item: Item<'a>) {
         if self.items.len() < 2 * MAX_ENTRIES {
@@ -183,7 +182,7 @@ impl<'a> Entries<'a> {
         md
     }
 
-    /// Marks the keys that come again later.
+    /// Marks the keys that are repeated later.
     fn mark_replaced(&mut self) {
         let mut keys = self
             .items
@@ -222,7 +221,7 @@ impl<'a> Entries<'a> {
             }
             all.push((beginning(key), place));
         }
-        // Sorted and not hashed: nobody can choose keys that make this slow.
+        // The keys are sorted and not hashed, so a peer cannot choose keys that make this slow.
         let key = |place: usize| match self.items[place] {
             Item::Key(key) => key,
             Item::Replaced | Item::Value(_) => "",
@@ -243,7 +242,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// The first bytes of a key as a number, which tells most keys apart sooner.
+/// The first bytes of a key as a number, which makes most comparisons fast.
 fn beginning(key: &str) -> u64 {
     let mut bytes = [0; 8];
     for (to, from) in bytes.iter_mut().zip(key.as_bytes()) {
@@ -252,7 +251,7 @@ fn beginning(key: &str) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-/// Whose value comes next.
+/// The key of the next value.
 #[derive(Clone, Copy)]
 enum Of<'a> {
     /// A key that is not in the list yet.

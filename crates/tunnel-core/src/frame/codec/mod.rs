@@ -7,22 +7,19 @@
 //!
 //! Invariants:
 //!
-//! - One frame has one encoding: fields in the order of their numbers, defaults
-//!   left out, the keys of metadata in the order of their first appearance. A
-//!   metadata key that comes back later in the list is joined with its first
-//!   appearance, because the wire's type is a map.
-//! - What prost accepts is accepted and means the same, what it rejects is
-//!   rejected: unknown fields, fields in any order, fields that come twice,
-//!   groups, packed and plain lists.
-//! - Decoding takes time in proportion to the bytes it is given, and no shape of
-//!   frame takes more than a few times as much for each byte as ordinary calls
-//!   do: `cargo bench -p tunnel-core --bench instructions -- --check decode`.
-//! - It takes memory by what these bytes hold, never by a length they declare.
-//!   Metadata of more than [`MAX_ENTRIES`] and details of more than
-//!   [`MAX_DETAILS`] are read and not kept. The costliest are revisions, of one
-//!   byte each, and below these limits empty metadata values and status details:
-//!   two bytes each on the wire, about a hundred while they are decoded. So a
-//!   frame takes at most fifty times its size.
+//! - One frame has one encoding: fields in the order of their numbers, defaults left out, the keys
+//!   of metadata in the order of their first appearance. A metadata key that is repeated later in
+//!   the list is joined with its first appearance, because the wire's type is a map.
+//! - The decoder accepts what prost accepts, with the same meaning, and rejects what prost rejects:
+//!   unknown fields, fields in any order, fields that come twice, groups, packed and plain lists.
+//! - The time to decode is proportional to the number of bytes, and no frame takes more than a few
+//!   times as long for each byte as those of ordinary calls
+//!   (`cargo bench -p tunnel-core --bench instructions -- --check decode`).
+//! - Memory depends on the bytes received, never on a declared length. Metadata of more than
+//!   [`MAX_ENTRIES`] and details of more than [`MAX_DETAILS`] are read and not kept. The costliest
+//!   are revisions, of one byte each, and below these limits empty metadata values and status
+//!   details: two bytes each on the wire, about a hundred while they are decoded. So a frame takes
+//!   at most fifty times its size.
 
 mod data;
 mod decode;
@@ -37,10 +34,9 @@ use crate::Side;
 
 /// How many metadata entries of a frame are kept when it is decoded: 4,096.
 ///
-/// A list that is longer arrives empty, and its
-/// [`is_over_limit`](crate::Metadata::is_over_limit) is true. No call that HTTP/2
-/// could carry comes near: an entry counts 32 bytes more than its text there, and
-/// implementations accept 8 to 64 KiB of them in all.
+/// A list that is longer arrives empty, and its [`is_over_limit`](crate::Metadata::is_over_limit)
+/// is true. No call that HTTP/2 can carry comes near the limit: an entry counts 32 bytes more than
+/// its text there, and implementations accept 8 to 64 KiB of them in all.
 pub const MAX_ENTRIES: usize = 4096;
 
 /// How many details of a status are kept when a frame is decoded: 1,024.
@@ -75,7 +71,7 @@ pub fn encode(from: Side, frame: &FrameRef<'_>, buf: &mut BytesMut) {
     }
 }
 
-/// What `from` needs to write a frame, or a failed debug assertion.
+/// The measured frame, if `from` can send it. Otherwise a debug assertion fails.
 pub(super) fn prepare<'a>(from: Side, frame: &FrameRef<'a>) -> Option<Prepared<'a>> {
     let prepared = Prepared::new(from, frame);
     debug_assert!(prepared.is_some(), "a {from:?} cannot send {frame:?}");
@@ -84,10 +80,10 @@ pub(super) fn prepare<'a>(from: Side, frame: &FrameRef<'a>) -> Option<Prepared<'
 
 /// Parses one frame that `from` sent.
 ///
-/// The payload of a message is a slice of `bytes` and keeps its memory alive;
-/// everything else is copied. Metadata keeps the order of the wire; of a key
-/// that has two map entries the last one counts, as protobuf has it. Lists over
-/// [`MAX_ENTRIES`] or [`MAX_DETAILS`] are not kept. A status that is absent is [`Status::OK`](crate::Status::OK).
+/// The payload of a message is a slice of `bytes` and keeps its memory alive; everything else is
+/// copied. Metadata keeps the order of the wire. Of two map entries with the same key the last one
+/// counts, as in protobuf. Lists over [`MAX_ENTRIES`] or [`MAX_DETAILS`] are not kept. A status
+/// that is absent is [`Status::OK`](crate::Status::OK).
 ///
 /// # Errors
 ///
@@ -116,7 +112,7 @@ pub enum DecodeError {
     WireType {
         /// The number of the field in its message.
         field: u32,
-        /// What stands on the wire, 0 to 7.
+        /// The encoding on the wire, 0 to 7.
         wire_type: u8,
     },
     /// A group ends that did not begin.
@@ -134,8 +130,8 @@ pub enum DecodeError {
     },
 }
 
-/// The number of the `oneof` member that stands for a kind, if `from` may send
-/// it. [`decode::frame`] is the same table read the other way.
+/// The number of the `oneof` member of a kind, if `from` may send it. [`decode::frame`] has the
+/// inverse table.
 fn field_of(from: Side, kind: &FrameKindRef<'_>) -> Option<u32> {
     use FrameKindRef::*;
     Some(match (from, kind) {

@@ -8,7 +8,7 @@ use super::DecodeError;
 /// C++ implementation.
 const MAX_DEPTH: u32 = 100;
 
-/// The longest varint there is, in bytes.
+/// The length of the longest varint, in bytes.
 const MAX_VARINT: usize = 10;
 
 /// How the value of a field is encoded: the low three bits of its key.
@@ -43,7 +43,7 @@ impl Field {
     }
 }
 
-/// What is left to read of one message.
+/// The unread part of one message.
 ///
 /// Invariant: `rest` is the part of the frame that begins at byte `offset`.
 #[derive(Clone, Copy, Debug)]
@@ -68,12 +68,12 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// What is left to read.
+    /// The unread bytes.
     pub(super) fn bytes(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// What is left to read, as a range of the frame's bytes.
+    /// The unread bytes, as a range of the frame.
     pub(super) fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.rest.len()
     }
@@ -106,8 +106,8 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, wire }))
     }
 
-    /// The value of an integer field, all 64 bits. Narrower types take its low
-    /// bits, as protobuf has it.
+    /// The value of an integer field, all 64 bits. Narrower types take its low bits, as in
+    /// protobuf.
     #[inline]
     pub(super) fn integer(&mut self, field: Field) -> Result<u64, DecodeError> {
         field.expect(WireType::Varint)?;
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Passes over the value of a field that nobody knows.
+    /// Skips the value of an unknown field.
     pub(super) fn skip(&mut self, field: Field) -> Result<(), DecodeError> {
         self.skip_within(field, self.depth)
     }
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A declared length, which is no longer than what is there.
+    /// Reads a declared length and checks that the message has as many bytes left.
     #[inline]
     fn length(&mut self) -> Result<usize, DecodeError> {
         let length = self.varint()?;
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next `length` bytes, of which the caller knows that they are there.
+    /// The next `length` bytes. The caller has checked that the message has them.
     #[inline]
     fn take(&mut self, length: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(length);
@@ -223,36 +223,35 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How long a varint becomes, in bytes.
+/// The encoded size of a varint, in bytes.
 #[inline]
 pub(super) const fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
 
-/// How long the key of a field becomes, in bytes: all numbers of this protocol
-/// are below 16.
+/// The encoded size of a field's key, in bytes. All field numbers of this protocol are below 16.
 pub(super) const KEY_LEN: usize = 1;
 
-/// How long a field with a value of `len` bytes becomes, in bytes.
+/// The encoded size of a field with a value of `len` bytes, in bytes.
 #[inline]
 pub(super) const fn delimited_len(len: usize) -> usize {
     KEY_LEN + varint_len(len as u64) + len
 }
 
-/// How long an integer field becomes, in bytes.
+/// The encoded size of an integer field, in bytes.
 #[inline]
 pub(super) const fn integer_len(value: u64) -> usize {
     KEY_LEN + varint_len(value)
 }
 
-/// The same for a field that is left out when it is zero.
+/// The encoded size of an integer field that is left out when it is zero, in bytes.
 #[inline]
 pub(super) const fn nonzero_len(value: u64) -> usize {
     if value == 0 { 0 } else { integer_len(value) }
 }
 
-/// How long a field of bytes or text becomes that is left out when it is empty.
+/// The encoded size of a field of bytes or text that is left out when it is empty, in bytes.
 #[inline]
 pub(super) const fn nonempty_len(bytes: &[u8]) -> usize {
     if bytes.is_empty() {

@@ -28,12 +28,12 @@ pub(crate) use take::Taken;
 /// below it are copied together again when they are handed on as a body. One allocation and one
 /// reference for each message cost more than copying 4 KiB does.
 ///
-/// A payload is no larger than its frame, so every frame that the deframer leaves uncopied however
-/// much it pins is copied here.
+/// A payload is no larger than its frame, so this also copies the small frames that the deframer
+/// never copies.
 const COPY_BELOW: usize = SMALL_FRAME;
 
-/// How large a buffer of copied payloads grows before the next one is begun. Up to a quarter of it
-/// grows by need, so that few unread bytes take little more than themselves.
+/// The size up to which a buffer of copied payloads grows before the next one is begun. Up to a
+/// quarter of it the buffer grows with its content, so that few unread bytes take little memory.
 const BLOCK: usize = 16 << 10;
 
 /// How a receiving half ended.
@@ -69,16 +69,16 @@ pub(crate) struct RecvHalf {
     front: Option<Front>,
     /// How many bytes the message now arriving still lacks.
     arriving: u32,
-    /// Unread bytes of a large message for which credit was returned before it could be
-    /// handed on. They count against the tunnel's spare memory.
+    /// Unread bytes of a held-back message for which credit was returned already. They count
+    /// against the tunnel's spare memory.
     pub(crate) held: usize,
-    /// What of [`overhead`](Self::overhead) the tunnel has counted.
+    /// The part of [`overhead`](Self::overhead) that the tunnel's counters include.
     pub(crate) counted_overhead: u32,
-    /// Whether the reader was told that there is something to read.
+    /// Whether a readable event was emitted and not used up by a read.
     pub(crate) reader_told: bool,
-    /// Whether the reader read everything there was and waits.
+    /// Whether the reader has read everything and waits.
     pub(crate) reader_waits: bool,
-    /// What each message costs of the window beside its payload.
+    /// The cost of each message in the window beside its payload, in bytes.
     pub(crate) message_cost: u8,
 }
 
@@ -120,14 +120,14 @@ impl RecvHalf {
         reserved.saturating_add(sizes)
     }
 
-    /// Messages of which something is unread.
+    /// The number of messages with unread data.
     pub(crate) fn unread_messages(&self) -> usize {
         self.sizes.count + usize::from(self.front.is_some())
     }
 
-    /// All that is unread; of messages, those that have arrived to their last byte.
+    /// All unread data. Of the messages, only those count that have arrived completely.
     pub(crate) fn unread_all(&self) -> Taken {
-        // The one at the front may wait for more of it, and was counted in no other list.
+        // The message at the front may be incomplete. It is in no other list.
         let unbegun = |front: &Front| !front.begun;
         let empty = |front: &Front| front.size == 0;
         Taken {
@@ -210,8 +210,8 @@ impl RecvHalf {
     fn append_small(&mut self, data: &[u8]) {
         let room = self.small.capacity() - self.small.len();
         if data.len() > room {
-            // Exact for the first payload: most streams have no second, and a buffer that is
-            // full can be handed on without another allocation.
+            // The first payload gets a buffer of its exact size: most streams have no second
+            // payload, and a full buffer can be handed on without another allocation.
             match self.small.len() {
                 0 => self.small.reserve(data.len()),
                 few if few < BLOCK / 4 => self.small.reserve(data.len().max(3 * few)),
@@ -224,7 +224,7 @@ impl RecvHalf {
         self.small.extend_from_slice(data);
     }
 
-    /// The buffer goes along: a part of it kept for later would keep all of it alive.
+    /// The buffer is given away whole. A part that is kept would keep all of it alive.
     fn flush_small(&mut self) {
         if !self.small.is_empty() {
             let gathered = std::mem::take(&mut self.small);
@@ -232,13 +232,13 @@ impl RecvHalf {
         }
     }
 
-    /// Ends the half by an error, which is read behind what is unread.
+    /// Ends the half with an error, which is read after the unread data.
     pub(crate) fn fail(&mut self, error: StreamError) {
         self.state = RecvState::Ended;
         self.end = Some(RecvEnd::Failed(Box::new(error)));
     }
 
-    /// Drops what is unread.
+    /// Drops the unread data.
     pub(crate) fn clear(&mut self, out: &mut Outgoing) {
         out.put_all(std::mem::take(&mut self.slices));
         self.small = BytesMut::new();

@@ -1,4 +1,4 @@
-//! What a reader takes out of a receiving half: pieces of messages, whole messages, or a body.
+//! Reading from a receiving half: pieces of messages, whole messages, or a body.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use crate::frame::framing::PREFIX_LEN;
 use crate::streams::body;
 use crate::streams::released::Outgoing;
 
-/// A large message's beginning is handed on only when this part of it has arrived: the
-/// reader will reserve room for all of it.
+/// A large message is handed on only when this part of it has arrived, because its reader reserves
+/// memory for all of it.
 pub(in crate::streams) const RELEASE_PART: usize = 4;
 
-/// A piece of a message, or the whole of a small one.
+/// A piece of a message, or a whole small message.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Chunk {
@@ -21,7 +21,7 @@ pub struct Chunk {
     pub begins: Option<u32>,
     /// The payload. Empty only for an empty message.
     pub data: Bytes,
-    /// Whether the message is whole with this piece.
+    /// Whether this piece is the last one of the message.
     pub ends: bool,
 }
 
@@ -36,12 +36,12 @@ impl fmt::Debug for Chunk {
     }
 }
 
-/// What was taken out of a receiving half.
+/// Counts of the data taken out of a receiving half.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Taken {
     /// Payload, in bytes, prefixes not counted.
     pub(crate) bytes: usize,
-    /// Messages of which the first was taken.
+    /// Messages whose first byte was taken.
     pub(crate) begun: usize,
     /// Messages taken to their end.
     pub(crate) ended: usize,
@@ -50,7 +50,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// What a piece of a message is.
+    /// The position of a piece in its message.
     pub(crate) fn chunk(chunk: &Chunk) -> Self {
         Self {
             bytes: chunk.data.len(),
@@ -61,11 +61,11 @@ impl Taken {
     }
 }
 
-/// What [`RecvHalf::next_body`] moved.
+/// The result of [`RecvHalf::next_body`].
 #[derive(Debug, Default)]
 pub(crate) struct Moved {
     pub(crate) taken: Taken,
-    /// A large piece that comes behind what was copied.
+    /// A large piece that follows the copied data.
     pub(crate) slice: Option<Bytes>,
     /// Whether there may be more to move now.
     pub(crate) more: bool,
@@ -84,7 +84,7 @@ impl RecvHalf {
         }
         let front = self.front?;
         let left = (front.size - front.read) as usize;
-        // Messages arrive in order: if another has begun to, this one is whole.
+        // Messages arrive in order: if a later one has begun, this one is complete.
         let missing = if self.sizes.count == 0 {
             self.arriving as usize
         } else {
@@ -128,8 +128,8 @@ impl RecvHalf {
         self.slices.pop_front().unwrap_or_default()
     }
 
-    /// Moves what may be handed on to a body, until it has `limit` bytes or more or a large piece
-    /// comes, which is not copied.
+    /// Moves readable data to a body until it has `limit` bytes or more. Stops at a large piece,
+    /// which is not copied.
     pub(crate) fn next_body(
         &mut self,
         large: usize,
@@ -170,7 +170,8 @@ impl RecvHalf {
         moved
     }
 
-    /// Makes room for what can be moved at once, so that the buffer does not grow step by step.
+    /// Reserves space for the data that can be moved now, so that the buffer does not grow step by
+    /// step.
     fn reserve_body(&self, buf: &mut BytesMut, limit: usize) {
         if buf.capacity() - buf.len() < PREFIX_LEN + COPY_BELOW {
             let messages = self.unread_messages();
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_leaves_no_buffer_behind() {
+    fn data_that_was_read_leaves_no_buffer_behind() {
         let config = Config::default();
         let mut r = half(65_536);
         for _ in 0..60 {

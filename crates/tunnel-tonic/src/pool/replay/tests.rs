@@ -14,7 +14,7 @@ use super::*;
 
 type Piece = Result<Frame<Bytes>, Status>;
 
-/// A body whose pieces come when the test sends them.
+/// A body whose pieces the test sends.
 fn fed() -> (mpsc::UnboundedSender<Piece>, Body) {
     let (feed, pieces) = mpsc::unbounded_channel();
     let body = StreamBody::new(UnboundedReceiverStream::new(pieces));
@@ -26,7 +26,7 @@ fn send(feed: &mpsc::UnboundedSender<Piece>, text: &str) {
     feed.send(Ok(Frame::data(piece))).expect("somebody reads");
 }
 
-/// What a body has now, as far as it does not have to wait.
+/// Reads all data that a body has without waiting.
 fn read(body: &mut Body) -> String {
     let mut text = String::new();
     let mut cx = Context::from_waker(Waker::noop());
@@ -57,7 +57,7 @@ fn a_body_is_read_as_often_as_it_takes() {
 }
 
 #[test]
-fn the_next_reader_waits_until_the_last_one_has_let_go() {
+fn the_next_reader_waits_until_the_last_one_is_dropped() {
     let (feed, body) = fed();
     send(&feed, "a");
     let replay = Replay::new(body, 1000);
@@ -93,7 +93,7 @@ fn beyond_the_limit_a_body_is_read_once_and_loses_nothing() {
         send(&feed, &piece);
         assert_eq!(read(&mut reader), piece);
     }
-    // Begins below the limit, and is kept whole.
+    // This piece begins below the limit and is kept whole.
     send(&feed, &"y".repeat(1000));
     assert_eq!(read(&mut reader).len(), 1000);
     assert!(!lock(&replay.shared).lost);
@@ -107,7 +107,7 @@ fn beyond_the_limit_a_body_is_read_once_and_loses_nothing() {
 }
 
 #[test]
-fn nothing_is_kept_once_a_call_has_found_its_tunnel() {
+fn nothing_is_kept_after_a_call_is_committed() {
     let (feed, body) = fed();
     for text in ["a", "b"] {
         send(&feed, text);
@@ -118,7 +118,7 @@ fn nothing_is_kept_once_a_call_has_found_its_tunnel() {
     drop(first);
     let mut second = replay.body();
     let mut cx = Context::from_waker(Waker::noop());
-    // One piece of what is kept is read when the call is committed.
+    // One kept piece is read before the call is committed.
     assert!(Pin::new(&mut second).poll_frame(&mut cx).is_ready());
     replay.commit();
     assert_eq!(lock(&replay.shared).kept.len(), 1);
@@ -131,7 +131,7 @@ fn nothing_is_kept_once_a_call_has_found_its_tunnel() {
 }
 
 #[test]
-fn the_failure_of_a_body_is_passed_on_and_the_call_stays() {
+fn the_failure_of_a_body_is_passed_on_and_the_call_does_not_move() {
     let (feed, body) = fed();
     feed.send(Err(Status::aborted("no"))).expect("read");
     let replay = Replay::new(body, 1000);
@@ -143,7 +143,7 @@ fn the_failure_of_a_body_is_passed_on_and_the_call_stays() {
 /// A body that does something in the middle of its first poll.
 struct Midway {
     during: Option<Box<dyn FnOnce() + Send>>,
-    /// What it then yields, from last to first.
+    /// The pieces that it then yields, from last to first.
     then: Vec<Option<Piece>>,
 }
 
@@ -162,7 +162,7 @@ impl http_body::Body for Midway {
     }
 }
 
-/// Counts how often it was woken.
+/// A waker that counts its wakes.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
@@ -172,9 +172,9 @@ impl Wake for Wakes {
     }
 }
 
-/// Has the first reader read a body in the middle of whose poll the call moves, as it may where
-/// the two are tasks of their own. Returns the next reader, which has waited, and how often it was
-/// woken until the first one was gone.
+/// Polls a body by its first reader, and moves the call in the middle of that poll, as can happen
+/// if the call and the reader are separate tasks. Returns the next reader, which waits, and the
+/// number of its wakes until the first reader is dropped.
 fn moved_midway(limit: usize, then: Vec<Option<Piece>>) -> (Result<Body, TakenBack>, usize) {
     let wakes = Arc::new(Wakes::default());
     let next: Arc<Mutex<Option<Result<Body, TakenBack>>>> = Arc::default();
@@ -217,23 +217,23 @@ fn piece(text: &'static str) -> Option<Piece> {
 }
 
 #[test]
-fn the_next_reader_is_told_of_an_end_that_the_last_one_came_to_meanwhile() {
+fn the_next_reader_gets_an_end_that_the_last_one_read() {
     let (next, wakes) = moved_midway(1000, vec![None]);
     assert!(wakes > 0, "it would wait for ever");
     assert_eq!(read_all(next.expect("whole")).expect("in order"), "");
 }
 
 #[test]
-fn the_next_reader_is_told_of_a_failure_that_the_last_one_came_to_meanwhile() {
+fn the_next_reader_gets_a_failure_that_the_last_one_read() {
     let (next, wakes) = moved_midway(1000, vec![Some(Err(Status::aborted("no")))]);
     assert!(wakes > 0, "it would wait for ever");
     let error = read_all(next.expect("whole")).expect_err("it has failed");
     assert_eq!(error.code(), tonic::Code::Aborted);
 }
 
-/// Not even where the piece is one too many to be kept: it is the next one's.
+/// This also holds for a piece beyond the limit: it is not kept, but goes to the next reader.
 #[test]
-fn the_next_reader_gets_a_piece_that_the_last_one_came_to_meanwhile() {
+fn the_next_reader_gets_a_piece_that_the_last_one_read() {
     for limit in [1000, 0] {
         let (next, wakes) = moved_midway(limit, vec![None, piece("b"), piece("a")]);
         assert!(wakes > 0, "it would wait for ever");
@@ -241,7 +241,7 @@ fn the_next_reader_gets_a_piece_that_the_last_one_came_to_meanwhile() {
     }
 }
 
-/// Between the failure of one try and the beginning of the next nobody reads on.
+/// No reader can read between the failure of one try and the beginning of the next.
 #[test]
 fn a_body_that_was_taken_back_whole_stays_so() {
     let (feed, body) = fed();

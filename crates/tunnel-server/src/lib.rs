@@ -45,10 +45,12 @@
 //!
 //! // Kick a device.
 //! handler.close_key_with("device-17", Status::permission_denied("the device was revoked"));
-//! # async fn later(handler: &TunnelServiceHandler, any: tunnel_server::ReverseChannel) ->
-//! Result<(), Status> { // Call every device. any.wait_for_ready(Duration::from_secs(30)).await?;
-//! for tunnel in handler.all_reverse_tunnels() { println!("{:?}: {}", tunnel.info().key(),
-//! tunnel.id()); // DeviceClient::new(tunnel) }
+//! # async fn later(handler: &TunnelServiceHandler, any: tunnel_server::ReverseChannel) -> Result<(), Status> {
+//! // Call every device.
+//! any.wait_for_ready(Duration::from_secs(30)).await?;
+//! for tunnel in handler.all_reverse_tunnels() {
+//!     println!("{:?}: {}", tunnel.info().key(), tunnel.id()); // DeviceClient::new(tunnel)
+//! }
 //! # Ok(())
 //! # }
 //! ```

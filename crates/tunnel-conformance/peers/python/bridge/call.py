@@ -19,7 +19,7 @@ from bridge.hop import named, onward, timeout_of
 # The number of seconds that a tunnel may take to open, and a call to end after its
 # only response.
 _OPEN_TIMEOUT = 10
-_END_TIMEOUT = 5
+_END_TIMEOUT = 2
 
 # The streams that the library opens for the calls of a task.
 _opened: contextvars.ContextVar[asyncio.Future | None] = contextvars.ContextVar(

@@ -59,7 +59,8 @@ macro_rules! suite {
             }
 
             $($crate::__need!($need);)*
-            $crate::__every_case!(__cases { $($need: $why,)* });
+            $crate::__define_case!([$] $($need: $why,)*);
+            $crate::__every_case!(__cases __case);
         }
     };
 }
@@ -83,68 +84,35 @@ macro_rules! __need {
     (raised_limits) => {};
 }
 
-/// Makes a test of each entry of the table. An entry is
+/// Makes a test of each entry of the table with a macro for one case. An entry is
 /// `name [feature]: module::function(arguments);`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __cases {
-    ($lacks:tt $(
+    ($make_test:ident $(
         $name:ident $([$need:ident])?: $module:ident::$case:ident($($argument:expr),*);
     )*) => {$(
-        $crate::__case! {
-            $lacks [$($need)?] $name ($crate::cases::$module::$case) ($($argument),*)
+        $make_test! {
+            [$($need)?] $name ($crate::cases::$module::$case) ($($argument),*)
         }
     )*};
 }
 
-/// Makes a test of one case. The test is ignored, with the reason, if the path lacks the feature
-/// that the case needs.
+/// Defines the macro that makes a test of one case. The test is ignored, with the reason, if the
+/// path lacks the feature that the case needs. The first argument is a dollar sign, for the
+/// variables of the macro that is defined.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __case {
-    ({$($lacks:tt)*} [] $($case:tt)*) => { $crate::__test! { [] $($case)* } };
-    ({} [$need:ident] $($case:tt)*) => { $crate::__test! { [] $($case)* } };
-    ({deadlines: $why:literal, $($rest:tt)*} [deadlines] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({panics: $why:literal, $($rest:tt)*} [panics] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({loss: $why:literal, $($rest:tt)*} [loss] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({windows: $why:literal, $($rest:tt)*} [windows] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({isolation: $why:literal, $($rest:tt)*} [isolation] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({responses_alone: $why:literal, $($rest:tt)*} [responses_alone] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({cancellation_handle: $why:literal, $($rest:tt)*} [cancellation_handle] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({cut_uploads: $why:literal, $($rest:tt)*} [cut_uploads] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({detached: $why:literal, $($rest:tt)*} [detached] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({any_details: $why:literal, $($rest:tt)*} [any_details] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({early_ends: $why:literal, $($rest:tt)*} [early_ends] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({unusual_metadata: $why:literal, $($rest:tt)*} [unusual_metadata] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({raised_limits: $why:literal, $($rest:tt)*} [raised_limits] $($case:tt)*) => {
-        $crate::__test! { [#[ignore = $why]] $($case)* }
-    };
-    ({$other:ident: $why:literal, $($rest:tt)*} [$need:ident] $($case:tt)*) => {
-        $crate::__case! { {$($rest)*} [$need] $($case)* }
+macro_rules! __define_case {
+    ([$d:tt] $($lacked:ident: $why:literal,)*) => {
+        macro_rules! __case {
+            $(([$lacked] $d($d case:tt)*) => {
+                $crate::__test! { [#[ignore = $why]] $d($d case)* }
+            };)*
+            ([$d($d need:ident)?] $d($d case:tt)*) => {
+                $crate::__test! { [] $d($d case)* }
+            };
+        }
     };
 }
 

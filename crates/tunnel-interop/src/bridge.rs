@@ -61,7 +61,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         let process = self.process.get_mut();
         let process = process.unwrap_or_else(PoisonError::into_inner);
-        // Both fail only for want of a reader of the log.
+        // Nothing is left to do here about a failure of either.
         let _ = process.kill();
         if let Ok(mut log) = File::options().create(true).append(true).open(&self.log) {
             for line in process.said() {

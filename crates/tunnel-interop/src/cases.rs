@@ -5,9 +5,6 @@ use tunnel_conformance::{CASES, Case};
 use crate::matrix::{Direction, Pair, Peer, Revision};
 use crate::{examples, grpc};
 
-/// The symptom of a case that hangs.
-pub(crate) const HANGS: &str = "timed out";
-
 /// The names of the cases of a pair, in the order in which they run.
 ///
 /// The suite's own tests run its cases between two ends of this library. Python is too slow for the

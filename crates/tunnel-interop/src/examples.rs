@@ -11,12 +11,13 @@ use example_support::test::echo_service_client::EchoServiceClient;
 use example_support::test::echo_service_server::EchoServiceServer;
 use tonic::Code;
 use tonic::service::Routes;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::Server;
 use tunnel_conformance::TcpServer;
 use tunnel_process::{Process, Show};
 
 use crate::bridge::Running;
 use crate::matrix::{Direction, Pair, Peer};
+use crate::plain;
 use crate::programs::Programs;
 
 /// The cases: what the examples call.
@@ -30,11 +31,7 @@ const ANY_PORT: &str = "127.0.0.1:0";
 
 /// Runs a case between an example and a foreign peer.
 pub(crate) async fn run(case: &str, pair: &Pair, programs: &Programs) -> Result<()> {
-    let log = programs
-        .out
-        .join("logs")
-        .join(pair.file_stem())
-        .with_extension("log");
+    let log = programs.log(&pair.file_stem());
     let start = |peer, command: &str, options: &[String]| {
         let mut bridge = programs.bridge(peer);
         Running::start(bridge.arg(command).args(options), &log)
@@ -90,9 +87,7 @@ fn echo() -> Routes {
 
 /// Makes the call of a case.
 async fn call(case: &str, address: SocketAddr) -> Result<()> {
-    let channel = Endpoint::from_shared(format!("http://{address}"))?
-        .connect()
-        .await?;
+    let channel = plain::endpoint(address).connect().await?;
     let caller = Caller::new(EchoServiceClient::new(channel));
     if case == "echo" {
         caller.echo("Hello").await?;

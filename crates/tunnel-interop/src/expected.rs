@@ -37,6 +37,9 @@ pub(crate) struct ExpectedFailure {
     /// Whether the case also passes, because it depends on a race in the peer.
     #[serde(default)]
     pub(crate) sometimes: bool,
+    /// Whether the case takes its whole timeout, and so is not run unless asked for.
+    #[serde(default)]
+    pub(crate) hangs: bool,
 }
 
 /// One value, several, or any value.

@@ -75,7 +75,7 @@ pub(crate) fn is_case(name: &str) -> bool {
 /// Runs a case: client → relay → path → relay → server. The relays turn a channel into an address,
 /// and an address into services.
 pub(crate) async fn run(case: &str, path: &PeerPath, programs: &Programs) -> Result<()> {
-    let log = programs.out.join("logs/grpc-server.log");
+    let log = programs.log("grpc-server");
     let server = Running::start(&mut programs.grpc_cases(), &log)?;
     let host = path
         .host(Offer::new(to_address(server.address(0)).await?))

@@ -40,7 +40,7 @@ use report::Report;
 /// The known failures of the Go and Python implementations, with their reasons, are
 /// in crates/tunnel-conformance/peers/expected-failures.toml. A listed case must fail
 /// with the listed symptom; a different failure or a pass makes this command fail.
-/// A case that is listed with the symptom "timed out" is not run, see --hanging.
+/// A case that is listed as one that hangs is not run, see --hanging.
 /// Reports are written to target/interop: report.md, summary.md, report.json, and
 /// what the programs print in logs/.
 #[derive(Parser)]
@@ -133,7 +133,7 @@ fn wanted(args: &Args, expectations: &Expectations) -> Vec<(Pair, Vec<String>)> 
         let mut cases = cases::cases(&pair);
         cases.retain(|case| {
             let expected = expectations.of(&pair, case);
-            let hangs = expected.iter().any(|entry| entry.symptom == cases::HANGS);
+            let hangs = expected.iter().any(|entry| entry.hangs);
             contains(&args.case, case) && (args.hanging || !hangs)
         });
         (pair, cases)

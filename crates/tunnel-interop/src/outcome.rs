@@ -200,6 +200,7 @@ mod tests {
             symptom: symptom.to_owned(),
             reason: format!("because of {symptom}"),
             sometimes: false,
+            hangs: false,
         }
     }
 

@@ -45,6 +45,11 @@ impl Programs {
         Ok(Self { out, built })
     }
 
+    /// The file for the output of a peer.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.out.join("logs").join(format!("{name}.log"))
+    }
+
     /// Builds what these peers need and is not up to date.
     pub(crate) fn build(&self, peers: &[Peer]) -> Result<()> {
         // Check for missing tools before the slow builds. The Go programs are always needed: gRPC's

@@ -1,6 +1,6 @@
 //! Runs the cases of a pair on a few threads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,7 +11,6 @@ use tokio::runtime::{Builder, Runtime};
 use tunnel_conformance::CASES;
 
 use crate::bridge::Bridges;
-use crate::cases::HANGS;
 use crate::examples;
 use crate::grpc;
 use crate::matrix::Pair;
@@ -69,8 +68,7 @@ struct Worker {
 
 impl Worker {
     fn new(pair: Pair, programs: &Arc<Programs>, number: usize) -> Self {
-        let log = programs.out.join("logs").join(pair.file_stem());
-        let log = log.with_extension(format!("{number}.log"));
+        let log = programs.log(&format!("{}.{number}", pair.file_stem()));
         // Logs are appended to; an old one would mislead.
         let _ = std::fs::remove_file(&log);
         Self {
@@ -82,7 +80,7 @@ impl Worker {
     }
 
     fn run(&self, case: &str) -> Verdict {
-        lock_panics().remove(&self.name);
+        lock(&PANICS).remove(&self.name);
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name(&self.name)
@@ -94,7 +92,7 @@ impl Worker {
             ran.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked without a message")))
         });
         // The first panic explains those that follow from it.
-        let sentence = match (lock_panics().remove(&self.name), ran) {
+        let sentence = match (lock(&PANICS).remove(&self.name), ran) {
             (Some(panic), Err(_)) => panic,
             (_, Ok(())) => return Verdict::Pass,
             (None, Err(error)) => format!("{error:#}"),
@@ -118,24 +116,12 @@ impl Worker {
         let case = case.expect("the names come from this list");
         let run = async { tokio::time::timeout(CASE_TIMEOUT, case.run(&path)).await };
         let ran = runtime.block_on(run);
-        ran.map_err(|_| anyhow::anyhow!("{HANGS} after {} s", CASE_TIMEOUT.as_secs()))
+        ran.map_err(|_| anyhow::anyhow!("timed out after {} s", CASE_TIMEOUT.as_secs()))
     }
 }
 
 /// The first panic of each worker's current case, by the name of its threads.
-static PANICS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
-
-struct Panics(MutexGuard<'static, Option<HashMap<String, String>>>);
-
-fn lock_panics() -> Panics {
-    Panics(PANICS.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-impl Panics {
-    fn remove(&mut self, worker: &str) -> Option<String> {
-        self.0.get_or_insert_default().remove(worker)
-    }
-}
+static PANICS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
 /// Records the panics of cases in place of printing them. Panics of other threads belong to the
 /// scripted handlers of some cases.
@@ -146,8 +132,7 @@ pub(crate) fn record_panics() {
         let message = payload.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| payload.downcast_ref::<&str>().copied());
         let message = message.unwrap_or("a panic without a message");
-        let mut panics = lock_panics();
-        let panics = panics.0.get_or_insert_default();
+        let mut panics = lock(&PANICS);
         panics.entry(name).or_insert_with(|| message.to_owned());
     }));
 }

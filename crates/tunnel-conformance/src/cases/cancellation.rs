@@ -3,12 +3,12 @@
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use super::assert_usable;
 use crate::client::{call, open, run};
 use crate::feed::Feed;
 use crate::payload::{assert_pattern, assert_sent, request, requests};
 use crate::probe::Record;
 use crate::proto::Script;
+use crate::testing::assert_usable;
 use crate::{Fixture, Kind, Path};
 
 /// The caller drops the call's future before the handler has sent anything.

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::assert_usable;
 use crate::client::{call, open, run};
 use crate::feed::Feed;
 use crate::metadata::values;
 use crate::payload::{assert_pattern, assert_sent, request, requests};
 use crate::proto::Script;
+use crate::testing::assert_usable;
 use crate::{Fixture, Kind, Ongoing, Path};
 
 /// One attempt of a case: the name of its call and its deadline.

@@ -5,11 +5,11 @@
 
 use tonic::Code;
 
-use super::assert_usable;
 use crate::client::call;
 use crate::feed::Feed;
 use crate::payload::{assert_sent, received, requests};
 use crate::proto::Script;
+use crate::testing::assert_usable;
 use crate::{Fixture, Kind, Path};
 
 const SIZE: usize = 65_536;

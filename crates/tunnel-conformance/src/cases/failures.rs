@@ -6,11 +6,11 @@ use tonic::codegen::tokio_stream::Stream;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::assert_usable;
 use crate::client::{call, open, run};
 use crate::feed::Feed;
 use crate::payload::{assert_pattern, assert_sent, request, requests};
 use crate::proto::{self, Script};
+use crate::testing::assert_usable;
 use crate::{Fixture, Kind, Path, TestChannel};
 
 /// Makes a call of any method, which must fail before a message, and returns its status.

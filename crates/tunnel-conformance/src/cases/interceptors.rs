@@ -12,13 +12,13 @@ use tonic::{Code, Request, Status};
 use tower::util::MapResponseLayer;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
-use super::assert_usable;
 use crate::client::{call, run};
 use crate::metadata::{assert_entries, assert_has, assert_has_not, entry};
 use crate::payload::{MAX_MESSAGE, assert_sent, details, request, requests};
 use crate::proto::Script;
 use crate::proto::test_service_client::TestServiceClient;
 use crate::service::{Mark, scripted};
+use crate::testing::assert_usable;
 use crate::{Fixture, Kind, Offer, Path};
 
 /// The status with which an interceptor refuses a call.

@@ -4,11 +4,11 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::task::JoinSet;
 
-use super::assert_usable;
 use crate::client::{call, open, run};
 use crate::feed::{Feed, FeedWatch};
 use crate::payload::{assert_sent, received, request, requests};
 use crate::proto::Script;
+use crate::testing::assert_usable;
 use crate::{Client, Fixture, Kind, Ongoing, Path};
 
 const SIZE: usize = 65_536;

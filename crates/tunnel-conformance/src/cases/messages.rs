@@ -8,12 +8,13 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
-use super::{assert_usable, no_requests};
+use super::no_requests;
 use crate::client::{call, open, run};
 use crate::feed::Feed;
 use crate::metadata::{assert_has, entry};
 use crate::payload::{assert_pattern, assert_sent, received, request, requests};
 use crate::proto::{self, Received, Script};
+use crate::testing::assert_usable;
 use crate::{Fixture, Kind, Path};
 
 /// Empty messages are counted: none is lost and none is added.

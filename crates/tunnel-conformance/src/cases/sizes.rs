@@ -3,7 +3,6 @@
 use tonic::Code;
 use tonic::service::Routes;
 
-use super::assert_usable;
 use crate::client::{open, run, unlimited};
 use crate::payload::{
     MAX_MESSAGE, assert_encoded, assert_pattern, assert_sent, payload_size_for, received, request,
@@ -11,6 +10,7 @@ use crate::payload::{
 };
 use crate::proto::Script;
 use crate::service::scripted_with_limit;
+use crate::testing::assert_usable;
 use crate::{Client, Fixture, Kind, Offer, Path};
 
 /// Messages with a payload of this size, and messages with this encoded size, in both directions

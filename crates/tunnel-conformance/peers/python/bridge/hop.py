@@ -80,13 +80,6 @@ def timeout_of(metadata: Iterable | None) -> float | None:
     return timeout if timeout is not None and timeout < _LONGEST_TIMEOUT else None
 
 
-def status_code(number: int) -> grpc.StatusCode:
-    """Returns the status code with a number."""
-    return next(
-        (code for code in grpc.StatusCode if code.value[0] == number), grpc.StatusCode.UNKNOWN
-    )
-
-
 def dial(address: str) -> grpc.aio.Channel:
     """Makes a channel, which connects when it is first used."""
     # Without this, channels of one process share a connection.

@@ -30,6 +30,9 @@ pub enum Limit {
     /// Too many streams open at once.
     #[error("too many concurrent streams")]
     ConcurrentStreams,
+    /// A message larger than allowed.
+    #[error("a message larger than max_message_size")]
+    MessageSize,
     /// Metadata larger than allowed.
     #[error("metadata larger than max_metadata_size")]
     MetadataSize,
@@ -48,6 +51,34 @@ pub enum Limit {
     /// The peer opened calls and did not read their refusals for too long.
     #[error("the peer opens calls and does not read their refusals")]
     PendingRefusals,
+}
+
+impl Limit {
+    /// All limits.
+    pub const ALL: [Self; 8] = [
+        Self::ConcurrentStreams,
+        Self::MessageSize,
+        Self::MetadataSize,
+        Self::BufferedBytes,
+        Self::UnreadEmptyMessages,
+        Self::EmptyFrames,
+        Self::StrayFrames,
+        Self::PendingRefusals,
+    ];
+
+    /// The name of its setting, as in [`ConfigBuilder`](crate::config::ConfigBuilder).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ConcurrentStreams => "max_concurrent_streams",
+            Self::MessageSize => "max_message_size",
+            Self::MetadataSize => "max_metadata_size",
+            Self::BufferedBytes => "max_buffered_bytes",
+            Self::UnreadEmptyMessages => "max_unread_empty_messages",
+            Self::EmptyFrames => "max_empty_frames",
+            Self::StrayFrames => "max_stray_frames",
+            Self::PendingRefusals => "max_pending_refusals",
+        }
+    }
 }
 
 /// Why a tunnel ended with an error.
@@ -243,6 +274,15 @@ pub enum StreamFault {
 }
 
 impl StreamFault {
+    /// The limit that was reached, if that is the fault.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::MessageTooLarge { .. } => Some(Limit::MessageSize),
+            Self::Limit(limit) => Some(*limit),
+            _ => None,
+        }
+    }
+
     /// The gRPC code of the fault, as found by one side.
     ///
     /// To a caller the fault is a server's error: INTERNAL. To a handler it is a bad request:
@@ -384,6 +424,15 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// The limit that was reached, if that is the reason.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::StreamLimit(_) => Some(Limit::ConcurrentStreams),
+            Self::MetadataSize { .. } => Some(Limit::MetadataSize),
+            _ => None,
+        }
+    }
+
     /// The gRPC code of this error.
     pub fn code(&self) -> Code {
         match self {

@@ -3,7 +3,7 @@
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 use tunnel_core::{
-    Config, DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
+    Config, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
     NEGOTIATE_HEADER, NEGOTIATE_VALUE, OPAQUE_TEXT_HEADER, Offer,
 };
 
@@ -31,6 +31,7 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
     for (name, offered) in [
         (NEGOTIATE_HEADER, ours.negotiate),
         (DRAIN_HEADER, ours.drain),
+        (ECHO_HEADER, ours.echo),
         (MESSAGE_CREDIT_HEADER, ours.message_credit),
         (OPAQUE_TEXT_HEADER, ours.opaque_text),
     ] {
@@ -58,6 +59,7 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     let number = |name: &str| peer.get(name)?.to_str().ok()?.parse::<u32>().ok();
     offer.negotiate = has(NEGOTIATE_HEADER);
     offer.drain = has(DRAIN_HEADER);
+    offer.echo = has(ECHO_HEADER);
     offer.message_credit = has(MESSAGE_CREDIT_HEADER);
     offer.heartbeat = number(HEARTBEAT_HEADER)
         .filter(|&millis| millis > 0)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Connection;
-use super::negotiation::LAST_STREAM_KEY;
+use super::control::opened;
 use super::phase::Phase;
 use crate::event::{Event, Note};
 use crate::frame::{CloseStream, Frame, FrameKind, NewStream};
@@ -45,9 +45,13 @@ enum Handled {
     Stopping,
 }
 
-/// The id of the last stream opened; `None` before the first.
-fn opened(last: i64) -> Option<StreamId> {
-    (last >= 0).then_some(StreamId(last))
+/// Handler: the refusal of a new stream.
+struct Refused {
+    status: Status,
+    /// Whether the call is safe to retry.
+    not_processed: bool,
+    /// The limit that was reached, if one was.
+    limit: Option<Limit>,
 }
 
 impl Connection {
@@ -90,7 +94,8 @@ impl Connection {
             return self.on_new_stream(id.0, new);
         }
         if id == StreamId::CONTROL {
-            return self.on_control_frame(frame.kind);
+            let late = late_frame(&frame.kind);
+            return self.on_control_frame(frame.kind, late);
         }
         if matches!(frame.kind, FrameKind::Settings(_)) {
             return Err(ConnectionError::UnexpectedSettings { id });
@@ -140,51 +145,12 @@ impl Connection {
         Ok(())
     }
 
-    fn late(&mut self, frame: LateFrame) -> Result<(), ConnectionError> {
+    pub(super) fn late(&mut self, frame: LateFrame) -> Result<(), ConnectionError> {
         let message_cost = self.store.message_cost.into();
         self.store
             .counts
             .late_frame(frame, message_cost)
             .map_err(ConnectionError::Limit)
-    }
-
-    fn on_control_frame(&mut self, kind: FrameKind) -> Result<(), ConnectionError> {
-        if let FrameKind::Close(close) = &kind
-            && self.peer_knows_drain
-            && let Some(last) = close.trailers.get(LAST_STREAM_KEY)
-            && let Ok(last) = last.parse()
-        {
-            return self.on_going_away(last);
-        }
-        if matches!(kind, FrameKind::HalfClose) && self.peer_knows_drain {
-            // Only a caller may send this kind.
-            return self.on_going_away(self.highest_seen);
-        }
-        if matches!(kind, FrameKind::WindowUpdate(0)) {
-            // A heartbeat carries no information beyond its arrival.
-            return Ok(());
-        }
-        self.late(late_frame(&kind))
-    }
-
-    fn on_going_away(&mut self, last: i64) -> Result<(), ConnectionError> {
-        if self.peer_draining {
-            return self.late(LateFrame::Control);
-        }
-        self.peer_draining = true;
-        // At a handler no id is above `last`, so no call ends.
-        for id in self.store.ids().into_iter().filter(|&id| id > last) {
-            let mut error = StreamError::new(
-                Code::Unavailable,
-                "the tunnel is draining; the call was not processed",
-                Initiator::Remote,
-            );
-            error.not_processed = true;
-            self.store.fail(id, error, Reply::None);
-        }
-        let last = opened(last);
-        self.store.events.push_back(Event::GoingAway { last });
-        Ok(())
     }
 
     fn on_new_stream(&mut self, id: i64, new: NewStream) -> Result<(), ConnectionError> {
@@ -205,7 +171,12 @@ impl Connection {
                 self.accept(id, new, revision, credit);
                 Ok(())
             }
-            Err((status, not_processed)) => {
+            Err(Refused {
+                status,
+                not_processed,
+                limit,
+            }) => {
+                self.store.counts.limits.count(limit);
                 let window = match Revision::from_wire(new.revision) {
                     Some(Revision::Zero) => None,
                     _ => Some(u64::from(self.config().initial_window())),
@@ -218,17 +189,22 @@ impl Connection {
         }
     }
 
-    fn check_new_stream(&self, new: &NewStream) -> Result<(Revision, Window), (Status, bool)> {
-        let fault = |fault: StreamFault| {
-            let status = StreamError::fault(&fault, Side::Handler).to_status();
-            (status, false)
+    fn check_new_stream(&self, new: &NewStream) -> Result<(Revision, Window), Refused> {
+        let fault = |fault: StreamFault| Refused {
+            status: StreamError::fault(&fault, Side::Handler).to_status(),
+            not_processed: false,
+            limit: fault.limit(),
         };
         if self.draining {
             let status = Status::new(
                 Code::Unavailable,
                 "the tunnel is draining; the call was not processed",
             );
-            return Err((status, true));
+            return Err(Refused {
+                status,
+                not_processed: true,
+                limit: None,
+            });
         }
         let revision = self
             .accepts_revision(new.revision)
@@ -246,11 +222,17 @@ impl Connection {
             }
         };
         if timeout_of(&new.headers).is_some_and(|t| t.is_zero()) {
-            return Err((StreamError::deadline(Side::Handler).to_status(), false));
+            return Err(Refused {
+                status: StreamError::deadline(Side::Handler).to_status(),
+                not_processed: false,
+                limit: None,
+            });
         }
         if self.store.room() == 0 {
-            let (status, _) = fault(StreamFault::Limit(Limit::ConcurrentStreams));
-            return Err((status, true));
+            return Err(Refused {
+                not_processed: true,
+                ..fault(StreamFault::Limit(Limit::ConcurrentStreams))
+            });
         }
         Ok((revision, credit))
     }
@@ -291,6 +273,7 @@ impl Connection {
             Ok(Handled::Failed(error)) => self.store.fault(id, error, Reply::None),
             Ok(Handled::Stopping) => self.on_stopping(id),
             Err(fault) => {
+                self.store.counts.limits.count(fault.limit());
                 let error = StreamError::fault(&fault, side);
                 self.store.fault(id, error, Reply::Needed);
                 let id = StreamId(id);
@@ -421,6 +404,7 @@ fn on_message(
     // A peer may leave out headers before its first message.
     stream.recv.see_headers(Metadata::new());
     rest.counts.unread_empty += usize::from(size == 0);
+    rest.counts.messages_received += 1;
     rest.arrived(stream, len, now);
     rest.tell_reader(stream);
     Ok(Handled::Useful)
@@ -470,6 +454,7 @@ fn on_close(stream: &mut Stream, mut rest: Context<'_>, close: CloseStream) -> O
     let limit = rest.config.v.max_metadata_size;
     if close.trailers.size() > limit || close.status.size() > limit {
         let fault = StreamFault::Limit(Limit::MetadataSize);
+        rest.counts.limits.count(fault.limit());
         return Ok(Handled::Failed(StreamError::fault(&fault, Side::Caller)));
     }
     if stream.recv.arriving() > 0 && close.status.code == Code::Ok {

@@ -208,6 +208,9 @@ impl Connection {
         if matches!(self.phase, Phase::Ended(_)) {
             return;
         }
+        if let EndReason::Error(ConnectionError::Limit(limit)) = reason {
+            self.store.counts.limits.count(limit);
+        }
         self.phase = Phase::Ended(reason.clone());
         self.store.schedule.clear();
         for id in self.store.stop_announcing() {

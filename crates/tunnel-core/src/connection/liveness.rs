@@ -5,6 +5,9 @@
 //! tunnel. Heartbeats are also sent to peers that have not offered them and ignore them, so that
 //! proxies do not close an idle tunnel; the silence of such a peer ends nothing.
 //!
+//! Where both ends offer it, a heartbeat is sent in each interval, also while other frames are sent. It
+//! is a probe: the peer answers it, which measures the round-trip time.
+//!
 //! ```text
 //! interval 5 s      sent ──5 s──▶ heartbeat ──5 s──▶ heartbeat ...
 //! silence 12.5 s    heard ───────────12.5 s──────────▶ PeerSilent, unless this end was absent
@@ -14,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::phase::Phase;
+use crate::streams::schedule::Heartbeat;
 use crate::timer::Timer;
 use crate::{ConnectionError, Offer, Side};
 
@@ -30,8 +34,22 @@ pub(super) struct Liveness {
     /// Whether heartbeats wait for the peer's first call. Before that, the Go library's caller
     /// treats a frame on stream -1 as an error.
     after_first_call: bool,
+    /// The last sent frame; with probes the last sent heartbeat.
     sent: Instant,
     heard: Instant,
+    /// Whether heartbeats are probes.
+    probes: bool,
+    /// When the probe was sent that is not answered yet.
+    probed: Option<Instant>,
+    round_trip: Option<Duration>,
+    round_trips: u64,
+}
+
+impl Liveness {
+    /// The last round-trip time, and how many were measured.
+    pub(super) fn round_trips(&self) -> (Option<Duration>, u64) {
+        (self.round_trip, self.round_trips)
+    }
 }
 
 impl Connection {
@@ -49,6 +67,10 @@ impl Connection {
             after_first_call: peer.heartbeat.is_none() && self.store.side == Side::Handler,
             sent: now,
             heard: now,
+            probes: self.store.answers_probes,
+            probed: None,
+            round_trip: None,
+            round_trips: 0,
         });
         self.arm_liveness(now);
     }
@@ -68,9 +90,34 @@ impl Connection {
     }
 
     pub(super) fn sent(&mut self, now: Instant) {
-        if let Some(liveness) = &mut self.liveness {
+        if let Some(liveness) = &mut self.liveness
+            && !liveness.probes
+        {
             liveness.sent = now;
         }
+    }
+
+    /// A heartbeat was written.
+    pub(super) fn heartbeat_sent(&mut self, heartbeat: Heartbeat, now: Instant) {
+        if let Some(liveness) = &mut self.liveness {
+            liveness.sent = now;
+            if heartbeat == Heartbeat::Probe {
+                liveness.probed = Some(now);
+            }
+        }
+    }
+
+    /// Handles the answer to a probe. Returns whether a probe waits for one.
+    pub(super) fn on_echo(&mut self) -> bool {
+        let Some(liveness) = &mut self.liveness else {
+            return false;
+        };
+        let sample = self.now.zip(liveness.probed.take());
+        if let Some((now, probed)) = sample {
+            liveness.round_trip = Some(now.saturating_duration_since(probed));
+            liveness.round_trips += 1;
+        }
+        sample.is_some()
     }
 
     /// Caller: when a call was first sent since the peer was last heard; `None` if the peer was
@@ -101,7 +148,12 @@ impl Connection {
         let quiet = now.saturating_duration_since(liveness.sent) >= liveness.interval;
         let may = !liveness.after_first_call || self.highest_seen >= 0;
         if quiet && may {
-            self.store.schedule.heartbeat = true;
+            // One probe at a time: the answer to an earlier one may still come.
+            let probe = liveness.probes && liveness.probed.is_none();
+            self.store.schedule.heartbeat = Some(match probe {
+                true => Heartbeat::Probe,
+                false => Heartbeat::Plain,
+            });
         }
         self.arm_liveness(now);
     }

@@ -1,5 +1,6 @@
 //! One tunnel, seen from one of its ends.
 
+mod control;
 mod input;
 mod lifecycle;
 mod liveness;
@@ -23,8 +24,9 @@ use crate::timer::timeout_of;
 use crate::{Code, Config, EndReason, Initiator, Metadata, OpenError, Side, Status, StreamError};
 
 pub use negotiation::{
-    DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER,
-    NEGOTIATE_VALUE, NOT_PROCESSED_KEY, OPAQUE_TEXT_HEADER, Offer,
+    DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
+    NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, OPAQUE_TEXT_HEADER, Offer,
+    TUNNEL_ID_HEADER,
 };
 pub use stream_handles::{BodyRead, Read, RecvStream, SendStream};
 
@@ -220,7 +222,22 @@ impl Connection {
 
     /// The counters.
     pub fn stats(&self) -> Stats {
-        self.store.stats()
+        let mut stats = self.store.stats();
+        if let Some(liveness) = &self.liveness {
+            (stats.round_trip, stats.round_trips) = liveness.round_trips();
+        }
+        stats
+    }
+
+    /// Whether an operation since the last input needs the time: call [`set_time`](Self::set_time).
+    /// Only [`Stats::stalled`](Stats) depends on it.
+    pub fn wants_time(&self) -> bool {
+        self.store.counts.stalls.has_new()
+    }
+
+    /// Takes the time of the operations since the last input or transmit.
+    pub fn set_time(&mut self, now: Instant) {
+        self.advance(now);
     }
 
     /// The memory that the streams hold, in bytes: unread messages, room that readers have reserved
@@ -252,7 +269,10 @@ impl Connection {
         headers: Metadata,
     ) -> Result<StreamId, OpenError> {
         let now = self.advance(now);
-        self.check_can_open(method, &headers)?;
+        if let Err(error) = self.check_can_open(method, &headers) {
+            self.store.counts.limits.count(error.limit());
+            return Err(error);
+        }
         let deadline = match timeout_of(&headers) {
             Some(t) if t.is_zero() => return Err(OpenError::DeadlineExceeded),
             Some(t) => now.checked_add(t),
@@ -422,6 +442,7 @@ impl Connection {
     fn advance(&mut self, now: Instant) -> Instant {
         let now = self.now.map_or(now, |last| last.max(now));
         self.now = Some(now);
+        self.store.counts.stalls.advance(now);
         now
     }
 }

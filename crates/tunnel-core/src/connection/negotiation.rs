@@ -14,8 +14,8 @@ use crate::{Config, ConnectionError, EndReason, Revisions, Side};
 /// The header by which each end of the outer call offers to negotiate.
 pub const NEGOTIATE_HEADER: &str = "grpctunnel-negotiate";
 
-/// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`], [`MESSAGE_CREDIT_HEADER`] and
-/// [`OPAQUE_TEXT_HEADER`].
+/// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`], [`ECHO_HEADER`], [`MESSAGE_CREDIT_HEADER`]
+/// and [`OPAQUE_TEXT_HEADER`].
 pub const NEGOTIATE_VALUE: &str = "on";
 
 /// The header by which each end says that it understands drain notices. An extension of this
@@ -34,6 +34,13 @@ pub const DRAIN_HEADER: &str = "grpctunnel-drain";
 /// intervals of silence.
 pub const HEARTBEAT_HEADER: &str = "grpctunnel-heartbeat";
 
+/// The header by which each end says that it answers probes. An extension of this library.
+///
+/// A probe is a heartbeat that asks for an answer: a window update of one on stream -1. The answer is
+/// a window update of two. Where both ends offer it, a probe is sent in each interval of the
+/// heartbeats, also while other frames are sent, and measures the round-trip time.
+pub const ECHO_HEADER: &str = "grpctunnel-echo";
+
 /// The header by which each end offers message credit. Where both ends do, each message costs five
 /// bytes of its stream's window beside its payload, as in HTTP/2. An extension of this library.
 pub const MESSAGE_CREDIT_HEADER: &str = "grpctunnel-message-credit";
@@ -51,6 +58,10 @@ const SMALLEST_COUNTED_WINDOW: u32 = 1024;
 /// The header by which each end says that it accepts metadata values that are not UTF-8, in an
 /// encoding of this library. An extension of this library.
 pub const OPAQUE_TEXT_HEADER: &str = "grpctunnel-opaque-text";
+
+/// The header by which the end that dialled tells the id that both ends log for the tunnel: 16
+/// hexadecimal digits. An extension of this library.
+pub const TUNNEL_ID_HEADER: &str = "grpctunnel-id";
 
 /// The trailer that marks a refused call as not processed, so that it is safe to retry. An
 /// extension of this library.
@@ -72,6 +83,8 @@ pub struct Offer {
     pub drain: bool,
     /// The interval in its [`HEARTBEAT_HEADER`].
     pub heartbeat: Option<Duration>,
+    /// It sent [`ECHO_HEADER`].
+    pub echo: bool,
     /// It sent [`MESSAGE_CREDIT_HEADER`].
     pub message_credit: bool,
     /// The number in its [`MAX_STREAMS_HEADER`].
@@ -87,6 +100,7 @@ impl Offer {
             negotiate: false,
             drain: false,
             heartbeat: None,
+            echo: false,
             message_credit: false,
             max_streams: None,
             opaque_text: false,
@@ -105,6 +119,7 @@ impl Offer {
             negotiate: true,
             drain: true,
             heartbeat: config.heartbeat(),
+            echo: true,
             message_credit: config.initial_window() >= SMALLEST_COUNTED_WINDOW,
             max_streams: Some(config.max_concurrent_streams()),
             opaque_text: true,
@@ -132,6 +147,7 @@ impl Connection {
         if self.peer_knows_drain && peer.max_streams.is_none() {
             self.store.schedule.cancels.pace();
         }
+        self.store.answers_probes = peer.echo && ours.echo;
         self.start_liveness(now, &peer);
         if !peer.negotiate {
             self.settle(&[]);

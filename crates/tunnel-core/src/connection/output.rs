@@ -8,6 +8,7 @@ use super::phase::Phase;
 use crate::event::Note;
 use crate::frame::{CloseStream, FrameKindRef, FrameRef, FrameSink, Settings};
 use crate::streams::context::Context;
+use crate::streams::schedule::Heartbeat;
 use crate::streams::send::Head;
 use crate::streams::state::SendState;
 use crate::streams::stream::Stream;
@@ -88,8 +89,14 @@ impl Connection {
             };
             w.write(CONTROL, FrameKindRef::Settings(&settings));
         }
-        if w.has_room() && std::mem::take(&mut self.store.schedule.heartbeat) {
-            w.write(CONTROL, FrameKindRef::WindowUpdate(0));
+        if w.has_room()
+            && let Some(heartbeat) = self.store.schedule.heartbeat.take()
+        {
+            w.write(CONTROL, FrameKindRef::WindowUpdate(heartbeat as u32));
+            self.heartbeat_sent(heartbeat, w.now);
+        }
+        if w.has_room() && std::mem::take(&mut self.store.schedule.echo) {
+            w.write(CONTROL, FrameKindRef::WindowUpdate(Heartbeat::Echo as u32));
         }
         if w.has_room()
             && let Some(last) = self.store.schedule.going_away.take()
@@ -266,13 +273,15 @@ fn write_turn<S: FrameSink>(
     let before = stream.send.queued();
     let mut used = 0;
     while let Some(kind) = stream.send.next_chunk(chunk) {
-        let len = match kind {
-            FrameKindRef::Message { data, .. } | FrameKindRef::MoreData(data) => data.len(),
-            _ => 0,
+        let (begins, len) = match kind {
+            FrameKindRef::Message { data, .. } => (1, data.len()),
+            FrameKindRef::MoreData(data) => (0, data.len()),
+            _ => (0, 0),
         };
         w.write(stream.id, kind);
         stream.send.advance(len, rest.out);
         rest.counts.bytes_sent += len as u64;
+        rest.counts.messages_sent += begins;
         used += len + FRAME_COST;
         let next = stream.send.next_len(chunk);
         if !w.has_room() || next.is_none_or(|next| used + next > chunk) {
@@ -285,11 +294,9 @@ fn write_turn<S: FrameSink>(
     rest.counts.queued -= before - stream.send.queued();
     rest.tell_writer(stream);
     if stream.send.has_data() {
-        return if stream.send.can_send_data() {
-            Turn::More
-        } else {
-            Turn::Idle
-        };
+        let stalled = !stream.send.can_send_data();
+        rest.note_stall(stream, stalled);
+        return if stalled { Turn::Idle } else { Turn::More };
     }
     if stream.send.state == SendState::Finishing {
         if w.has_room() {

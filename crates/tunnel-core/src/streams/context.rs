@@ -52,11 +52,24 @@ impl Context<'_> {
     }
 
     /// Puts a stream in the data queue if it may send data: it has some, has credit, and its
-    /// beginning was written.
+    /// beginning was written. Without credit it is stalled.
     pub(crate) fn enqueue_data(&mut self, stream: &mut Stream) {
-        if !stream.in_data && stream.send.has_begun() && stream.send.can_send_data() {
+        if stream.in_data || !stream.send.has_begun() {
+            return;
+        }
+        if stream.send.can_send_data() {
             stream.in_data = true;
             self.schedule.data.push(stream.id);
+            self.note_stall(stream, false);
+        } else {
+            self.note_stall(stream, stream.send.has_data());
+        }
+    }
+
+    /// Notes whether a stream has data to send and no credit for it.
+    pub(crate) fn note_stall(&mut self, stream: &mut Stream, stalled: bool) {
+        if stream.stalled != stalled {
+            self.counts.stalls.set(&mut stream.stalled, stalled);
         }
     }
 
@@ -64,6 +77,7 @@ impl Context<'_> {
     pub(crate) fn end_sending(&mut self, stream: &mut Stream) {
         if stream.send.state != SendState::Done {
             self.counts.queued -= stream.send.abort(self.out);
+            self.note_stall(stream, false);
             stream.send.writer_waits = false;
             self.events.push_back(Event::Writable(StreamId(stream.id)));
         }

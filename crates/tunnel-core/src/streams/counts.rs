@@ -4,7 +4,10 @@
 //! their queue, in `schedule`. Invariant: when no stream is open, everything that counts streams or bytes is
 //! zero ([`Counts::is_idle`]).
 
+use std::time::Duration;
+
 use super::flow::RoundTrip;
+use super::stalls::Stalls;
 use crate::config::Values;
 use crate::{Config, Limit};
 
@@ -49,6 +52,42 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Message bytes received.
     pub bytes_received: u64,
+    /// Messages of which sending has begun.
+    pub messages_sent: u64,
+    /// Messages of which the beginning was received.
+    pub messages_received: u64,
+    /// Streams that have data to send and no credit for it now.
+    pub stalled_streams: usize,
+    /// How often a stream had data to send and no credit for it.
+    pub stalls: u64,
+    /// For how long, as the sum over all streams until the last input or
+    /// [`transmit`](crate::Connection::transmit).
+    pub stalled: Duration,
+    /// The last round-trip time measured by a heartbeat, time in queues included. `None` before the
+    /// first, and with a peer that does not answer them.
+    pub round_trip: Option<Duration>,
+    /// The number of round-trip times measured.
+    pub round_trips: u64,
+    pub(crate) limits: LimitCounts,
+}
+
+impl Stats {
+    /// How often a limit was reached.
+    pub fn limit_reached(&self, limit: Limit) -> u64 {
+        self.limits.0[limit as usize]
+    }
+}
+
+/// How often each limit was reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LimitCounts([u64; Limit::ALL.len()]);
+
+impl LimitCounts {
+    pub(crate) fn count(&mut self, limit: impl Into<Option<Limit>>) {
+        if let Some(limit) = limit.into() {
+            self.0[limit as usize] += 1;
+        }
+    }
 }
 
 /// A frame for a stream that has ended.
@@ -80,6 +119,10 @@ pub(crate) struct Counts {
     pub(crate) overhead: usize,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
+    pub(crate) messages_sent: u64,
+    pub(crate) messages_received: u64,
+    pub(crate) stalls: Stalls,
+    pub(crate) limits: LimitCounts,
     /// Bytes that may be in flight for streams that have ended.
     late_bytes: u64,
     /// Empty messages without a window cost that may be in flight for ended streams.
@@ -107,6 +150,10 @@ impl Counts {
             overhead: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            messages_sent: 0,
+            messages_received: 0,
+            stalls: Stalls::default(),
+            limits: LimitCounts::default(),
             late_bytes: 0,
             late_empty: 0,
             stray_frames: config.v.max_stray_frames as u64,
@@ -208,8 +255,9 @@ impl Counts {
             self.spare_used,
             self.queued,
             self.overhead,
+            self.stalls.active,
         ];
-        left == [0; 8]
+        left == [0; 9]
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod released;
 pub(crate) mod schedule;
 pub(crate) mod send;
 mod sizes;
+pub(crate) mod stalls;
 pub(crate) mod state;
 pub(crate) mod store;
 pub(crate) mod stream;

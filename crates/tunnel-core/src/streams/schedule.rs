@@ -1,7 +1,7 @@
 //! The scheduler: the order of sent frames.
 //!
 //! Queues hold stream ids, not frames; frames are encoded when the transport requests them. Order:
-//! settings, a heartbeat, a drain notice, cancels, refusals; then control frames of streams (new
+//! settings, heartbeats, a drain notice, cancels, refusals; then control frames of streams (new
 //! streams in the order of their ids, response headers, window updates, ends of streams without
 //! data); then data, one chunk for each stream in turn.
 //!
@@ -114,13 +114,26 @@ impl Refusals {
     }
 }
 
+/// A heartbeat: a window update on stream -1. The numbers are the updates on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heartbeat {
+    /// No answer is needed.
+    Plain = 0,
+    /// The peer is to answer.
+    Probe = 1,
+    /// The answer to a probe.
+    Echo = 2,
+}
+
 /// Everything that waits to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     /// Handler: settings were not sent yet.
     pub(crate) settings: bool,
     /// A heartbeat is due.
-    pub(crate) heartbeat: bool,
+    pub(crate) heartbeat: Option<Heartbeat>,
+    /// A probe of the peer is to be answered.
+    pub(crate) echo: bool,
     /// Handler: the last stream served, for the drain notice.
     pub(crate) going_away: Option<i64>,
     pub(crate) cancels: Cancels,
@@ -135,7 +148,8 @@ impl Schedule {
     pub(crate) fn is_empty(&self) -> bool {
         !self.settings
             && self.going_away.is_none()
-            && !self.heartbeat
+            && self.heartbeat.is_none()
+            && !self.echo
             && self.cancels.ready() == 0
             && self.refusals.is_empty()
             && self.control.is_empty()

@@ -39,6 +39,8 @@ pub(crate) struct Store {
     /// The cost of each message in its stream's window beside its payload, in bytes. Zero unless
     /// both ends offer message credit.
     pub(crate) message_cost: u8,
+    /// Whether the peer may send probes, and answers them.
+    pub(crate) answers_probes: bool,
     /// The number of streams that the peer serves at once, if it has announced one.
     pub(crate) peer_max_streams: Option<usize>,
     pub(crate) out: Outgoing,
@@ -69,6 +71,7 @@ impl Store {
             timers: Timers::default(),
             events: VecDeque::new(),
             message_cost: 0,
+            answers_probes: false,
             peer_max_streams: None,
             admission: Admission::default(),
             assembly: Assembly::default(),
@@ -200,6 +203,7 @@ impl Store {
             self.counts.spare_used -= w.growth() as usize;
         }
         self.counts.queued -= stream.send.abort(&mut self.out);
+        self.counts.stalls.set(&mut stream.stalled, false);
         allow_late_frames(&mut stream, &mut self.counts);
         let streams = &self.streams;
         if stream.in_control {
@@ -342,6 +346,7 @@ impl Store {
         }
         while self.counts.unread > self.config.v.max_buffered_bytes {
             let Some(id) = self.fullest(false) else { break };
+            self.counts.limits.count(Limit::BufferedBytes);
             self.evict(id, Limit::BufferedBytes.to_string());
         }
     }
@@ -359,6 +364,14 @@ impl Store {
             streams_total: self.counts.streams_total,
             bytes_sent: self.counts.bytes_sent,
             bytes_received: self.counts.bytes_received,
+            messages_sent: self.counts.messages_sent,
+            messages_received: self.counts.messages_received,
+            stalled_streams: self.counts.stalls.active,
+            stalls: self.counts.stalls.total,
+            stalled: self.counts.stalls.time,
+            round_trip: None,
+            round_trips: 0,
+            limits: self.counts.limits,
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Stream {
     pub(crate) in_control: bool,
     /// Whether the stream is in the schedule's data queue.
     pub(crate) in_data: bool,
+    /// Whether the stream was noted as stalled: it has data to send and no credit for it.
+    pub(crate) stalled: bool,
     /// Handler: whether the call was announced to the application.
     pub(super) announced: bool,
 }
@@ -50,6 +52,7 @@ impl Stream {
             late_allowed: false,
             in_control: false,
             in_data: false,
+            stalled: false,
             announced: true,
         }
     }

@@ -1,5 +1,7 @@
 //! Windows, and the events for readers and writers.
 
+use std::time::Duration;
+
 use tunnel_core::{Config, Event, Metadata, Offer, Read, Side, Status};
 
 use crate::support::build::WINDOW;
@@ -282,4 +284,33 @@ fn a_full_buffer_holds_a_writer_back_until_credit_comes() {
     p.read_until(Side::Handler, &mut reader, 3);
     assert_eq!(count(&p.caller.events(), &Event::Writable(id)), 1);
     assert_eq!(p.caller.conn.stats().queued_bytes, 0);
+}
+
+#[test]
+fn the_time_without_credit_is_counted_from_the_operation_that_needed_it() {
+    let mut p = Pair::new(window(1000));
+    let second = Duration::from_secs(1);
+    let id = p.call();
+    let send = |p: &mut Pair, n| p.caller.conn.send_stream(id).message(bytes(n)).unwrap();
+    send(&mut p, 1000);
+    p.pump();
+    assert_eq!(p.caller.conn.stats().stalls, 0, "all of it was sent");
+    p.pass(second);
+    p.now += second;
+    send(&mut p, 500);
+    assert!(p.caller.conn.wants_time());
+    let now = p.now;
+    p.caller.conn.set_time(now);
+    p.pass(second * 3);
+    let stats = p.caller.conn.stats();
+    assert_eq!((stats.stalls, stats.stalled_streams), (1, 1));
+    assert_eq!(stats.stalled, second * 3);
+    read_all(&mut p.handler.conn, id);
+    p.pump();
+    p.pass(second);
+    let stats = p.caller.conn.stats();
+    assert_eq!((stats.stalls, stats.stalled_streams), (1, 0));
+    assert_eq!(stats.stalled, second * 3);
+    assert_eq!(stats.messages_sent, 2);
+    assert_eq!(p.handler.conn.stats().messages_received, 2);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tunnel_core::{Config, ConnectionError, EndReason, FrameKind, Offer, Side, Status};
+use tunnel_core::{Config, ConnectionError, EndReason, FrameKind, Limit, Offer, Side, Status};
 
 use crate::support::lone::Lone;
 use crate::support::pair::Pair;
@@ -206,4 +206,46 @@ fn a_call_without_any_answer_shows_since_when() {
     assert!(matches!(answered, tunnel_core::Read::Closed(_)));
     let beats = p.handler.take_log();
     assert!(beats.iter().any(|f| matches!(f.kind, FrameKind::Close(_))));
+}
+
+#[test]
+fn heartbeats_measure_the_round_trip_also_while_calls_send() {
+    let mut probes = beats();
+    probes.echo = true;
+    let mut p = Pair::with_offers(Config::default(), Config::default(), probes, probes);
+    let id = p.call();
+    assert_eq!(p.caller.conn.stats().round_trip, None);
+    for round in 1..=3 {
+        p.caller.conn.send_stream(id).message("x".into()).unwrap();
+        p.pass(INTERVAL - 30 * MOMENT);
+        p.flush(Side::Caller);
+        p.pass(30 * MOMENT);
+        p.write(Side::Caller, usize::MAX);
+        p.pass(30 * MOMENT);
+        p.carry(Side::Caller, usize::MAX);
+        p.flush(Side::Handler);
+        p.caller.events();
+        let stats = p.caller.conn.stats();
+        assert_eq!(stats.round_trip, Some(30 * MOMENT));
+        assert_eq!(stats.round_trips, round);
+        p.pump();
+        p.now -= 30 * MOMENT;
+    }
+}
+
+#[test]
+fn an_echo_that_was_not_asked_for_is_a_stray_frame() {
+    for (probes, frame) in [(false, 1), (false, 2), (true, 2)] {
+        let config = Config::builder().max_stray_frames(1).build();
+        let mut offer = beats();
+        offer.echo = probes;
+        let mut lone = Lone::with_offer(Side::Handler, config.expect("it is valid"), offer);
+        let now = lone.now;
+        lone.conn
+            .handle_frame(now, build::update(-1, frame))
+            .expect("the first");
+        let error = lone.conn.handle_frame(now, build::update(-1, frame));
+        assert_eq!(error, Err(ConnectionError::Limit(Limit::StrayFrames)));
+        assert_eq!(lone.conn.stats().limit_reached(Limit::StrayFrames), 1);
+    }
 }

@@ -11,10 +11,11 @@ pub(crate) mod reader;
 
 use tunnel_core::{Config, Event, Frame, FrameKind, FrameRef, FrameSink, Offer, StreamId};
 
-/// The offer of an end of this library, without heartbeats and message credit.
+/// The offer of an end of this library, without heartbeats, probes and message credit.
 pub(crate) fn offer() -> Offer {
     let mut offer = Offer::of(&Config::default());
     offer.heartbeat = None;
+    offer.echo = false;
     offer.message_credit = false;
     offer
 }

@@ -181,7 +181,14 @@ impl End {
                 Ok(id.value())
             }
             Err(error) => {
-                assert_eq!(self.conn.stats(), before);
+                let after = self.conn.stats();
+                match error.limit() {
+                    None => assert_eq!(after, before),
+                    Some(limit) => {
+                        assert_eq!(after.limit_reached(limit), before.limit_reached(limit) + 1);
+                        assert_eq!(after.streams_total, before.streams_total);
+                    }
+                }
                 let ended = matches!(error, OpenError::Ended(_));
                 let caller = self.setup.side == Side::Caller;
                 assert_eq!(ended, caller && self.conn.end_reason().is_some());

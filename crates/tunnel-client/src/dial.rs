@@ -6,13 +6,14 @@ use std::time::Duration;
 use http::header::{HeaderValue, TE};
 use tonic::body::Body;
 use tonic::client::GrpcService;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
-use tunnel_core::{Config, Offer};
+use tunnel_core::{Config, Offer, TUNNEL_ID_HEADER};
 use tunnel_tonic::outer::{
     OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, put_offer,
 };
-use tunnel_tonic::{Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo};
+use tunnel_tonic::{
+    Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo, telemetry,
+};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -66,8 +67,7 @@ pub(crate) struct Accepted {
 
 /// Makes the outer call of a new tunnel.
 pub(crate) async fn dial<T>(
-    direction: Direction,
-    metadata: MetadataMap,
+    info: TunnelInfo,
     config: Config,
     mut channel: T,
 ) -> Result<Accepted, TunnelError>
@@ -77,7 +77,6 @@ where
     T::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     <T::ResponseBody as http_body::Body>::Error: Into<BoxError>,
 {
-    let info = TunnelInfo::new(direction, metadata, None, None);
     let (tunnel, outbound, inbound) = Tunnel::new(NetworkRole::Client, config.clone(), info);
     let request = request(tunnel.info(), &config, outbound);
     let tunnel = CloseOnDrop::new(tunnel);
@@ -108,8 +107,16 @@ fn request(info: &TunnelInfo, config: &Config, outbound: Outbound) -> http::Requ
     let headers = request.headers_mut();
     *headers = info.metadata().clone().into_headers();
     headers.insert(TE, HeaderValue::from_static("trailers"));
+    if let Ok(id) = HeaderValue::from_str(info.shared_id()) {
+        headers.insert(TUNNEL_ID_HEADER, id);
+    }
     put_offer(config, headers);
     request
+}
+
+/// Counts a tunnel that was not opened.
+pub(crate) fn not_opened(direction: Direction, error: &TunnelError) {
+    telemetry::not_opened(direction, NetworkRole::Client, error.name());
 }
 
 /// Fails with [`TunnelError::Timeout`] if opening a tunnel takes too long.

@@ -18,9 +18,9 @@ use tunnel_core::{Config, OpenError};
 use tunnel_tonic::pool::{
     Balance, CallOptions, Pool, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
 };
-use tunnel_tonic::{Direction, ResponseBody, TunnelChannel, TunnelError, TunnelId};
+use tunnel_tonic::{Direction, ResponseBody, TunnelChannel, TunnelError, TunnelId, TunnelInfo};
 
-use crate::dial::{Accepted, BoxError, OPEN_TIMEOUT, dial, with_timeout};
+use crate::dial::{Accepted, BoxError, OPEN_TIMEOUT, dial, not_opened, with_timeout};
 use crate::gateway::Gateway;
 use crate::links::{DownReason, LinkStatus, LinksHandle, Purpose, Settings, Shared, link_settings};
 
@@ -95,19 +95,21 @@ where
     ///
     /// [`TunnelError`]: the channel failed, the far end refused, or it did not answer in time.
     pub async fn open(self) -> Result<TunnelChannel, TunnelError> {
-        with_timeout(self.open_timeout, async {
+        let info = TunnelInfo::new(Direction::Forward, self.metadata, None, None);
+        let opened = with_timeout(self.open_timeout, async {
             let Accepted {
                 tunnel,
                 inbound,
                 offer,
                 body,
                 ..
-            } = dial(Direction::Forward, self.metadata, self.config, self.channel).await?;
+            } = dial(info, self.config, self.channel).await?;
             inbound.start(offer, body, None, ());
             tunnel.tunnel().ready().await?;
             Ok(tunnel.keep().channel().queue_calls(self.queue))
         })
-        .await
+        .await;
+        opened.inspect_err(|error| not_opened(Direction::Forward, error))
     }
 }
 

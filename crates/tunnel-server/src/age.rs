@@ -34,7 +34,7 @@ pub(crate) async fn watch(
         Either::Left(_) => {}
         Either::Right(_) => return,
     }
-    tracing::debug!(tunnel = %tunnel.id(), "tunnel reached its maximum age");
+    tracing::debug!(parent: tunnel.tunnel().span(), "tunnel reached its maximum age");
     if tunnel.direction() == Direction::Reverse && tunnel.tunnel().retire() {
         // Without a replacement the tunnel is drained too.
         let _ = timeout(REPLACEMENT, registry.replaced(&tunnel)).await;

@@ -10,7 +10,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
-use tunnel_core::{Config, EndReason};
+use tunnel_core::{Config, EndReason, Stats};
 use tunnel_tonic::{AffinityKey, CallService, Services, TunnelInfo};
 
 use crate::policy::{Policy, WhenKeyIsFull};
@@ -169,11 +169,12 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
-    /// Called when a tunnel that had opened has ended, with the reason. It must not block. A panic is
+    /// Called when a tunnel that had opened has ended, with the reason and its final counters. It must not
+    /// block. A panic is
     /// caught and logged.
     pub fn on_close(
         mut self,
-        closed: impl Fn(&TunnelInfo, &EndReason) + Send + Sync + 'static,
+        closed: impl Fn(&TunnelInfo, &EndReason, &Stats) + Send + Sync + 'static,
     ) -> Self {
         self.policy.on_close = Some(Arc::new(closed));
         self
@@ -226,6 +227,14 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     /// says when), and handlers have their own memory.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.policy.memory_budget = bytes;
+        self
+    }
+
+    /// Whether the metrics of a tunnel are labelled with its key. Default: false, because each key adds time
+    /// series, which no recorder removes by itself. For fleets of a few hundred devices at most.
+    #[cfg(feature = "metrics")]
+    pub fn metrics_by_key(mut self, label: bool) -> Self {
+        self.policy.metrics_by_key = label;
         self
     }
 

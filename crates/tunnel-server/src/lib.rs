@@ -108,6 +108,24 @@
 //! [`Server`](tonic::transport::Server), and a keepalive that notices frozen and vanished clients. If
 //! ordinary clients use the same listener, use [`server_for_tunnels_and_calls`].
 //!
+//! # Logs, traces and metrics
+//!
+//! Log lines and spans go through [`tracing`](https://docs.rs/tracing):
+//!
+//! - At `info` tunnels log when they open, drain, close (with reason, duration, calls and bytes) and are refused,
+//!   in a span with the fields `tunnel.id`, `tunnel.direction`, `tunnel.role`, `tunnel.key` and `tunnel.peer`.
+//!   Calls log nothing.
+//! - At `debug` each call has a span, target `tunnel_tonic::call`, with `rpc.system`, `rpc.service`, `rpc.method`,
+//!   `rpc.grpc.status_code`, `tunnel.id` and `tunnel.key`; layers and handlers run in it. A call made is a child of the
+//!   current span. `otel.name`, `otel.kind` and `otel.status_code` are for `tracing-opentelemetry`.
+//!
+//! `tunnel.id` is [`TunnelInfo::shared_id`], the same at both ends. A trace context is metadata of a call
+//! (`traceparent`), and travels through tunnels as any other; the repository's example `tracing` has one trace over a client, a
+//! gateway and a device.
+//!
+//! With the feature `metrics`, counters, gauges and histograms are recorded through the
+//! [`metrics`](https://docs.rs/metrics) facade. The repository's `docs/METRICS.md` lists them.
+//!
 //! # Versions
 //!
 //! Needs Rust 1.88 or later and tonic 0.14. Types of tonic are part of the API, so a new `0.x` of tonic is
@@ -116,7 +134,6 @@
 mod accepted;
 mod age;
 mod builder;
-mod events;
 mod opening;
 mod origin;
 mod policy;
@@ -128,7 +145,6 @@ mod service;
 
 pub use accepted::AcceptedTunnel;
 pub use builder::TunnelServiceHandlerBuilder;
-pub use events::{TunnelEvent, TunnelEvents};
 pub use opening::Opening;
 pub use policy::WhenKeyIsFull;
 pub use pool::{ReverseChannel, ReverseResponseFuture};
@@ -141,8 +157,8 @@ pub use tunnel_core::{
 };
 pub use tunnel_tonic::pool::{Balance, ServedBy, WaitForReady, WhenNoTunnel};
 pub use tunnel_tonic::{
-    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelId,
-    TunnelInfo, is_safe_to_retry, tonic_status,
+    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelEvent,
+    TunnelEvents, TunnelId, TunnelInfo, is_safe_to_retry, tonic_status,
 };
 
 /// Types of the wire that errors and reasons contain. [`tonic_status`] converts a status to tonic's.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tonic::{Request, Status};
 
-use crate::policy::Policy;
+use crate::policy::{Policy, Refusal};
 
 /// A connection: the addresses of both its ends.
 type Connection = (Option<SocketAddr>, SocketAddr);
@@ -54,11 +54,11 @@ pub(crate) struct Origins {
 
 impl Origins {
     /// Refuses a tunnel if its connection or address has reached its limit.
-    pub(crate) fn check(&self, policy: &Policy, origin: &Origin) -> Result<(), Status> {
-        let refused = |what: &str, limit: &str, open: usize| {
-            Err(Status::resource_exhausted(format!(
-                "{what} has {open} tunnels open, as many as the server's {limit} allows"
-            )))
+    pub(crate) fn check(&self, policy: &Policy, origin: &Origin) -> Result<(), Refusal> {
+        let refused = |what: &str, limit: &'static str, open: usize| {
+            let message =
+                format!("{what} has {open} tunnels open, as many as the server's {limit} allows");
+            Err(Refusal::new(limit, Status::resource_exhausted(message)))
         };
         let open = count(&self.connections, origin.connection);
         if open >= policy.max_per_connection {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tonic::Status;
-use tunnel_core::{EndReason, Report};
+use tunnel_core::{EndReason, Stats};
 use tunnel_tonic::{AffinityKey, TunnelInfo};
 
 use crate::{AcceptedTunnel, Opening};
@@ -29,7 +29,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 type KeyOf = dyn Fn(&Opening) -> Option<AffinityKey> + Send + Sync;
 type Admit = dyn Fn(Opening) -> BoxFuture<'static, Result<(), Status>> + Send + Sync;
 type OnOpen = dyn Fn(&AcceptedTunnel) + Send + Sync;
-type OnClose = dyn Fn(&TunnelInfo, &EndReason) + Send + Sync;
+type OnClose = dyn Fn(&TunnelInfo, &EndReason, &Stats) + Send + Sync;
 
 /// What happens to a new tunnel whose key has reached its limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,21 @@ pub enum WhenKeyIsFull {
     CloseOldest,
 }
 
+/// Why a tunnel is not accepted.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The name of the limit or the reason, for labels.
+    pub(crate) name: &'static str,
+    /// The status that the peer receives.
+    pub(crate) status: Status,
+}
+
+impl Refusal {
+    pub(crate) fn new(name: &'static str, status: Status) -> Self {
+        Self { name, status }
+    }
+}
+
 /// The settings of a handler that concern tunnels, and its hooks.
 #[derive(Clone)]
 pub(crate) struct Policy {
@@ -55,6 +70,7 @@ pub(crate) struct Policy {
     pub(crate) max_tunnel_age: Option<Duration>,
     pub(crate) drain_timeout: Duration,
     pub(crate) memory_budget: usize,
+    pub(crate) metrics_by_key: bool,
     pub(crate) when_key_is_full: WhenKeyIsFull,
     pub(crate) key_of: Option<Arc<KeyOf>>,
     pub(crate) admit: Option<Arc<Admit>>,
@@ -73,6 +89,7 @@ impl Default for Policy {
             max_tunnel_age: None,
             drain_timeout: DRAIN_TIMEOUT,
             memory_budget: MEMORY_BUDGET,
+            metrics_by_key: false,
             when_key_is_full: WhenKeyIsFull::default(),
             key_of: None,
             admit: None,
@@ -100,30 +117,31 @@ impl fmt::Debug for Policy {
 
 impl Policy {
     /// Calls the hooks of a new tunnel: gives it a key, and decides whether it may be opened.
-    pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Status> {
+    pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Refusal> {
         if let Some(key_of) = &self.key_of {
             let key = key_of(opening);
             opening.set_key(key);
         }
         match &self.admit {
-            Some(admit) => admit(opening.clone()).await,
+            Some(admit) => {
+                let admitted = admit(opening.clone()).await;
+                admitted.map_err(|status| Refusal::new("not_admitted", status))
+            }
             None => Ok(()),
         }
     }
 
     /// Calls the hook for a tunnel that has opened.
     pub(crate) fn opened(&self, tunnel: &AcceptedTunnel) {
-        tracing::debug!(tunnel = %tunnel.id(), "tunnel open");
         if let Some(on_open) = &self.on_open {
             catch_panic("on_open", || on_open(tunnel));
         }
     }
 
     /// Calls the hook for a tunnel that is closed.
-    pub(crate) fn closed(&self, info: &TunnelInfo, reason: &EndReason) {
-        tracing::debug!(tunnel = ?info, reason = %Report(reason), "tunnel closed");
+    pub(crate) fn closed(&self, info: &TunnelInfo, reason: &EndReason, stats: &Stats) {
         if let Some(on_close) = &self.on_close {
-            catch_panic("on_close", || on_close(info, reason));
+            catch_panic("on_close", || on_close(info, reason, stats));
         }
     }
 }

@@ -15,19 +15,19 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{Either, select};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
-use tunnel_core::{EndReason, NOT_PROCESSED_KEY};
-use tunnel_tonic::{AffinityKey, Direction, MemoryBudget, TunnelId, TunnelInfo};
+use tunnel_core::{EndReason, NOT_PROCESSED_KEY, Stats};
+use tunnel_tonic::{
+    AffinityKey, Direction, MemoryBudget, NetworkRole, TunnelError, TunnelId, TunnelInfo,
+    TunnelReporter, telemetry,
+};
 
 use crate::origin::{Origin, Origins};
-use crate::policy::{Policy, WhenKeyIsFull};
+use crate::policy::{Policy, Refusal, WhenKeyIsFull};
 use crate::pool::Pool;
-use crate::{AcceptedTunnel, Opening, TunnelEvent};
-
-/// How many events a subscriber may be behind.
-const EVENTS: usize = 1024;
+use crate::{AcceptedTunnel, Opening};
 
 /// The open tunnels of one handler.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) struct Registry {
     pub(crate) memory: MemoryBudget,
     /// All reverse tunnels that take calls.
     pub(crate) all: Arc<Pool>,
-    pub(crate) events: broadcast::Sender<TunnelEvent>,
+    pub(crate) reporter: TunnelReporter,
     state: Mutex<State>,
     phase: watch::Sender<Phase>,
 }
@@ -114,7 +114,7 @@ impl Registry {
             memory: MemoryBudget::new(policy.memory_budget),
             policy,
             all: Pool::of_all(),
-            events: broadcast::Sender::new(EVENTS),
+            reporter: TunnelReporter::default(),
             state: Mutex::default(),
             phase: watch::Sender::new(Phase::Open),
         })
@@ -126,7 +126,7 @@ impl Registry {
 
     /// Calls the hooks of a new tunnel. They are dropped when new tunnels are refused, because a hook
     /// that never returns would keep its server from shutting down.
-    pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Status> {
+    pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Refusal> {
         let refusing = pin!(self.refuses_openings());
         let asked = AssertUnwindSafe(self.policy.consider(opening)).catch_unwind();
         match select(refusing, pin!(asked)).await {
@@ -134,7 +134,8 @@ impl Registry {
             Either::Right((Ok(admitted), _)) => admitted,
             Either::Right((Err(_), _)) => {
                 tracing::error!("a hook panicked while a tunnel was opening");
-                Err(Status::internal("the server failed to admit the tunnel"))
+                let status = Status::internal("the server failed to admit the tunnel");
+                Err(Refusal::new("hook_panicked", status))
             }
         }
     }
@@ -144,7 +145,7 @@ impl Registry {
         self: &Arc<Self>,
         tunnel: &AcceptedTunnel,
         origin: Origin,
-    ) -> Result<Entry, Status> {
+    ) -> Result<Entry, Refusal> {
         let id = tunnel.id();
         let displaced = {
             let mut state = self.lock();
@@ -165,7 +166,7 @@ impl Registry {
         });
         if let Some(displaced) = displaced {
             tracing::warn!(
-                tunnel = ?displaced.info(),
+                parent: displaced.tunnel().span(),
                 "tunnel closed for a newer one of the same key"
             );
             displaced.close_with(Status::aborted(
@@ -237,27 +238,40 @@ impl Registry {
         };
         drop(left);
         if let Some(listed) = removed.filter(|listed| listed.announced) {
-            let reason = listed.tunnel.end_reason().unwrap_or(EndReason::PeerClosed);
-            self.closed(listed.tunnel.info(), &reason);
+            let tunnel = listed.tunnel;
+            let reason = tunnel.end_reason().unwrap_or(EndReason::PeerClosed);
+            self.closed(tunnel.info(), &reason, &tunnel.stats());
         }
     }
 
     /// Reports a tunnel that has opened. Must be called without a lock.
     fn opened(&self, tunnel: &AcceptedTunnel) {
         self.policy.opened(tunnel);
-        // Fails without subscribers.
-        let _ = self.events.send(TunnelEvent::Opened(tunnel.clone()));
+        self.reporter.opened(tunnel.info());
     }
 
     /// Reports a tunnel that is closed. Must be called without a lock.
-    fn closed(&self, info: &TunnelInfo, reason: &EndReason) {
-        self.policy.closed(info, reason);
-        let closed = TunnelEvent::Closed {
-            info: info.clone(),
-            reason: reason.clone(),
-        };
-        // Fails without subscribers.
-        let _ = self.events.send(closed);
+    fn closed(&self, info: &TunnelInfo, reason: &EndReason, stats: &Stats) {
+        self.policy.closed(info, reason, stats);
+        self.reporter.closed(info, reason, stats);
+    }
+
+    /// Reports a tunnel that was refused.
+    pub(crate) fn refused(&self, info: TunnelInfo, refusal: &Refusal) {
+        let Refusal { name, status } = refusal;
+        telemetry::not_opened(info.direction(), NetworkRole::Server, name);
+        tracing::info!(
+            tunnel.id = info.shared_id(),
+            tunnel.direction = %info.direction(),
+            tunnel.key = info.key().map(AffinityKey::as_str),
+            tunnel.peer = info.peer_addr().map(tracing::field::display),
+            reason = name,
+            code = ?status.code(),
+            message = status.message(),
+            "tunnel refused"
+        );
+        self.reporter
+            .not_opened(info, TunnelError::Refused(status.clone()));
     }
 
     /// The pool of a key; a new one if there is none.
@@ -380,13 +394,14 @@ impl Registry {
 
 /// The refusal of a tunnel by a server that is about to stop. The far end can open it elsewhere at
 /// once.
-fn draining() -> Status {
+fn draining() -> Refusal {
     let pushback = fastrand::u64(50..=150).into();
     let mut metadata = MetadataMap::new();
     metadata.insert("grpc-retry-pushback-ms", pushback);
     metadata.insert(NOT_PROCESSED_KEY, MetadataValue::from_static("1"));
     let message = "the server is draining its tunnels";
-    Status::with_metadata(Code::Unavailable, message, metadata)
+    let status = Status::with_metadata(Code::Unavailable, message, metadata);
+    Refusal::new("draining", status)
 }
 
 impl State {
@@ -396,7 +411,7 @@ impl State {
         policy: &Policy,
         tunnel: &AcceptedTunnel,
         origin: Origin,
-    ) -> Result<Option<AcceptedTunnel>, Status> {
+    ) -> Result<Option<AcceptedTunnel>, Refusal> {
         let origin = match tunnel.key() {
             Some(_) => origin.without_address(),
             None => origin,
@@ -412,7 +427,8 @@ impl State {
         if open >= policy.max_tunnels {
             let message =
                 format!("the server has {open} tunnels open, as many as max_tunnels allows");
-            return Err(Status::resource_exhausted(message));
+            let status = Status::resource_exhausted(message);
+            return Err(Refusal::new("max_tunnels", status));
         }
         if let Some(key) = tunnel.key() {
             self.keys.entry(key.clone()).or_default().push(tunnel.id());
@@ -434,7 +450,7 @@ impl State {
     }
 
     /// Removes the oldest tunnel of a full key from the key's count, if the policy is to close it.
-    fn displace(&mut self, policy: &Policy, key: &AffinityKey) -> Result<AcceptedTunnel, Status> {
+    fn displace(&mut self, policy: &Policy, key: &AffinityKey) -> Result<AcceptedTunnel, Refusal> {
         let oldest = match policy.when_key_is_full {
             WhenKeyIsFull::CloseOldest => self.keys.get(key).and_then(|ids| ids.first().copied()),
             WhenKeyIsFull::Refuse => None,
@@ -444,7 +460,8 @@ impl State {
             let message = format!(
                 "key {key:?} has {open} tunnels open, as many as max_tunnels_per_key allows"
             );
-            return Err(Status::resource_exhausted(message));
+            let status = Status::resource_exhausted(message);
+            return Err(Refusal::new("max_tunnels_per_key", status));
         };
         listed.displaced = true;
         self.displaced += 1;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -15,14 +16,14 @@ use tunnel_tonic::outer::{
     OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, is_grpc, put_offer,
 };
 use tunnel_tonic::{
-    AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelId,
+    AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelEvents, TunnelId,
 };
 
 use crate::age;
 use crate::origin::Origin;
-use crate::policy::Policy;
+use crate::policy::{Policy, Refusal};
 use crate::registry::Registry;
-use crate::{AcceptedTunnel, Opening, ReverseChannel, TunnelEvents};
+use crate::{AcceptedTunnel, Opening, ReverseChannel};
 
 /// Accepts tunnels and serves their calls. Cheap to clone; clones are the same handler.
 ///
@@ -108,10 +109,15 @@ impl TunnelServiceHandler {
         tunnels.len()
     }
 
-    /// A stream of the tunnels that open and close from now on. Subscribe before reading
+    /// A stream of the tunnels that open, close or are refused from now on. Subscribe before reading
     /// [`tunnels`](Self::tunnels), to miss nothing in between.
     pub fn events(&self) -> TunnelEvents {
-        TunnelEvents::new(self.registry.events.subscribe())
+        self.registry.reporter.subscribe()
+    }
+
+    /// The number of tunnels that are open, now and after each change.
+    pub fn open_tunnels(&self) -> watch::Receiver<usize> {
+        self.registry.reporter.open()
     }
 
     /// The counters of the tunnels that are open.
@@ -155,12 +161,7 @@ impl TunnelServiceHandler {
     async fn open(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let direction = match request.uri().path() {
             OPEN_TUNNEL_PATH => Direction::Forward,
-            OPEN_REVERSE_TUNNEL_PATH if self.registry.policy.reverse => Direction::Reverse,
-            OPEN_REVERSE_TUNNEL_PATH => {
-                return Err(Status::unimplemented(
-                    "this server accepts no reverse tunnels",
-                ));
-            }
+            OPEN_REVERSE_TUNNEL_PATH => Direction::Reverse,
             _ => return Err(Status::unimplemented("")),
         };
         let offer = common_offer(&self.config, request.headers());
@@ -168,19 +169,33 @@ impl TunnelServiceHandler {
         let (metadata, extensions, body) = request.into_parts();
         let request = tonic::Request::from_parts(metadata, extensions, ());
         let mut opening = Opening::new(direction, request);
-        self.registry.consider(&mut opening).await?;
-
-        let origin = Origin::of(opening.request());
+        let admitted = match direction {
+            Direction::Reverse if !self.registry.policy.reverse => Err(Refusal::new(
+                "reverse_tunnels",
+                Status::unimplemented("this server accepts no reverse tunnels"),
+            )),
+            _ => self.registry.consider(&mut opening).await,
+        };
         let info = opening.to_info();
+        let refused = |refusal: Refusal| {
+            self.registry.refused(info.clone(), &refusal);
+            refusal.status
+        };
+        admitted.map_err(refused)?;
+        let origin = Origin::of(opening.request());
         let service = match direction {
             Direction::Forward => Some((self.calls.clone(), opening.into_extensions())),
             Direction::Reverse => None,
         };
         let (tunnel, outbound, inbound) =
-            Tunnel::new(NetworkRole::Server, self.config.clone(), info);
+            Tunnel::new(NetworkRole::Server, self.config.clone(), info.clone());
         tunnel.share_memory(&self.registry.memory);
+        if self.registry.policy.metrics_by_key {
+            tunnel.label_metrics_by_key();
+        }
         let accepted = AcceptedTunnel::new(tunnel);
-        let entry = self.registry.insert(&accepted, origin)?;
+        let entry = self.registry.insert(&accepted, origin);
+        let entry = entry.map_err(refused)?;
         inbound.start(offer, body, service, entry);
         let Policy {
             max_tunnel_age,

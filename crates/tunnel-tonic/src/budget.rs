@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::info::TunnelId;
+use crate::telemetry::BudgetMetrics;
 
 /// A member of a budget, which can give memory back.
 pub(crate) trait Shed: Send + Sync {
@@ -32,6 +33,7 @@ struct Inner {
     members: Mutex<HashMap<TunnelId, Entry>>,
     /// Held while calls are ended.
     shedding: Mutex<()>,
+    metrics: BudgetMetrics,
 }
 
 struct Entry {
@@ -55,6 +57,7 @@ impl MemoryBudget {
                 used: AtomicUsize::new(0),
                 members: Mutex::default(),
                 shedding: Mutex::default(),
+                metrics: BudgetMetrics::new(limit),
             }),
         }
     }
@@ -125,6 +128,7 @@ impl Member {
             }
             calls += 1;
         }
+        self.budget.metrics.shed(calls);
         tracing::warn!(
             limit,
             before,

@@ -17,7 +17,7 @@ use tunnel_core::frame::framing::{Deframer, FrameError};
 use tunnel_core::{ConnectionError, Frame, FrameKind, Side, TransportCause};
 
 use crate::handler::{ServeCall, Server, poll_once};
-use crate::outbound::NetworkRole;
+use crate::info::NetworkRole;
 use crate::shared::{Shared, now};
 use crate::state::{Opened, outbound_dropped};
 use crate::transport::transport_error;
@@ -136,6 +136,7 @@ impl Driver {
             }
             (!state.conn.wants_input(), state.conn.active_streams())
         });
+        self.shared.publish_traffic();
         let (paused, open) = read.result;
         if !more {
             self.piece = Bytes::new();

@@ -29,6 +29,18 @@ pub enum TunnelError {
 }
 
 impl TunnelError {
+    /// The name of the variant in labels.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Channel(_) => "unreachable",
+            Self::NotGrpc(_) => "not_grpc",
+            Self::Refused(_) => "refused",
+            Self::Timeout(_) => "timeout",
+            Self::Credentials(_) => "credentials",
+            Self::Ended(_) => "ended",
+        }
+    }
+
     /// The error of the transport, if the tunnel was lost with it.
     pub fn transport_error(&self) -> Option<TransportError> {
         match self {

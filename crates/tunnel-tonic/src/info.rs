@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use tonic::metadata::MetadataMap;
+use tunnel_core::{Side, TUNNEL_ID_HEADER};
 
 /// The direction of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +16,51 @@ pub enum Direction {
     Forward,
     /// The side that dialled serves the calls.
     Reverse,
+}
+
+impl Direction {
+    /// The name in logs and labels.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Reverse => "reverse",
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which end of the outer call this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkRole {
+    /// Dialled: sends the request body, which ends without trailers.
+    Client,
+    /// Accepted: sends the response body, which ends with a status.
+    Server,
+}
+
+impl NetworkRole {
+    /// The name in logs and labels.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+
+    /// Which side this end is in a tunnel of a direction.
+    pub(crate) fn side(self, direction: Direction) -> Side {
+        match (direction, self) {
+            (Direction::Forward, Self::Client) | (Direction::Reverse, Self::Server) => Side::Caller,
+            (Direction::Forward, Self::Server) | (Direction::Reverse, Self::Client) => {
+                Side::Handler
+            }
+        }
+    }
 }
 
 /// The key by which tunnels are found: the name of a device, a tenant, a session. Any text, compared
@@ -60,8 +106,8 @@ impl fmt::Display for AffinityKey {
 
 /// The id of a tunnel: unique within this process, and never used again.
 ///
-/// The peer has its own id for the same tunnel. To join the logs of both ends, put an id into the
-/// metadata that the tunnel is opened with.
+/// The peer has its own id for the same tunnel. [`TunnelInfo::shared_id`] is the id that joins the logs of
+/// both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TunnelId(u64);
 
@@ -80,6 +126,18 @@ impl TunnelId {
 impl fmt::Display for TunnelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// The id that both ends log: that of the opening's metadata, or a new one.
+fn shared_id(opening: &MetadataMap) -> Box<str> {
+    let sent = opening
+        .get(TUNNEL_ID_HEADER)
+        .and_then(|id| id.to_str().ok());
+    let is_digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    match sent {
+        Some(id) if id.len() == 16 && id.bytes().all(is_digit) => id.into(),
+        _ => format!("{:016x}", fastrand::u64(..)).into(),
     }
 }
 
@@ -102,9 +160,11 @@ pub struct TunnelInfo {
 
 struct Inner {
     id: TunnelId,
+    shared_id: Box<str>,
     direction: Direction,
     metadata: MetadataMap,
     peer: Option<SocketAddr>,
+    gateway: Option<Arc<str>>,
     key: Option<AffinityKey>,
     opened_at: SystemTime,
 }
@@ -120,18 +180,36 @@ impl TunnelInfo {
         Self {
             inner: Arc::new(Inner {
                 id: TunnelId::next(),
+                shared_id: shared_id(&metadata),
                 direction,
                 metadata,
                 peer,
+                gateway: None,
                 key,
                 opened_at: SystemTime::now(),
             }),
         }
     }
 
+    /// The properties with the name of the gateway that this end dials.
+    pub fn with_gateway(mut self, name: Arc<str>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.gateway = Some(name);
+        }
+        self
+    }
+
     /// The tunnel's id.
     pub fn id(&self) -> TunnelId {
         self.inner.id
+    }
+
+    /// The id that both ends log for the tunnel, 16 hexadecimal digits.
+    ///
+    /// The end that dialled makes it at random and sends it in the header `grpctunnel-id`. It is the peer's
+    /// claim, so it may be that of another tunnel; [`id`](Self::id) is unique within this process.
+    pub fn shared_id(&self) -> &str {
+        &self.inner.shared_id
     }
 
     /// The direction of its calls.
@@ -147,6 +225,12 @@ impl TunnelInfo {
     /// The address of the peer, if this end accepted the connection and knows it.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.inner.peer
+    }
+
+    /// The name of the gateway, at the end that dialled one: of a
+    /// `ReverseTunnelServer` or a `ForwardChannel`.
+    pub fn gateway(&self) -> Option<&str> {
+        self.inner.gateway.as_deref()
     }
 
     /// The key of the tunnel, if the end that accepted it has given it one.
@@ -165,6 +249,7 @@ impl fmt::Debug for TunnelInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TunnelInfo")
             .field("id", &self.inner.id.0)
+            .field("shared_id", &self.inner.shared_id)
             .field("direction", &self.inner.direction)
             .field("key", &self.inner.key)
             .field("peer", &self.inner.peer)

@@ -14,6 +14,7 @@ use tunnel_core::frame::MAX_CHUNK_SIZE;
 use tunnel_core::frame::framing::FrameWriter;
 use tunnel_core::{ConnectionError, EndReason, Report, Side};
 
+use crate::info::NetworkRole;
 use crate::shared::{Shared, now};
 
 /// About how many bytes one poll returns: a message of 64 KiB with its envelope. HTTP/2 buffers a
@@ -29,15 +30,6 @@ const LARGE_BATCH: usize = 16 << 10;
 
 /// A smaller batch waits once for the woken tasks, which may add to it.
 const SMALL_BATCH: usize = 4 << 10;
-
-/// Which end of the outer call this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NetworkRole {
-    /// Dialled: sends the request body, which ends without trailers.
-    Client,
-    /// Accepted: sends the response body, which ends with a status.
-    Server,
-}
 
 /// The half of a tunnel that sends: the body of the outer request or response; from
 /// [`Tunnel::new`](crate::Tunnel::new).
@@ -147,6 +139,7 @@ impl Body for Outbound {
         });
         match next {
             Next::Batch => {
+                this.shared.publish_traffic();
                 this.writing = buf.len() > LARGE_BATCH;
                 Poll::Ready(Some(Ok(Frame::data(buf.freeze()))))
             }

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tunnel_core::{Config, Connection, EndReason, Report, Side, Stats, StreamId};
+use tunnel_core::{Config, Connection, EndReason, Stats, StreamId};
 
 use crate::budget::{Member, MemoryBudget, Shed};
-use crate::info::TunnelInfo;
+use crate::info::{NetworkRole, TunnelInfo};
 use crate::lifecycle::Lifecycle;
 use crate::state::{Actions, Opened, State};
+use crate::telemetry::Telemetry;
 
 /// The time of the runtime's clock, which a test may have paused.
 pub(crate) fn now() -> Instant {
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     runtime: OnceLock<Handle>,
     /// How many handles keep the tunnel open.
     handles: AtomicUsize,
+    pub(crate) telemetry: Telemetry,
     pub(crate) info: TunnelInfo,
 }
 
@@ -59,7 +61,8 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(side: Side, config: Config, info: TunnelInfo) -> Arc<Self> {
+    pub(crate) fn new(role: NetworkRole, config: Config, info: TunnelInfo) -> Arc<Self> {
+        let side = role.side(info.direction());
         let mut conn = Connection::new(side, config);
         conn.keep_released();
         Arc::new(Self {
@@ -69,6 +72,7 @@ impl Shared {
             budget: OnceLock::new(),
             runtime: OnceLock::new(),
             handles: AtomicUsize::new(0),
+            telemetry: Telemetry::new(info.clone(), role),
             info,
         })
     }
@@ -138,7 +142,7 @@ impl Shared {
             waker.wake();
         }
         for note in actions.notes.drain(..) {
-            note.log(self.info.id());
+            note.log(self.telemetry.span());
         }
         if let Some(waker) = actions.wake_outbound.take() {
             waker.wake();
@@ -176,8 +180,16 @@ impl Shared {
             }
             forward
         });
-        if moved && let Lifecycle::Ended(reason) = self.lifecycle() {
-            tracing::debug!(tunnel = %self.info.id(), reason = %Report(&reason), "tunnel ended");
+        if moved {
+            match self.lifecycle() {
+                Lifecycle::Ready => self.telemetry.opened(),
+                Lifecycle::Draining => self.telemetry.draining(),
+                Lifecycle::Closed(reason) => {
+                    self.publish_traffic();
+                    self.telemetry.closed(&reason, &self.stats());
+                }
+                Lifecycle::Opening | Lifecycle::Ended(_) => {}
+            }
         }
         if moved && let Some(observer) = self.observer.get() {
             observer();
@@ -257,6 +269,16 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> Stats {
         self.lock().conn.stats()
+    }
+
+    /// Publishes the metrics of traffic. Must be called without a lock.
+    pub(crate) fn publish_traffic(&self) {
+        if let Some(metrics) = self.telemetry.metrics() {
+            metrics.traffic(|| {
+                let state = self.lock();
+                (state.conn.stats(), state.conn.memory())
+            });
+        }
     }
 
     /// The number of calls that have a slot.

@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use tunnel_core::StreamError;
+use tunnel_core::{Code, StreamError};
 
 /// The state that the binding keeps for one call, until its last holder (a future, a body, a task)
 /// releases it.
@@ -18,6 +18,14 @@ pub(crate) struct Slot {
     pub(crate) holders: u8,
     /// The last turn of [`Awake`] in which this call's task became ready.
     turn: u32,
+}
+
+impl Slot {
+    /// The code that the call of a handler ended with, if the handler has not closed it.
+    pub(crate) fn code(&self) -> Code {
+        let failed = self.failed.as_deref();
+        failed.map_or(Code::Cancelled, Failure::code)
+    }
 }
 
 /// Counts the tasks that the driver woke in its last turn and that have not run yet. The writer
@@ -60,6 +68,13 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Stream(error) => error.code,
+            Self::Body(status) => crate::status::code_to_wire(status.code()),
+        }
+    }
+
     pub(crate) fn into_status(self) -> tonic::Status {
         match self {
             Self::Stream(error) => crate::status::from_stream_error(error),

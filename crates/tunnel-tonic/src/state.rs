@@ -9,12 +9,12 @@ use std::task::Waker;
 use std::time::Instant;
 
 use smallvec::SmallVec;
+use tracing::Span;
 use tunnel_core::{
     Connection, ConnectionError, Event, Metadata, Note, Offer, RecvStream, Released, StreamError,
     StreamId, StreamIdHash, TransportCause,
 };
 
-use crate::info::TunnelId;
 use crate::lifecycle::Lifecycle;
 use crate::slots::{Awake, Failure, Slot};
 use crate::waiting::{Turn, WaitQueue};
@@ -73,11 +73,11 @@ pub(crate) enum LogNote {
 }
 
 impl LogNote {
-    pub(crate) fn log(&self, tunnel: TunnelId) {
+    pub(crate) fn log(&self, tunnel: &Span) {
         match self {
-            Self::Core(note) => tracing::debug!(%tunnel, "{note}"),
+            Self::Core(note) => tracing::debug!(parent: tunnel, "{note}"),
             Self::NotUtf8(values) => {
-                tracing::debug!(%tunnel, values, "metadata values that are not UTF-8 are not sent");
+                tracing::debug!(parent: tunnel, values, "metadata values that are not UTF-8 are not sent");
             }
         }
     }
@@ -137,6 +137,9 @@ impl State {
         }
         if self.queue.is_waiting() {
             self.give_turns();
+        }
+        if self.conn.wants_time() {
+            self.conn.set_time(crate::shared::now());
         }
         if !self.pending_wakes.is_empty() {
             actions.wake = std::mem::take(&mut self.pending_wakes);

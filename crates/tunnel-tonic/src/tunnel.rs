@@ -11,11 +11,11 @@ use tunnel_core::{Config, EndReason, Offer, Side};
 use crate::carrier;
 use crate::driver::Driver;
 use crate::handler::{CallService, Server};
-use crate::info::TunnelInfo;
+use crate::info::{NetworkRole, TunnelInfo};
 use crate::lifecycle::Lifecycle;
-use crate::outbound::{NetworkRole, Outbound};
+use crate::outbound::Outbound;
 use crate::shared::{Shared, now};
-use crate::{Direction, MemoryBudget, TunnelChannel, TunnelError};
+use crate::{MemoryBudget, TunnelChannel, TunnelError};
 
 /// One tunnel whose outer call is being opened, or is open. Cheap to clone.
 ///
@@ -51,6 +51,7 @@ impl Inbound {
         guard: impl Any + Send,
     ) {
         self.shared.set_runtime(Handle::current());
+        self.shared.telemetry.start();
         self.shared.with(|state| state.start(now(), offer));
         let server = service.map(|(service, mut extensions)| {
             extensions.insert(self.shared.info.clone());
@@ -73,14 +74,9 @@ impl Tunnel {
     /// is the caller or the handler.
     #[must_use = "dropping the outbound half ends the tunnel"]
     pub fn new(role: NetworkRole, config: Config, info: TunnelInfo) -> (Self, Outbound, Inbound) {
-        let side = match (info.direction(), role) {
-            (Direction::Forward, NetworkRole::Client)
-            | (Direction::Reverse, NetworkRole::Server) => Side::Caller,
-            (Direction::Forward, NetworkRole::Server)
-            | (Direction::Reverse, NetworkRole::Client) => Side::Handler,
-        };
+        let side = role.side(info.direction());
         let max_frame_size = config.max_frame_size();
-        let shared = Shared::new(side, config, info);
+        let shared = Shared::new(role, config, info);
         let outbound = Outbound::new(shared.clone(), role, side);
         let inbound = Inbound {
             shared: shared.clone(),
@@ -94,6 +90,17 @@ impl Tunnel {
     /// The tunnel's properties.
     pub fn info(&self) -> &TunnelInfo {
         &self.shared.info
+    }
+
+    /// The tunnel's span, for log lines about the tunnel.
+    pub fn span(&self) -> &tracing::Span {
+        self.shared.telemetry.span()
+    }
+
+    /// Labels the tunnel's metrics with its key. Call it before [`start`](Inbound::start). Default: not
+    /// labelled, because each key adds time series that are never removed.
+    pub fn label_metrics_by_key(&self) {
+        self.shared.telemetry.label_by_key();
     }
 
     /// Counts the tunnel's memory against a budget. Only the first budget counts.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tunnel_core::Stats;
-use tunnel_tonic::{TunnelId, TunnelInfo};
+use tunnel_tonic::{TunnelEvents, TunnelId, TunnelInfo};
 
 use super::shared::Shared;
 use super::status::{LinkStatus, LinksStopped, StopReason};
@@ -86,6 +86,17 @@ impl LinksHandle {
     /// The tunnels that are open, draining ones included, oldest first.
     pub fn tunnels(&self) -> Vec<TunnelInfo> {
         self.shared.registry.infos()
+    }
+
+    /// A stream of the tunnels that open, close or are not opened from now on. Unlike
+    /// [`watch`](Self::watch) it misses none, unless the subscriber is slow.
+    pub fn events(&self) -> TunnelEvents {
+        self.shared.registry.reporter.subscribe()
+    }
+
+    /// The number of tunnels that are open, now and after each change.
+    pub fn open_tunnels(&self) -> watch::Receiver<usize> {
+        self.shared.registry.reporter.open()
     }
 
     /// The counters of the tunnels that are open.

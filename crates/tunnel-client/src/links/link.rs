@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
 use tunnel_core::EndReason;
-use tunnel_tonic::TunnelError;
+use tunnel_tonic::{TunnelError, telemetry};
 
 use super::gateway_state::Standing;
 use super::reconnect::{Plan, Steps};
@@ -89,15 +89,22 @@ impl Link {
     async fn keep_up(&self) -> Infallible {
         let mut steps = Steps::new(&self.shared.settings.backoff);
         let mut plan = Plan::default();
+        let mut reconnecting = false;
         loop {
             let mut live = self.connect(plan, &mut steps).await;
+            if std::mem::replace(&mut reconnecting, true) {
+                telemetry::reconnecting(self.shared.direction());
+            }
             plan = loop {
                 tokio::select! {
                     biased;
                     reason = self.over(&live) => break self.after(&live, reason, &mut steps),
                     younger = self.replacement() => {
                         let old = std::mem::replace(&mut live, younger);
-                        tracing::info!(tunnel = %old.tunnel.info().id(), "tunnel reached its maximum age, replaced");
+                        tracing::info!(
+                            parent: old.tunnel.span(),
+                            "tunnel reached its maximum age, replaced"
+                        );
                         self.shared.retire(&old);
                     }
                 }
@@ -147,6 +154,7 @@ impl Link {
         if plan.wait.is_zero() {
             return;
         }
+        telemetry::backing_off(self.shared.direction(), plan.wait);
         self.set_state(LinkState::BackingOff {
             until: (Instant::now() + plan.wait).into_std(),
             refused: plan.refused,
@@ -209,11 +217,6 @@ impl Link {
     async fn over(&self, live: &Live) -> Option<EndReason> {
         let reason = live.over().await;
         self.shared.learn(live, reason.as_ref());
-        if reason.is_none() {
-            let tunnel = live.tunnel.info().id();
-            let gateway = &self.shared.gateways[live.gateway].name;
-            tracing::info!(%tunnel, %gateway, "tunnel draining, requested by the gateway");
-        }
         reason
     }
 

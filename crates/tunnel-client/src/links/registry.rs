@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use tunnel_core::{Report, Stats};
-use tunnel_tonic::{Tunnel, TunnelId, TunnelInfo};
+use tunnel_core::{EndReason, Stats};
+use tunnel_tonic::{Tunnel, TunnelId, TunnelInfo, TunnelReporter};
 
 use super::status::StopReason;
 
@@ -16,13 +16,23 @@ pub(crate) struct Registry {
     /// Changes whenever a tunnel is closed.
     closed: watch::Sender<()>,
     stopped: watch::Sender<Option<StopReason>>,
+    pub(crate) reporter: TunnelReporter,
 }
 
 #[derive(Debug)]
 struct Listed {
     tunnel: Tunnel,
     link: Option<usize>,
-    gateway: Arc<str>,
+    report: Report,
+}
+
+/// Whether the opening of a tunnel was reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Report {
+    No,
+    /// Its end is reported by the task that reports its opening.
+    Underway,
+    Done,
 }
 
 /// A tunnel's entry in the registry. Dropping it removes the tunnel.
@@ -36,12 +46,8 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let removed = self.registry.lock().remove(&self.id);
         self.registry.closed.send_replace(());
-        if let Some(Listed {
-            tunnel, gateway, ..
-        }) = removed
-            && let Some(reason) = tunnel.end_reason()
-        {
-            tracing::info!(tunnel = %self.id, %gateway, reason = %Report(&reason), "tunnel ended");
+        if let Some(listed) = removed.filter(|listed| listed.report == Report::Done) {
+            self.registry.closed(&listed.tunnel);
         }
     }
 }
@@ -52,6 +58,7 @@ impl Registry {
             tunnels: Mutex::default(),
             closed: watch::Sender::new(()),
             stopped: watch::Sender::new(None),
+            reporter: TunnelReporter::default(),
         })
     }
 
@@ -60,12 +67,7 @@ impl Registry {
     }
 
     /// Lists a tunnel of a link, or of none. `None` if the links were stopped.
-    pub(crate) fn insert(
-        self: &Arc<Self>,
-        tunnel: &Tunnel,
-        link: Option<usize>,
-        gateway: Arc<str>,
-    ) -> Option<Entry> {
+    pub(crate) fn insert(self: &Arc<Self>, tunnel: &Tunnel, link: Option<usize>) -> Option<Entry> {
         let id = tunnel.info().id();
         let mut tunnels = self.lock();
         // Under the lock: either this sees the stop, or the stop sees the tunnel.
@@ -78,11 +80,36 @@ impl Registry {
             Listed {
                 tunnel,
                 link,
-                gateway,
+                report: Report::No,
             },
         );
         let registry = self.clone();
         Some(Entry { registry, id })
+    }
+
+    /// Reports a tunnel that has opened, unless it is closed already.
+    pub(crate) fn opened(&self, tunnel: &Tunnel) {
+        let info = tunnel.info();
+        if !self.set_report(info.id(), Report::Underway) {
+            return;
+        }
+        self.reporter.opened(info);
+        if !self.set_report(info.id(), Report::Done) {
+            self.closed(tunnel);
+        }
+    }
+
+    /// `false` if the tunnel is closed.
+    fn set_report(&self, id: TunnelId, report: Report) -> bool {
+        let mut tunnels = self.lock();
+        let listed = tunnels.get_mut(&id);
+        listed.map(|listed| listed.report = report).is_some()
+    }
+
+    fn closed(&self, tunnel: &Tunnel) {
+        let reason = tunnel.end_reason().unwrap_or(EndReason::PeerClosed);
+        self.reporter
+            .closed(tunnel.info(), &reason, &tunnel.stats());
     }
 
     /// Refuses new tunnels from now on, and ends the listed ones with `end`. The first reason is kept.

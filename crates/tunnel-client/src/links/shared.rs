@@ -9,15 +9,16 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 use tunnel_core::EndReason;
 use tunnel_tonic::pool::Pool;
-use tunnel_tonic::{CallService, Direction, Tunnel, TunnelChannel, TunnelError};
+use tunnel_tonic::{CallService, Direction, Tunnel, TunnelChannel, TunnelError, TunnelInfo};
 
 use super::gateway_state::{Activity, GatewayState, Standing};
 use super::registry::Registry;
 use super::settings::{Attempt, Settings};
 use super::status::{DownReason, LinkState, LinkStatus, StopReason};
-use crate::dial::{Accepted, dial, with_timeout};
+use crate::dial::{Accepted, dial, not_opened, with_timeout};
 use crate::gateway::Gateway;
 
 /// How long a reverse tunnel goes on after its replacement was accepted. The gateway calls through the
@@ -140,36 +141,52 @@ impl Shared {
             open_timeout,
             ..
         } = &self.settings;
-        let metadata = credentials.for_attempt(attempt, *open_timeout).await?;
-        let direction = match &self.purpose {
-            Purpose::Serve(_) => Direction::Reverse,
-            Purpose::Call(_) => Direction::Forward,
+        let metadata = credentials.for_attempt(attempt, *open_timeout).await;
+        let info = |metadata| {
+            let info = TunnelInfo::new(self.direction(), metadata, None, None);
+            info.with_gateway(state.name.clone())
         };
+        let metadata = metadata.inspect_err(|error| {
+            self.report_failure(info(MetadataMap::new()), error);
+        })?;
+        let info = info(metadata);
         let config = match state.gateway.own_keepalive() {
             Some(keepalive) => keepalive.heartbeats(config),
             None => config.clone(),
         };
-        with_timeout(*open_timeout, async {
+        let opened = with_timeout(*open_timeout, async {
             let slow = state.is_slow();
             let channel = state.gateway.channel(slow, *open_timeout).await?;
-            let accepted = dial(direction, metadata, config, channel).await?;
-            self.start(state, gateway, link, accepted, slow).await
+            let accepted = dial(info.clone(), config, channel).await?;
+            self.start(gateway, link, accepted, slow).await
         })
-        .await
+        .await;
+        opened.inspect_err(|error| self.report_failure(info, error))
+    }
+
+    fn report_failure(&self, info: TunnelInfo, error: &TunnelError) {
+        not_opened(info.direction(), error);
+        self.registry.reporter.not_opened(info, error.clone());
+    }
+
+    /// The direction of the tunnels.
+    pub(crate) fn direction(&self) -> Direction {
+        match &self.purpose {
+            Purpose::Serve(_) => Direction::Reverse,
+            Purpose::Call(_) => Direction::Forward,
+        }
     }
 
     /// Starts a tunnel that a gateway has accepted, and waits until it can be used.
     async fn start(
         &self,
-        state: &GatewayState,
         gateway: usize,
         link: Option<usize>,
         accepted: Accepted,
         slow: bool,
     ) -> Result<Live, TunnelError> {
         let tunnel = accepted.tunnel.tunnel();
-        let name = state.name.clone();
-        let Some(entry) = self.registry.insert(tunnel, link, name) else {
+        let Some(entry) = self.registry.insert(tunnel, link) else {
             return Err(TunnelError::Ended(self.stopped_as()));
         };
         let activity = Activity::now();
@@ -186,8 +203,7 @@ impl Shared {
                 Some(Member::join(pool, tunnel.channel()))
             }
         };
-        let id = tunnel.info().id();
-        tracing::info!(tunnel = %id, gateway = %state.name, "tunnel connected");
+        self.registry.opened(tunnel);
         Ok(Live {
             tunnel: accepted.tunnel.keep(),
             gateway,

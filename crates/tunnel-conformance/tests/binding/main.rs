@@ -15,7 +15,6 @@ mod hostile_handlers;
 mod inline;
 mod inline_turns;
 mod liveness;
-mod logs;
 mod nothing_left;
 mod opening;
 mod panics;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 use tonic::Status;
-use tunnel_client::{LinkState, StopReason};
+use tunnel_client::{Gateway, LinkState, StopReason, TunnelEvent};
+use tunnel_conformance::testing::assert_usable;
 
 use crate::support::{LongCall, NEVER, Running, TestGateway, device, guarded, no_waits};
 
@@ -120,6 +121,66 @@ async fn the_handle_shows_the_counters_of_the_tunnels() {
         assert_eq!(id, device.handle.tunnels()[0].id());
         assert_eq!(stats.streams, 1);
         call.finish().await.expect_success();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ends_have_events_of_refusals_openings_and_ends_with_final_counters() {
+    guarded(async {
+        let admits = Arc::new(Semaphore::new(0));
+        let admission = admits.clone();
+        let gateway = TestGateway::start_with(|builder| {
+            builder.admit(move |_| {
+                let admitted = admission.try_acquire().map(|permit| permit.forget());
+                async move { admitted.map_err(|_| Status::unavailable("not yet")) }
+            })
+        })
+        .await;
+        let (builder, _probe) = device(Gateway::from(gateway.endpoint()).name("home"));
+        let server = builder.backoff(no_waits()).build();
+        let mut both = [server.handle().events(), gateway.handler.events()];
+        let mut open = [
+            server.handle().open_tunnels(),
+            gateway.handler.open_tunnels(),
+        ];
+        let device = Running::start(server);
+        let mut ids = Vec::new();
+        for events in &mut both {
+            let Some(TunnelEvent::NotOpened { info, error, .. }) = events.next().await else {
+                panic!("a refusal is the first event");
+            };
+            assert!(error.to_string().contains("not yet"), "{error}");
+            ids.push(info.shared_id().to_owned());
+        }
+        assert_eq!(ids[0], ids[1], "of the same attempt");
+        assert_eq!([*open[0].borrow(), *open[1].borrow()], [0, 0]);
+
+        admits.add_permits(1);
+        for (events, open) in both.iter_mut().zip(&mut open) {
+            open.wait_for(|open| *open == 1).await.expect("it lives");
+            let opened = events.filter_map(|event| async move {
+                match event {
+                    TunnelEvent::Opened(info) => Some(info),
+                    _ => None,
+                }
+            });
+            std::pin::pin!(opened).next().await.expect("it opens");
+        }
+        let tunnel = device.handle.tunnels().remove(0);
+        assert_eq!(tunnel.gateway(), Some("home"));
+        assert_usable(&gateway.client()).await;
+        device.handle.close().await;
+        for (events, open) in both.iter_mut().zip(&mut open) {
+            open.wait_for(|open| *open == 0).await.expect("it lives");
+            let event = events.next().await;
+            let Some(TunnelEvent::Closed { info, stats, .. }) = event else {
+                panic!("{event:?}");
+            };
+            assert_eq!(info.shared_id(), tunnel.shared_id());
+            assert_eq!((stats.streams_total, stats.streams), (1, 0));
+            assert!(stats.bytes_received > 0 && stats.bytes_sent > 0);
+        }
     })
     .await;
 }

@@ -27,7 +27,7 @@ enum Told {
 
 fn told(event: &TunnelEvent) -> Told {
     match event {
-        TunnelEvent::Opened(tunnel) => Told::Opened(tunnel.id()),
+        TunnelEvent::Opened(info) => Told::Opened(info.id()),
         TunnelEvent::Closed { info, reason, .. } => Told::Closed(info.id(), reason.clone()),
         TunnelEvent::Missed(count) => Told::Missed(*count),
         other => panic!("no event is of that kind: {other:?}"),
@@ -47,7 +47,7 @@ fn telling() -> (TunnelServiceHandler, mpsc::UnboundedReceiver<Told>) {
             .on_open(move |tunnel| {
                 let _ = opened.send(Told::Opened(tunnel.id()));
             })
-            .on_close(move |info, reason| {
+            .on_close(move |info, reason, _| {
                 let _ = tell.send(Told::Closed(info.id(), reason.clone()));
             })
     });
@@ -203,7 +203,7 @@ async fn callbacks_that_panic_harm_no_tunnel_and_no_other_listener() {
         let gateway = Gateway::start_with(|builder| {
             builder
                 .on_open(|_| panic!("as the test wants it"))
-                .on_close(|_, _| panic!("as the test wants it"))
+                .on_close(|_, _, _| panic!("as the test wants it"))
         })
         .await;
         let handler = &gateway.handler;
@@ -259,7 +259,7 @@ async fn callbacks_may_use_the_handler_and_close_the_tunnel() {
                     let _ = opened.send(looks());
                     tunnel.close_with(Status::aborted("not today"));
                 })
-                .on_close(move |_, _| {
+                .on_close(move |_, _, _| {
                     let _ = tell.send(look());
                 })
         });

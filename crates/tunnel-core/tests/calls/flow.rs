@@ -305,7 +305,7 @@ fn the_time_without_credit_is_counted_from_the_operation_that_needed_it() {
     let stats = p.caller.conn.stats();
     assert_eq!((stats.stalls, stats.stalled_streams), (1, 1));
     assert_eq!(stats.stalled, second * 3);
-    read_all(&mut p.handler.conn, id);
+    let _ = read_all(&mut p.handler.conn, id);
     p.pump();
     p.pass(second);
     let stats = p.caller.conn.stats();

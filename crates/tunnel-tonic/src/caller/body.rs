@@ -54,12 +54,21 @@ impl Open {
     }
 
     fn end(&mut self, read: Read) -> Result<Frame<Bytes>, Status> {
-        let result = match read {
-            Read::Closed(close) => Ok(Frame::trailers(status::close_to_trailers(close, 0))),
-            Read::Failed(error) => Err(status::from_stream_error(error)),
-            _ => Err(self.call.gone()),
+        let (code, result) = match read {
+            Read::Closed(close) => {
+                let code = close.status.code;
+                (
+                    code,
+                    Ok(Frame::trailers(status::close_to_trailers(close, 0))),
+                )
+            }
+            Read::Failed(error) => (error.code, Err(status::from_stream_error(error))),
+            _ => {
+                let status = self.call.gone();
+                (status::code_to_wire(status.code()), Err(status))
+            }
         };
-        self.call.ended = true;
+        self.call.end(code);
         result
     }
 }

@@ -166,11 +166,8 @@ impl Prepared {
         let Some((id, found)) = opened else {
             return Ok(Opened::Queued(Box::new(self)));
         };
-        let guard = CallGuard {
-            shared,
-            id,
-            ended: false,
-        };
+        let path = self.request.head.path.as_ref();
+        let guard = CallGuard::new(shared, id, path.map_or("", PathAndQuery::path));
         if !self.start.finished {
             let pump = RequestPump::new(guard.shared.clone(), id, self.request.body, writer);
             match self.start.pending {
@@ -282,15 +279,22 @@ fn respond(
         Found::None(Read::Pending) => return Err(call),
         Found::None(read) => read,
     };
-    let response = match read {
-        Read::Closed(close) => match status::not_processed(&close) {
-            Some(status) => Err(status),
-            None => Ok(trailers_only(close)),
-        },
-        Read::Failed(error) => Err(status::from_stream_error(error)),
-        _ => Err(call.gone()),
+    let (code, response) = match read {
+        Read::Closed(close) => {
+            let code = close.status.code;
+            let response = match status::not_processed(&close) {
+                Some(status) => Err(status),
+                None => Ok(trailers_only(close)),
+            };
+            (code, response)
+        }
+        Read::Failed(error) => (error.code, Err(status::from_stream_error(error))),
+        _ => {
+            let status = call.gone();
+            (status::code_to_wire(status.code()), Err(status))
+        }
     };
-    call.ended = true;
+    call.end(code);
     Ok(response)
 }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use tonic::Status;
-use tunnel_core::StreamId;
+use tunnel_core::{Code, Side, StreamId};
 
 use crate::message::{BodyError, BodyWriter};
 use crate::shared::Shared;
 use crate::slots::Failure;
 use crate::state::State;
+use crate::telemetry::CallTelemetry;
 
 /// A call in flight. Dropping it before its end cancels it at the far end.
 #[derive(Debug)]
@@ -16,10 +17,28 @@ pub(crate) struct CallGuard {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: StreamId,
     /// Whether the end was read, so that the call need not be cancelled.
-    pub(crate) ended: bool,
+    ended: bool,
+    telemetry: CallTelemetry,
 }
 
 impl CallGuard {
+    /// A call that was opened, with its path.
+    pub(crate) fn new(shared: Arc<Shared>, id: StreamId, path: &str) -> Self {
+        let telemetry = CallTelemetry::new(&shared.telemetry, Side::Caller, path);
+        Self {
+            shared,
+            id,
+            ended: false,
+            telemetry,
+        }
+    }
+
+    /// The end of the call was read.
+    pub(crate) fn end(&mut self, code: Code) {
+        self.ended = true;
+        self.telemetry.finish(&self.shared.telemetry, code);
+    }
+
     /// The status of a call that was released before its end was read: that of its request body, if the
     /// body failed.
     pub(crate) fn gone(&self) -> Status {
@@ -44,6 +63,8 @@ impl Drop for CallGuard {
             state.conn.cancel(id);
             state.release(id)
         });
+        self.telemetry
+            .finish(&self.shared.telemetry, Code::Cancelled);
     }
 }
 

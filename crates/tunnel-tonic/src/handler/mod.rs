@@ -13,10 +13,11 @@ use http::uri::PathAndQuery;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
-use tunnel_core::{Code, Metadata, Status as WireStatus};
+use tunnel_core::{Code, Metadata, Side, Status as WireStatus};
 
 use crate::shared::Shared;
 use crate::state::Opened;
+use crate::telemetry::CallTelemetry;
 use body::RequestBody;
 pub(crate) use serve::{ServeCall, poll_once};
 
@@ -128,10 +129,13 @@ impl Server {
             headers,
             has_deadline,
         } = opened;
+        let telemetry = CallTelemetry::new(&shared.telemetry, Side::Handler, &method);
         let body = RequestBody::new(shared.clone(), id);
         let path = match path(method) {
             Ok(path) => path,
             Err(_) => {
+                let mut telemetry = telemetry;
+                telemetry.finish(&shared.telemetry, Code::Unimplemented);
                 let _slot = shared.with(|state| {
                     // A fixed text, because the peer may not read its refusals.
                     let message = "the call's method is not a path";
@@ -147,7 +151,13 @@ impl Server {
         // Cloning and calling the service, and cloning the extensions, runs user code: that happens
         // when the future is polled.
         let handler = (self.service.call)(request, self.extensions.clone());
-        Some(ServeCall::new(shared.clone(), id, handler, has_deadline))
+        Some(ServeCall::new(
+            shared.clone(),
+            id,
+            handler,
+            has_deadline,
+            telemetry,
+        ))
     }
 
     /// The call as an HTTP request.

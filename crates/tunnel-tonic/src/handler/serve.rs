@@ -16,8 +16,10 @@ use tunnel_core::{Code, Metadata, Status as WireStatus, StreamId, WriteError};
 
 use crate::message::{BodyError, BodyWriter};
 use crate::shared::Shared;
+use crate::slots::Slot;
 use crate::state::State;
 use crate::status;
+use crate::telemetry::CallTelemetry;
 
 /// How much of a response body is gathered before it is put on the stream, in bytes.
 const GATHER: usize = 64 << 10;
@@ -42,6 +44,7 @@ pub(crate) struct ServeCall {
     polled: bool,
     /// Whether the call's slot was released.
     left: bool,
+    telemetry: CallTelemetry,
 }
 
 enum ServeStage {
@@ -55,6 +58,8 @@ struct Response {
     head: Option<Metadata>,
     body: Body,
     writer: BodyWriter,
+    /// The code that the call was closed with.
+    code: Option<Code>,
 }
 
 /// The state of a call in the tunnel.
@@ -96,6 +101,7 @@ impl ServeCall {
         id: StreamId,
         handler: BoxFuture<'static, http::Response<Body>>,
         has_deadline: bool,
+        telemetry: CallTelemetry,
     ) -> Self {
         Self {
             shared,
@@ -104,6 +110,7 @@ impl ServeCall {
             has_deadline,
             polled: false,
             left: false,
+            telemetry,
         }
     }
 
@@ -152,6 +159,7 @@ impl ServeCall {
                     head: Some(head),
                     body,
                     writer: BodyWriter::default(),
+                    code: None,
                 });
             }
             None => status::from_http_status(parts.status),
@@ -161,10 +169,12 @@ impl ServeCall {
             status::own_deadline(&mut status);
         }
         self.left = true;
+        let code = status.code;
         let _slot = self.shared.with(|state| {
             close(state, self.id, head, status);
             state.leave(self.id)
         });
+        self.telemetry.finish(&self.shared.telemetry, code);
         ServeStage::Done
     }
 
@@ -187,10 +197,13 @@ impl ServeCall {
                 let over = matches!(look, Look::Over);
                 (look, over.then(|| state.leave(id)))
             });
-            drop(slot);
+            let slot = slot.flatten();
             match look {
                 Look::Over => {
                     self.left = true;
+                    let cancelled = || slot.as_ref().map_or(Code::Cancelled, Slot::code);
+                    let code = response.code.unwrap_or_else(cancelled);
+                    self.telemetry.finish(&self.shared.telemetry, code);
                     return Poll::Ready(());
                 }
                 Look::Full => return Poll::Pending,
@@ -236,6 +249,7 @@ impl Response {
             Err(BodyError::Gone) => Look::Over,
             Err(BodyError::Malformed(status)) => {
                 let (_, status) = status::to_wire_status(&status);
+                self.code = Some(status.code);
                 state.conn.reset(id, status);
                 Look::Over
             }
@@ -266,10 +280,12 @@ impl Response {
         let Some(End { trailers, status }) = gathered.end.take() else {
             return Ok(false);
         };
+        self.code = Some(status.code);
         // A body that ended inside a message ends the call at once.
         if self.writer.is_whole() {
             close(state, id, trailers, status);
         } else if status.code == Code::Ok {
+            self.code = Some(Code::Internal);
             let cut = WireStatus::new(Code::Internal, "the response ended inside a message");
             state.conn.reset(id, cut);
         } else {
@@ -344,6 +360,8 @@ impl Future for ServeCall {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        let span = this.telemetry.span().clone();
+        let _entered = span.enter();
         let first = !std::mem::replace(&mut this.polled, true);
         if !first {
             match this.look(cx) {
@@ -363,6 +381,8 @@ impl Future for ServeCall {
             Err(_) => {
                 let id = this.id;
                 this.shared.with(|state| state.conn.reset(id, panicked()));
+                this.telemetry
+                    .finish(&this.shared.telemetry, Code::Internal);
             }
         }
         this.drop_handler();
@@ -392,12 +412,18 @@ impl Drop for ServeCall {
             return;
         }
         let id = self.id;
-        let _slot = self.shared.with(|state| {
+        let slot = self.shared.with(|state| {
             if unfinished {
                 let status = WireStatus::new(Code::Unavailable, "the server is shutting down");
                 state.conn.reset(id, status);
             }
             state.leave(id)
         });
+        let code = match (unfinished, &slot) {
+            (true, _) => Code::Unavailable,
+            (false, Some(slot)) => slot.code(),
+            (false, None) => Code::Cancelled,
+        };
+        self.telemetry.finish(&self.shared.telemetry, code);
     }
 }

@@ -17,6 +17,7 @@ use tunnel_core::StreamError;
 
 use super::replay::{Replay, TakenBack};
 use super::with_deadline;
+use crate::telemetry::not_sent;
 use crate::{
     CallHead, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo, is_safe_to_retry,
 };
@@ -285,9 +286,15 @@ impl<T: Tunnels> Call<T> {
     /// No tunnel is left to try: the call waits, or fails with the error.
     fn without_tunnel(&mut self) -> Result<(), Status> {
         match (self.full_status.take(), self.failed.take()) {
-            (Some(full), _) => Err(self.tunnels.all_full(full)),
+            (Some(full), _) => {
+                not_sent("full");
+                Err(self.tunnels.all_full(full))
+            }
             (None, _) if self.waits() => Ok(()),
-            (None, failed) => Err(self.tunnels.no_tunnel(failed)),
+            (None, failed) => {
+                not_sent("no_tunnel");
+                Err(self.tunnels.no_tunnel(failed))
+            }
         }
     }
 
@@ -412,7 +419,10 @@ impl<T: Tunnels> Future for PooledCall<T> {
                 },
                 Stage::Waiting(joins) => match ready!(joins.as_mut().poll(cx)) {
                     Ok(()) => this.stage = Stage::Pick,
-                    Err(status) => break Err(status),
+                    Err(status) => {
+                        not_sent("deadline");
+                        break Err(status);
+                    }
                 },
                 Stage::Given(tunnel, response) => {
                     match ready!(Pin::new(response).poll(cx)) {

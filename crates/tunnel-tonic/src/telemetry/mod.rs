@@ -1,0 +1,168 @@
+//! What operators see of tunnels and their calls: log lines, spans and metrics.
+//!
+//! - `info` tells when a tunnel opens, drains and closes, each in the tunnel's span. A call logs
+//!   nothing at this level.
+//! - `debug` adds a span for each call, and a line when it has finished. The targets are
+//!   `tunnel_tonic::tunnel` and `tunnel_tonic::call`.
+//! - Metrics are recorded with the feature `metrics`; the repository's `docs/METRICS.md` lists them.
+//!
+//! No subscriber and no recorder is called under a lock: they are user code.
+
+mod call;
+#[cfg_attr(not(feature = "metrics"), path = "no_metrics.rs")]
+mod metrics;
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tracing::Span;
+use tracing::field::Empty;
+use tunnel_core::{Code, ConnectionError, EndReason, Report, Stats};
+
+use crate::info::{AffinityKey, NetworkRole, TunnelInfo};
+
+pub(crate) use call::CallTelemetry;
+pub(crate) use metrics::{BudgetMetrics, TunnelMetrics, not_sent};
+pub use metrics::{backing_off, describe_metrics, not_opened, reconnecting};
+
+/// The telemetry of one tunnel.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    info: TunnelInfo,
+    role: NetworkRole,
+    span: Span,
+    by_key: AtomicBool,
+    /// Set when the tunnel is started.
+    metrics: OnceLock<TunnelMetrics>,
+    /// When the tunnel took its first calls.
+    opened: OnceLock<Instant>,
+}
+
+impl Telemetry {
+    pub(crate) fn new(info: TunnelInfo, role: NetworkRole) -> Self {
+        let span = tracing::info_span!(
+            target: "tunnel_tonic::tunnel",
+            parent: None,
+            "tunnel",
+            tunnel.id = info.shared_id(),
+            tunnel.direction = info.direction().name(),
+            tunnel.role = role.name(),
+            tunnel.key = info.key().map(AffinityKey::as_str),
+            tunnel.peer = Empty,
+        );
+        if let Some(gateway) = info.gateway() {
+            span.record("tunnel.peer", gateway);
+        } else if let Some(peer) = info.peer_addr() {
+            span.record("tunnel.peer", tracing::field::display(peer));
+        }
+        Self {
+            info,
+            role,
+            span,
+            by_key: AtomicBool::new(false),
+            metrics: OnceLock::new(),
+            opened: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Labels the metrics of the tunnel with its key. Must be called before the tunnel is started.
+    pub(crate) fn label_by_key(&self) {
+        self.by_key.store(true, Ordering::Relaxed);
+    }
+
+    /// The tunnel is started.
+    pub(crate) fn start(&self) {
+        let by_key = self.by_key.load(Ordering::Relaxed);
+        self.metrics
+            .get_or_init(|| TunnelMetrics::new(&self.info, self.role, by_key));
+    }
+
+    pub(crate) fn metrics(&self) -> Option<&TunnelMetrics> {
+        self.metrics.get()
+    }
+
+    /// The tunnel takes calls.
+    pub(crate) fn opened(&self) {
+        if self.opened.set(Instant::now()).is_ok() {
+            tracing::info!(target: "tunnel_tonic::tunnel", parent: &self.span, "tunnel open");
+            if let Some(metrics) = self.metrics() {
+                metrics.opened();
+            }
+        }
+    }
+
+    /// The tunnel takes no new calls.
+    pub(crate) fn draining(&self) {
+        tracing::info!(target: "tunnel_tonic::tunnel", parent: &self.span, "tunnel draining");
+    }
+
+    /// The tunnel is closed.
+    pub(crate) fn closed(&self, reason: &EndReason, stats: &Stats) {
+        if let Some(metrics) = self.metrics() {
+            metrics.forget_memory();
+        }
+        let report = Report(reason);
+        let Some(opened) = self.opened.get() else {
+            tracing::debug!(
+                target: "tunnel_tonic::tunnel",
+                parent: &self.span,
+                reason = %report,
+                "tunnel closed before it took calls"
+            );
+            return;
+        };
+        let duration = opened.elapsed();
+        tracing::info!(
+            target: "tunnel_tonic::tunnel",
+            parent: &self.span,
+            reason = %report,
+            duration_s = duration.as_secs_f64(),
+            calls = stats.streams_total,
+            bytes_sent = stats.bytes_sent,
+            bytes_received = stats.bytes_received,
+            "tunnel closed"
+        );
+        if let Some(metrics) = self.metrics() {
+            metrics.closed(end_name(reason), duration);
+        }
+    }
+}
+
+/// The name of an end in labels.
+fn end_name(reason: &EndReason) -> &'static str {
+    match reason {
+        EndReason::Closed => "closed",
+        EndReason::ClosedWith(_) => "closed_with_status",
+        EndReason::Drained => "drained",
+        EndReason::PeerDrained => "peer_drained",
+        EndReason::PeerClosed => "peer_closed",
+        EndReason::Error(error) => match error {
+            ConnectionError::TransportLost(_) => "transport_lost",
+            ConnectionError::PeerSilent(_) => "peer_silent",
+            ConnectionError::EndedByPeer(_) => "ended_by_peer",
+            ConnectionError::Limit(_) => "limit",
+            ConnectionError::SettingsTimeout => "settings_timeout",
+            _ => "protocol_error",
+        },
+        _ => "other",
+    }
+}
+
+/// Whether a code is an error in the span of a handler, by OpenTelemetry's conventions. In a caller's span
+/// every code but OK is.
+fn is_server_error(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
+}

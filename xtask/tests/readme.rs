@@ -7,7 +7,12 @@ use std::path::{Path, PathBuf};
 use tunnel_process::{cargo, expect_success, root};
 
 /// The documents. The README comes first: it has the dependencies.
-const DOCUMENTS: &[&str] = &["README.md"];
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "SECURITY.md",
+    "docs/OPERATING.md",
+    "docs/FROM_GO_AND_PYTHON.md",
+];
 
 /// The part of the package that `cargo new` writes, and that it is not in this workspace.
 const PACKAGE: &str = "[package]\nname = \"hello-tunnel\"\nedition = \"2024\"\n[workspace]\n";

@@ -77,8 +77,3 @@ pub use proxy::FaultProxy;
 
 /// The generated client over an erased channel.
 pub type Client = proto::test_service_client::TestServiceClient<TestChannel>;
-
-/// The code in the README compiles.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-mod readme {}

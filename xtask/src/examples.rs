@@ -83,14 +83,10 @@ pub(crate) const EXAMPLES: &[Example] = &[
         package: "forward-tunnel",
         kind: forward_tunnel(&[]),
     },
-    Example {
-        name: "session-affinity",
-        about: "two backends behind one address: plain calls break a session, a tunnel holds it",
-        package: "session-affinity",
-        kind: Kind::Alone {
-            program: "session-affinity",
-        },
-    },
+    cookbook(
+        "session-affinity",
+        "two backends behind one address: plain calls break a session, a tunnel holds it",
+    ),
     Example {
         name: "load-balancer",
         about: "two backends behind HAProxy: plain calls spread, those in a tunnel stay on one",

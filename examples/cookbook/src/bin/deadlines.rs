@@ -12,6 +12,7 @@ use example_support::test::echo_service_server::{EchoService, EchoServiceServer}
 use example_support::test::{EchoErrorRequest, EchoRequest, EchoResponse};
 use futures::future::pending;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tunnel_client::ForwardChannel;
@@ -70,33 +71,38 @@ async fn main() -> Result<()> {
 
     let mut caller = echo.clone();
     let call = tokio::spawn(async move { caller.echo(EchoRequest::default()).await });
-    let begun = happened.recv().await.context("no event")?;
+    let begun = next(&mut happened).await?;
     ensure!(begun == Event::Begun(None), "{begun:?}");
     println!("a call without a deadline has reached its handler");
     call.abort(); // drops the call's future
-    let ended = happened.recv().await.context("no event")?;
+    let ended = next(&mut happened).await?;
     ensure!(ended == Event::Dropped, "{ended:?}");
     println!("the caller has gone: the handler was cancelled");
 
-    let timeout = Duration::from_millis(200);
+    let deadline = Duration::from_millis(200);
     let mut request = Request::new(EchoRequest::default());
-    request.set_timeout(timeout);
+    request.set_timeout(deadline);
     let start = Instant::now();
     let status = echo.echo(request).await.err().context("it never answers")?;
     ensure!(status.code() == Code::DeadlineExceeded, "{status:?}");
-    ensure!(start.elapsed() >= timeout, "too early");
+    ensure!(start.elapsed() >= deadline, "too early");
     println!(
         "a deadline has passed: {:?}, {}",
         status.code(),
         status.message()
     );
-    let begun = happened.recv().await.context("no event")?;
+    let begun = next(&mut happened).await?;
     let Event::Begun(Some(seen)) = begun else {
         anyhow::bail!("the handler saw no deadline: {begun:?}");
     };
     println!("the handler knew its deadline: grpc-timeout {seen}");
-    let ended = happened.recv().await.context("no event")?;
+    let ended = next(&mut happened).await?;
     ensure!(ended == Event::Dropped, "{ended:?}");
     println!("✓ Both handlers ended with their calls");
     Ok(())
+}
+
+async fn next(happened: &mut mpsc::UnboundedReceiver<Event>) -> Result<Event> {
+    let event = timeout(Duration::from_secs(30), happened.recv()).await?;
+    event.context("no event")
 }

@@ -13,11 +13,15 @@ use example_support::serve::on_loopback;
 use example_support::test::EchoRequest;
 use example_support::test::echo_service_client::EchoServiceClient;
 use example_support::test::echo_service_server::EchoServiceServer;
+use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::{ClientTlsConfig, Endpoint, Server, ServerTlsConfig};
 use tunnel_client::{Report, ReverseTunnelServer};
 use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// How long a device may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -41,7 +45,7 @@ async fn main() -> Result<()> {
     let device = device("device-17", &authority, &authority, address)?;
     tokio::spawn(device.run());
     let channel = handler.key_as_channel("device-17");
-    channel.wait_for_ready(Duration::from_secs(30)).await?;
+    channel.wait_for_ready(PATIENCE).await?;
     let request = EchoRequest {
         message: "Hello".into(),
     };
@@ -53,7 +57,7 @@ async fn main() -> Result<()> {
     // The same name, but from an authority that the gateway does not trust.
     let forger = Authority::new("a forger")?;
     let forged = self::device("device-17", &forger, &authority, address)?;
-    match forged.serve().await {
+    match timeout(PATIENCE, forged.serve()).await? {
         Ok(_) => bail!("a forged certificate was accepted"),
         Err(error) => println!("refused: {}", Report(&error)),
     }

@@ -13,11 +13,15 @@ use example_support::serve::on_loopback;
 use example_support::test::EchoRequest;
 use example_support::test::echo_service_client::EchoServiceClient;
 use example_support::test::echo_service_server::EchoServiceServer;
+use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Status};
 use tunnel_client::{LinkState, ReverseTunnelServer, ReverseTunnelServerBuilder, TunnelError};
 use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels};
+
+/// How long a device may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The tokens in force, and the devices they were issued to. In production this is a database.
 #[derive(Clone, Default)]
@@ -66,7 +70,8 @@ async fn main() -> Result<()> {
     let address = on_loopback(server).await?;
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
 
-    match device(&endpoint, "guessed").serve().await {
+    let guessed = device(&endpoint, "guessed").serve();
+    match timeout(PATIENCE, guessed).await? {
         Err(TunnelError::Refused(status)) if status.code() == Code::Unauthenticated => {
             println!(
                 "a device with a guessed token was refused: {}",
@@ -81,7 +86,7 @@ async fn main() -> Result<()> {
     let handle = device.handle();
     tokio::spawn(device.run());
     let channel = handler.key_as_channel("device-17");
-    channel.wait_for_ready(Duration::from_secs(30)).await?;
+    channel.wait_for_ready(PATIENCE).await?;
     let request = EchoRequest {
         message: "Hello".into(),
     };

@@ -13,6 +13,7 @@ use example_support::test::echo_service_client::EchoServiceClient;
 use example_support::test::echo_service_server::{EchoService, EchoServiceServer};
 use example_support::test::{EchoErrorRequest, EchoRequest, EchoResponse};
 use futures::future::{join_all, pending};
+use tokio::time::timeout;
 use tonic::service::InterceptorLayer;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
@@ -104,8 +105,10 @@ async fn main() -> Result<()> {
     println!("10 calls at once: at most {most} ran together");
     ensure!(most <= LIMIT, "the limit is {LIMIT}");
 
-    let status = echo.clone().echo_error(EchoErrorRequest::default()).await;
-    let status = status.err().context("it never answers")?;
+    let mut echo = echo;
+    let call = echo.echo_error(EchoErrorRequest::default());
+    let answer = timeout(Duration::from_secs(30), call).await?;
+    let status = answer.err().context("it never answers")?;
     println!("a handler that never answers: {:?}", status.code());
     ensure!(status.code() == Code::DeadlineExceeded, "{status:?}");
     println!("✓ All three layers saw each call");

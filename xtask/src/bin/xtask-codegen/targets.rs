@@ -47,17 +47,9 @@ pub(crate) const TARGETS: &[Target] = &[
     },
     Target {
         include: "proto",
-        protos: Protos::Files(&["test/file.proto"]),
+        protos: Protos::Files(&["test/file.proto", "test/session.proto"]),
         out: "examples/cookbook/src/generated",
         wire_types: true,
-        descriptor: false,
-        stubs: plain_stubs,
-    },
-    Target {
-        include: "proto",
-        protos: Protos::Files(&["test/session.proto"]),
-        out: "examples/session_affinity/src/generated",
-        wire_types: false,
         descriptor: false,
         stubs: plain_stubs,
     },

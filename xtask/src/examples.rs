@@ -65,6 +65,16 @@ const fn forward_tunnel(options: &'static [ClientOption]) -> Kind {
     }
 }
 
+/// A program of the cookbook, which shows one thing and ends by itself.
+const fn cookbook(name: &'static str, about: &'static str) -> Example {
+    Example {
+        name,
+        about,
+        package: "cookbook",
+        kind: Kind::Alone { program: name },
+    }
+}
+
 /// All examples, in the recommended reading order.
 pub(crate) const EXAMPLES: &[Example] = &[
     Example {
@@ -73,14 +83,10 @@ pub(crate) const EXAMPLES: &[Example] = &[
         package: "forward-tunnel",
         kind: forward_tunnel(&[]),
     },
-    Example {
-        name: "session-affinity",
-        about: "two backends behind one address: plain calls break a session, a tunnel holds it",
-        package: "session-affinity",
-        kind: Kind::Alone {
-            program: "session-affinity",
-        },
-    },
+    cookbook(
+        "session-affinity",
+        "two backends behind one address: plain calls break a session, a tunnel holds it",
+    ),
     Example {
         name: "load-balancer",
         about: "two backends behind HAProxy: plain calls spread, those in a tunnel stay on one",
@@ -114,14 +120,53 @@ pub(crate) const EXAMPLES: &[Example] = &[
             options: &[],
         },
     },
-    Example {
-        name: "device-fleet",
-        about: "fifty devices, called while they and their gateway are killed and replaced",
-        package: "device-fleet",
-        kind: Kind::Alone {
-            program: "device-fleet",
-        },
-    },
+    cookbook(
+        "fleet",
+        "twenty devices, called by key and in turn; one goes away and comes back",
+    ),
+    cookbook(
+        "proxy-by-key",
+        "any gRPC client reaches any service of the device that its call names",
+    ),
+    cookbook(
+        "tls",
+        "a server that proves its name, and a client that trusts no other",
+    ),
+    cookbook(
+        "mutual-tls",
+        "devices known by the names in their certificates",
+    ),
+    cookbook(
+        "token-auth",
+        "devices admitted by tokens; revoking one ends its tunnel",
+    ),
+    cookbook(
+        "tower-layers",
+        "a token, a limit on concurrency and a timeout around each call",
+    ),
+    cookbook(
+        "health",
+        "health checks of a device by key, and of a gateway that is about to stop",
+    ),
+    cookbook("reflection", "the services of a device are listed"),
+    cookbook("rich-errors", "a status with typed details"),
+    cookbook(
+        "deadlines",
+        "cancelled calls and deadlines end their handlers",
+    ),
+    cookbook(
+        "large-file",
+        "256 MiB up and down, with a progress bar and in flat memory",
+    ),
+    cookbook(
+        "graceful-restart",
+        "a server is replaced by the next one during calls, and none fails",
+    ),
+    cookbook("nested", "a reverse tunnel inside a forward tunnel"),
+    cookbook(
+        "in-memory",
+        "tunnels of both directions without sockets, for tests",
+    ),
     Example {
         name: "custom-transport",
         about: "the protocol over a byte stream of one's own, without tonic",

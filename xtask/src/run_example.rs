@@ -52,7 +52,16 @@ fn list() {
 }
 
 fn build(example: &Example) -> Result<()> {
-    expect_success(cargo().args(["build", "--bins", "--package", example.package]))
+    let programs = match example.kind {
+        Kind::Alone { program } => vec![program],
+        Kind::ClientAndServer { server, client, .. } => vec![server, client],
+    };
+    let mut cargo = cargo();
+    cargo.args(["build", "--package", example.package]);
+    for program in programs {
+        cargo.args(["--bin", program]);
+    }
+    expect_success(&mut cargo)
 }
 
 fn start(kind: &Kind, extra: &[String]) -> Result<ExitStatus> {

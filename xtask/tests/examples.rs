@@ -50,11 +50,6 @@ fn the_forward_tunnel_example_ends_with_its_tick() {
 }
 
 #[test]
-fn the_session_affinity_example_succeeds() {
-    assert_says("session-affinity", &run_example("session-affinity"), "✓");
-}
-
-#[test]
 fn the_load_balancer_example_succeeds() {
     let (stdout, stderr) = run_with_warnings("load-balancer");
     let skipped = stderr.lines().find(|line| line.contains("SKIPPED"));
@@ -101,17 +96,6 @@ fn the_reverse_tunnel_example_ends_when_the_server_has_closed_the_tunnel() {
 }
 
 #[test]
-fn the_device_fleet_example_keeps_its_promises() {
-    let output = run_example("device-fleet");
-    assert_says("device-fleet", &output, "--- 50 devices connect");
-    assert_says(
-        "device-fleet",
-        &output,
-        "✓ No call was misdirected or processed twice",
-    );
-}
-
-#[test]
 fn the_custom_transport_example_succeeds() {
     assert_says("custom-transport", &run_example("custom-transport"), "✓");
 }
@@ -121,25 +105,159 @@ fn the_web_socket_example_succeeds() {
     assert_says("web-socket", &run_example("web-socket"), "✓");
 }
 
+/// The programs of the cookbook, and what they say when they have shown it.
+const COOKBOOK: &[(&str, &[&str])] = &[
+    (
+        "session-affinity",
+        &[
+            "plain calls: backend B has no session A-1",
+            "plain calls: 0 of 10 sessions held",
+            "✓ Plain calls broke the sessions, tunnels held them",
+        ],
+    ),
+    (
+        "fleet",
+        &[
+            "20 devices are connected",
+            "a call to it fails at once: no reverse tunnel was open for key \"device-1\"",
+            "it is back, and answers the call that has waited: device-1: Hello",
+            "✓ Every call was answered by the device that was meant",
+        ],
+    ),
+    (
+        "proxy-by-key",
+        &[
+            "the server beside device-17: Echo: Hello",
+            "✓ An ordinary client reaches a service that only the device can reach",
+        ],
+    ),
+    (
+        "tls",
+        &[
+            "not trusted: ",
+            "✓ Calls travel over TLS, and only to the server whose name was verified",
+        ],
+    ),
+    (
+        "mutual-tls",
+        &[
+            "called by the name in its certificate: device-17: Hello",
+            "refused: ",
+            "✓ A device receives the calls for the name in its certificate, and nobody else does",
+        ],
+    ),
+    (
+        "token-auth",
+        &[
+            "a device with a guessed token was refused: unknown token",
+            "the device says: the peer ended the tunnel: PermissionDenied",
+            "✓ A revoked device has no tunnel",
+        ],
+    ),
+    (
+        "tower-layers",
+        &[
+            "without a token: a token is missing",
+            "a handler that never answers: DeadlineExceeded",
+            "✓ All three layers saw each call",
+        ],
+    ),
+    (
+        "health",
+        &[
+            "the sensor of device-17: NOT_SERVING",
+            "the gateway is asked to stop: NOT_SERVING",
+            "✓ The gateway was reported as not ready before it stopped",
+        ],
+    ),
+    (
+        "reflection",
+        &[
+            "the device offers test.EchoService",
+            "✓ The services of a device that nobody can dial are listed",
+        ],
+    ),
+    (
+        "rich-errors",
+        &[
+            "message: must not be empty",
+            "✓ All details of the error have arrived",
+        ],
+    ),
+    (
+        "deadlines",
+        &[
+            "the caller has gone: the handler was cancelled",
+            "a deadline has passed: DeadlineExceeded",
+            "✓ Both handlers ended with their calls",
+        ],
+    ),
+    (
+        "large-file",
+        &[
+            "received 256.00 MiB, the same bytes",
+            "✓ The file has gone both ways in flat memory",
+        ],
+    ),
+    (
+        "graceful-restart",
+        &[
+            "device: Hello from the first",
+            "the first server has stopped",
+            "✓ No call has failed",
+        ],
+    ),
+    (
+        "nested",
+        &[
+            "in, through the inner tunnel: device: Hello",
+            "✓ Calls of both directions share one connection that was dialled from inside",
+        ],
+    ),
+    (
+        "in-memory",
+        &[
+            "✓ A forward tunnel in memory",
+            "✓ A reverse tunnel in memory, kept up and found by its key",
+        ],
+    ),
+];
+
 #[test]
-fn every_example_that_is_listed_is_run_here() {
+fn each_program_of_the_cookbook_shows_what_it_promises() {
+    for (name, lines) in COOKBOOK {
+        let output = run_example(name);
+        for line in *lines {
+            assert_says(name, &output, line);
+        }
+    }
+}
+
+#[test]
+fn every_example_that_is_listed_is_run_here_and_has_a_row_in_the_readme() {
     let output = xtask(&["run-example", "--list"]);
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let names: Vec<_> = listed
+    let mut names: Vec<_> = listed
         .lines()
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let run = [
+    let readme = include_str!("../../README.md");
+    for name in &names {
+        let row = format!("\n| `{name}` | ");
+        assert!(readme.contains(&row), "{name} has no row in the README");
+    }
+    let mut run = vec![
         "forward-tunnel",
-        "session-affinity",
         "load-balancer",
         "many-calls",
         "long-lived",
         "reverse-tunnel",
-        "device-fleet",
         "custom-transport",
         "web-socket",
     ];
+    run.extend(COOKBOOK.iter().map(|(name, _)| name));
+    names.sort_unstable();
+    run.sort_unstable();
     assert_eq!(names, run);
 }
 

@@ -29,6 +29,25 @@ impl EchoService for Echo {
     }
 }
 
+/// Repeats messages with its own name before them, so that a caller sees who has answered.
+#[derive(Clone, Debug)]
+pub struct NamedEcho(pub String);
+
+#[tonic::async_trait]
+impl EchoService for NamedEcho {
+    async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
+        let message = format!("{}: {}", self.0, request.get_ref().message);
+        Ok(Response::new(EchoResponse { message }))
+    }
+
+    async fn echo_error(
+        &self,
+        request: Request<EchoErrorRequest>,
+    ) -> Result<Response<EchoResponse>, Status> {
+        Echo.echo_error(request).await
+    }
+}
+
 /// The answer to a message.
 ///
 /// ```

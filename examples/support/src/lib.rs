@@ -4,6 +4,8 @@
 
 pub mod address;
 pub mod caller;
+#[cfg(feature = "certificates")]
+pub mod certificates;
 pub mod echo;
 pub mod exit;
 pub mod held;
@@ -18,4 +20,7 @@ pub mod testing;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 pub mod test {
     include!("generated/test.rs");
+
+    /// The descriptors of the package, for server reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptor.bin");
 }

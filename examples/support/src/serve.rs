@@ -1,10 +1,11 @@
-//! A server that runs until a signal.
+//! Servers: one that runs until a signal, and one that runs as long as its program.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router;
+use tonic::transport::server::{Router, TcpIncoming};
 use tracing::{info, warn};
 use tunnel_server::{Shutdown, TunnelServiceHandler};
 
@@ -41,4 +42,24 @@ pub async fn until_stopped(
     }
     info!("✓ Server stopped");
     Ok(())
+}
+
+/// Serves on a free port of the loopback interface for as long as the program runs, and returns the
+/// address.
+///
+/// # Errors
+///
+/// If no port can be listened on.
+pub async fn on_loopback(server: Router) -> Result<SocketAddr> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let incoming = TcpIncoming::bind(address)
+        .context("cannot listen")?
+        .with_nodelay(Some(true));
+    let address = incoming.local_addr()?;
+    tokio::spawn(async move {
+        if let Err(error) = server.serve_with_incoming(incoming).await {
+            warn!("the server failed: {error}");
+        }
+    });
+    Ok(address)
 }

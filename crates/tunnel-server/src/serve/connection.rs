@@ -135,16 +135,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Closable<IO> {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
         }
         let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        let over = linger.as_mut().poll(cx).is_ready() || this.closed.as_mut().poll(cx).is_ready();
+        if linger.as_mut().poll(cx).is_ready() || this.closed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         let mut unread = [0; 1024];
-        while !over {
+        loop {
             let mut buf = ReadBuf::new(&mut unread);
             let read = ready!(Pin::new(&mut this.io).poll_read(cx, &mut buf));
             if read.is_err() || buf.filled().is_empty() {
-                break;
+                return Poll::Ready(Ok(()));
             }
         }
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -19,7 +19,7 @@ use example_support::test::echo_service_client::EchoServiceClient;
 use example_support::test::echo_service_server::EchoServiceServer;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Service, StdError};
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Request, Status};
@@ -61,7 +61,7 @@ async fn main() -> Result<()> {
             message: "Hello".into(),
         });
         if let Some(device) = device {
-            let device = tonic::metadata::MetadataValue::from_static(device);
+            let device = MetadataValue::from_static(device);
             request.metadata_mut().insert("device-id", device);
         }
         let mut echo = echo.clone();

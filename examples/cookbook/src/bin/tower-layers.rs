@@ -1,7 +1,7 @@
 //! Tower layers around every call of a tunnel: a token, a limit on concurrency, a timeout.
 //!
-//! Layers of the tonic server see only the opening of a tunnel, which lasts as long as the tunnel: a timeout
-//! there would cut tunnels. Layers of the handler see each call. A device has the same `layer`.
+//! Layers of the tonic server see only the opening of a tunnel, and none of its calls. Layers of the handler
+//! see each call. The builder of a device has the same `layer`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,7 +92,7 @@ async fn main() -> Result<()> {
     ensure!(status.code() == Code::Unauthenticated, "{status:?}");
     println!("without a token: {}", status.message());
 
-    let echo = EchoServiceClient::with_interceptor(channel, with_token);
+    let mut echo = EchoServiceClient::with_interceptor(channel, with_token);
     let calls = (0..10).map(|number| {
         let mut echo = echo.clone();
         let message = format!("call {number}");
@@ -105,7 +105,6 @@ async fn main() -> Result<()> {
     println!("10 calls at once: at most {most} ran together");
     ensure!(most <= LIMIT, "the limit is {LIMIT}");
 
-    let mut echo = echo;
     let call = echo.echo_error(EchoErrorRequest::default());
     let answer = timeout(Duration::from_secs(30), call).await?;
     let status = answer.err().context("it never answers")?;

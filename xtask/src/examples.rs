@@ -149,6 +149,11 @@ pub(crate) const EXAMPLES: &[Example] = &[
         "health checks of a device by key, and of a gateway that is about to stop",
     ),
     cookbook("reflection", "the services of a device are listed"),
+    cookbook(
+        "tracing",
+        "one trace over a plain client, a gateway and a device, by OpenTelemetry",
+    ),
+    cookbook("metrics", "tunnels and calls at a Prometheus endpoint"),
     cookbook("rich-errors", "a status with typed details"),
     cookbook(
         "deadlines",

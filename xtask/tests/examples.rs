@@ -178,6 +178,21 @@ const COOKBOOK: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "tracing",
+        &[
+            "client (Internal)",
+            "    test.EchoService/Echo (Server)",
+            "✓ One trace spans the client, the gateway and the device",
+        ],
+    ),
+    (
+        "metrics",
+        &[
+            "outcome=\"max_tunnels\"} 1",
+            "✓ Prometheus can scrape http://127.0.0.1:",
+        ],
+    ),
+    (
         "rich-errors",
         &[
             "message: must not be empty",

@@ -9,7 +9,7 @@ use tonic::service::Routes;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 use tunnel_core::EndReason;
-use tunnel_tonic::{CallService, Services, TunnelError};
+use tunnel_tonic::{CallService, CallSettings, Services, TunnelError};
 
 use crate::dial::{BoxError, CloseOnDrop};
 use crate::gateway::Gateway;
@@ -99,7 +99,7 @@ impl ReverseTunnelServer {
             gateways: vec![gateway.into()],
             services: Services::default(),
             layer: Identity::new(),
-            inline: false,
+            calls: CallSettings::default(),
             settings: Settings::default(),
         }
     }
@@ -156,7 +156,7 @@ pub struct ReverseTunnelServerBuilder<L = Identity> {
     gateways: Vec<Gateway>,
     services: Services,
     layer: L,
-    inline: bool,
+    calls: CallSettings,
     settings: Settings,
 }
 
@@ -216,9 +216,21 @@ impl<L> ReverseTunnelServerBuilder<L> {
             gateways: self.gateways,
             services: self.services,
             layer: Stack::new(layer, self.layer),
-            inline: self.inline,
+            calls: self.calls,
             settings: self.settings,
         }
+    }
+
+    /// Sets a function that is called with the span of each tunnelled call and the call's metadata, before the
+    /// span is entered, if there is a span (at level `debug`). It can make the caller's span the parent, from
+    /// the trace context in the metadata, which a layer cannot: it runs inside the span. It must not block. A
+    /// panic is caught and logged.
+    pub fn on_call_span(
+        mut self,
+        on_span: impl Fn(&tracing::Span, &http::HeaderMap) + Send + Sync + 'static,
+    ) -> Self {
+        self.calls.on_call_span(on_span);
+        self
     }
 
     /// Whether the tunnel's task polls each call once before the call gets its own task. Default:
@@ -229,7 +241,7 @@ impl<L> ReverseTunnelServerBuilder<L> {
     /// blocks before its first `await` delays all calls of its tunnel, their cancels and deadlines
     /// too.
     pub fn poll_handlers_inline(mut self, inline: bool) -> Self {
-        self.inline = inline;
+        self.calls.poll_inline(inline);
         self
     }
 }
@@ -247,7 +259,7 @@ where
     /// Builds the server.
     pub fn build(self) -> ReverseTunnelServer {
         let calls = CallService::new(self.layer.layer(self.services.into_routes().prepare()));
-        let calls = calls.poll_inline(self.inline);
+        let calls = calls.settings(self.calls);
         ReverseTunnelServer {
             shared: Shared::new(self.settings, self.gateways, Purpose::Serve(calls)),
         }

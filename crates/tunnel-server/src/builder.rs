@@ -11,7 +11,7 @@ use tonic::service::Routes;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 use tunnel_core::{Config, EndReason, Stats};
-use tunnel_tonic::{AffinityKey, CallService, Services, TunnelInfo};
+use tunnel_tonic::{AffinityKey, CallService, CallSettings, Services, TunnelInfo};
 
 use crate::policy::{Policy, WhenKeyIsFull};
 use crate::service::TunnelServiceHandler;
@@ -27,7 +27,7 @@ pub struct TunnelServiceHandlerBuilder<L = Identity> {
     services: Services,
     layer: L,
     config: Config,
-    inline: bool,
+    calls: CallSettings,
     policy: Policy,
 }
 
@@ -44,7 +44,7 @@ impl TunnelServiceHandlerBuilder {
             services: Services::default(),
             layer: Identity::new(),
             config: Config::default(),
-            inline: false,
+            calls: CallSettings::default(),
             policy: Policy::default(),
         }
     }
@@ -104,7 +104,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
             services: self.services,
             layer: Stack::new(layer, self.layer),
             config: self.config,
-            inline: self.inline,
+            calls: self.calls,
             policy: self.policy,
         }
     }
@@ -112,6 +112,18 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     /// The windows, limits and timeouts of the tunnels. Default: [`Config::default`].
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Sets a function that is called with the span of each tunnelled call and the call's metadata, before the
+    /// span is entered, if there is a span (at level `debug`). It can make the caller's span the parent, from
+    /// the trace context in the metadata, which a layer cannot: it runs inside the span. It must not block. A
+    /// panic is caught and logged.
+    pub fn on_call_span(
+        mut self,
+        on_span: impl Fn(&tracing::Span, &http::HeaderMap) + Send + Sync + 'static,
+    ) -> Self {
+        self.calls.on_call_span(on_span);
         self
     }
 
@@ -123,7 +135,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     /// blocks before its first `await` delays all calls of its tunnel, their cancels and deadlines
     /// too.
     pub fn poll_handlers_inline(mut self, inline: bool) -> Self {
-        self.inline = inline;
+        self.calls.poll_inline(inline);
         self
     }
 
@@ -284,7 +296,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         B::Error: Into<BoxError>,
     {
         let service = CallService::new(self.layer.layer(self.services.into_routes().prepare()));
-        let service = service.poll_inline(self.inline);
+        let service = service.settings(self.calls);
         TunnelServiceHandler::new(service, self.config, self.policy)
     }
 }

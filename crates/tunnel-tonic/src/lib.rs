@@ -14,7 +14,7 @@
 //! A handler runs in its own task, or in one of the two tasks that read its tunnel while the other one
 //! reads on. If the handler panics, its call ends with INTERNAL. When the call is cancelled, by its
 //! caller, a deadline or the end of the tunnel, the handler is dropped. Services that answer at once
-//! can be polled by the task that reads ([`CallService::poll_inline`]).
+//! can be polled by the task that reads ([`CallSettings::poll_inline`]).
 //!
 //! The repository's `docs/PERFORMANCE.md` compares the cost of a call with one without a tunnel, and says
 //! how to measure it again.
@@ -55,7 +55,7 @@ pub use budget::MemoryBudget;
 pub use caller::{CallHead, ResponseBody, ResponseFuture, TunnelChannel};
 pub use error::TunnelError;
 pub use events::{TunnelEvent, TunnelEvents, TunnelReporter};
-pub use handler::CallService;
+pub use handler::{CallService, CallSettings};
 pub use info::{AffinityKey, Direction, NetworkRole, TunnelId, TunnelInfo};
 pub use outbound::Outbound;
 #[cfg(feature = "router")]

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use metrics_util::layers::FanoutBuilder;
 use tonic::{Code, Status};
 use tunnel_client::{Config, ForwardTunnel};
 use tunnel_conformance::client::run;
@@ -31,6 +33,26 @@ fn table() -> BTreeMap<String, (String, String, BTreeSet<String>)> {
         )
     })
     .collect()
+}
+
+/// The name of the metric that a line of the exporter's page is about.
+fn first_word(line: &str) -> &str {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    line.split(|c| !is_name(c)).next().unwrap_or_default()
+}
+
+/// The names of the metrics in a query: what is left without selectors and labels.
+fn metrics_of(query: &str) -> Vec<String> {
+    let mut inside = false;
+    let mut outside = String::new();
+    for c in query.replace(" by (", " {").chars() {
+        inside |= c == '{';
+        outside.push(if inside { ' ' } else { c });
+        inside &= !matches!(c, '}' | ')');
+    }
+    let words = outside.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let ours = words.filter(|word| word.starts_with("tunnel_") || word.starts_with("rpc_"));
+    ours.map(str::to_owned).collect()
 }
 
 /// A series: its name and its labels, sorted.
@@ -210,9 +232,14 @@ async fn a_key_is_a_label_only_on_request() {
 /// A device that loses its gateway, is refused, and comes back; with heartbeats, and with a reader that
 /// stalls its sender.
 #[tokio::test(start_paused = true)]
-async fn every_metric_is_in_the_table_with_its_kind_unit_and_labels() {
+async fn every_metric_is_in_the_table_and_the_dashboard_and_the_other_way_round() {
     let (recorder, mut recorded) = recorder();
-    let _guard = metrics::set_default_local_recorder(&recorder);
+    let exporter = PrometheusBuilder::new().set_buckets(&[1.0]).expect("valid");
+    let exporter = exporter.build_recorder();
+    let page = exporter.handle();
+    let both = FanoutBuilder::default();
+    let both = both.add_recorder(recorder).add_recorder(exporter).build();
+    let _guard = metrics::set_default_local_recorder(&both);
     // Described once in a process, and there are other tests.
     tunnel_tonic::telemetry::describe_metrics();
     guarded(async {
@@ -302,6 +329,36 @@ async fn every_metric_is_in_the_table_with_its_kind_unit_and_labels() {
                 expected,
                 "{name}"
             );
+        }
+
+        // The dashboard and the alerts ask for what the exporter shows, and the dashboard for all of it.
+        let page = page.render();
+        let shown: BTreeSet<_> = page.lines().map(first_word).collect();
+        let dashboard: serde_json::Value =
+            serde_json::from_str(include_str!("../../../../docs/grafana.json")).expect("JSON");
+        let panels = dashboard["panels"].as_array().expect("panels");
+        let targets = panels.iter().flat_map(|panel| panel["targets"].as_array());
+        let queries: Vec<_> = targets
+            .flatten()
+            .map(|target| target["expr"].as_str().expect("a query"))
+            .collect();
+        let alerts = include_str!("../../../../docs/alerts.yml").lines();
+        let alerts: Vec<_> = alerts
+            .filter_map(|line| line.split_once(" expr: "))
+            .collect();
+        assert_eq!(alerts.len(), 5);
+        let of_alerts = alerts.iter().flat_map(|(_, query)| metrics_of(query));
+        for asked in queries
+            .iter()
+            .flat_map(|query| metrics_of(query))
+            .chain(of_alerts)
+        {
+            assert!(shown.contains(&*asked), "{asked} is not exported");
+        }
+        for name in &listed {
+            let name = name.replace('.', "_");
+            let is_shown = queries.iter().any(|query| query.contains(&name));
+            assert!(is_shown, "{name} is not in the dashboard");
         }
     })
     .await;

@@ -4,6 +4,7 @@ mod body;
 mod serve;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
@@ -13,6 +14,7 @@ use http::uri::PathAndQuery;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
+use tracing::Span;
 use tunnel_core::{Code, Metadata, Side, Status as WireStatus};
 
 use crate::shared::Shared;
@@ -34,7 +36,17 @@ type CallFn = dyn Fn(http::Request<Body>, Arc<http::Extensions>) -> BoxFuture<'s
 #[derive(Clone)]
 pub struct CallService {
     call: Arc<CallFn>,
+    settings: CallSettings,
+}
+
+/// Called with the span and the metadata of a call.
+type OnSpan = dyn Fn(&Span, &HeaderMap) + Send + Sync;
+
+/// How the calls of tunnels are served.
+#[derive(Clone, Default)]
+pub struct CallSettings {
     inline: bool,
+    on_span: Option<Arc<OnSpan>>,
 }
 
 impl CallService {
@@ -72,10 +84,18 @@ impl CallService {
                 }
                 .boxed()
             }),
-            inline: false,
+            settings: CallSettings::default(),
         }
     }
 
+    /// Sets how the calls are served.
+    pub fn settings(mut self, settings: CallSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+}
+
+impl CallSettings {
     /// Whether the tunnel's task polls each call once before the call gets its own task. Default:
     /// false.
     ///
@@ -83,9 +103,22 @@ impl CallService {
     /// open on the tunnel; with more, tasks are faster. Risk: a handler that computes for long or
     /// blocks delays all calls of its tunnel. So this is for services whose handlers are known to be
     /// quick up to their first `await`.
-    pub fn poll_inline(mut self, inline: bool) -> Self {
+    pub fn poll_inline(&mut self, inline: bool) {
         self.inline = inline;
-        self
+    }
+
+    /// Sets a function that is called with the span of each call and the call's metadata, before the span is
+    /// entered: to set its parent from a trace context. It must not block. A panic is caught and logged.
+    pub fn on_call_span(&mut self, on_span: impl Fn(&Span, &HeaderMap) + Send + Sync + 'static) {
+        self.on_span = Some(Arc::new(on_span));
+    }
+}
+
+impl fmt::Debug for CallSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallSettings")
+            .field("inline", &self.inline)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,7 +151,7 @@ impl Server {
 
     /// Whether the tunnel's task polls calls.
     pub(crate) fn is_inline(&self) -> bool {
-        self.service.inline
+        self.service.settings.inline
     }
 
     /// The future that serves a call; `None` if the method is not a path.
@@ -148,6 +181,14 @@ impl Server {
             }
         };
         let request = self.request(path, &headers, body);
+        if let Some(on_span) = &self.service.settings.on_span
+            && !telemetry.span().is_disabled()
+        {
+            let told = AssertUnwindSafe(|| on_span(telemetry.span(), request.headers()));
+            if catch_unwind(told).is_err() {
+                tracing::error!("on_call_span has panicked");
+            }
+        }
         // Cloning and calling the service, and cloning the extensions, runs user code: that happens
         // when the future is polled.
         let handler = (self.service.call)(request, self.extensions.clone());

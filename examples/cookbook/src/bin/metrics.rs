@@ -102,9 +102,12 @@ async fn main() -> Result<()> {
     if args.print {
         println!("{page}");
     }
-    while args.keep {
-        forward.echo("Hello").await?;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    if args.keep {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            seconds.tick().await;
+            forward.echo("Hello").await?;
+        }
     }
     Ok(())
 }

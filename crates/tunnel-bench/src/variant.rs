@@ -16,19 +16,32 @@ pub(crate) enum Way {
     Forward {
         inline: bool,
     },
+    /// A forward tunnel with telemetry at both ends.
+    Observed(Telemetry),
     Reverse {
         inline: bool,
     },
 }
 
+/// What is switched on at both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Telemetry {
+    /// A Prometheus recorder, and log lines at `info`.
+    Metrics,
+    /// Log lines and spans at `debug`: for each call.
+    Spans,
+}
+
 impl Way {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Plain,
         Self::Tuned,
         Self::Yamux,
         Self::Http2,
         Self::Forward { inline: false },
         Self::Forward { inline: true },
+        Self::Observed(Telemetry::Metrics),
+        Self::Observed(Telemetry::Spans),
         Self::Reverse { inline: false },
         Self::Reverse { inline: true },
     ];
@@ -41,6 +54,8 @@ impl Way {
             Self::Http2 => "http/2 in a stream",
             Self::Forward { inline: false } => "forward tunnel",
             Self::Forward { inline: true } => "forward inline",
+            Self::Observed(Telemetry::Metrics) => "forward, metrics",
+            Self::Observed(Telemetry::Spans) => "forward, spans",
             Self::Reverse { inline: false } => "reverse tunnel",
             Self::Reverse { inline: true } => "reverse inline",
         }
@@ -136,6 +151,16 @@ pub(crate) const VARIANTS: &[Variant] = &[
         "forward inline",
         Way::Forward { inline: true },
         Spreads::Yes,
+    ),
+    rust(
+        "forward, metrics",
+        Way::Observed(Telemetry::Metrics),
+        Spreads::No,
+    ),
+    rust(
+        "forward, spans",
+        Way::Observed(Telemetry::Spans),
+        Spreads::No,
     ),
     rust("reverse tunnel", REVERSE, Spreads::Yes),
     rust(

@@ -17,7 +17,8 @@ use load::{brownouts, open_loops};
 pub(super) use parts::Scale;
 use parts::{
     BESIDE, CALLS, KIB, LARGE_CALLS, LARGE_MESSAGES, LATENCIES, MIB, RATE, SHORT_SLACK, SLACK,
-    SMALL_MESSAGES, SPARE, STEADY, TURNS, calls, everyone, hold, shared, single, timed,
+    SMALL_MESSAGES, SPARE, STEADY, TURNS, and_observed, calls, everyone, hold, shared, single,
+    timed,
 };
 
 /// All workloads. Workloads that can share pairs are adjacent.
@@ -51,7 +52,9 @@ type Lasting = fn(Load) -> Job;
 fn unary(scale: Scale) -> Vec<Workload> {
     let small = [1, 16, 64, 256, 1024].map(|at_once| {
         let name = format!("unary 16 B x {at_once}");
-        single("unary", calls(name, CALLS, scale, at_once))
+        let mut calls = single("unary", calls(name, CALLS, scale, at_once));
+        calls.who = and_observed;
+        calls
     });
     let size = 64 * KIB;
     let job = Job::Unary(Load {

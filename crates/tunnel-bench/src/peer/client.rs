@@ -6,7 +6,9 @@ use tokio::sync::mpsc;
 use super::channel::{Channel, Clients};
 use super::flood::Flood;
 use super::held::Held;
-use super::{Options, brownout, calls, connect, input, open_loop, say, steady, streams, work};
+use super::{
+    Options, brownout, calls, connect, input, open_loop, say, steady, streams, telemetry, work,
+};
 use crate::carrier;
 use crate::job::{Greeting, Job, Measured, Reply};
 use crate::variant::Way;
@@ -18,6 +20,7 @@ pub(crate) async fn run(options: Options, port: Option<u16>) -> Result<()> {
     let jobs = input();
     let flood_port = port;
     work::start_other_tasks(options.busy_percent);
+    telemetry::start(options.variant)?;
     let port = || port.context("the client needs a port to connect to");
     match options.variant {
         Way::Plain | Way::Tuned => {
@@ -26,7 +29,7 @@ pub(crate) async fn run(options: Options, port: Option<u16>) -> Result<()> {
         }
         Way::Yamux => work(vec![carrier::yamux::connect(port()?).await?], None, jobs).await,
         Way::Http2 => work(vec![carrier::http2::connect(port()?).await?], None, jobs).await,
-        Way::Forward { .. } => {
+        Way::Forward { .. } | Way::Observed(_) => {
             work(connect::forward(port()?, &options).await?, flood_port, jobs).await
         }
         Way::Reverse { .. } => work(vec![connect::reverse(&options).await?], None, jobs).await,

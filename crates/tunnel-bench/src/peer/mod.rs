@@ -15,6 +15,7 @@ mod server;
 mod service;
 mod steady;
 mod streams;
+mod telemetry;
 mod timing;
 mod work;
 

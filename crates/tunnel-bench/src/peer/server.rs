@@ -8,7 +8,7 @@ use tonic::transport::{Endpoint, Server};
 use tunnel_client::ReverseTunnelServer;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
-use super::{Options, input, listen, say, work};
+use super::{Options, input, listen, say, telemetry, work};
 use crate::carrier;
 use crate::job::Greeting;
 use crate::proto::bench_server::BenchServer;
@@ -23,6 +23,7 @@ pub(super) const FRAME: u32 = 1 << 20;
 pub(crate) async fn run(options: Options, dial: Option<u16>) -> Result<()> {
     let _input = input();
     work::start_other_tasks(options.busy_percent);
+    telemetry::start(options.variant)?;
     if let Way::Reverse { inline } = options.variant {
         let gateway = dial.context("a server of reverse tunnels needs a port to dial")?;
         return dial_out(&options, gateway, inline).await;
@@ -34,11 +35,11 @@ pub(crate) async fn run(options: Options, dial: Option<u16>) -> Result<()> {
         Way::Tuned => serve(tuned(), routes(&options), listener).await,
         Way::Yamux => carrier::yamux::serve(listener, routes(&options)).await,
         Way::Http2 => carrier::http2::serve(listener, routes(&options)).await,
-        Way::Forward { inline } => {
+        way @ (Way::Forward { .. } | Way::Observed(_)) => {
             let handler = TunnelServiceHandler::builder()
                 .add_service(BenchServer::new(options.service()))
                 .config(options.config()?)
-                .poll_handlers_inline(inline)
+                .poll_handlers_inline(way == Way::Forward { inline: true })
                 .build();
             let server = server_for_tunnels(Server::builder());
             serve(server, Routes::new(handler.service()), listener).await

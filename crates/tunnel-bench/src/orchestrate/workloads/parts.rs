@@ -61,6 +61,11 @@ pub(in crate::orchestrate) struct Scale {
 }
 
 pub(super) fn everyone(variant: &Variant) -> bool {
+    variant.spreads != Spreads::Only && !matches!(variant.way, Way::Observed(_))
+}
+
+/// As [`everyone`], with the observed variants.
+pub(super) fn and_observed(variant: &Variant) -> bool {
     variant.spreads != Spreads::Only
 }
 

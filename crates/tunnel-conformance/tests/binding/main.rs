@@ -14,6 +14,7 @@ mod hostile_callers;
 mod hostile_handlers;
 mod inline;
 mod inline_turns;
+mod layers;
 mod liveness;
 mod logs;
 mod nothing_left;

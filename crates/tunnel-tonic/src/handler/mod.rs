@@ -10,7 +10,6 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
 use http::uri::PathAndQuery;
-use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 use tunnel_core::{Code, Metadata, Status as WireStatus};
@@ -38,7 +37,9 @@ pub struct CallService {
 
 impl CallService {
     /// Serves calls by a service. Each call has its own clone and waits until that is ready. An error of
-    /// the service ends the call with the status that tonic would give it.
+    /// the service ends the call with the status that tonic would give it; one without a status ends it with
+    /// DEADLINE_EXCEEDED if it is a timeout of tower or tokio, with RESOURCE_EXHAUSTED if tower shed the call, or
+    /// else with UNKNOWN.
     pub fn new<S, B>(service: S) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<B>>
@@ -66,7 +67,7 @@ impl CallService {
                     };
                     match response {
                         Ok(response) => response.map(Body::new),
-                        Err(error) => Status::from_error(error.into()).into_http(),
+                        Err(error) => crate::status::from_service_error(error.into()).into_http(),
                     }
                 }
                 .boxed()

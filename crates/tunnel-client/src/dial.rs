@@ -10,7 +10,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tunnel_core::{Config, Offer};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, put_offer,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, put_offer, put_ready,
 };
 use tunnel_tonic::{Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo};
 
@@ -109,6 +109,9 @@ fn request(info: &TunnelInfo, config: &Config, outbound: Outbound) -> http::Requ
     *headers = info.metadata().clone().into_headers();
     headers.insert(TE, HeaderValue::from_static("trailers"));
     put_offer(config, headers);
+    if info.direction() == Direction::Reverse {
+        put_ready(headers);
+    }
     request
 }
 

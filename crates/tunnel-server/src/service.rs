@@ -13,6 +13,7 @@ use tower_service::Service;
 use tunnel_core::{Config, Stats};
 use tunnel_tonic::outer::{
     OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, is_grpc, put_offer,
+    put_ready,
 };
 use tunnel_tonic::{
     AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelId,
@@ -193,6 +194,9 @@ impl TunnelServiceHandler {
         }
         let mut response = http::Response::new(Body::new(outbound));
         put_offer(&self.config, response.headers_mut());
+        if direction == Direction::Reverse && offer.ready {
+            put_ready(response.headers_mut());
+        }
         Ok(response)
     }
 }

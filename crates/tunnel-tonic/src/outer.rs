@@ -4,7 +4,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 use tunnel_core::{
     Config, DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
-    NEGOTIATE_HEADER, NEGOTIATE_VALUE, OPAQUE_TEXT_HEADER, Offer,
+    NEGOTIATE_HEADER, NEGOTIATE_VALUE, OPAQUE_TEXT_HEADER, Offer, READY_HEADER,
 };
 
 use crate::TunnelError;
@@ -47,6 +47,13 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
     }
 }
 
+/// Offers that the caller announces when it routes calls. Only for reverse tunnels: the device asks for it, and
+/// a gateway agrees if [`Offer::ready`] is set.
+pub fn put_ready(headers: &mut HeaderMap) {
+    let on = HeaderValue::from_static(NEGOTIATE_VALUE);
+    headers.insert(HeaderName::from_static(READY_HEADER), on);
+}
+
 /// Returns what both ends offer, from the peer's headers of the outer call.
 pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     let has = |name: &str| peer.get(name).is_some_and(|v| v == NEGOTIATE_VALUE);
@@ -59,6 +66,7 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     offer.negotiate = has(NEGOTIATE_HEADER);
     offer.drain = has(DRAIN_HEADER);
     offer.message_credit = has(MESSAGE_CREDIT_HEADER);
+    offer.ready = offer.negotiate && has(READY_HEADER);
     offer.heartbeat = number(HEARTBEAT_HEADER)
         .filter(|&millis| millis > 0)
         .map(|millis| Duration::from_millis(millis.into()));

@@ -133,6 +133,8 @@ impl Shared {
     fn act(&self, actions: &mut Actions) {
         if let Some(lifecycle) = actions.lifecycle.take() {
             self.set_lifecycle(lifecycle);
+            // The observer has run: a gateway's pools have the tunnel.
+            self.with(|state| state.conn.announce_ready());
         }
         for waker in actions.wake.drain(..) {
             waker.wake();

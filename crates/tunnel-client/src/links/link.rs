@@ -98,7 +98,7 @@ impl Link {
                     younger = self.replacement() => {
                         let old = std::mem::replace(&mut live, younger);
                         tracing::info!(tunnel = %old.tunnel.info().id(), "tunnel reached its maximum age, replaced");
-                        self.shared.retire(&old);
+                        self.shared.retire(&old, self.primary);
                     }
                 }
             };
@@ -316,6 +316,6 @@ impl<'a> Fallback<'a> {
 impl Drop for Fallback<'_> {
     fn drop(&mut self) {
         self.link.update(|status| status.fallback_tunnel = None);
-        self.link.shared.retire(&self.live);
+        self.link.shared.retire(&self.live, self.link.primary);
     }
 }

@@ -9,6 +9,7 @@ mod fallback;
 mod keepalive;
 mod nothing_left;
 mod pings;
+mod ready;
 mod retry;
 mod serve;
 mod several;

@@ -7,10 +7,12 @@ use http::header::{HeaderValue, TE};
 use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::metadata::MetadataMap;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tunnel_core::{Config, Offer};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, put_offer, put_ready,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, key_of, put_offer,
+    put_ready,
 };
 use tunnel_tonic::{Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo};
 
@@ -87,6 +89,9 @@ where
     let response = channel.call(request).await.map_err(failed_call)?;
     let (head, body) = response.into_parts();
     check_response(&head)?;
+    let connection = head.extensions.get::<TcpConnectInfo>();
+    let peer = connection.and_then(TcpConnectInfo::remote_addr);
+    tunnel.tunnel().info().accepted(peer, key_of(&head.headers));
     Ok(Accepted {
         tunnel,
         inbound,

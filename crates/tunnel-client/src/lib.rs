@@ -37,6 +37,13 @@
 //! # }
 //! ```
 //!
+//! # Request extensions
+//!
+//! A call that a reverse tunnel serves has the extensions of the response that accepted its tunnel: the
+//! gateway's address ([`Request::remote_addr`](tonic::Request::remote_addr)), and with a verifier of
+//! TLS its certificates (`PeerCertificates`). It also has a [`TunnelInfo`], with the
+//! [key](TunnelInfo::key) that the gateway gave the tunnel. [`Gateway`] says which gateways show what.
+//!
 //! # When a forward tunnel ends
 //!
 //! A tunnel of a [`ForwardTunnel`] that has ended stays ended, and one that is draining takes no
@@ -64,6 +71,11 @@
 //! [`Keepalive`] that notices a vanished peer within 15 s. A [`Gateway`] made from an endpoint has
 //! these settings already.
 //!
+//! # Features
+//!
+//! `tls-ring`, `tls-aws-lc`, `tls-native-roots` and `tls-webpki-roots` are tonic's features of these
+//! names, and add `Gateway::tls_config_with_verifier`. `proxy` is below. Default: none.
+//!
 //! # Proxies
 //!
 //! With the feature `proxy`, `Gateway::proxy_from_env` and `ProxyConnector`
@@ -88,6 +100,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod connection;
 mod dial;
 mod endpoint;
 mod forward;
@@ -96,6 +109,8 @@ mod links;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod reverse;
+#[cfg(feature = "_tls-any")]
+mod tls;
 
 pub use endpoint::{Keepalive, endpoint_for_tunnels, endpoint_for_tunnels_with, too_many_pings};
 pub use forward::{ForwardChannel, ForwardChannelBuilder, ForwardResponseFuture, ForwardTunnel};
@@ -107,6 +122,11 @@ pub use links::{
 #[cfg(feature = "proxy")]
 pub use proxy::ProxyConnector;
 pub use reverse::{ReverseTunnelServer, ReverseTunnelServerBuilder};
+#[cfg(feature = "_tls-any")]
+pub use tls::PeerCertificates;
+/// The crate of [`ServerCertVerifier`](rustls::client::danger::ServerCertVerifier), in the version of tonic.
+#[cfg(feature = "_tls-any")]
+pub use tokio_rustls::rustls;
 pub use tunnel_core::{
     Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Initiator, Limit, Report,
     Revisions, Side, Stats, TransportCause, TransportError,

@@ -65,7 +65,7 @@
 //!
 //! A tunnelled call has copies of the extensions of the request that opened its tunnel: the peer's
 //! address ([`Request::remote_addr`](tonic::Request::remote_addr)), its certificates
-//! (`Request::peer_certs`, with one of tonic's TLS features), and everything from layers and
+//! (`Request::peer_certs`, with one of the TLS features), and everything from layers and
 //! interceptors of the outer server. It also has a [`TunnelInfo`], with the metadata of the opening.
 //!
 //! # Who may open a tunnel, and who may call
@@ -107,6 +107,11 @@
 //! All calls of a tunnel share one HTTP/2 stream. [`server_for_tunnels`] sets large windows on a
 //! [`Server`](tonic::transport::Server), and a keepalive that notices frozen and vanished clients. If
 //! ordinary clients use the same listener, use [`server_for_tunnels_and_calls`].
+//!
+//! # Features
+//!
+//! `tls-ring`, `tls-aws-lc`, `tls-native-roots` and `tls-webpki-roots` are tonic's features of these
+//! names. Default: none.
 //!
 //! # Versions
 //!

@@ -12,8 +12,8 @@ use tonic::server::NamedService;
 use tower_service::Service;
 use tunnel_core::{Config, Stats};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, is_grpc, put_offer,
-    put_ready,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, is_grpc, put_key,
+    put_offer, put_ready,
 };
 use tunnel_tonic::{
     AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelId,
@@ -182,6 +182,11 @@ impl TunnelServiceHandler {
         tunnel.share_memory(&self.registry.memory);
         let accepted = AcceptedTunnel::new(tunnel);
         let entry = self.registry.insert(&accepted, origin)?;
+        let mut response = http::Response::new(Body::new(outbound));
+        put_offer(&self.config, response.headers_mut());
+        if let Some(key) = accepted.key() {
+            put_key(key, response.headers_mut());
+        }
         inbound.start(offer, body, service, entry);
         let Policy {
             max_tunnel_age,
@@ -192,8 +197,6 @@ impl TunnelServiceHandler {
             let registry = self.registry.clone();
             tokio::spawn(age::watch(max_age, drain_timeout, registry, accepted));
         }
-        let mut response = http::Response::new(Body::new(outbound));
-        put_offer(&self.config, response.headers_mut());
         if direction == Direction::Reverse && offer.ready {
             put_ready(response.headers_mut());
         }

@@ -11,6 +11,7 @@ mod nothing_left;
 mod pings;
 mod ready;
 mod retry;
+mod seen;
 mod serve;
 mod several;
 mod support;

@@ -133,8 +133,8 @@ pub use tunnel_core::{
 };
 pub use tunnel_tonic::pool::{ServedBy, WaitForReady, WhenNoTunnel};
 pub use tunnel_tonic::{
-    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelId,
-    TunnelInfo, is_safe_to_retry, tonic_status,
+    AffinityKey, Direction, ForwardTo, ResponseBody, ResponseFuture, TunnelChannel, TunnelError,
+    TunnelId, TunnelInfo, is_safe_to_retry, tonic_status,
 };
 
 /// Types of the wire that errors and reasons contain. [`tonic_status`] converts a status to tonic's.

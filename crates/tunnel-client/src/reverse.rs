@@ -9,7 +9,7 @@ use tonic::service::Routes;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 use tunnel_core::EndReason;
-use tunnel_tonic::{CallService, Services, TunnelError};
+use tunnel_tonic::{CallService, ForwardTo, Services, TunnelError};
 
 use crate::dial::{BoxError, CloseOnDrop};
 use crate::gateway::Gateway;
@@ -189,7 +189,7 @@ impl<L> ReverseTunnelServerBuilder<L> {
         self
     }
 
-    /// Sets the service for calls to unknown services, for example a proxy. Default: the fallback of the
+    /// Sets the service for calls to unknown services. Default: the fallback of the
     /// latest router that was added, or UNIMPLEMENTED.
     pub fn fallback<S, B>(mut self, service: S) -> Self
     where
@@ -204,6 +204,36 @@ impl<L> ReverseTunnelServerBuilder<L> {
     {
         self.services.set_fallback(service);
         self
+    }
+
+    /// Forwards calls to unknown services to a channel, for example to a server on the same machine; with no
+    /// services added, all calls. Replaces [`fallback`](Self::fallback). [`ForwardTo`] says what passes, and what
+    /// happens if the server is not there.
+    ///
+    /// ```
+    /// use tonic::transport::Endpoint;
+    /// use tunnel_client::ReverseTunnelServer;
+    ///
+    /// # async fn example() {
+    /// let local = Endpoint::from_static("http://127.0.0.1:50051").connect_lazy();
+    /// let device = ReverseTunnelServer::builder(Endpoint::from_static("http://gateway.example:50051"))
+    ///     .forward_to(local);
+    /// # let _ = device;
+    /// # }
+    /// ```
+    pub fn forward_to<S, B>(self, channel: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Error: Into<BoxError> + Send,
+        S::Future: Send,
+        B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.fallback(ForwardTo::new(channel))
     }
 
     /// Puts a tower layer around every tunnelled call: an interceptor

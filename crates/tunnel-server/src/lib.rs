@@ -61,6 +61,11 @@
 //! [`on_close`](TunnelServiceHandlerBuilder::on_close) and
 //! [`events`](TunnelServiceHandler::events) report tunnels that open and close.
 //!
+//! # A proxy to devices
+//!
+//! [`TunnelServiceHandler::proxy`] is a service that passes any gRPC call on to the device whose key is in the
+//! call's metadata or authority, without generated code at the gateway.
+//!
 //! # Request extensions
 //!
 //! A tunnelled call has copies of the extensions of the request that opened its tunnel: the peer's
@@ -126,6 +131,7 @@ mod opening;
 mod origin;
 mod policy;
 mod pool;
+mod proxy;
 mod registry;
 mod serve;
 mod server;
@@ -137,6 +143,7 @@ pub use events::{TunnelEvent, TunnelEvents};
 pub use opening::Opening;
 pub use policy::WhenKeyIsFull;
 pub use pool::{ReverseChannel, ReverseResponseFuture};
+pub use proxy::{KeyFrom, KeyProxy};
 pub use serve::Shutdown;
 pub use server::{server_for_tunnels, server_for_tunnels_and_calls, server_for_tunnels_with};
 pub use service::{TunnelServiceHandler, TunnelServiceServer};
@@ -146,8 +153,8 @@ pub use tunnel_core::{
 };
 pub use tunnel_tonic::pool::{Balance, ServedBy, WaitForReady, WhenNoTunnel};
 pub use tunnel_tonic::{
-    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelId,
-    TunnelInfo, is_safe_to_retry, tonic_status,
+    AffinityKey, Direction, ForwardTo, ResponseBody, ResponseFuture, TunnelChannel, TunnelError,
+    TunnelId, TunnelInfo, is_safe_to_retry, tonic_status,
 };
 
 /// Types of the wire that errors and reasons contain. [`tonic_status`] converts a status to tonic's.

@@ -82,6 +82,29 @@
 //! connect through the HTTP CONNECT proxies that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
 //! `NO_PROXY` name.
 //!
+//! # Testing
+//!
+//! A tunnel needs no sockets: the service of a `TunnelServiceHandler` of `tunnel-server` is itself a
+//! channel, for a [`ForwardTunnel`] or by [`Gateway::over`]. When one end is dropped or closed, the
+//! other ends. Tokio's paused time works. (The call here is one of `tonic-health`.)
+//!
+//! ```
+//! use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+//! use tunnel_client::{ForwardChannel, Gateway};
+//! use tunnel_server::TunnelServiceHandler;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (_, service) = tonic_health::server::health_reporter();
+//! let handler = TunnelServiceHandler::builder().add_service(service).build();
+//!
+//! let gateway = Gateway::over(handler.service());
+//! let channel = ForwardChannel::builder(gateway).connect().await?;
+//! HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Timeouts
 //!
 //! | what | default | set by |

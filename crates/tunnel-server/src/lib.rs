@@ -101,6 +101,36 @@
 //! Layers, timeouts and limits of the outer server apply to the opening only, a call that lasts as long
 //! as its tunnel.
 //!
+//! # Testing
+//!
+//! A tunnel needs no sockets: the tunnel service is itself a channel for the other end. Everything runs in one
+//! process, on one thread if need be, and with tokio's paused time. (The calls here are those of `tonic-health`.)
+//!
+//! ```
+//! use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+//! use tunnel_client::{ForwardTunnel, Gateway, ReverseTunnelServer};
+//! use tunnel_server::TunnelServiceHandler;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (_, service) = tonic_health::server::health_reporter();
+//! let handler = TunnelServiceHandler::builder().add_service(service.clone()).build();
+//!
+//! let tunnel = ForwardTunnel::new(handler.service()).open().await?;
+//! HealthClient::new(tunnel).check(HealthCheckRequest::default()).await?;
+//!
+//! let device = ReverseTunnelServer::builder(Gateway::over(handler.service()))
+//!     .add_service(service)
+//!     .build();
+//! let handle = device.handle();
+//! tokio::spawn(device.run());
+//! handle.connected().await?;
+//! HealthClient::new(handler.as_channel()).check(HealthCheckRequest::default()).await?;
+//! handle.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Stopping
 //!
 //! [`TunnelServiceHandler::serve`] serves until a signal, drains the tunnels, and closes all connections

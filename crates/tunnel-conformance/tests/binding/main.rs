@@ -12,6 +12,7 @@ mod computing;
 mod errors;
 mod hostile_callers;
 mod hostile_handlers;
+mod in_memory;
 mod inline;
 mod inline_turns;
 mod layers;

@@ -1,11 +1,11 @@
-//! `cargo xtask lint`: checks format, clippy, documentation, dependency trees and imports.
+//! `cargo xtask lint`: checks format, clippy, sets of features, documentation, dependency trees and imports.
 
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use tunnel_process::{cargo, expect_success};
 
-use crate::{circles, core_tree};
+use crate::{circles, core_tree, features};
 
 /// A check: its name and its function.
 type Step = (&'static str, fn() -> Result<()>);
@@ -13,6 +13,7 @@ type Step = (&'static str, fn() -> Result<()>);
 const STEPS: &[Step] = &[
     ("format", format),
     ("clippy", clippy),
+    ("sets of features", features::run),
     ("documentation", documentation),
     ("dependency trees", core_tree::run),
     ("imports", circles::run),

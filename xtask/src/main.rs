@@ -8,6 +8,7 @@ mod circles;
 mod codegen;
 mod core_tree;
 mod examples;
+mod features;
 mod field;
 mod fuzz;
 mod interop;

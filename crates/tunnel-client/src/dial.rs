@@ -6,10 +6,12 @@ use std::time::Duration;
 use http::header::{HeaderValue, TE};
 use tonic::body::Body;
 use tonic::client::GrpcService;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tunnel_core::{Config, Offer, TUNNEL_ID_HEADER};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, put_offer,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, key_of, put_offer,
+    put_ready,
 };
 use tunnel_tonic::{
     Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo, telemetry,
@@ -86,6 +88,9 @@ where
     let response = channel.call(request).await.map_err(failed_call)?;
     let (head, body) = response.into_parts();
     check_response(&head)?;
+    let connection = head.extensions.get::<TcpConnectInfo>();
+    let peer = connection.and_then(TcpConnectInfo::remote_addr);
+    tunnel.tunnel().info().accepted(peer, key_of(&head.headers));
     Ok(Accepted {
         tunnel,
         inbound,
@@ -111,6 +116,9 @@ fn request(info: &TunnelInfo, config: &Config, outbound: Outbound) -> http::Requ
         headers.insert(TUNNEL_ID_HEADER, id);
     }
     put_offer(config, headers);
+    if info.direction() == Direction::Reverse {
+        put_ready(headers);
+    }
     request
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use tonic::transport::Endpoint;
 use tunnel_core::{Config, EndReason, TransportCause};
 
@@ -60,6 +61,18 @@ pub fn endpoint_for_tunnels_with(endpoint: Endpoint, keepalive: Keepalive) -> En
         .max_frame_size(MAX_FRAME)
         .tcp_nodelay(true);
     keepalive.apply(endpoint)
+}
+
+/// A TCP connector with the settings of an endpoint, except its local address, which an endpoint does not show.
+pub(crate) fn tcp_connector(endpoint: &Endpoint) -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(endpoint.get_tcp_nodelay());
+    tcp.set_keepalive(endpoint.get_tcp_keepalive());
+    tcp.set_keepalive_interval(endpoint.get_tcp_keepalive_interval());
+    tcp.set_keepalive_retries(endpoint.get_tcp_keepalive_retries());
+    tcp.set_connect_timeout(endpoint.get_connect_timeout());
+    tcp
 }
 
 /// Other gRPC servers allow one ping in five minutes by default; this is a little longer.

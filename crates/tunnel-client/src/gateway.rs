@@ -1,20 +1,26 @@
 //! Gateways: the far ends of tunnels that are kept up, and how to connect to them.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+#[cfg(feature = "_tls-any")]
+use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tonic::body::Body;
+#[cfg(feature = "_tls-any")]
+use tonic::transport::ClientTlsConfig;
 use tonic::transport::{Channel, Endpoint};
 use tower::util::{BoxCloneSyncService, ServiceExt as _};
 use tower_service::Service;
 use tunnel_tonic::TunnelError;
 
+use crate::connection::Connector;
 use crate::dial::{BoxError, unusable_channel};
-use crate::endpoint::{Keepalive, endpoint_for_tunnels_with};
+use crate::endpoint::Keepalive;
 
 /// A channel of any kind.
 #[derive(Clone)]
@@ -36,13 +42,6 @@ impl Service<http::Request<Body>> for AnyChannel {
     }
 }
 
-/// Limits the connect timeout to half of the open timeout, so that the rest is left for the tunnel.
-fn limit_connect_timeout(endpoint: Endpoint, open_timeout: Duration) -> Endpoint {
-    let longest = open_timeout / 2;
-    let own = endpoint.get_connect_timeout();
-    endpoint.connect_timeout(own.map_or(longest, |own| own.min(longest)))
-}
-
 type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + Send + Sync;
 
 /// The far end of the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
@@ -52,7 +51,19 @@ type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + 
 /// or draining connection is never used again, a load balancer can choose anew for each tunnel, and
 /// [`keepalive`](Self::keepalive) applies. The endpoint gets the settings of
 /// [`endpoint_for_tunnels`](crate::endpoint_for_tunnels). Configure TLS on the endpoint itself
-/// (`Endpoint::tls_config`, with one of tonic's TLS features).
+/// (`Endpoint::tls_config`, with one of the TLS features).
+///
+/// Handlers behind a tunnel know its gateway as handlers of tonic's server know their client:
+/// [`Request::remote_addr`](tonic::Request::remote_addr) is the address of the connection,
+/// [`TunnelInfo::key`](crate::TunnelInfo::key) the key that the gateway gave the tunnel. With
+#[cfg_attr(
+    feature = "_tls-any",
+    doc = "[`tls_config_with_verifier`](Self::tls_config_with_verifier)"
+)]
+#[cfg_attr(not(feature = "_tls-any"), doc = "`tls_config_with_verifier`")]
+/// they know its certificates. The address is known for gateways made from an [`Endpoint`], except of a Unix
+/// socket, and for channels that put a
+/// [`TcpConnectInfo`](tonic::transport::server::TcpConnectInfo) into the extensions of their responses.
 ///
 /// ```
 /// use tonic::transport::Endpoint;
@@ -73,28 +84,19 @@ pub struct Gateway {
 /// How a gateway is connected to.
 #[derive(Clone)]
 enum Dialer {
-    Endpoint {
-        endpoint: Box<Endpoint>,
-        keepalive: Keepalive,
-        #[cfg(feature = "proxy")]
-        proxied: bool,
-    },
+    Endpoint(Box<Connector>),
     /// Each attempt takes a clone.
     Channel(AnyChannel),
     Connect(Arc<ConnectFn>),
 }
 
 impl From<Endpoint> for Gateway {
-    /// A new connection for each tunnel. The name is the endpoint's scheme and address.
+    /// A new connection for each tunnel. The name is the endpoint's scheme and address. The endpoint's own
+    /// local address is not used: see [`local_address`](Self::local_address).
     fn from(endpoint: Endpoint) -> Self {
         Self {
             name: name_of(endpoint.uri()),
-            dialer: Dialer::Endpoint {
-                endpoint: Box::new(endpoint),
-                keepalive: Keepalive::default(),
-                #[cfg(feature = "proxy")]
-                proxied: false,
-            },
+            dialer: Dialer::Endpoint(Box::new(Connector::new(endpoint))),
         }
     }
 }
@@ -204,18 +206,69 @@ impl Gateway {
     /// [`Keepalive::patient`] for a day. If that is only likely, because two connections in a row
     /// broke at a suspicious time, they are slowed down for half an hour.
     pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        if let Dialer::Endpoint { keepalive: own, .. } = &mut self.dialer {
-            *own = keepalive;
+        if let Dialer::Endpoint(connector) = &mut self.dialer {
+            connector.keepalive = keepalive;
         }
         self
+    }
+
+    /// The local address that connections are made from. Only for gateways made from an [`Endpoint`], whose own
+    /// setting of this name cannot be read. Default: the system chooses. Not used with a proxy.
+    pub fn local_address(mut self, address: Option<IpAddr>) -> Self {
+        if let Dialer::Endpoint(connector) = &mut self.dialer {
+            connector.local_address = address;
+        }
+        self
+    }
+
+    /// TLS with a verifier of the gateway's certificates, as
+    /// [`Endpoint::tls_config_with_verifier`] has it. The calls of its tunnels then have the certificates
+    /// ([`PeerCertificates`](crate::PeerCertificates)) in their extensions. Only for gateways made from an
+    /// [`Endpoint`].
+    ///
+    /// With `Endpoint::tls_config` alone tonic shows nobody the certificates. tonic's own
+    /// `Request::peer_certs` is for clients of a server, and is `None` in these calls.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
+    /// use tunnel_client::Gateway;
+    /// use tunnel_client::rustls::RootCertStore;
+    /// use tunnel_client::rustls::client::WebPkiServerVerifier;
+    /// # fn example(roots: RootCertStore, own: Identity) -> Result<(), Box<dyn std::error::Error>> {
+    ///
+    /// // Needs a default provider of cryptography in rustls; or use `builder_with_provider`.
+    /// let verifier = WebPkiServerVerifier::builder(Arc::new(roots)).build()?;
+    /// let gateway = Gateway::from(Endpoint::from_static("https://gateway.example"))
+    ///     .tls_config_with_verifier(ClientTlsConfig::new().identity(own), verifier)?;
+    /// # let _ = gateway;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The configuration is not valid, or has roots beside the verifier.
+    #[cfg(feature = "_tls-any")]
+    pub fn tls_config_with_verifier(
+        mut self,
+        config: ClientTlsConfig,
+        verifier: Arc<dyn ServerCertVerifier>,
+    ) -> Result<Self, tonic::transport::Error> {
+        if let Dialer::Endpoint(connector) = &mut self.dialer {
+            let valid = connector.endpoint.clone();
+            valid.tls_config_with_verifier(config.clone(), verifier.clone())?;
+            connector.tls = Some((config, verifier));
+        }
+        Ok(self)
     }
 
     /// Connects through the HTTP CONNECT proxy that the environment names, if any. Only for gateways
     /// made from an [`Endpoint`]. See [`ProxyConnector`](crate::ProxyConnector) for the variables.
     #[cfg(feature = "proxy")]
     pub fn proxy_from_env(mut self) -> Self {
-        if let Dialer::Endpoint { proxied, .. } = &mut self.dialer {
-            *proxied = true;
+        if let Dialer::Endpoint(connector) = &mut self.dialer {
+            connector.proxied = true;
         }
         self
     }
@@ -230,7 +283,7 @@ impl Gateway {
     /// The keepalive of the connections, if this crate makes them.
     pub(crate) fn own_keepalive(&self) -> Option<Keepalive> {
         match &self.dialer {
-            Dialer::Endpoint { keepalive, .. } => Some(*keepalive),
+            Dialer::Endpoint(connector) => Some(connector.keepalive),
             Dialer::Channel(_) | Dialer::Connect(_) => None,
         }
     }
@@ -243,23 +296,12 @@ impl Gateway {
         open_timeout: Duration,
     ) -> Result<AnyChannel, TunnelError> {
         match &self.dialer {
-            Dialer::Endpoint {
-                endpoint,
-                keepalive,
-                #[cfg(feature = "proxy")]
-                proxied,
-            } => {
-                let keepalive = if slow { keepalive.slowed() } else { *keepalive };
-                let endpoint = endpoint_for_tunnels_with((**endpoint).clone(), keepalive);
-                let endpoint = limit_connect_timeout(endpoint, open_timeout);
-                #[cfg(feature = "proxy")]
-                if *proxied {
-                    let connector = crate::ProxyConnector::from_env(&endpoint);
-                    let channel = endpoint.connect_with_connector(connector).await;
-                    return channel.map(erase).map_err(unusable_channel);
-                }
-                let channel = endpoint.connect().await;
-                channel.map(erase).map_err(unusable_channel)
+            Dialer::Endpoint(connector) => {
+                let connected = connector.connect(slow, open_timeout).await;
+                let (channel, seen) = connected.map_err(unusable_channel)?;
+                Ok(erase(
+                    channel.map_response(move |response| seen.put(response)),
+                ))
             }
             Dialer::Channel(channel) => Ok(channel.clone()),
             Dialer::Connect(connect) => connect().await.map_err(unusable_channel),
@@ -277,7 +319,7 @@ impl fmt::Display for Gateway {
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dialer = match &self.dialer {
-            Dialer::Endpoint { .. } => "endpoint",
+            Dialer::Endpoint(_) => "endpoint",
             Dialer::Channel(_) => "channel",
             Dialer::Connect(_) => "connector",
         };

@@ -37,6 +37,13 @@
 //! # }
 //! ```
 //!
+//! # Request extensions
+//!
+//! A call that a reverse tunnel serves has the extensions of the response that accepted its tunnel: the
+//! gateway's address ([`Request::remote_addr`](tonic::Request::remote_addr)), and with a verifier of
+//! TLS its certificates (`PeerCertificates`). It also has a [`TunnelInfo`], with the
+//! [key](TunnelInfo::key) that the gateway gave the tunnel. [`Gateway`] says which gateways show what.
+//!
 //! # When a forward tunnel ends
 //!
 //! A tunnel of a [`ForwardTunnel`] that has ended stays ended, and one that is draining takes no
@@ -64,11 +71,39 @@
 //! [`Keepalive`] that notices a vanished peer within 15 s. A [`Gateway`] made from an endpoint has
 //! these settings already.
 //!
+//! # Features
+//!
+//! `tls-ring`, `tls-aws-lc`, `tls-native-roots` and `tls-webpki-roots` are tonic's features of these
+//! names, and add `Gateway::tls_config_with_verifier`. `proxy` is below. Default: none.
+//!
 //! # Proxies
 //!
 //! With the feature `proxy`, `Gateway::proxy_from_env` and `ProxyConnector`
 //! connect through the HTTP CONNECT proxies that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
 //! `NO_PROXY` name.
+//!
+//! # Testing
+//!
+//! A tunnel needs no sockets: the service of a `TunnelServiceHandler` of `tunnel-server` is itself a
+//! channel, for a [`ForwardTunnel`] or by [`Gateway::over`]. When one end is dropped or closed, the
+//! other ends. Tokio's paused time works. (The call here is one of `tonic-health`.)
+//!
+//! ```
+//! use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+//! use tunnel_client::{ForwardChannel, Gateway};
+//! use tunnel_server::TunnelServiceHandler;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (_, service) = tonic_health::server::health_reporter();
+//! let handler = TunnelServiceHandler::builder().add_service(service).build();
+//!
+//! let gateway = Gateway::over(handler.service());
+//! let channel = ForwardChannel::builder(gateway).connect().await?;
+//! HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Timeouts
 //!
@@ -106,6 +141,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod connection;
 mod dial;
 mod endpoint;
 mod forward;
@@ -114,6 +150,8 @@ mod links;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod reverse;
+#[cfg(feature = "_tls-any")]
+mod tls;
 
 pub use endpoint::{Keepalive, endpoint_for_tunnels, endpoint_for_tunnels_with, too_many_pings};
 pub use forward::{ForwardChannel, ForwardChannelBuilder, ForwardResponseFuture, ForwardTunnel};
@@ -125,14 +163,19 @@ pub use links::{
 #[cfg(feature = "proxy")]
 pub use proxy::ProxyConnector;
 pub use reverse::{ReverseTunnelServer, ReverseTunnelServerBuilder};
+#[cfg(feature = "_tls-any")]
+pub use tls::PeerCertificates;
+/// The crate of [`ServerCertVerifier`](rustls::client::danger::ServerCertVerifier), in the version of tonic.
+#[cfg(feature = "_tls-any")]
+pub use tokio_rustls::rustls;
 pub use tunnel_core::{
     Config, ConfigBuilder, ConfigError, ConnectionError, EndReason, Initiator, Limit, Report,
     Revisions, Side, Stats, TransportCause, TransportError,
 };
 pub use tunnel_tonic::pool::{ServedBy, WaitForReady, WhenNoTunnel};
 pub use tunnel_tonic::{
-    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelEvent,
-    TunnelEvents, TunnelId, TunnelInfo, is_safe_to_retry, tonic_status,
+    AffinityKey, Direction, ForwardTo, ResponseBody, ResponseFuture, TunnelChannel, TunnelError,
+    TunnelEvent, TunnelEvents, TunnelId, TunnelInfo, is_safe_to_retry, tonic_status,
 };
 
 /// Types of the wire that errors and reasons contain. [`tonic_status`] converts a status to tonic's.

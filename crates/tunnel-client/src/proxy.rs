@@ -15,6 +15,7 @@ use tonic::transport::Endpoint;
 use tower_service::Service;
 
 use crate::dial::BoxError;
+use crate::endpoint::tcp_connector;
 
 /// Connects through the HTTP CONNECT proxy that the environment names for an address, or directly if
 /// it names none. For [`Endpoint::connect_with_connector`], with and without TLS.
@@ -44,16 +45,12 @@ pub struct ProxyConnector {
 }
 
 impl ProxyConnector {
-    /// A connector with the proxies that the environment names now, and the TCP settings of an endpoint.
+    /// A connector with the proxies that the environment names now, and the TCP settings of an endpoint, except
+    /// its local address.
     pub fn from_env(endpoint: &Endpoint) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(endpoint.get_tcp_nodelay());
-        tcp.set_keepalive(endpoint.get_tcp_keepalive());
-        tcp.set_connect_timeout(endpoint.get_connect_timeout());
         Self {
             proxies: Arc::new(Matcher::from_env()),
-            tcp,
+            tcp: tcp_connector(endpoint),
         }
     }
 

@@ -9,11 +9,11 @@ use tonic::service::Routes;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 use tunnel_core::EndReason;
-use tunnel_tonic::{CallService, CallSettings, Services, TunnelError};
+use tunnel_tonic::{CallService, CallSettings, ForwardTo, Services, TunnelError};
 
 use crate::dial::{BoxError, CloseOnDrop};
 use crate::gateway::Gateway;
-use crate::links::{Attempt, LinksHandle, Purpose, Settings, Shared, StopReason, link_settings};
+use crate::links::{LinksHandle, Purpose, Settings, Shared, StopReason, link_settings};
 
 /// Opens tunnels to gateways and serves the calls that arrive through them. So a device behind NAT
 /// or a firewall can be called from its gateways with ordinary clients.
@@ -65,7 +65,9 @@ use crate::links::{Attempt, LinksHandle, Purpose, Settings, Shared, StopReason, 
 ///   from anywhere: told to drain or to close ──▶ (Draining) ──▶ Stopped
 /// ```
 ///
-/// - *Connected*: the gateway has accepted the tunnel. Calls can arrive from now on.
+/// - *Connected*: the gateway routes calls to the tunnel: one that the gateway makes from now on does not fail
+///   for lack of a tunnel. A gateway of another implementation, or with revision zero, does not say when it does;
+///   there, *connected* means that it has accepted the tunnel, and its first calls may come too early.
 /// - *Backing off*: the link waits as [`Backoff`](crate::Backoff) says. Lasting refusals
 ///   (UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNIMPLEMENTED) are retried slowly, are
 ///   marked as `refused` in [`LinkState::BackingOff`](crate::LinkState::BackingOff), and are logged
@@ -112,18 +114,14 @@ impl ReverseTunnelServer {
     /// Opens one tunnel to the first gateway, and serves its calls until it is closed. Returns the
     /// reason. Dropping the future closes the tunnel.
     ///
-    /// Each call of this method opens a tunnel of its own; several can run at the same time.
+    /// Each call of this method opens a tunnel of its own; several can run at the same time. The
+    /// [`handle`](Self::handle) shows each as a link while it lasts.
     ///
     /// # Errors
     ///
     /// [`TunnelError`]: the tunnel could not be opened.
     pub async fn serve(&self) -> Result<EndReason, TunnelError> {
-        let attempt = Attempt {
-            gateway: self.shared.gateways[0].name.clone(),
-            number: 1,
-            last_down_reason: None,
-        };
-        let live = self.shared.open(0, None, attempt).await?;
+        let (live, _single) = self.shared.open_single().await?;
         let _close = CloseOnDrop::new(live.tunnel.clone());
         let reason = live.tunnel.closed().await;
         self.shared.learn(&live, Some(&reason));
@@ -191,7 +189,7 @@ impl<L> ReverseTunnelServerBuilder<L> {
         self
     }
 
-    /// Sets the service for calls to unknown services, for example a proxy. Default: the fallback of the
+    /// Sets the service for calls to unknown services. Default: the fallback of the
     /// latest router that was added, or UNIMPLEMENTED.
     pub fn fallback<S, B>(mut self, service: S) -> Self
     where
@@ -206,6 +204,36 @@ impl<L> ReverseTunnelServerBuilder<L> {
     {
         self.services.set_fallback(service);
         self
+    }
+
+    /// Forwards calls to unknown services to a channel, for example to a server on the same machine; with no
+    /// services added, all calls. Replaces [`fallback`](Self::fallback). [`ForwardTo`] says what passes, and what
+    /// happens if the server is not there.
+    ///
+    /// ```
+    /// use tonic::transport::Endpoint;
+    /// use tunnel_client::ReverseTunnelServer;
+    ///
+    /// # async fn example() {
+    /// let local = Endpoint::from_static("http://127.0.0.1:50051").connect_lazy();
+    /// let device = ReverseTunnelServer::builder(Endpoint::from_static("http://gateway.example:50051"))
+    ///     .forward_to(local);
+    /// # let _ = device;
+    /// # }
+    /// ```
+    pub fn forward_to<S, B>(self, channel: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Error: Into<BoxError> + Send,
+        S::Future: Send,
+        B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.fallback(ForwardTo::new(channel))
     }
 
     /// Puts a tower layer around every tunnelled call: an interceptor

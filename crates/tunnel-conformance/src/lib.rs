@@ -69,8 +69,8 @@ pub use client::{Kind, Ongoing, Outcome};
 pub use fixture::Fixture;
 pub use list::{CASES, Case};
 pub use path::{
-    ForwardPath, Host, NestedPath, Offer, OraclePath, Path, PlainTcpPath, ReversePath, TcpServer,
-    TestChannel,
+    ForwardPath, Host, NestedPath, Offer, OraclePath, Path, PlainTcpPath, ProxiedPath, ReversePath,
+    TcpServer, TestChannel,
 };
 pub use probe::Probe;
 pub use proxy::FaultProxy;

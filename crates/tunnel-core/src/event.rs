@@ -11,6 +11,8 @@ use crate::{EndReason, Metadata, StreamError, StreamFault};
 pub enum Event {
     /// The tunnel is negotiated: calls can be opened (caller) or may arrive (handler).
     Ready,
+    /// Handler: the peer routes calls to this tunnel; see [`Offer::ready`](crate::Offer::ready).
+    PeerReady,
     /// Handler: a new call.
     #[non_exhaustive]
     Opened {

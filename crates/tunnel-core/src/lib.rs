@@ -37,7 +37,7 @@ pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
 pub use connection::{
     BodyRead, Connection, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER,
     MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY,
-    OPAQUE_TEXT_HEADER, Offer, Read, RecvStream, SendStream, TUNNEL_ID_HEADER,
+    OPAQUE_TEXT_HEADER, Offer, READY_HEADER, Read, RecvStream, SendStream, TUNNEL_ID_HEADER,
 };
 pub use error::{
     ConnectionError, EndReason, Initiator, Limit, OpenError, StreamError, StreamFault, WriteError,

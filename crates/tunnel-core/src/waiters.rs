@@ -103,7 +103,9 @@ impl Waiters {
                 self.ready.extend(waiting.and_then(|w| w.writer.take()));
             }
             Event::Cancelled { id, .. } => self.forget(*id),
-            Event::Ready | Event::Opened { .. } | Event::GoingAway { .. } => self.wake_tunnel(),
+            Event::Ready | Event::PeerReady | Event::Opened { .. } | Event::GoingAway { .. } => {
+                self.wake_tunnel();
+            }
             Event::Ended(_) => {
                 self.wake_tunnel();
                 let streams = self.streams.drain();

@@ -79,7 +79,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
-    /// Sets the service for calls to unknown services, for example a proxy. Default: the fallback of the
+    /// Sets the service for calls to unknown services, for example [`ForwardTo`](crate::ForwardTo) another server. Default: the fallback of the
     /// latest router that was added, or UNIMPLEMENTED.
     pub fn fallback<S, B>(mut self, service: S) -> Self
     where

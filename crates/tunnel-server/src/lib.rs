@@ -61,11 +61,16 @@
 //! [`on_close`](TunnelServiceHandlerBuilder::on_close) and
 //! [`events`](TunnelServiceHandler::events) report tunnels that open and close.
 //!
+//! # A proxy to devices
+//!
+//! [`TunnelServiceHandler::proxy`] is a service that passes any gRPC call on to the device whose key is in the
+//! call's metadata or authority, without generated code at the gateway.
+//!
 //! # Request extensions
 //!
 //! A tunnelled call has copies of the extensions of the request that opened its tunnel: the peer's
 //! address ([`Request::remote_addr`](tonic::Request::remote_addr)), its certificates
-//! (`Request::peer_certs`, with one of tonic's TLS features), and everything from layers and
+//! (`Request::peer_certs`, with one of the TLS features), and everything from layers and
 //! interceptors of the outer server. It also has a [`TunnelInfo`], with the metadata of the opening.
 //!
 //! # Who may open a tunnel, and who may call
@@ -96,6 +101,36 @@
 //! Layers, timeouts and limits of the outer server apply to the opening only, a call that lasts as long
 //! as its tunnel.
 //!
+//! # Testing
+//!
+//! A tunnel needs no sockets: the tunnel service is itself a channel for the other end. Everything runs in one
+//! process, on one thread if need be, and with tokio's paused time. (The calls here are those of `tonic-health`.)
+//!
+//! ```
+//! use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+//! use tunnel_client::{ForwardTunnel, Gateway, ReverseTunnelServer};
+//! use tunnel_server::TunnelServiceHandler;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (_, service) = tonic_health::server::health_reporter();
+//! let handler = TunnelServiceHandler::builder().add_service(service.clone()).build();
+//!
+//! let tunnel = ForwardTunnel::new(handler.service()).open().await?;
+//! HealthClient::new(tunnel).check(HealthCheckRequest::default()).await?;
+//!
+//! let device = ReverseTunnelServer::builder(Gateway::over(handler.service()))
+//!     .add_service(service)
+//!     .build();
+//! let handle = device.handle();
+//! tokio::spawn(device.run());
+//! handle.connected().await?;
+//! HealthClient::new(handler.as_channel()).check(HealthCheckRequest::default()).await?;
+//! handle.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Stopping
 //!
 //! [`TunnelServiceHandler::serve`] serves until a signal, drains the tunnels, and closes all connections
@@ -125,6 +160,10 @@
 //!
 //! With the feature `metrics`, counters, gauges and histograms are recorded through the
 //! [`metrics`](https://docs.rs/metrics) facade. The repository's `docs/METRICS.md` lists them.
+//! # Features
+//!
+//! `tls-ring`, `tls-aws-lc`, `tls-native-roots` and `tls-webpki-roots` are tonic's features of these
+//! names. Default: none.
 //!
 //! # Versions
 //!
@@ -138,6 +177,7 @@ mod opening;
 mod origin;
 mod policy;
 mod pool;
+mod proxy;
 mod registry;
 mod serve;
 mod server;
@@ -148,6 +188,7 @@ pub use builder::TunnelServiceHandlerBuilder;
 pub use opening::Opening;
 pub use policy::WhenKeyIsFull;
 pub use pool::{ReverseChannel, ReverseResponseFuture};
+pub use proxy::{KeyFrom, KeyProxy};
 pub use serve::Shutdown;
 pub use server::{server_for_tunnels, server_for_tunnels_and_calls, server_for_tunnels_with};
 pub use service::{TunnelServiceHandler, TunnelServiceServer};
@@ -157,8 +198,8 @@ pub use tunnel_core::{
 };
 pub use tunnel_tonic::pool::{Balance, ServedBy, WaitForReady, WhenNoTunnel};
 pub use tunnel_tonic::{
-    AffinityKey, Direction, ResponseBody, ResponseFuture, TunnelChannel, TunnelError, TunnelEvent,
-    TunnelEvents, TunnelId, TunnelInfo, is_safe_to_retry, tonic_status,
+    AffinityKey, Direction, ForwardTo, ResponseBody, ResponseFuture, TunnelChannel, TunnelError,
+    TunnelEvent, TunnelEvents, TunnelId, TunnelInfo, is_safe_to_retry, tonic_status,
 };
 
 /// Types of the wire that errors and reasons contain. [`tonic_status`] converts a status to tonic's.

@@ -13,7 +13,8 @@ use tonic::server::NamedService;
 use tower_service::Service;
 use tunnel_core::{Config, Stats};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, is_grpc, put_offer,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, is_grpc, put_key,
+    put_offer, put_ready,
 };
 use tunnel_tonic::{
     AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelEvents, TunnelId,
@@ -196,6 +197,11 @@ impl TunnelServiceHandler {
         let accepted = AcceptedTunnel::new(tunnel);
         let entry = self.registry.insert(&accepted, origin);
         let entry = entry.map_err(refused)?;
+        let mut response = http::Response::new(Body::new(outbound));
+        put_offer(&self.config, response.headers_mut());
+        if let Some(key) = accepted.key() {
+            put_key(key, response.headers_mut());
+        }
         inbound.start(offer, body, service, entry);
         let Policy {
             max_tunnel_age,
@@ -206,8 +212,9 @@ impl TunnelServiceHandler {
             let registry = self.registry.clone();
             tokio::spawn(age::watch(max_age, drain_timeout, registry, accepted));
         }
-        let mut response = http::Response::new(Body::new(outbound));
-        put_offer(&self.config, response.headers_mut());
+        if direction == Direction::Reverse && offer.ready {
+            put_ready(response.headers_mut());
+        }
         Ok(response)
     }
 }

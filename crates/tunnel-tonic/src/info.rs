@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use tonic::metadata::MetadataMap;
@@ -163,9 +163,9 @@ struct Inner {
     shared_id: Box<str>,
     direction: Direction,
     metadata: MetadataMap,
-    peer: Option<SocketAddr>,
+    peer: OnceLock<SocketAddr>,
     gateway: Option<Arc<str>>,
-    key: Option<AffinityKey>,
+    key: OnceLock<AffinityKey>,
     opened_at: SystemTime,
 }
 
@@ -183,9 +183,9 @@ impl TunnelInfo {
                 shared_id: shared_id(&metadata),
                 direction,
                 metadata,
-                peer,
+                peer: once(peer),
                 gateway: None,
-                key,
+                key: once(key),
                 opened_at: SystemTime::now(),
             }),
         }
@@ -197,6 +197,14 @@ impl TunnelInfo {
             inner.gateway = Some(name);
         }
         self
+    }
+
+    /// Adds what is known only when the far end has accepted the tunnel. What is known already does not
+    /// change.
+    pub fn accepted(&self, peer: Option<SocketAddr>, key: Option<AffinityKey>) {
+        // An error is a value that was known already.
+        let _ = peer.map(|peer| self.inner.peer.set(peer));
+        let _ = key.map(|key| self.inner.key.set(key));
     }
 
     /// The tunnel's id.
@@ -222,9 +230,10 @@ impl TunnelInfo {
         &self.inner.metadata
     }
 
-    /// The address of the peer, if this end accepted the connection and knows it.
+    /// The address of the peer, which may be that of a proxy. Known to the end that accepted the connection,
+    /// and to the end that dialled it if `tunnel-client` made it from an endpoint.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.inner.peer
+        self.inner.peer.get().copied()
     }
 
     /// The name of the gateway, at the end that dialled one: of a
@@ -233,15 +242,20 @@ impl TunnelInfo {
         self.inner.gateway.as_deref()
     }
 
-    /// The key of the tunnel, if the end that accepted it has given it one.
+    /// The key of the tunnel, if the end that accepted it has given it one and runs this library, which tells it
+    /// to the other end.
     pub fn key(&self) -> Option<&AffinityKey> {
-        self.inner.key.as_ref()
+        self.inner.key.get()
     }
 
     /// When the tunnel was opened.
     pub fn opened_at(&self) -> SystemTime {
         self.inner.opened_at
     }
+}
+
+fn once<T>(known: Option<T>) -> OnceLock<T> {
+    known.map_or_else(OnceLock::new, OnceLock::from)
 }
 
 /// Leaves out metadata, which may contain credentials.
@@ -251,8 +265,8 @@ impl fmt::Debug for TunnelInfo {
             .field("id", &self.inner.id.0)
             .field("shared_id", &self.inner.shared_id)
             .field("direction", &self.inner.direction)
-            .field("key", &self.inner.key)
-            .field("peer", &self.inner.peer)
+            .field("key", &self.key())
+            .field("peer", &self.peer_addr())
             .finish_non_exhaustive()
     }
 }

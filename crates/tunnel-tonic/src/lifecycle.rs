@@ -9,6 +9,8 @@ pub(crate) enum Lifecycle {
     Opening,
     /// Calls can be made.
     Ready,
+    /// Handler: the caller has announced that it routes calls to this tunnel.
+    Routed,
     /// One of the ends drains: new calls are refused, and calls in flight continue.
     Draining,
     /// No call is possible any more; the outer stream may not have ended yet.
@@ -21,12 +23,12 @@ impl Lifecycle {
     pub(crate) fn end_reason(&self) -> Option<&EndReason> {
         match self {
             Self::Ended(reason) | Self::Closed(reason) => Some(reason),
-            Self::Opening | Self::Ready | Self::Draining => None,
+            Self::Opening | Self::Ready | Self::Routed | Self::Draining => None,
         }
     }
 
     pub(crate) fn is_over_for_new_calls(&self) -> bool {
-        !matches!(self, Self::Opening | Self::Ready)
+        !matches!(self, Self::Opening | Self::Ready | Self::Routed)
     }
 
     /// The position of this state in the order.
@@ -34,9 +36,10 @@ impl Lifecycle {
         match self {
             Self::Opening => 0,
             Self::Ready => 1,
-            Self::Draining => 2,
-            Self::Ended(_) => 3,
-            Self::Closed(_) => 4,
+            Self::Routed => 2,
+            Self::Draining => 3,
+            Self::Ended(_) => 4,
+            Self::Closed(_) => 5,
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The outer call that carries a tunnel: its paths, headers and refusals.
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use std::time::Duration;
 use tunnel_core::{
     Config, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
-    NEGOTIATE_HEADER, NEGOTIATE_VALUE, OPAQUE_TEXT_HEADER, Offer,
+    NEGOTIATE_HEADER, NEGOTIATE_VALUE, OPAQUE_TEXT_HEADER, Offer, READY_HEADER,
 };
 
-use crate::TunnelError;
+use crate::{AffinityKey, TunnelError};
 
 /// The name of the service that tunnels are opened at.
 pub const SERVICE_NAME: &str = "grpctunnel.v1.TunnelService";
@@ -20,6 +21,25 @@ pub const OPEN_TUNNEL_PATH: &str = "/grpctunnel.v1.TunnelService/OpenTunnel";
 
 /// The path that opens a reverse tunnel.
 pub const OPEN_REVERSE_TUNNEL_PATH: &str = "/grpctunnel.v1.TunnelService/OpenReverseTunnel";
+
+/// The response header in which the accepting end says which key it gave the tunnel, percent-encoded.
+const KEY_HEADER: HeaderName = HeaderName::from_static("grpctunnel-key");
+
+/// Puts the key of a tunnel into the headers of the response that accepts it.
+pub fn put_key(key: &AffinityKey, headers: &mut HeaderMap) {
+    let encoded = utf8_percent_encode(key.as_str(), NON_ALPHANUMERIC).to_string();
+    // Cannot fail: the text is ASCII.
+    if let Ok(value) = HeaderValue::try_from(encoded) {
+        headers.insert(KEY_HEADER, value);
+    }
+}
+
+/// The key of a tunnel, from the headers of the response that accepted it.
+pub fn key_of(headers: &HeaderMap) -> Option<AffinityKey> {
+    let encoded = headers.get(KEY_HEADER)?.as_bytes();
+    let key = percent_decode(encoded).decode_utf8().ok()?;
+    Some(AffinityKey::from(&*key))
+}
 
 /// Puts this end's offer and the content type into the headers of the outer call.
 pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
@@ -48,6 +68,13 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
     }
 }
 
+/// Offers that the caller announces when it routes calls. Only for reverse tunnels: the device asks for it, and
+/// a gateway agrees if [`Offer::ready`] is set.
+pub fn put_ready(headers: &mut HeaderMap) {
+    let on = HeaderValue::from_static(NEGOTIATE_VALUE);
+    headers.insert(HeaderName::from_static(READY_HEADER), on);
+}
+
 /// Returns what both ends offer, from the peer's headers of the outer call.
 pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     let has = |name: &str| peer.get(name).is_some_and(|v| v == NEGOTIATE_VALUE);
@@ -61,6 +88,7 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     offer.drain = has(DRAIN_HEADER);
     offer.echo = has(ECHO_HEADER);
     offer.message_credit = has(MESSAGE_CREDIT_HEADER);
+    offer.ready = offer.negotiate && has(READY_HEADER);
     offer.heartbeat = number(HEARTBEAT_HEADER)
         .filter(|&millis| millis > 0)
         .map(|millis| Duration::from_millis(millis.into()));
@@ -120,6 +148,17 @@ mod tests {
             common_offer(&config, &headers),
             Offer::of(&Config::default())
         );
+    }
+
+    #[test]
+    fn a_key_of_any_text_is_told() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(key_of(&headers), None);
+        for text in ["device-17", "", "ü/ %41,\n\0"] {
+            let key = AffinityKey::from(text);
+            put_key(&key, &mut headers);
+            assert_eq!(key_of(&headers), Some(key));
+        }
     }
 
     #[test]

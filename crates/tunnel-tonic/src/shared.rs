@@ -137,6 +137,8 @@ impl Shared {
     fn act(&self, actions: &mut Actions) {
         if let Some(lifecycle) = actions.lifecycle.take() {
             self.set_lifecycle(lifecycle);
+            // The observer has run: a gateway's pools have the tunnel.
+            self.with(|state| state.conn.announce_ready());
         }
         for waker in actions.wake.drain(..) {
             waker.wake();
@@ -188,7 +190,7 @@ impl Shared {
                     self.publish_traffic();
                     self.telemetry.closed(&reason, &self.stats());
                 }
-                Lifecycle::Opening | Lifecycle::Ended(_) => {}
+                Lifecycle::Opening | Lifecycle::Routed | Lifecycle::Ended(_) => {}
             }
         }
         if moved && let Some(observer) = self.observer.get() {

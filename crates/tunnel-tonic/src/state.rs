@@ -289,6 +289,7 @@ impl State {
             Event::Cancelled { id, error, .. } => self.on_cancelled(id, error),
             Event::Note(note) => self.notes.push(LogNote::Core(note)),
             Event::Ready => actions.lifecycle = Some(Lifecycle::Ready),
+            Event::PeerReady => actions.lifecycle = Some(Lifecycle::Routed),
             Event::Ended(reason) => actions.lifecycle = Some(Lifecycle::Ended(reason)),
             _ => {}
         }

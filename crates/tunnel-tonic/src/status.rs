@@ -108,6 +108,29 @@ fn says_movable(error: &(dyn std::error::Error + 'static)) -> Option<bool> {
     ))
 }
 
+/// The status of an error of a service or its layers. Where tonic knows no status, timeouts and shed calls
+/// have the codes that gRPC has for them.
+pub(crate) fn from_service_error(error: Box<dyn std::error::Error + Send + Sync>) -> tonic::Status {
+    let error = match tonic::Status::try_from_error(error) {
+        Ok(status) => return status,
+        Err(error) => error,
+    };
+    let first: &(dyn std::error::Error + 'static) = &*error;
+    let code = std::iter::successors(Some(first), |error| error.source()).find_map(code_of);
+    let mut status = tonic::Status::new(code.unwrap_or(tonic::Code::Unknown), error.to_string());
+    status.set_source(Arc::from(error));
+    status
+}
+
+/// The code of an error of a tower layer or of tokio, if it is one.
+fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<tonic::Code> {
+    if error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>() {
+        return Some(tonic::Code::DeadlineExceeded);
+    }
+    let shed = error.is::<tower::load_shed::error::Overloaded>();
+    shed.then_some(tonic::Code::ResourceExhausted)
+}
+
 /// The message of tonic's CANCELLED for a call whose deadline has passed.
 const TONIC_TIMEOUT: &str = "Timeout expired";
 

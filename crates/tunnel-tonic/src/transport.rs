@@ -91,7 +91,7 @@ pub(crate) fn behind(status: &Status) -> Option<&(dyn Error + 'static)> {
 }
 
 /// The texts of a status and its sources, without empty phrases.
-fn detail(status: &Status) -> String {
+pub(crate) fn detail(status: &Status) -> String {
     match (behind(status), status.code()) {
         (Some(error), _) => Report(error).to_string(),
         // The code of a broken connection.

@@ -109,7 +109,8 @@ impl Tunnel {
     }
 
     /// Sets a function to call after each change of the tunnel's state: it is ready, it is draining,
-    /// it has ended. The function is called without a lock, and can use
+    /// it has ended. The peer is told that the tunnel [routes calls](Self::routed) only after the function
+    /// has returned. It is called without a lock, and can use
     /// [`is_ready`](Self::is_ready). Only the first function counts. Set it before
     /// [`start`](Inbound::start) to miss no change.
     pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
@@ -142,6 +143,14 @@ impl Tunnel {
             Some(reason) => Err(TunnelError::Ended(reason.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Handler: waits until the caller has announced that it routes calls to this tunnel, or until
+    /// the tunnel is draining or has ended. Only for a tunnel whose peer
+    /// [announces it](tunnel_core::Offer::ready).
+    pub async fn routed(&self) {
+        let rank = Lifecycle::Routed.rank();
+        self.shared.wait_lifecycle(|now| now.rank() >= rank).await;
     }
 
     /// Why the tunnel ended, if it has.

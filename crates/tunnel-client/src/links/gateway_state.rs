@@ -2,7 +2,7 @@
 //! pings are too frequent for it.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(crate) struct GatewayState {
     pub(crate) name: Arc<str>,
     pub(crate) gateway: Gateway,
     memory: Mutex<Memory>,
+    /// Whether it announces when it routes calls to a tunnel.
+    announces: AtomicBool,
 }
 
 /// Whether a gateway is likely to accept a tunnel.
@@ -57,7 +59,17 @@ impl GatewayState {
             name: gateway.name_in_place(place),
             gateway,
             memory: Mutex::default(),
+            announces: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the gateway announced for its latest tunnel when it routes calls to it.
+    pub(crate) fn announces(&self) -> bool {
+        self.announces.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_announces(&self, announces: bool) {
+        self.announces.store(announces, Ordering::Relaxed);
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -24,7 +24,7 @@ impl LinksHandle {
     }
 
     /// The states of the links, those of the first gateway first. Empty before a server
-    /// [runs](crate::ReverseTunnelServer::run).
+    /// [runs](crate::ReverseTunnelServer::run) or [serves](crate::ReverseTunnelServer::serve).
     pub fn links(&self) -> Vec<LinkStatus> {
         self.shared.status_tx.borrow().clone()
     }
@@ -46,7 +46,7 @@ impl LinksHandle {
         self.shared.status_tx.subscribe()
     }
 
-    /// Waits until a link is connected, to any of the gateways.
+    /// Waits until a link is [connected](crate::LinkState::Connected), to any of the gateways.
     ///
     /// # Errors
     ///

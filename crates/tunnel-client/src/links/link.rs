@@ -105,7 +105,7 @@ impl Link {
                             parent: old.tunnel.span(),
                             "tunnel reached its maximum age, replaced"
                         );
-                        self.shared.retire(&old);
+                        self.shared.retire(&old, self.primary);
                     }
                 }
             };
@@ -319,6 +319,6 @@ impl<'a> Fallback<'a> {
 impl Drop for Fallback<'_> {
     fn drop(&mut self) {
         self.link.update(|status| status.fallback_tunnel = None);
-        self.link.shared.retire(&self.live);
+        self.link.shared.retire(&self.live, self.link.primary);
     }
 }

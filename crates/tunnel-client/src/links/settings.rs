@@ -198,8 +198,9 @@ macro_rules! link_settings {
             self
         }
 
-        /// How long connecting and opening a tunnel may take together, and how long the credentials
-        /// hook may take before. Default: 20 s.
+        /// How long connecting and opening a tunnel may take together, until it is
+        /// [connected](crate::LinkState::Connected), and how long the credentials hook may take
+        /// before. Default: 20 s.
         pub fn open_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.settings.open_timeout = timeout;
             self

@@ -21,8 +21,9 @@ use super::status::{DownReason, LinkState, LinkStatus, StopReason};
 use crate::dial::{Accepted, dial, not_opened, with_timeout};
 use crate::gateway::Gateway;
 
-/// How long a reverse tunnel goes on after its replacement was accepted. The gateway calls through the
-/// replacement only after it has received its settings, and this end does not see when.
+/// How long a reverse tunnel goes on after its replacement was accepted by a gateway of another
+/// implementation. Such a gateway calls through the replacement after it has received the settings, and does not
+/// say when that is.
 const HANDOVER: Duration = Duration::from_secs(1);
 
 /// What an open tunnel is used for.
@@ -177,6 +178,19 @@ impl Shared {
         }
     }
 
+    /// Opens the single tunnel of [`serve`](crate::ReverseTunnelServer::serve), with a status as if it were a link.
+    pub(crate) async fn open_single(&self) -> Result<(Live, Single<'_>), TunnelError> {
+        let single = Single::new(self);
+        let attempt = Attempt {
+            gateway: self.gateways[0].name.clone(),
+            number: 1,
+            last_down_reason: None,
+        };
+        let live = self.open(0, None, attempt).await?;
+        single.set_connected(&live);
+        Ok((live, single))
+    }
+
     /// Starts a tunnel that a gateway has accepted, and waits until it can be used.
     async fn start(
         &self,
@@ -195,9 +209,16 @@ impl Shared {
             Purpose::Serve(calls) => Some((calls.clone(), accepted.extensions)),
             Purpose::Call(_) => None,
         };
+        let announces = accepted.offer.ready;
         accepted.inbound.start(accepted.offer, body, service, entry);
         let member = match &self.purpose {
-            Purpose::Serve(_) => None,
+            Purpose::Serve(_) => {
+                self.gateways[gateway].set_announces(announces);
+                if announces {
+                    tunnel.routed().await;
+                }
+                None
+            }
             Purpose::Call(pool) => {
                 tunnel.ready().await?;
                 Some(Member::join(pool, tunnel.channel()))
@@ -236,12 +257,13 @@ impl Shared {
         }
     }
 
-    /// Drains a tunnel that has been replaced. A reverse tunnel goes on for [`HANDOVER`] first.
-    pub(crate) fn retire(&self, live: &Live) {
+    /// Drains a tunnel that has been replaced by one to the gateway with this number. If that gateway may not
+    /// route calls to the replacement yet, the tunnel goes on for [`HANDOVER`] first.
+    pub(crate) fn retire(&self, live: &Live, by: usize) {
         let (tunnel, timeout) = (live.tunnel.clone(), self.settings.drain_timeout);
         let serves = !matches!(self.purpose, Purpose::Call(_));
         match Handle::try_current() {
-            Ok(runtime) if serves => {
+            Ok(runtime) if serves && !self.gateways[by].announces() => {
                 runtime.spawn(async move {
                     tokio::time::sleep(HANDOVER).await;
                     tunnel.drain(deadline(timeout));
@@ -325,6 +347,43 @@ impl Shared {
                 link.state = LinkState::Stopped(reason);
             }
         });
+    }
+}
+
+/// The status of a single tunnel. Dropping it removes the status.
+pub(crate) struct Single<'a> {
+    shared: &'a Shared,
+    index: usize,
+}
+
+impl<'a> Single<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let mut index = 0;
+        shared.status_tx.send_modify(|links| {
+            index = links.last().map_or(0, |link| link.index + 1);
+            let mut status = LinkStatus::new(shared.gateways[0].name.clone(), index);
+            status.attempts = 1;
+            links.push(status);
+        });
+        Self { shared, index }
+    }
+
+    fn set_connected(&self, live: &Live) {
+        let info = live.tunnel.info().clone();
+        self.shared.status_tx.send_modify(|links| {
+            let own = links.iter_mut().find(|link| link.index == self.index);
+            if let Some(own) = own {
+                own.state = LinkState::Connected(info);
+            }
+        });
+    }
+}
+
+impl Drop for Single<'_> {
+    fn drop(&mut self) {
+        let index = self.index;
+        let remove = |links: &mut Vec<LinkStatus>| links.retain(|link| link.index != index);
+        self.shared.status_tx.send_modify(remove);
     }
 }
 

@@ -95,8 +95,9 @@ impl FallbackTunnel {
 pub enum LinkState {
     /// A tunnel is being opened.
     Connecting,
-    /// The gateway has accepted a tunnel, which takes calls. A new tunnel id means that, behind a load
-    /// balancer, another backend may have accepted it.
+    /// A tunnel takes calls: a forward tunnel has the far end's settings, and the gateway of a reverse tunnel
+    /// routes calls to it. (Gateways of other implementations do not say when they do; there, it has accepted the
+    /// tunnel.) A new tunnel id means that, behind a load balancer, another backend may have accepted it.
     Connected(TunnelInfo),
     /// There is no tunnel. The next attempt is made later.
     #[non_exhaustive]

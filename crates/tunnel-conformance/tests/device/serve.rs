@@ -292,7 +292,7 @@ async fn a_reverse_tunnel_inside_a_forward_tunnel_serves_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_serves_without_running_has_a_handle_and_no_links() {
+async fn a_server_that_serves_a_single_tunnel_shows_it_as_a_link() {
     guarded(async {
         let gateway = TestGateway::start().await;
         let server = device(gateway.endpoint()).0.build();
@@ -301,15 +301,16 @@ async fn a_server_that_serves_without_running_has_a_handle_and_no_links() {
         assert!(handle.tunnels().is_empty());
         let serving = server.serve();
         let looking = async {
-            gateway.has(1).await;
+            assert_eq!(handle.all_connected().await, Ok(()));
             assert_eq!(handle.tunnels().len(), 1);
             assert_eq!(handle.stats()[0].0, handle.tunnels()[0].id());
-            assert!(handle.links().is_empty());
+            assert_eq!(handle.links().len(), 1);
         };
         tokio::select! {
             reason = serving => panic!("{reason:?}"),
             () = looking => {}
         }
+        assert!(handle.links().is_empty());
     })
     .await;
 }

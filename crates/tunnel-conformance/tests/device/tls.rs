@@ -1,25 +1,39 @@
 //! The endpoint configures the connection, including its certificates.
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use std::sync::Arc;
+
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
-use tunnel_client::{DownReason, Gateway, TunnelError};
+use tunnel_client::rustls::client::WebPkiServerVerifier;
+use tunnel_client::rustls::pki_types::CertificateDer;
+use tunnel_client::rustls::{self, RootCertStore};
+use tunnel_client::{DownReason, Gateway, PeerCertificates, TunnelError};
 use tunnel_conformance::TcpServer;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
+use crate::seen::{Seen, address_in};
 use crate::support::{Running, TestGateway, assert_usable, device, guarded};
+
+fn signed() -> CertifiedKey<KeyPair> {
+    generate_simple_self_signed([String::from("localhost")]).expect("a certificate")
+}
 
 /// A gateway with a certificate, and an endpoint that trusts this certificate or another.
 async fn secured(trusted: bool) -> (TestGateway, Endpoint) {
-    let signed = || -> CertifiedKey<_> {
-        generate_simple_self_signed([String::from("localhost")]).expect("a certificate")
-    };
     let own = signed();
     let trust = if trusted {
         own.cert.pem()
     } else {
         signed().cert.pem()
     };
+    let (gateway, endpoint) = with_certificate(own).await;
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(trust));
+    (gateway, endpoint.tls_config(tls).expect("valid"))
+}
+
+/// A gateway with a certificate, and an endpoint without settings of TLS.
+async fn with_certificate(own: CertifiedKey<KeyPair>) -> (TestGateway, Endpoint) {
     let identity = Identity::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
     let handler = TunnelServiceHandler::builder().build();
     let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity));
@@ -27,9 +41,66 @@ async fn secured(trusted: bool) -> (TestGateway, Endpoint) {
     let server = TcpServer::start(server, Routes::new(handler.service())).await;
     let address = format!("https://localhost:{}", server.address().port());
     let endpoint = Endpoint::from_shared(address).expect("a valid address");
-    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(trust));
-    let endpoint = endpoint.tls_config(tls).expect("valid");
     (TestGateway { handler, server }, endpoint)
+}
+
+/// A verifier that trusts one certificate.
+fn trusts(certificate: &CertificateDer<'static>) -> Arc<WebPkiServerVerifier> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).expect("it is a root");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+    verifier.build().expect("there is a root")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_sees_the_certificate_of_its_gateway_that_a_verifier_has_accepted() {
+    guarded(async {
+        let own = signed();
+        let certificate = own.cert.der().clone();
+        let (gateway, endpoint) = with_certificate(own).await;
+        let secured = Gateway::from(endpoint)
+            .tls_config_with_verifier(ClientTlsConfig::new(), trusts(&certificate))
+            .expect("valid");
+        let seen = Seen::default();
+        let builder = device(secured).0.layer(seen.layer());
+        let device = Running::start(builder.build());
+        // Also after a tunnel was opened again.
+        for _ in 0..2 {
+            assert_eq!(device.handle.connected().await, Ok(()));
+            assert_usable(&gateway.client()).await;
+            let extensions = seen.take();
+            let certificates = extensions.get::<PeerCertificates>();
+            let all = certificates.expect("seen").all();
+            assert_eq!(all, std::slice::from_ref(&certificate));
+            assert_eq!(address_in(&extensions), Some(gateway.server.address()));
+            gateway.has(1).await[0].close_with(tonic::Status::aborted("again"));
+            device.until(0, |status| !status.is_connected()).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_certificate_a_verifier_does_not_accept_is_an_error_of_the_channel() {
+    guarded(async {
+        let (_gateway, endpoint) = with_certificate(signed()).await;
+        let secured = Gateway::from(endpoint)
+            .tls_config_with_verifier(ClientTlsConfig::new(), trusts(signed().cert.der()))
+            .expect("valid");
+        let error = device(secured).0.serve().await;
+        assert!(matches!(error, Err(TunnelError::Channel(_))), "{error:?}");
+    })
+    .await;
+}
+
+#[test]
+fn roots_beside_a_verifier_are_refused_at_once() {
+    let own = signed();
+    let roots = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(own.cert.pem()));
+    let gateway = Gateway::from(Endpoint::from_static("https://localhost"));
+    let secured = gateway.tls_config_with_verifier(roots, trusts(own.cert.der()));
+    assert!(secured.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ mod limits;
 mod moves;
 mod picks;
 mod pools;
+mod proxies;
 mod races;
 mod stays;
 mod stops;

@@ -2,7 +2,9 @@
 //!
 //! One binary for all paths: the tests share nothing, and each binary costs a link.
 
-use tunnel_conformance::{ForwardPath, NestedPath, OraclePath, PlainTcpPath, ReversePath};
+use tunnel_conformance::{
+    ForwardPath, NestedPath, OraclePath, PlainTcpPath, ProxiedPath, ReversePath,
+};
 
 // Tonic's own routing in process: the reference for correct behaviour.
 tunnel_conformance::suite! {
@@ -99,4 +101,16 @@ tunnel_conformance::suite! {
 tunnel_conformance::suite! {
     mod reverse_in_forward = NestedPath::ReverseInForward;
     lacks {}
+}
+
+// Plain tonic to a gateway, which passes the calls on by key, and plain tonic from the device to its server.
+tunnel_conformance::suite! {
+    mod proxied_by_key = ProxiedPath;
+    lacks {
+        deadlines: "n/a: tonic's deadline at both connections stops at the headers and ends as CANCELLED",
+        panics: "n/a: hyper resets the stream of a handler that panics: CANCELLED",
+        loss: "n/a: a server behind a device is not the far end that could die alone",
+        isolation: "n/a: all streams share HTTP/2's connection window, and unread ones use it up",
+        responses_alone: "n/a: the stream of the client stays open for the requests",
+    }
 }

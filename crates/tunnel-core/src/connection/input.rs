@@ -63,6 +63,7 @@ impl Connection {
     pub fn handle_frame(&mut self, now: Instant, frame: Frame) -> Result<(), ConnectionError> {
         self.fire(now, false);
         self.heard(self.now.unwrap_or(now));
+        self.hear_ready();
         let result = match self.phase {
             Phase::Ended(_) => return Ok(()),
             Phase::Opening => Err(ConnectionError::SettingsMissing {

@@ -146,7 +146,8 @@ impl Connection {
             return;
         }
         let quiet = now.saturating_duration_since(liveness.sent) >= liveness.interval;
-        let may = !liveness.after_first_call || self.highest_seen >= 0;
+        let announced = !self.ready_is_due || self.store.side == Side::Handler;
+        let may = announced && (!liveness.after_first_call || self.highest_seen >= 0);
         if quiet && may {
             // One probe at a time: the answer to an earlier one may still come.
             let probe = liveness.probes && liveness.probed.is_none();

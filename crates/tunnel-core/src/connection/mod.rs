@@ -25,7 +25,7 @@ use crate::{Code, Config, EndReason, Initiator, Metadata, OpenError, Side, Statu
 
 pub use negotiation::{
     DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
-    NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, OPAQUE_TEXT_HEADER, Offer,
+    NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, OPAQUE_TEXT_HEADER, Offer, READY_HEADER,
     TUNNEL_ID_HEADER,
 };
 pub use stream_handles::{BodyRead, Read, RecvStream, SendStream};
@@ -114,6 +114,9 @@ pub struct Connection {
     negotiated: bool,
     /// Whether the peer understands a drain notice. Such a peer runs this library.
     peer_knows_drain: bool,
+    /// Caller: whether the peer waits for [`announce_ready`](Self::announce_ready). Handler: whether
+    /// it is to report the peer's first frame.
+    ready_is_due: bool,
     /// Caller: the revision of new streams.
     revision: Revision,
     /// Caller: the credit new streams start with.
@@ -152,6 +155,7 @@ impl Connection {
             store: Store::new(side, config),
             negotiated: false,
             peer_knows_drain: false,
+            ready_is_due: false,
             revision: Revision::Zero,
             first_credit: Window::default(),
             // The first id is 1, as in the Go library. The protocol allows 0.

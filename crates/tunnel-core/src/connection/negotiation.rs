@@ -7,6 +7,7 @@ use super::phase::Phase;
 use crate::config::MAX_WINDOW;
 use crate::event::Event;
 use crate::frame::Settings;
+use crate::streams::schedule::Heartbeat;
 use crate::streams::{Revision, flow::Window};
 use crate::timer::Timer;
 use crate::{Config, ConnectionError, EndReason, Revisions, Side};
@@ -14,8 +15,8 @@ use crate::{Config, ConnectionError, EndReason, Revisions, Side};
 /// The header by which each end of the outer call offers to negotiate.
 pub const NEGOTIATE_HEADER: &str = "grpctunnel-negotiate";
 
-/// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`], [`ECHO_HEADER`], [`MESSAGE_CREDIT_HEADER`]
-/// and [`OPAQUE_TEXT_HEADER`].
+/// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`], [`ECHO_HEADER`], [`MESSAGE_CREDIT_HEADER`],
+/// [`READY_HEADER`] and [`OPAQUE_TEXT_HEADER`].
 pub const NEGOTIATE_VALUE: &str = "on";
 
 /// The header by which each end says that it understands drain notices. An extension of this
@@ -48,6 +49,10 @@ pub const MESSAGE_CREDIT_HEADER: &str = "grpctunnel-message-credit";
 /// The header by which an end says how many calls it serves at once. Callers of this library queue
 /// further calls. An extension of this library.
 pub const MAX_STREAMS_HEADER: &str = "grpctunnel-max-streams";
+
+/// The header by which the ends of a reverse tunnel agree that the caller announces when it routes
+/// calls to the tunnel: with the first frame that it sends. An extension of this library.
+pub const READY_HEADER: &str = "grpctunnel-ready";
 
 /// The cost of a message beside its payload, in bytes, where both ends offer message credit.
 const MESSAGE_COST: u8 = 5;
@@ -91,6 +96,10 @@ pub struct Offer {
     pub max_streams: Option<usize>,
     /// It sent [`OPAQUE_TEXT_HEADER`]. Only the binding uses this.
     pub opaque_text: bool,
+    /// It sent [`READY_HEADER`]. A caller whose peer did must call
+    /// [`announce_ready`](Connection::announce_ready); a handler then gets
+    /// [`Event::PeerReady`].
+    pub ready: bool,
 }
 
 impl Offer {
@@ -104,10 +113,12 @@ impl Offer {
             message_credit: false,
             max_streams: None,
             opaque_text: false,
+            ready: false,
         }
     }
 
-    /// The offer of this library with these settings.
+    /// The offer of this library with these settings, without [`ready`](Self::ready), which the
+    /// binding adds.
     pub fn of(config: &Config) -> Self {
         if config.revisions() == Revisions::OnlyZero {
             return Self {
@@ -123,6 +134,7 @@ impl Offer {
             message_credit: config.initial_window() >= SMALLEST_COUNTED_WINDOW,
             max_streams: Some(config.max_concurrent_streams()),
             opaque_text: true,
+            ready: false,
         }
     }
 }
@@ -139,6 +151,7 @@ impl Connection {
         }
         self.negotiated = peer.negotiate;
         self.peer_knows_drain = peer.negotiate && peer.drain;
+        self.ready_is_due = peer.negotiate && peer.ready;
         let ours = Offer::of(self.config());
         if peer.message_credit && ours.message_credit {
             self.store.message_cost = MESSAGE_COST;
@@ -192,6 +205,24 @@ impl Connection {
         // The drain may have begun while the tunnel was being opened.
         self.announce_drain();
         self.finish_drain_if_done();
+    }
+
+    /// Caller: tells a peer that sent [`READY_HEADER`] that calls are routed to this tunnel from now
+    /// on. Does nothing before [`Event::Ready`], and when called a second time. Until then no
+    /// heartbeat is sent.
+    pub fn announce_ready(&mut self) {
+        if self.store.side == Side::Caller && self.phase == Phase::Ready && self.ready_is_due {
+            self.ready_is_due = false;
+            self.store.schedule.heartbeat = Some(Heartbeat::Plain);
+        }
+    }
+
+    /// Handler: reports the first frame of a peer that announces when it routes calls.
+    pub(super) fn hear_ready(&mut self) {
+        if self.ready_is_due && self.store.side == Side::Handler && self.phase == Phase::Ready {
+            self.ready_is_due = false;
+            self.store.events.push_back(Event::PeerReady);
+        }
     }
 
     /// Caller: the handler's settings.

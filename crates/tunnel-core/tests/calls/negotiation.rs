@@ -105,6 +105,51 @@ fn two_ends_without_a_common_revision_do_not_get_together() {
     }
 }
 
+/// A frame on stream -1 that carries nothing: a heartbeat.
+fn is_heartbeat(frame: &tunnel_core::Frame) -> bool {
+    frame.stream_id == StreamId::CONTROL && matches!(frame.kind, FrameKind::WindowUpdate(0))
+}
+
+#[test]
+fn a_handler_that_asks_hears_when_its_caller_routes_calls() {
+    let mut asks = offer();
+    asks.ready = true;
+    let mut p = Pair::unopened(Config::default(), Config::default());
+    p.start(asks, asks);
+    p.caller.conn.announce_ready();
+    p.flush(Side::Handler);
+    assert_eq!(p.caller.events(), [Event::Ready]);
+    // Ready, but not announced: not even a heartbeat is sent.
+    let interval = Config::default().heartbeat().expect("on");
+    p.pass(interval * 2);
+    p.flush(Side::Caller);
+    assert_eq!(
+        (p.caller.take_log(), p.handler.events()),
+        (vec![], vec![Event::Ready])
+    );
+
+    p.caller.conn.announce_ready();
+    p.caller.conn.announce_ready();
+    p.flush(Side::Caller);
+    assert_eq!(p.handler.events(), [Event::PeerReady]);
+    let log = p.caller.take_log();
+    assert!(matches!(&log[..], [one] if is_heartbeat(one)), "{log:?}");
+    // Only the first frame is reported.
+    p.call();
+}
+
+#[test]
+fn a_caller_announces_nothing_to_a_handler_that_does_not_ask() {
+    let mut p = Pair::new(Config::default());
+    p.caller.conn.announce_ready();
+    assert!(!p.caller.conn.wants_transmit());
+    let mut asks = Offer::none();
+    asks.ready = true;
+    let mut p = Pair::with_offers(Config::default(), Config::default(), asks, asks);
+    p.caller.conn.announce_ready();
+    assert!(!p.caller.conn.wants_transmit(), "revision zero");
+}
+
 #[test]
 fn a_caller_gives_up_waiting_for_settings() {
     let config = || crate::support::quiet(Config::default(), offer());

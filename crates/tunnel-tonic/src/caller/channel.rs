@@ -175,7 +175,7 @@ async fn wait(shared: &Shared, wanted: impl Fn(&Lifecycle) -> bool) -> EndReason
     match shared.wait_lifecycle(wanted).await {
         Lifecycle::Ended(reason) | Lifecycle::Closed(reason) => reason,
         // Not reached, because `wanted` accepts only ended states.
-        Lifecycle::Opening | Lifecycle::Ready | Lifecycle::Draining => EndReason::Closed,
+        _ => EndReason::Closed,
     }
 }
 

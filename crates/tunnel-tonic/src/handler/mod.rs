@@ -11,7 +11,6 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
 use http::uri::PathAndQuery;
-use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 use tracing::Span;
@@ -51,7 +50,9 @@ pub struct CallSettings {
 
 impl CallService {
     /// Serves calls by a service. Each call has its own clone and waits until that is ready. An error of
-    /// the service ends the call with the status that tonic would give it.
+    /// the service ends the call with the status that tonic would give it; one without a status ends it with
+    /// DEADLINE_EXCEEDED if it is a timeout of tower or tokio, with RESOURCE_EXHAUSTED if tower shed the call, or
+    /// else with UNKNOWN.
     pub fn new<S, B>(service: S) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<B>>
@@ -79,7 +80,7 @@ impl CallService {
                     };
                     match response {
                         Ok(response) => response.map(Body::new),
-                        Err(error) => Status::from_error(error.into()).into_http(),
+                        Err(error) => crate::status::from_service_error(error.into()).into_http(),
                     }
                 }
                 .boxed()

@@ -1,0 +1,140 @@
+//! The connection to a gateway, made for one tunnel, and what it shows of the gateway: its address and its
+//! certificates.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+#[cfg(feature = "_tls-any")]
+use tokio_rustls::rustls::client::danger::ServerCertVerifier;
+#[cfg(feature = "_tls-any")]
+use tonic::transport::ClientTlsConfig;
+use tonic::transport::server::{Connected as _, TcpConnectInfo};
+use tonic::transport::{Channel, Endpoint, Error};
+use tower::util::MapResponse;
+use tower_service::Service;
+
+use crate::dial::BoxError;
+use crate::endpoint::{Keepalive, endpoint_for_tunnels_with, tcp_connector};
+#[cfg(feature = "_tls-any")]
+use crate::tls::{Noted, Noting};
+
+/// Makes connections with the settings of an endpoint.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) keepalive: Keepalive,
+    pub(crate) local_address: Option<IpAddr>,
+    #[cfg(feature = "_tls-any")]
+    pub(crate) tls: Option<(ClientTlsConfig, Arc<dyn ServerCertVerifier>)>,
+    #[cfg(feature = "proxy")]
+    pub(crate) proxied: bool,
+}
+
+impl Connector {
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            keepalive: Keepalive::default(),
+            local_address: None,
+            #[cfg(feature = "_tls-any")]
+            tls: None,
+            #[cfg(feature = "proxy")]
+            proxied: false,
+        }
+    }
+
+    /// Connects for a tunnel that must open within the timeout. With `slow` the connection has the pings of
+    /// [`Keepalive::patient`].
+    pub(crate) async fn connect(
+        &self,
+        slow: bool,
+        open_timeout: Duration,
+    ) -> Result<(Channel, Seen), Error> {
+        let keepalive = match slow {
+            true => self.keepalive.slowed(),
+            false => self.keepalive,
+        };
+        let endpoint = endpoint_for_tunnels_with(self.endpoint.clone(), keepalive);
+        let endpoint = limit_connect_timeout(endpoint, open_timeout);
+        let seen = Seen::default();
+        #[cfg(feature = "_tls-any")]
+        let endpoint = match &self.tls {
+            Some((config, verifier)) => {
+                let noting = Noting::new(verifier.clone(), seen.certificates.clone());
+                endpoint.tls_config_with_verifier(config.clone(), noting)?
+            }
+            None => endpoint,
+        };
+        #[cfg(feature = "proxy")]
+        if self.proxied {
+            let proxy = crate::ProxyConnector::from_env(&endpoint);
+            let channel = endpoint.connect_with_connector(seen.noting(proxy)).await?;
+            return Ok((channel, seen));
+        }
+        if may_be_unix(&endpoint) {
+            return Ok((endpoint.connect().await?, seen));
+        }
+        let mut tcp = tcp_connector(&endpoint);
+        tcp.set_local_address(self.local_address);
+        // With a connector, tonic's timeout also covers TLS.
+        let endpoint = endpoint.connect_timeout(open_timeout);
+        let channel = endpoint.connect_with_connector(seen.noting(tcp)).await?;
+        Ok((channel, seen))
+    }
+}
+
+/// Limits the connect timeout to half of the open timeout, so that the rest is left for the tunnel.
+fn limit_connect_timeout(endpoint: Endpoint, open_timeout: Duration) -> Endpoint {
+    let longest = open_timeout / 2;
+    let own = endpoint.get_connect_timeout();
+    endpoint.connect_timeout(own.map_or(longest, |own| own.min(longest)))
+}
+
+/// Whether an endpoint may be of a Unix socket: tonic shows all of these with this URI.
+fn may_be_unix(endpoint: &Endpoint) -> bool {
+    *endpoint.uri() == "http://tonic"
+}
+
+/// What was seen of the far end while a connection was made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    addresses: Arc<Mutex<Option<TcpConnectInfo>>>,
+    #[cfg(feature = "_tls-any")]
+    certificates: Noted,
+}
+
+impl Seen {
+    /// A connector that notes the addresses of its connections.
+    fn noting<C>(
+        &self,
+        connector: C,
+    ) -> MapResponse<C, impl FnMut(TokioIo<TcpStream>) -> TokioIo<TcpStream> + Clone + use<C>>
+    where
+        C: Service<http::Uri, Response = TokioIo<TcpStream>>,
+        BoxError: From<C::Error>,
+    {
+        let addresses = self.addresses.clone();
+        MapResponse::new(connector, move |io: TokioIo<TcpStream>| {
+            let seen = Some(io.inner().connect_info());
+            *addresses.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+            io
+        })
+    }
+
+    /// Puts what was seen into the extensions of a response.
+    pub(crate) fn put<B>(&self, mut response: http::Response<B>) -> http::Response<B> {
+        let extensions = response.extensions_mut();
+        let addresses = self.addresses.lock();
+        if let Some(addresses) = &*addresses.unwrap_or_else(PoisonError::into_inner) {
+            extensions.insert(addresses.clone());
+        }
+        #[cfg(feature = "_tls-any")]
+        if let Some(certificates) = self.certificates.get() {
+            extensions.insert(certificates);
+        }
+        response
+    }
+}

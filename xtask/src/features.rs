@@ -1,0 +1,60 @@
+//! A step of `cargo xtask lint`: each library compiles, without warnings, with every set of its features.
+
+use std::env;
+use std::process::Stdio;
+
+use anyhow::{Result, bail};
+use tunnel_process::{cargo, expect_success};
+
+/// Libraries, and how their sets of features are cut down.
+struct Libraries {
+    packages: &'static [&'static str],
+    options: &'static [&'static str],
+}
+
+const LIBRARIES: &[Libraries] = &[
+    Libraries {
+        packages: &["tunnel-proto", "tunnel-core", "tunnel-tonic"],
+        options: &[],
+    },
+    // The roots belong to tonic alone, and one provider of cryptography is like the other.
+    Libraries {
+        packages: &["tunnel-client", "tunnel-server"],
+        options: &[
+            "--exclude-features=_tls-any",
+            "--group-features=tls-native-roots,tls-webpki-roots",
+            "--mutually-exclusive-features=tls-ring,tls-aws-lc",
+        ],
+    },
+];
+
+const MISSING: &str = "cargo-hack is missing: cargo install --locked cargo-hack";
+
+/// Checks every set of features. Without cargo-hack it fails in CI, and only warns elsewhere.
+pub(crate) fn run() -> Result<()> {
+    if !has_cargo_hack() {
+        if env::var_os("CI").is_some() {
+            bail!("{MISSING}");
+        }
+        println!("WARNING: the sets of features are NOT checked. {MISSING}");
+        return Ok(());
+    }
+    for libraries in LIBRARIES {
+        let mut command = cargo();
+        command.args(["hack", "clippy", "--feature-powerset"]);
+        command.args(libraries.options);
+        for package in libraries.packages {
+            command.args(["-p", package]);
+        }
+        command.args(["--", "-D", "warnings"]);
+        expect_success(&mut command)?;
+    }
+    Ok(())
+}
+
+fn has_cargo_hack() -> bool {
+    let mut command = cargo();
+    command.args(["hack", "--version"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

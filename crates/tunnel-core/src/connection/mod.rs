@@ -23,8 +23,9 @@ use crate::timer::timeout_of;
 use crate::{Code, Config, EndReason, Initiator, Metadata, OpenError, Side, Status, StreamError};
 
 pub use negotiation::{
-    DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER,
-    NEGOTIATE_VALUE, NOT_PROCESSED_KEY, OPAQUE_TEXT_HEADER, Offer,
+    COMPRESSED_MESSAGES_HEADER, DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER,
+    MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY,
+    OPAQUE_TEXT_HEADER, Offer,
 };
 pub use stream_handles::{BodyRead, Read, RecvStream, SendStream};
 

@@ -14,8 +14,8 @@ use crate::{Config, ConnectionError, EndReason, Revisions, Side};
 /// The header by which each end of the outer call offers to negotiate.
 pub const NEGOTIATE_HEADER: &str = "grpctunnel-negotiate";
 
-/// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`], [`MESSAGE_CREDIT_HEADER`] and
-/// [`OPAQUE_TEXT_HEADER`].
+/// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`], [`MESSAGE_CREDIT_HEADER`],
+/// [`OPAQUE_TEXT_HEADER`] and [`COMPRESSED_MESSAGES_HEADER`].
 pub const NEGOTIATE_VALUE: &str = "on";
 
 /// The header by which each end says that it understands drain notices. An extension of this
@@ -52,6 +52,11 @@ const SMALLEST_COUNTED_WINDOW: u32 = 1024;
 /// encoding of this library. An extension of this library.
 pub const OPAQUE_TEXT_HEADER: &str = "grpctunnel-opaque-text";
 
+/// The header by which each end says that it accepts compressed messages. Where both ends do, a
+/// message keeps the flag of its prefix, and the tunnel carries its bytes as they are. An extension
+/// of this library.
+pub const COMPRESSED_MESSAGES_HEADER: &str = "grpctunnel-compressed-messages";
+
 /// The trailer that marks a refused call as not processed, so that it is safe to retry. An
 /// extension of this library.
 pub const NOT_PROCESSED_KEY: &str = "grpctunnel-not-processed";
@@ -78,6 +83,8 @@ pub struct Offer {
     pub max_streams: Option<usize>,
     /// It sent [`OPAQUE_TEXT_HEADER`]. Only the binding uses this.
     pub opaque_text: bool,
+    /// It sent [`COMPRESSED_MESSAGES_HEADER`].
+    pub compressed_messages: bool,
 }
 
 impl Offer {
@@ -90,6 +97,7 @@ impl Offer {
             message_credit: false,
             max_streams: None,
             opaque_text: false,
+            compressed_messages: false,
         }
     }
 
@@ -98,6 +106,7 @@ impl Offer {
         if config.revisions() == Revisions::OnlyZero {
             return Self {
                 opaque_text: true,
+                compressed_messages: true,
                 ..Self::none()
             };
         }
@@ -108,6 +117,7 @@ impl Offer {
             message_credit: config.initial_window() >= SMALLEST_COUNTED_WINDOW,
             max_streams: Some(config.max_concurrent_streams()),
             opaque_text: true,
+            compressed_messages: true,
         }
     }
 }
@@ -128,6 +138,7 @@ impl Connection {
         if peer.message_credit && ours.message_credit {
             self.store.message_cost = MESSAGE_COST;
         }
+        self.store.carries_compressed = peer.compressed_messages && ours.compressed_messages;
         self.store.peer_max_streams = peer.max_streams.filter(|_| self.store.side == Side::Caller);
         if self.peer_knows_drain && peer.max_streams.is_none() {
             self.store.schedule.cancels.pace();

@@ -39,6 +39,8 @@ pub(crate) struct Store {
     /// The cost of each message in its stream's window beside its payload, in bytes. Zero unless
     /// both ends offer message credit.
     pub(crate) message_cost: u8,
+    /// Whether both ends accept compressed messages.
+    pub(crate) carries_compressed: bool,
     /// The number of streams that the peer serves at once, if it has announced one.
     pub(crate) peer_max_streams: Option<usize>,
     pub(crate) out: Outgoing,
@@ -69,6 +71,7 @@ impl Store {
             timers: Timers::default(),
             events: VecDeque::new(),
             message_cost: 0,
+            carries_compressed: false,
             peer_max_streams: None,
             admission: Admission::default(),
             assembly: Assembly::default(),
@@ -122,7 +125,16 @@ impl Store {
             Revision::Zero => 0,
             Revision::One => self.message_cost,
         };
-        Stream::new(id, revision, first_credit, opening, cost, &self.config)
+        let compressed = self.carries_compressed;
+        Stream::new(
+            id,
+            revision,
+            first_credit,
+            opening,
+            cost,
+            compressed,
+            &self.config,
+        )
     }
 
     pub(crate) fn insert(&mut self, mut stream: Stream, deadline: Option<Instant>) {

@@ -3,8 +3,8 @@
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 use tunnel_core::{
-    Config, DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
-    NEGOTIATE_HEADER, NEGOTIATE_VALUE, OPAQUE_TEXT_HEADER, Offer,
+    COMPRESSED_MESSAGES_HEADER, Config, DRAIN_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER,
+    MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, OPAQUE_TEXT_HEADER, Offer,
 };
 
 use crate::TunnelError;
@@ -33,6 +33,7 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
         (DRAIN_HEADER, ours.drain),
         (MESSAGE_CREDIT_HEADER, ours.message_credit),
         (OPAQUE_TEXT_HEADER, ours.opaque_text),
+        (COMPRESSED_MESSAGES_HEADER, ours.compressed_messages),
     ] {
         if offered {
             put(name, HeaderValue::from_static(NEGOTIATE_VALUE));
@@ -52,6 +53,7 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     let has = |name: &str| peer.get(name).is_some_and(|v| v == NEGOTIATE_VALUE);
     let mut offer = Offer::none();
     offer.opaque_text = has(OPAQUE_TEXT_HEADER);
+    offer.compressed_messages = has(COMPRESSED_MESSAGES_HEADER);
     if !Offer::of(config).negotiate {
         return offer;
     }
@@ -163,6 +165,7 @@ mod tests {
             .expect("valid");
         let mut nothing = Offer::none();
         nothing.opaque_text = true;
+        nothing.compressed_messages = true;
         let mut headers = HeaderMap::new();
         put_offer(&zero, &mut headers);
         assert_eq!(common_offer(&Config::default(), &headers), nothing);

@@ -51,7 +51,7 @@ impl Inbound {
         guard: impl Any + Send,
     ) {
         self.shared.set_runtime(Handle::current());
-        self.shared.with(|state| state.start(now(), offer));
+        self.shared.start(offer);
         let server = service.map(|(service, mut extensions)| {
             extensions.insert(self.shared.info.clone());
             Server::new(service, extensions)

@@ -8,6 +8,7 @@
 
 mod buffers;
 mod channel;
+mod compression;
 mod computing;
 mod errors;
 mod hostile_callers;

@@ -55,7 +55,11 @@ impl Open {
 
     fn end(&mut self, read: Read) -> Result<Frame<Bytes>, Status> {
         let result = match read {
-            Read::Closed(close) => Ok(Frame::trailers(status::close_to_trailers(close, 0))),
+            Read::Closed(close) => {
+                let encodings = self.call.shared.carries_compressed();
+                let trailers = status::close_to_trailers(close, 0, encodings);
+                Ok(Frame::trailers(trailers))
+            }
             Read::Failed(error) => Err(status::from_stream_error(error)),
             _ => Err(self.call.gone()),
         };

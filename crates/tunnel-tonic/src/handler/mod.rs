@@ -143,7 +143,7 @@ impl Server {
                 return None;
             }
         };
-        let request = self.request(path, &headers, body);
+        let request = self.request(path, &headers, shared.carries_compressed(), body);
         // Cloning and calling the service, and cloning the extensions, runs user code: that happens
         // when the future is polled.
         let handler = (self.service.call)(request, self.extensions.clone());
@@ -155,6 +155,7 @@ impl Server {
         &self,
         path: PathAndQuery,
         metadata: &Metadata,
+        encodings: bool,
         body: RequestBody,
     ) -> http::Request<Body> {
         let mut request = http::Request::new(Body::new(body));
@@ -165,7 +166,7 @@ impl Server {
             *request.headers_mut() = self.headers.clone();
         } else {
             let headers = request.headers_mut();
-            crate::headers::from_wire(metadata, headers, self.headers.len());
+            crate::headers::from_wire(metadata, headers, self.headers.len(), encodings);
             let ours = self.headers.iter();
             headers.extend(ours.map(|(name, value)| (name.clone(), value.clone())));
         }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use http::header::{HeaderValue, TE};
 use tonic::body::Body;
 use tonic::client::GrpcService;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tunnel_core::{Config, Offer};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, put_offer,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, peer_encoding,
+    put_encodings, put_offer,
 };
 use tunnel_tonic::{Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo};
 
@@ -69,6 +71,7 @@ pub(crate) async fn dial<T>(
     direction: Direction,
     metadata: MetadataMap,
     config: Config,
+    send: Option<CompressionEncoding>,
     mut channel: T,
 ) -> Result<Accepted, TunnelError>
 where
@@ -78,8 +81,10 @@ where
     <T::ResponseBody as http_body::Body>::Error: Into<BoxError>,
 {
     let info = TunnelInfo::new(direction, metadata, None, None);
-    let (tunnel, outbound, inbound) = Tunnel::new(NetworkRole::Client, config.clone(), info);
-    let request = request(tunnel.info(), &config, outbound);
+    let (tunnel, mut outbound, mut inbound) =
+        Tunnel::new(NetworkRole::Client, config.clone(), info);
+    outbound.compress(send);
+    let request = request(tunnel.info(), &config, send, outbound);
     let tunnel = CloseOnDrop::new(tunnel);
     poll_fn(|cx| channel.poll_ready(cx))
         .await
@@ -87,6 +92,7 @@ where
     let response = channel.call(request).await.map_err(failed_call)?;
     let (head, body) = response.into_parts();
     check_response(&head)?;
+    inbound.decompress(peer_encoding(&head.headers).map_err(TunnelError::Channel)?);
     Ok(Accepted {
         tunnel,
         inbound,
@@ -97,7 +103,12 @@ where
 }
 
 /// The request of the outer call.
-fn request(info: &TunnelInfo, config: &Config, outbound: Outbound) -> http::Request<Body> {
+fn request(
+    info: &TunnelInfo,
+    config: &Config,
+    send: Option<CompressionEncoding>,
+    outbound: Outbound,
+) -> http::Request<Body> {
     let mut request = http::Request::new(Body::new(outbound));
     *request.method_mut() = http::Method::POST;
     *request.version_mut() = http::Version::HTTP_2;
@@ -109,6 +120,7 @@ fn request(info: &TunnelInfo, config: &Config, outbound: Outbound) -> http::Requ
     *headers = info.metadata().clone().into_headers();
     headers.insert(TE, HeaderValue::from_static("trailers"));
     put_offer(config, headers);
+    put_encodings(send, headers);
     request
 }
 

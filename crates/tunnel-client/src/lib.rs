@@ -70,6 +70,14 @@
 //! connect through the HTTP CONNECT proxies that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
 //! `NO_PROXY` name.
 //!
+//! # Compression
+//!
+//! `send_compressed` and `accept_compressed` of generated clients and servers work through a tunnel as
+//! without one, with tonic's features. With the features `gzip`, `deflate` and `zstd` of this crate,
+//! messages are also decompressed towards peers that do not carry them compressed (the Go and Python
+//! libraries), and the whole tunnel can be compressed instead: `send_compressed` of
+//! [`ForwardTunnel`], [`ForwardChannelBuilder`] and [`ReverseTunnelServerBuilder`].
+//!
 //! # Timeouts
 //!
 //! | what | default | set by |

@@ -108,6 +108,14 @@
 //! [`Server`](tonic::transport::Server), and a keepalive that notices frozen and vanished clients. If
 //! ordinary clients use the same listener, use [`server_for_tunnels_and_calls`].
 //!
+//! # Compression
+//!
+//! `send_compressed` and `accept_compressed` of generated clients and servers work through a tunnel as
+//! without one, with tonic's features. With the features `gzip`, `deflate` and `zstd` of this crate,
+//! messages are also decompressed towards peers that do not carry them compressed (the Go and Python
+//! libraries), and whole tunnels can be compressed instead:
+//! [`send_compressed`](TunnelServiceHandlerBuilder::send_compressed).
+//!
 //! # Versions
 //!
 //! Needs Rust 1.88 or later and tonic 0.14. Types of tonic are part of the API, so a new `0.x` of tonic is

@@ -8,11 +8,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tower_service::Service;
 use tunnel_core::{Config, Stats};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, is_grpc, put_offer,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, accepted_encoding, common_offer,
+    is_grpc, peer_encoding, put_encodings, put_offer,
 };
 use tunnel_tonic::{
     AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelId,
@@ -33,14 +35,21 @@ use crate::{AcceptedTunnel, Opening, ReverseChannel, TunnelEvents};
 pub struct TunnelServiceHandler {
     calls: CallService,
     config: Config,
+    send: Option<CompressionEncoding>,
     registry: Arc<Registry>,
 }
 
 impl TunnelServiceHandler {
-    pub(crate) fn new(calls: CallService, config: Config, policy: Policy) -> Self {
+    pub(crate) fn new(
+        calls: CallService,
+        config: Config,
+        send: Option<CompressionEncoding>,
+        policy: Policy,
+    ) -> Self {
         Self {
             calls,
             config,
+            send,
             registry: Registry::new(policy),
         }
     }
@@ -164,6 +173,8 @@ impl TunnelServiceHandler {
             _ => return Err(Status::unimplemented("")),
         };
         let offer = common_offer(&self.config, request.headers());
+        let theirs = peer_encoding(request.headers())?;
+        let ours = accepted_encoding(self.send, request.headers());
         let request = tonic::Request::from_http(request);
         let (metadata, extensions, body) = request.into_parts();
         let request = tonic::Request::from_parts(metadata, extensions, ());
@@ -176,8 +187,10 @@ impl TunnelServiceHandler {
             Direction::Forward => Some((self.calls.clone(), opening.into_extensions())),
             Direction::Reverse => None,
         };
-        let (tunnel, outbound, inbound) =
+        let (tunnel, mut outbound, mut inbound) =
             Tunnel::new(NetworkRole::Server, self.config.clone(), info);
+        outbound.compress(ours);
+        inbound.decompress(theirs);
         tunnel.share_memory(&self.registry.memory);
         let accepted = AcceptedTunnel::new(tunnel);
         let entry = self.registry.insert(&accepted, origin)?;
@@ -193,6 +206,7 @@ impl TunnelServiceHandler {
         }
         let mut response = http::Response::new(Body::new(outbound));
         put_offer(&self.config, response.headers_mut());
+        put_encodings(ours, response.headers_mut());
         Ok(response)
     }
 }

@@ -100,6 +100,11 @@ impl Shared {
         self.lock().conn.config().max_message_size()
     }
 
+    /// The size of the largest frame that this end accepts, in bytes.
+    pub(crate) fn max_frame_size(&self) -> usize {
+        self.lock().conn.config().max_frame_size()
+    }
+
     /// Runs an operation under the lock, then performs the actions that follow from it.
     pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
         let mut actions = Actions::default();

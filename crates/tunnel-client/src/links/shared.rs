@@ -152,7 +152,7 @@ impl Shared {
         with_timeout(*open_timeout, async {
             let slow = state.is_slow();
             let channel = state.gateway.channel(slow, *open_timeout).await?;
-            let accepted = dial(direction, metadata, config, channel).await?;
+            let accepted = dial(direction, metadata, config, self.settings.send, channel).await?;
             self.start(state, gateway, link, accepted, slow).await
         })
         .await

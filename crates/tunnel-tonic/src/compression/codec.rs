@@ -1,4 +1,4 @@
-//! Decompressing single messages, with a limit on the result.
+//! Compressing and decompressing single messages, the latter with a limit on the result.
 
 use std::io;
 
@@ -101,6 +101,77 @@ impl Decompressor {
             }
         }
     }
+}
+
+/// Compresses messages with one encoding. It keeps its buffer from one to the next.
+pub(crate) struct Compressor {
+    kind: CompressorKind,
+    out: Vec<u8>,
+}
+
+enum CompressorKind {
+    #[cfg(feature = "gzip")]
+    Gzip,
+    #[cfg(feature = "deflate")]
+    Deflate,
+    #[cfg(feature = "zstd")]
+    Zstd(zstd::bulk::Compressor<'static>),
+}
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compressor").finish_non_exhaustive()
+    }
+}
+
+impl Compressor {
+    /// `None` for an encoding whose feature is not enabled.
+    pub(crate) fn new(encoding: CompressionEncoding) -> Option<Self> {
+        let kind = match encoding {
+            #[cfg(feature = "gzip")]
+            CompressionEncoding::Gzip => CompressorKind::Gzip,
+            #[cfg(feature = "deflate")]
+            CompressionEncoding::Deflate => CompressorKind::Deflate,
+            #[cfg(feature = "zstd")]
+            CompressionEncoding::Zstd => {
+                let level = zstd::DEFAULT_COMPRESSION_LEVEL;
+                CompressorKind::Zstd(zstd::bulk::Compressor::new(level).ok()?)
+            }
+            _ => return None,
+        };
+        let out = Vec::new();
+        Some(Self { kind, out })
+    }
+
+    /// The compressed form of a message; `None` if that is not smaller.
+    pub(crate) fn compress(&mut self, data: &[u8]) -> Option<&[u8]> {
+        let out = &mut self.out;
+        out.clear();
+        match self.kind {
+            #[cfg(feature = "gzip")]
+            CompressorKind::Gzip => {
+                let encoder = flate2::bufread::GzEncoder::new(data, flate2::Compression::default());
+                read_all(encoder, out)?;
+            }
+            #[cfg(feature = "deflate")]
+            CompressorKind::Deflate => {
+                let encoder =
+                    flate2::bufread::ZlibEncoder::new(data, flate2::Compression::default());
+                read_all(encoder, out)?;
+            }
+            #[cfg(feature = "zstd")]
+            CompressorKind::Zstd(ref mut compressor) => {
+                out.reserve(zstd::zstd_safe::compress_bound(data.len()));
+                compressor.compress_to_buffer(data, out).ok()?;
+            }
+        }
+        (out.len() < data.len()).then_some(out)
+    }
+}
+
+#[cfg(any(feature = "gzip", feature = "deflate"))]
+fn read_all(mut from: impl io::Read, out: &mut Vec<u8>) -> Option<()> {
+    from.read_to_end(out).ok().map(|_| ())
 }
 
 #[cfg(any(feature = "gzip", feature = "deflate", feature = "zstd"))]

@@ -1,7 +1,8 @@
 //! Compression of messages: the codecs, and where a tunnel needs them.
 //!
 //! Between two ends of this library compressed messages pass as they are. Towards other peers they
-//! are decompressed at the edge of the tunnel ([`edge`]).
+//! are decompressed at the edge of the tunnel ([`edge`]). The outer stream is compressed by option
+//! ([`frames`]).
 
 #[cfg_attr(
     not(any(feature = "gzip", feature = "deflate", feature = "zstd")),
@@ -14,3 +15,4 @@
 )]
 pub(crate) mod codec;
 pub(crate) mod edge;
+pub(crate) mod frames;

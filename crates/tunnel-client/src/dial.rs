@@ -6,12 +6,13 @@ use std::time::Duration;
 use http::header::{HeaderValue, TE};
 use tonic::body::Body;
 use tonic::client::GrpcService;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tunnel_core::{Config, Offer, TUNNEL_ID_HEADER};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, key_of, put_offer,
-    put_ready,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, key_of,
+    peer_encoding, put_encodings, put_offer, put_ready,
 };
 use tunnel_tonic::{
     Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo, telemetry,
@@ -71,6 +72,7 @@ pub(crate) struct Accepted {
 pub(crate) async fn dial<T>(
     info: TunnelInfo,
     config: Config,
+    send: Option<CompressionEncoding>,
     mut channel: T,
 ) -> Result<Accepted, TunnelError>
 where
@@ -79,8 +81,10 @@ where
     T::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     <T::ResponseBody as http_body::Body>::Error: Into<BoxError>,
 {
-    let (tunnel, outbound, inbound) = Tunnel::new(NetworkRole::Client, config.clone(), info);
-    let request = request(tunnel.info(), &config, outbound);
+    let (tunnel, mut outbound, mut inbound) =
+        Tunnel::new(NetworkRole::Client, config.clone(), info);
+    outbound.compress(send);
+    let request = request(tunnel.info(), &config, send, outbound);
     let tunnel = CloseOnDrop::new(tunnel);
     poll_fn(|cx| channel.poll_ready(cx))
         .await
@@ -91,6 +95,7 @@ where
     let connection = head.extensions.get::<TcpConnectInfo>();
     let peer = connection.and_then(TcpConnectInfo::remote_addr);
     tunnel.tunnel().info().accepted(peer, key_of(&head.headers));
+    inbound.decompress(peer_encoding(&head.headers).map_err(TunnelError::Channel)?);
     Ok(Accepted {
         tunnel,
         inbound,
@@ -101,7 +106,12 @@ where
 }
 
 /// The request of the outer call.
-fn request(info: &TunnelInfo, config: &Config, outbound: Outbound) -> http::Request<Body> {
+fn request(
+    info: &TunnelInfo,
+    config: &Config,
+    send: Option<CompressionEncoding>,
+    outbound: Outbound,
+) -> http::Request<Body> {
     let mut request = http::Request::new(Body::new(outbound));
     *request.method_mut() = http::Method::POST;
     *request.version_mut() = http::Version::HTTP_2;
@@ -119,6 +129,7 @@ fn request(info: &TunnelInfo, config: &Config, outbound: Outbound) -> http::Requ
     if info.direction() == Direction::Reverse {
         put_ready(headers);
     }
+    put_encodings(send, headers);
     request
 }
 

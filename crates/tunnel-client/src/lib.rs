@@ -104,6 +104,13 @@
 //! # Ok(())
 //! # }
 //! ```
+//! # Compression
+//!
+//! `send_compressed` and `accept_compressed` of generated clients and servers work through a tunnel as
+//! without one, with tonic's features. With the features `gzip`, `deflate` and `zstd` of this crate,
+//! messages are also decompressed towards peers that do not carry them compressed (the Go and Python
+//! libraries), and the whole tunnel can be compressed instead: `send_compressed` of
+//! [`ForwardTunnel`], [`ForwardChannelBuilder`] and [`ReverseTunnelServerBuilder`].
 //!
 //! # Timeouts
 //!

@@ -1,6 +1,7 @@
 //! The cases, each an async function of a path. [`suite!`](crate::suite) lists them by name.
 
 pub mod cancellation;
+pub mod compression;
 pub mod concurrency;
 pub mod deadlines;
 pub mod early_end;

@@ -168,7 +168,7 @@ fn describe(frame: &Frame) -> String {
             new.method, new.revision, new.initial_window, new.headers
         ),
         FrameKind::Headers(headers) => format!("response_headers {headers:?}"),
-        FrameKind::Message { size, data } => format!("message of {size}, first {}", data.len()),
+        FrameKind::Message { size, data, .. } => format!("message of {size}, first {}", data.len()),
         FrameKind::MoreData(data) => format!("more data, {}", data.len()),
         FrameKind::HalfClose => "half_close".to_owned(),
         FrameKind::Close(close) => format!(

@@ -42,6 +42,7 @@ pub async fn guard(name: &str, case: impl Future<Output = ()>) {
 /// - `any_details`: status details may be any bytes, not only a `google.rpc.Status`.
 /// - `early_ends`: a handler may end a call while its requests still come.
 /// - `unusual_metadata`: text metadata may have bytes beyond ASCII, and keys may be gRPC's own.
+/// - `compression`: messages may be compressed, and arrive so.
 /// - `raised_limits`: the limit on message sizes can be raised to 64 MiB.
 #[macro_export]
 macro_rules! suite {
@@ -81,6 +82,7 @@ macro_rules! __need {
     (any_details) => {};
     (early_ends) => {};
     (unusual_metadata) => {};
+    (compression) => {};
     (raised_limits) => {};
 }
 

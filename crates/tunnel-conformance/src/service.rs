@@ -25,10 +25,21 @@ pub fn scripted(probe: &Probe) -> ScriptedServer {
     WithEndings(TestServiceServer::new(Scripted { probe }))
 }
 
+/// The generated server of the service under test.
+pub type TestServer = TestServiceServer<Scripted>;
+
+/// A new service under test with settings of its server.
+pub fn scripted_with(
+    probe: &Probe,
+    configure: impl FnOnce(TestServer) -> TestServer,
+) -> ScriptedServer {
+    let WithEndings(server) = scripted(probe);
+    WithEndings(configure(server))
+}
+
 /// A new service under test that accepts requests up to `limit` bytes.
 pub fn scripted_with_limit(probe: &Probe, limit: usize) -> ScriptedServer {
-    let WithEndings(server) = scripted(probe);
-    WithEndings(server.max_decoding_message_size(limit))
+    scripted_with(probe, |server| server.max_decoding_message_size(limit))
 }
 
 type Responses = BoxStream<'static, Result<proto::Response, Status>>;

@@ -61,6 +61,26 @@ macro_rules! __every_case {
             a_unary_call_without_a_request_is_refused: messages::a_unary_call_without_a_request_is_refused();
             a_unary_call_without_a_response_fails: messages::a_unary_call_without_a_response_fails();
 
+            // Messages that the client or the server compresses.
+            unary_compressed_requests_arrive [compression]: compression::compressed_requests_arrive(Unary);
+            server_stream_compressed_requests_arrive [compression]: compression::compressed_requests_arrive(ServerStream);
+            client_stream_compressed_requests_arrive [compression]: compression::compressed_requests_arrive(ClientStream);
+            bidi_compressed_requests_arrive [compression]: compression::compressed_requests_arrive(Bidi);
+            unary_compressed_responses_arrive [compression]: compression::compressed_responses_arrive(Unary);
+            server_stream_compressed_responses_arrive [compression]: compression::compressed_responses_arrive(ServerStream);
+            client_stream_compressed_responses_arrive [compression]: compression::compressed_responses_arrive(ClientStream);
+            bidi_compressed_responses_arrive [compression]: compression::compressed_responses_arrive(Bidi);
+            unary_both_directions_may_be_compressed [compression]: compression::both_directions_may_be_compressed(Unary);
+            server_stream_both_directions_may_be_compressed [compression]: compression::both_directions_may_be_compressed(ServerStream);
+            client_stream_both_directions_may_be_compressed [compression]: compression::both_directions_may_be_compressed(ClientStream);
+            bidi_both_directions_may_be_compressed [compression]: compression::both_directions_may_be_compressed(Bidi);
+            unary_compression_that_is_not_accepted_is_refused [compression]: compression::a_server_that_does_not_accept_the_encoding_says_what_it_accepts(Unary);
+            bidi_compression_that_is_not_accepted_is_refused [compression]: compression::a_server_that_does_not_accept_the_encoding_says_what_it_accepts(Bidi);
+            a_client_that_accepts_nothing_gets_plain_responses [compression]: compression::a_client_that_accepts_nothing_gets_plain_responses();
+            messages_of_one_stream_may_differ [compression]: compression::messages_of_one_stream_may_differ();
+            a_compressed_message_without_an_encoding_is_an_internal_error [compression]: compression::a_compressed_message_without_an_encoding_is_an_internal_error();
+            a_compressed_response_over_the_limit_is_not_inflated [compression]: compression::a_compressed_response_over_the_limit_is_not_inflated();
+
             // Headers, trailers and request metadata.
             unary_request_text_arrives: metadata::request_text_arrives(Unary);
             server_stream_request_text_arrives: metadata::request_text_arrives(ServerStream);

@@ -268,6 +268,9 @@ pub enum StreamFault {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// A compressed message, although not both ends accept them.
+    #[error("a compressed message, but this tunnel does not carry them")]
+    CompressedMessage,
     /// A limit of one stream.
     #[error("{0}")]
     Limit(Limit),
@@ -466,9 +469,12 @@ pub enum WriteError {
     /// More was written than the message declared.
     #[error("more bytes than the message declared")]
     ExcessData,
-    /// A message of a body is compressed. Frames of a tunnel cannot carry the compression flag.
-    #[error("a compressed message cannot be sent through a tunnel")]
+    /// A message of a body is compressed, and the peer does not accept compressed messages.
+    #[error("a compressed message cannot be sent through this tunnel")]
     Compressed,
+    /// A message of a body has a flag that gRPC does not know.
+    #[error("a message begins with flags {0}, only 0 and 1 have a meaning")]
+    Flags(u8),
     /// The metadata is larger than the limit.
     #[error("metadata of {size} bytes, the limit is {limit}")]
     MetadataSize {

@@ -35,9 +35,10 @@ mod waiters;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
 pub use connection::{
-    BodyRead, Connection, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER,
-    MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY,
-    OPAQUE_TEXT_HEADER, Offer, READY_HEADER, Read, RecvStream, SendStream, TUNNEL_ID_HEADER,
+    BodyRead, COMPRESSED_MESSAGES_HEADER, Connection, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER,
+    MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE,
+    NOT_PROCESSED_KEY, OPAQUE_TEXT_HEADER, Offer, READY_HEADER, Read, RecvStream, SendStream,
+    TUNNEL_ID_HEADER,
 };
 pub use error::{
     ConnectionError, EndReason, Initiator, Limit, OpenError, StreamError, StreamFault, WriteError,

@@ -336,3 +336,42 @@ fn nothing_is_held_after_an_error() {
         deframer.push(chunk.clone());
     }
 }
+
+#[test]
+fn compressed_frames_are_handed_to_the_hook_and_others_are_not() {
+    // Each byte stands for itself twice.
+    let twice = |frame: &[u8], limit: usize| {
+        let inflated: Vec<u8> = frame.iter().flat_map(|&byte| [byte; 2]).collect();
+        match inflated.len() <= limit {
+            true => Ok(inflated.into()),
+            false => Err(FramingError::InflatedFrameTooLarge { limit }),
+        }
+    };
+    let flagged = |body: &[u8]| {
+        let mut framed = framed(body);
+        framed[0] = 1;
+        framed
+    };
+    let stream = [framed(b"ab"), flagged(b"cd"), flagged(b""), framed(b"e")].concat();
+    for cut in 1..stream.len() {
+        let mut deframer = Deframer::new(5).decompress_with(Box::new(twice));
+        let mut frames = Vec::new();
+        for piece in stream.chunks(cut) {
+            deframer.push(Bytes::copy_from_slice(piece));
+            while let Some(frame) = deframer.next().expect("intact") {
+                frames.push(frame);
+            }
+        }
+        assert_eq!(frames, [&b"ab"[..], b"ccdd", b"", b"e"]);
+    }
+    let mut deframer = Deframer::new(5).decompress_with(Box::new(twice));
+    deframer.push(
+        [framed(b"a"), flagged(b"abc"), framed(b"b")]
+            .concat()
+            .into(),
+    );
+    assert_eq!(deframer.next(), Ok(Some(Bytes::from_static(b"a"))));
+    let error = FramingError::InflatedFrameTooLarge { limit: 5 };
+    assert_eq!(deframer.next(), Err(error));
+    assert_eq!(deframer.next(), Err(error));
+}

@@ -35,8 +35,9 @@ pub(crate) fn cases(pair: &Pair) -> Vec<String> {
 
 /// The features of the suite that revision zero lacks, or a plain connection to or from a bridge.
 fn lacks(pair: &Pair) -> Vec<&'static str> {
-    // grpc-go and grpcio refuse such metadata, and grpc-go drops such details.
-    let mut lacks = vec!["unusual_metadata", "any_details"];
+    // grpc-go and grpcio refuse such metadata, grpc-go drops such details, and the other libraries
+    // carry no compressed messages.
+    let mut lacks = vec!["unusual_metadata", "any_details", "compression"];
     if [pair.caller, pair.handler].contains(&Peer::Python) {
         // A call of grpcio that is written to after its end has ended as INTERNAL, now and then.
         lacks.push("early_ends");

@@ -24,6 +24,7 @@
 //!     frame: Some(Frame::RequestMessage(MessageData {
 //!         size: 5,
 //!         data: Bytes::from_static(b"hello"),
+//!         compressed: false,
 //!     })),
 //! };
 //! let wire = Bytes::from(frame.encode_to_vec());

@@ -105,6 +105,7 @@ fn every_frame_of_the_caller_survives_the_wire() {
         Frame::RequestMessage(MessageData {
             size: 7,
             data: Bytes::from_static(b"abc"),
+            ..Default::default()
         }),
         Frame::MoreRequestData(Bytes::from_static(b"defg")),
         Frame::HalfClose(()),
@@ -152,6 +153,7 @@ fn field_numbers_are_those_of_the_protocol() {
     let frame = Frame::RequestMessage(MessageData {
         size: 1,
         data: Bytes::from_static(b"x"),
+        ..Default::default()
     });
     let wire = client_frame(2, frame).encode_to_vec();
     // stream_id = 1: varint 2; request_message = 3: size = 1: 1, data = 2: "x".

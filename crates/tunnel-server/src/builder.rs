@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 use tunnel_core::{Config, EndReason, Stats};
+use tunnel_tonic::outer::check_encoding;
 use tunnel_tonic::{AffinityKey, CallService, CallSettings, Services, TunnelInfo};
 
 use crate::policy::{Policy, WhenKeyIsFull};
@@ -28,6 +30,7 @@ pub struct TunnelServiceHandlerBuilder<L = Identity> {
     layer: L,
     config: Config,
     calls: CallSettings,
+    send: Option<CompressionEncoding>,
     policy: Policy,
 }
 
@@ -45,6 +48,7 @@ impl TunnelServiceHandlerBuilder {
             layer: Identity::new(),
             config: Config::default(),
             calls: CallSettings::default(),
+            send: None,
             policy: Policy::default(),
         }
     }
@@ -105,6 +109,7 @@ impl<L> TunnelServiceHandlerBuilder<L> {
             layer: Stack::new(layer, self.layer),
             config: self.config,
             calls: self.calls,
+            send: self.send,
             policy: self.policy,
         }
     }
@@ -136,6 +141,24 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     /// too.
     pub fn poll_handlers_inline(mut self, inline: bool) -> Self {
         self.calls.poll_inline(inline);
+        self
+    }
+
+    /// Compresses what this end sends through tunnels, each frame by itself. The feature with the
+    /// name of the encoding must be enabled. Default: not compressed.
+    ///
+    /// Frames below 512 bytes are sent as they are. It pays for compressible messages of a
+    /// kilobyte or more, where the network is slower than the compression. Tunnels of peers that do
+    /// not accept the encoding are not compressed. Whether the far end compresses is its own setting:
+    /// this end accepts each encoding whose feature is enabled. To compress single calls instead, use the `send_compressed` of generated clients
+    /// and servers.
+    ///
+    /// # Panics
+    ///
+    /// If tonic has the feature of the encoding, and this crate has not.
+    pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+        check_encoding(encoding);
+        self.send = Some(encoding);
         self
     }
 
@@ -297,6 +320,6 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     {
         let service = CallService::new(self.layer.layer(self.services.into_routes().prepare()));
         let service = service.settings(self.calls);
-        TunnelServiceHandler::new(service, self.config, self.policy)
+        TunnelServiceHandler::new(service, self.config, self.send, self.policy)
     }
 }

@@ -160,10 +160,19 @@
 //!
 //! With the feature `metrics`, counters, gauges and histograms are recorded through the
 //! [`metrics`](https://docs.rs/metrics) facade. The repository's `docs/METRICS.md` lists them.
+//!
+//! # Compression
+//!
+//! `send_compressed` and `accept_compressed` of generated clients and servers work through a tunnel as
+//! without one, with tonic's features. With the features `gzip`, `deflate` and `zstd` of this crate,
+//! messages are also decompressed towards peers that do not carry them compressed (the Go and Python
+//! libraries), and whole tunnels can be compressed instead:
+//! [`send_compressed`](TunnelServiceHandlerBuilder::send_compressed).
+//!
 //! # Features
 //!
-//! `tls-ring`, `tls-aws-lc`, `tls-native-roots` and `tls-webpki-roots` are tonic's features of these
-//! names. Default: none.
+//! `metrics` is described above. `gzip`, `deflate`, `zstd`, `tls-ring`, `tls-aws-lc`, `tls-native-roots` and
+//! `tls-webpki-roots` are named as tonic's features, and turn these on. Default: none.
 //!
 //! # Versions
 //!

@@ -9,12 +9,13 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tower_service::Service;
 use tunnel_core::{Config, Stats};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, common_offer, is_grpc, put_key,
-    put_offer, put_ready,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, accepted_encoding, common_offer,
+    is_grpc, peer_encoding, put_encodings, put_key, put_offer, put_ready,
 };
 use tunnel_tonic::{
     AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelEvents, TunnelId,
@@ -35,14 +36,21 @@ use crate::{AcceptedTunnel, Opening, ReverseChannel};
 pub struct TunnelServiceHandler {
     calls: CallService,
     config: Config,
+    send: Option<CompressionEncoding>,
     registry: Arc<Registry>,
 }
 
 impl TunnelServiceHandler {
-    pub(crate) fn new(calls: CallService, config: Config, policy: Policy) -> Self {
+    pub(crate) fn new(
+        calls: CallService,
+        config: Config,
+        send: Option<CompressionEncoding>,
+        policy: Policy,
+    ) -> Self {
         Self {
             calls,
             config,
+            send,
             registry: Registry::new(policy),
         }
     }
@@ -166,6 +174,8 @@ impl TunnelServiceHandler {
             _ => return Err(Status::unimplemented("")),
         };
         let offer = common_offer(&self.config, request.headers());
+        let theirs = peer_encoding(request.headers())?;
+        let ours = accepted_encoding(self.send, request.headers());
         let request = tonic::Request::from_http(request);
         let (metadata, extensions, body) = request.into_parts();
         let request = tonic::Request::from_parts(metadata, extensions, ());
@@ -188,8 +198,10 @@ impl TunnelServiceHandler {
             Direction::Forward => Some((self.calls.clone(), opening.into_extensions())),
             Direction::Reverse => None,
         };
-        let (tunnel, outbound, inbound) =
+        let (tunnel, mut outbound, mut inbound) =
             Tunnel::new(NetworkRole::Server, self.config.clone(), info.clone());
+        outbound.compress(ours);
+        inbound.decompress(theirs);
         tunnel.share_memory(&self.registry.memory);
         if self.registry.policy.metrics_by_key {
             tunnel.label_metrics_by_key();
@@ -212,6 +224,7 @@ impl TunnelServiceHandler {
             let registry = self.registry.clone();
             tokio::spawn(age::watch(max_age, drain_timeout, registry, accepted));
         }
+        put_encodings(ours, response.headers_mut());
         if direction == Direction::Reverse && offer.ready {
             put_ready(response.headers_mut());
         }

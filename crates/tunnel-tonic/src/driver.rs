@@ -13,9 +13,10 @@ use bytes::Bytes;
 use http_body::Body as _;
 use tokio::time::Sleep;
 use tonic::body::Body;
-use tunnel_core::frame::framing::{Deframer, FrameError};
+use tunnel_core::frame::framing::FrameError;
 use tunnel_core::{ConnectionError, Frame, FrameKind, Side, TransportCause};
 
+use crate::compression::frames::FrameReader;
 use crate::handler::{ServeCall, Server, poll_once};
 use crate::info::NetworkRole;
 use crate::shared::{Shared, now};
@@ -59,7 +60,7 @@ pub(crate) struct Driver {
     role: NetworkRole,
     peer: Side,
     inbound: Option<Body>,
-    deframer: Deframer,
+    reader: FrameReader,
     frames: Vec<Frame>,
     turn: Turn,
     /// A call that was the only thing read in this turn.
@@ -87,7 +88,7 @@ impl Driver {
         role: NetworkRole,
         side: Side,
         inbound: Body,
-        max_frame_size: usize,
+        reader: FrameReader,
         server: Option<Server>,
         guard: Box<dyn Any + Send>,
     ) -> Self {
@@ -96,7 +97,7 @@ impl Driver {
             role,
             peer: side.peer(),
             inbound: Some(inbound),
-            deframer: Deframer::new(max_frame_size),
+            reader,
             frames: Vec::new(),
             turn: Turn::default(),
             alone: None,
@@ -161,10 +162,11 @@ impl Driver {
     fn decode(&mut self) -> (bool, Option<FrameError>) {
         let mut cost = 0;
         while self.frames.len() < FRAMES_PER_LOCK && cost < BYTES_PER_LOCK {
-            let before = self.deframer.buffered();
-            match self.deframer.decode_next(self.peer) {
+            let before = self.reader.deframer.buffered();
+            match self.reader.deframer.decode_next(self.peer) {
                 Ok(Some(frame)) => {
-                    let bytes = before.saturating_sub(self.deframer.buffered());
+                    let bytes = before.saturating_sub(self.reader.deframer.buffered());
+                    let bytes = bytes.max(self.reader.take_inflated());
                     cost += bytes * cost_of_byte(&frame.kind);
                     self.frames.push(frame);
                 }
@@ -222,7 +224,7 @@ impl Driver {
     /// The body has ended, cleanly or with an error.
     fn on_end(&mut self, end: Result<(), ConnectionError>) {
         self.inbound = None;
-        let mid_frame = self.deframer.is_mid_frame();
+        let mid_frame = self.reader.deframer.is_mid_frame();
         self.shared.with(|state| match end {
             Ok(()) if mid_frame => state.conn.handle_lost(ConnectionError::TransportLost(
                 TransportCause::EndedInsideFrame.into(),
@@ -258,7 +260,7 @@ impl Driver {
                     Ok(data) => {
                         self.turn.bytes += PIECE_OVERHEAD + data.len();
                         self.piece = data.clone();
-                        self.deframer.push(data);
+                        self.reader.deframer.push(data);
                         self.backlog = true;
                     }
                     Err(other) => {

@@ -5,7 +5,8 @@
 //! and any other value is taken as its UTF-8 bytes, as the Go library sends it. Text values that are
 //! not UTF-8 are sent in the same way behind a mark, if both ends offer it.
 //!
-//! Reserved keys, which belong to the connection, are never carried.
+//! Reserved keys, which belong to the connection, are never carried. The two keys that describe the
+//! compression of messages are carried where the messages are.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -27,13 +28,24 @@ const BINARY_SUFFIX: &str = "-bin";
 /// about 24,000.
 const MAX_ENTRIES: usize = 8192;
 
+/// The key that names the encoding of compressed messages.
+pub(crate) const ENCODING: &str = "grpc-encoding";
+
+/// The key that lists the encodings that its sender accepts.
+pub(crate) const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+
+/// Whether a key describes the compression of messages.
+fn is_encoding(key: &str) -> bool {
+    matches!(key, ENCODING | ACCEPT_ENCODING)
+}
+
 /// Whether a key belongs to the connection and not to the call. Keys come lower-cased.
 fn is_reserved(key: &str) -> bool {
     match key {
         "te" | "content-type" | "host" => true,
         "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => true,
         "grpc-status" | "grpc-message" | "grpc-status-details-bin" => true,
-        "grpc-encoding" | "grpc-accept-encoding" | "grpc-message-type" => true,
+        "grpc-message-type" => true,
         // Set by the tunnel only: from a handler it would cause a retry.
         NOT_PROCESSED_KEY => true,
         _ => key.starts_with(':'),
@@ -83,6 +95,15 @@ fn opaque(value: &[u8]) -> String {
     std::iter::once(OPAQUE_MARK).chain(bytes).collect()
 }
 
+/// Leaves out the keys that describe the compression of messages, for a tunnel that does not carry
+/// compressed messages.
+pub(crate) fn without_encodings(md: Metadata) -> Metadata {
+    if !md.iter().any(|(key, _)| is_encoding(key)) {
+        return md;
+    }
+    md.iter().filter(|(key, _)| !is_encoding(key)).collect()
+}
+
 /// Leaves out text values that are not UTF-8, for a peer that does not accept them. Also returns their
 /// number.
 pub(crate) fn without_opaque(md: Metadata) -> (Metadata, usize) {
@@ -112,8 +133,9 @@ fn push_binary(md: &mut Metadata, key: &str, value: &HeaderValue) {
 }
 
 /// Adds metadata from a frame to a header map with room for `more` entries. Illegal headers are left
-/// out, and entries over the limit.
-pub(crate) fn from_wire(md: &Metadata, headers: &mut HeaderMap, more: usize) {
+/// out, and entries over the limit. So are the keys that describe the compression of messages, unless
+/// the tunnel carries `encodings`.
+pub(crate) fn from_wire(md: &Metadata, headers: &mut HeaderMap, more: usize, encodings: bool) {
     if md.len() > MAX_ENTRIES {
         tracing::debug!(
             entries = md.len(),
@@ -126,7 +148,7 @@ pub(crate) fn from_wire(md: &Metadata, headers: &mut HeaderMap, more: usize) {
             tracing::debug!(key, "illegal metadata key: left out");
             continue;
         };
-        if is_reserved(name.as_str()) {
+        if is_reserved(name.as_str()) || (!encodings && is_encoding(name.as_str())) {
             tracing::debug!(key, "reserved metadata key: left out");
             continue;
         }
@@ -159,7 +181,7 @@ mod tests {
 
     fn round_trip(md: MetadataMap) -> MetadataMap {
         let mut headers = HeaderMap::new();
-        from_wire(&to_wire(&md.into_headers()), &mut headers, 0);
+        from_wire(&to_wire(&md.into_headers()), &mut headers, 0, false);
         MetadataMap::from_headers(headers)
     }
 
@@ -179,7 +201,7 @@ mod tests {
     fn binary_values_from_a_peer_that_sends_utf8_are_taken_as_their_bytes() {
         let md: Metadata = [("x-bin", "→é")].into_iter().collect();
         let mut headers = HeaderMap::new();
-        from_wire(&md, &mut headers, 0);
+        from_wire(&md, &mut headers, 0, false);
         let back = MetadataMap::from_headers(headers);
         let value = back.get_bin("x-bin").expect("there");
         assert_eq!(&value.to_bytes().expect("base64")[..], "→é".as_bytes());
@@ -200,7 +222,7 @@ mod tests {
             .into_iter()
             .collect();
         let mut headers = HeaderMap::new();
-        from_wire(&md, &mut headers, 0);
+        from_wire(&md, &mut headers, 0, false);
         let values: Vec<_> = headers.get_all("x-mixed").iter().collect();
         assert_eq!(values, ["1", "2"]);
     }
@@ -215,14 +237,14 @@ mod tests {
             "host",
             "grpc-status",
             "grpc-status-details-bin",
-            "grpc-encoding",
+            "grpc-message-type",
             "GRPC-Message",
             ":path",
             NOT_PROCESSED_KEY,
         ];
         let md: Metadata = keys.into_iter().map(|k| (k, "v")).collect();
         let mut headers = HeaderMap::new();
-        from_wire(&md, &mut headers, 0);
+        from_wire(&md, &mut headers, 0, false);
         assert!(headers.is_empty(), "{headers:?}");
         for key in keys.into_iter().filter(|k| !k.starts_with(':')) {
             headers.insert(
@@ -236,6 +258,23 @@ mod tests {
     }
 
     #[test]
+    fn the_keys_of_compression_cross_only_with_compressed_messages() {
+        let all = [
+            (ENCODING, "gzip"),
+            ("k", "v"),
+            (ACCEPT_ENCODING, "gzip,zstd"),
+        ];
+        let md: Metadata = all.into_iter().collect();
+        let mut headers = HeaderMap::new();
+        from_wire(&md, &mut headers, 0, true);
+        assert_eq!(to_wire(&headers), md);
+        let mut headers = HeaderMap::new();
+        from_wire(&md, &mut headers, 0, false);
+        assert_eq!(without_encodings(md), to_wire(&headers));
+        assert_eq!(to_wire(&headers).len(), 1);
+    }
+
+    #[test]
     fn text_values_that_are_not_utf8_survive_in_their_order() {
         let mut headers = HeaderMap::new();
         let values: [&[u8]; 4] = [b"plain", b"\xff\xfe", "grün".as_bytes(), b"\xe9t\xe9"];
@@ -244,7 +283,7 @@ mod tests {
         }
         let md = to_wire(&headers);
         let mut back = HeaderMap::new();
-        from_wire(&md, &mut back, 0);
+        from_wire(&md, &mut back, 0, false);
         assert_eq!(back, headers);
         let mut md = md;
         md.push("x-bin", "\u{1}\u{2}");
@@ -258,7 +297,7 @@ mod tests {
     fn more_metadata_than_a_header_map_can_hold_is_cut() {
         let md: Metadata = (0..100_000).map(|i| (format!("k{i}"), "v")).collect();
         let mut headers = HeaderMap::new();
-        from_wire(&md, &mut headers, 0);
+        from_wire(&md, &mut headers, 0, false);
         assert_eq!(headers.len(), MAX_ENTRIES);
         headers.insert("one-more", HeaderValue::from_static("fits"));
     }
@@ -274,7 +313,7 @@ mod tests {
         .into_iter()
         .collect();
         let mut headers = HeaderMap::new();
-        from_wire(&md, &mut headers, 0);
+        from_wire(&md, &mut headers, 0, false);
         assert_eq!(headers.len(), 1);
         assert_eq!(headers["b"], "ok");
         let mut headers = HeaderMap::new();

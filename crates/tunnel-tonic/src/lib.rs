@@ -29,6 +29,7 @@
 mod budget;
 mod caller;
 mod carrier;
+mod compression;
 mod driver;
 mod error;
 mod events;

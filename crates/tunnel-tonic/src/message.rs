@@ -1,12 +1,14 @@
 //! gRPC messages between HTTP bodies and streams.
 //!
-//! A body is a sequence of messages, each with a prefix of five bytes: a flag (0 for identity) and a
-//! length. A data frame of a body may hold several messages or a part of one. [`BodyWriter`] puts a
+//! A body is a sequence of messages, each with a prefix of five bytes: a flag (1 if the message is
+//! compressed) and a length. A data frame of a body may hold several messages or a part of one. [`BodyWriter`] puts a
 //! body on a stream; [`BodyReader`] makes a body from a stream's messages.
 
 use bytes::{Bytes, BytesMut};
 use tonic::Status;
 use tunnel_core::{BodyRead, Read, RecvStream, SendStream, WriteError};
+
+use crate::compression::edge::{MessagesOf, unnamed};
 
 /// How many bytes one poll of a body gathers.
 const GATHER: usize = 32 << 10;
@@ -24,7 +26,6 @@ impl From<WriteError> for BodyError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Gone | WriteError::Finished => Self::Gone,
-            WriteError::Compressed => Self::Malformed(compressed()),
             other => Self::Malformed(Status::internal(other.to_string())),
         }
     }
@@ -36,23 +37,25 @@ impl From<WriteError> for BodyError {
 /// that the stream has gone.
 #[derive(Debug)]
 pub(crate) struct BodyWriter {
+    of: MessagesOf,
     whole: bool,
 }
 
-impl Default for BodyWriter {
-    fn default() -> Self {
-        Self { whole: true }
-    }
-}
-
 impl BodyWriter {
+    pub(crate) fn new(of: MessagesOf) -> Self {
+        Self { of, whole: true }
+    }
+
     /// Puts one data frame of a body, which is not empty, on a stream.
     pub(crate) fn write(
         &mut self,
         data: Bytes,
         stream: &mut SendStream<'_>,
     ) -> Result<(), BodyError> {
-        stream.body(data)?;
+        stream.body(data).map_err(|error| match error {
+            WriteError::Compressed => BodyError::Malformed(unnamed(self.of)),
+            other => other.into(),
+        })?;
         self.whole = stream.is_whole();
         Ok(())
     }
@@ -61,14 +64,6 @@ impl BodyWriter {
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
     }
-}
-
-/// The error for compressed messages inside a tunnel.
-pub(crate) fn compressed() -> Status {
-    Status::unimplemented(
-        "messages inside a tunnel are not compressed: do not set send_compressed on a client \
-         used through a tunnel",
-    )
 }
 
 /// The result of reading from a stream.
@@ -163,14 +158,18 @@ mod tests {
 
     /// Sends a body in pieces through a pair of connections and returns what comes out.
     fn through(pieces: &[&[u8]]) -> Result<Vec<u8>, BodyError> {
+        through_with(Offer::of(&Config::default()), pieces)
+    }
+
+    fn through_with(offer: Offer, pieces: &[&[u8]]) -> Result<Vec<u8>, BodyError> {
         let now = Instant::now();
         let mut caller = Connection::new(Side::Caller, Config::default());
         let mut handler = Connection::new(Side::Handler, Config::default());
-        caller.start(now, Offer::of(&Config::default()));
-        handler.start(now, Offer::of(&Config::default()));
+        caller.start(now, offer);
+        handler.start(now, offer);
         carry(&mut handler, &mut caller);
         let id = caller.open(now, "/s/m", Metadata::new()).expect("ready");
-        let mut writer = BodyWriter::default();
+        let mut writer = BodyWriter::new(MessagesOf::Client);
         let mut reader = BodyReader::default();
         let mut out = Vec::new();
         for piece in pieces {
@@ -214,11 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_message_is_refused_with_a_clear_error() {
-        let Err(BodyError::Malformed(status)) = through(&[&[1, 0, 0, 0, 1, 7]]) else {
+    fn a_compressed_message_passes_only_where_both_ends_carry_it() {
+        let piece: &[u8] = &[1, 0, 0, 0, 1, 7];
+        assert_eq!(through(&[piece]).expect("carried"), piece);
+        let mut offer = Offer::of(&Config::default());
+        offer.compressed_messages = false;
+        let Err(BodyError::Malformed(status)) = through_with(offer, &[piece]) else {
             panic!("must be refused");
         };
-        assert_eq!(status.code(), tonic::Code::Unimplemented);
-        assert!(status.message().contains("compressed"));
+        assert_eq!(status.code(), tonic::Code::Internal);
+        assert!(
+            status.message().contains("the client's request"),
+            "{status:?}"
+        );
     }
 }

@@ -10,10 +10,13 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tunnel_core::frame::MAX_CHUNK_SIZE;
 use tunnel_core::frame::framing::FrameWriter;
 use tunnel_core::{ConnectionError, EndReason, Report, Side};
 
+use crate::compression::codec::Compressor;
+use crate::compression::frames;
 use crate::info::NetworkRole;
 use crate::shared::{Shared, now};
 
@@ -48,6 +51,8 @@ pub struct Outbound {
     waited: bool,
     /// Whether the last batch was large, so that the writer must yield.
     writing: bool,
+    /// Compresses the frames, if this end does.
+    compressor: Option<Box<Compressor>>,
 }
 
 impl Outbound {
@@ -59,7 +64,29 @@ impl Outbound {
             done: false,
             waited: false,
             writing: false,
+            compressor: None,
         }
+    }
+
+    /// Compresses each frame as a message of the outer stream, unless it is small. The headers of this
+    /// end must name the encoding ([`put_encodings`](crate::outer::put_encodings)), and the peer must
+    /// accept it.
+    pub fn compress(&mut self, encoding: Option<CompressionEncoding>) {
+        self.compressor = encoding.and_then(Compressor::new).map(Box::new);
+    }
+
+    /// Compresses a batch, if this end does.
+    fn compressed(&mut self, batch: BytesMut) -> Bytes {
+        let Some(compressor) = &mut self.compressor else {
+            return batch.freeze();
+        };
+        let before = batch.len();
+        let batch = frames::compress(compressor, batch);
+        let saved = before.saturating_sub(batch.len()) as u64;
+        if saved > 0 {
+            self.shared.with(|state| state.bytes_taken -= saved);
+        }
+        batch
     }
 
     /// The end of the body, for the reason of the tunnel's end.
@@ -141,7 +168,7 @@ impl Body for Outbound {
             Next::Batch => {
                 this.shared.publish_traffic();
                 this.writing = buf.len() > LARGE_BATCH;
-                Poll::Ready(Some(Ok(Frame::data(buf.freeze()))))
+                Poll::Ready(Some(Ok(Frame::data(this.compressed(buf)))))
             }
             Next::Wait => {
                 this.waited = true;

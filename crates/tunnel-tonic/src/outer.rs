@@ -3,11 +3,16 @@
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use std::time::Duration;
+use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tunnel_core::{
-    Config, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER,
-    NEGOTIATE_HEADER, NEGOTIATE_VALUE, OPAQUE_TEXT_HEADER, Offer, READY_HEADER,
+    COMPRESSED_MESSAGES_HEADER, Config, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER,
+    MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE,
+    OPAQUE_TEXT_HEADER, Offer, READY_HEADER,
 };
 
+use crate::compression::codec;
+use crate::headers::{ACCEPT_ENCODING, ENCODING};
 use crate::{AffinityKey, TunnelError};
 
 /// The name of the service that tunnels are opened at.
@@ -54,6 +59,7 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
         (ECHO_HEADER, ours.echo),
         (MESSAGE_CREDIT_HEADER, ours.message_credit),
         (OPAQUE_TEXT_HEADER, ours.opaque_text),
+        (COMPRESSED_MESSAGES_HEADER, ours.compressed_messages),
     ] {
         if offered {
             put(name, HeaderValue::from_static(NEGOTIATE_VALUE));
@@ -80,6 +86,7 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     let has = |name: &str| peer.get(name).is_some_and(|v| v == NEGOTIATE_VALUE);
     let mut offer = Offer::none();
     offer.opaque_text = has(OPAQUE_TEXT_HEADER);
+    offer.compressed_messages = has(COMPRESSED_MESSAGES_HEADER);
     if !Offer::of(config).negotiate {
         return offer;
     }
@@ -94,6 +101,75 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
         .map(|millis| Duration::from_millis(millis.into()));
     offer.max_streams = number(MAX_STREAMS_HEADER).and_then(|max| usize::try_from(max).ok());
     offer
+}
+
+/// Puts into the headers of the outer call which encoding this end sends its frames with, and which it
+/// accepts: those whose features are enabled.
+pub fn put_encodings(send: Option<CompressionEncoding>, headers: &mut HeaderMap) {
+    headers.remove(ENCODING);
+    headers.remove(ACCEPT_ENCODING);
+    if let Some(send) = send
+        && let Ok(name) = send.to_string().try_into()
+    {
+        headers.insert(ENCODING, name);
+    }
+    if !codec::SUPPORTED.is_empty()
+        && let Ok(accepted) = codec::accepted().try_into()
+    {
+        headers.insert(ACCEPT_ENCODING, accepted);
+    }
+}
+
+/// Returns the encoding of the peer's frames, from its headers of the outer call.
+///
+/// # Errors
+///
+/// UNIMPLEMENTED, as from tonic, if this end does not accept it.
+pub fn peer_encoding(peer: &HeaderMap) -> Result<Option<CompressionEncoding>, Status> {
+    let Some(name) = peer.get(ENCODING).filter(|name| *name != "identity") else {
+        return Ok(None);
+    };
+    let name = name.to_str().unwrap_or("?");
+    if let Some(encoding) = codec::named(name) {
+        return Ok(Some(encoding));
+    }
+    let mut status = Status::unimplemented(format!(
+        "the tunnel is compressed with `{name}`, which this end does not accept: enable the feature \
+         of that name, or do not set `send_compressed` at the other end"
+    ));
+    if let Ok(accepted) = codec::accepted().parse() {
+        status.metadata_mut().insert(ACCEPT_ENCODING, accepted);
+    }
+    Err(status)
+}
+
+/// The encoding, if the peer accepts it, from its headers of the outer call.
+pub fn accepted_encoding(
+    encoding: Option<CompressionEncoding>,
+    peer: &HeaderMap,
+) -> Option<CompressionEncoding> {
+    let encoding = encoding?;
+    let name = encoding.to_string();
+    let lists = peer.get_all(ACCEPT_ENCODING).iter();
+    let mut names = lists
+        .filter_map(|list| list.to_str().ok())
+        .flat_map(|list| list.split(','));
+    names
+        .any(|accepted| accepted.trim() == name)
+        .then_some(encoding)
+}
+
+/// Checks an encoding for `send_compressed`.
+///
+/// # Panics
+///
+/// If its feature is not enabled in this crate, although it is in tonic.
+pub fn check_encoding(encoding: CompressionEncoding) {
+    let known = codec::SUPPORTED.contains(&encoding);
+    assert!(
+        known,
+        "send_compressed needs the feature `{encoding}` of the tunnel's crate"
+    );
 }
 
 /// Whether the content type is that of gRPC, and not of gRPC-Web.
@@ -204,6 +280,7 @@ mod tests {
             .expect("valid");
         let mut nothing = Offer::none();
         nothing.opaque_text = true;
+        nothing.compressed_messages = true;
         let mut headers = HeaderMap::new();
         put_offer(&zero, &mut headers);
         assert_eq!(common_offer(&Config::default(), &headers), nothing);

@@ -5,13 +5,13 @@
 //! unlocking.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tunnel_core::{Config, Connection, EndReason, Stats, StreamId};
+use tunnel_core::{Config, Connection, EndReason, Offer, Stats, StreamId};
 
 use crate::budget::{Member, MemoryBudget, Shed};
 use crate::info::{NetworkRole, TunnelInfo};
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     budget: OnceLock<Member>,
     /// The runtime of the tunnel's tasks. Calls may be made outside of it.
     runtime: OnceLock<Handle>,
+    /// Whether both ends carry compressed messages. Set before the first call.
+    carries_compressed: AtomicBool,
     /// How many handles keep the tunnel open.
     handles: AtomicUsize,
     pub(crate) telemetry: Telemetry,
@@ -71,6 +73,7 @@ impl Shared {
             observer: OnceLock::new(),
             budget: OnceLock::new(),
             runtime: OnceLock::new(),
+            carries_compressed: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
             telemetry: Telemetry::new(info.clone(), role),
             info,
@@ -81,6 +84,29 @@ impl Shared {
         // Only this crate and the state machine run under the lock. If one of them has panicked,
         // the state is still used.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the state machine, once the outer call is open.
+    pub(crate) fn start(&self, peer: Offer) {
+        self.carries_compressed
+            .store(peer.compressed_messages, Ordering::Relaxed);
+        // Locking orders the store before each call.
+        self.with(|state| state.start(now(), peer));
+    }
+
+    /// Whether both ends carry compressed messages, so that the edges of the tunnel leave them alone.
+    pub(crate) fn carries_compressed(&self) -> bool {
+        self.carries_compressed.load(Ordering::Relaxed)
+    }
+
+    /// The size of the largest message that this end accepts, in bytes.
+    pub(crate) fn max_message_size(&self) -> usize {
+        self.lock().conn.config().max_message_size()
+    }
+
+    /// The size of the largest frame that this end accepts, in bytes.
+    pub(crate) fn max_frame_size(&self) -> usize {
+        self.lock().conn.config().max_frame_size()
     }
 
     /// Runs an operation under the lock, then performs the actions that follow from it.

@@ -35,6 +35,8 @@ pub(crate) struct State {
     slots: HashMap<StreamId, Slot, StreamIdHash>,
     /// Whether the peer takes text values that are not UTF-8.
     takes_opaque_text: bool,
+    /// Whether both ends carry compressed messages.
+    carries_compressed: bool,
     /// Caller: calls that wait at the stream limit.
     queue: WaitQueue,
     /// New calls, for the driver to serve.
@@ -107,6 +109,7 @@ impl State {
             conn,
             slots: HashMap::default(),
             takes_opaque_text: false,
+            carries_compressed: false,
             queue: WaitQueue::default(),
             opened: Vec::new(),
             reading: false,
@@ -171,11 +174,15 @@ impl State {
     /// Starts the state machine, once the outer call is open.
     pub(crate) fn start(&mut self, now: Instant, peer: Offer) {
         self.takes_opaque_text = peer.opaque_text;
+        self.carries_compressed = peer.compressed_messages;
         self.conn.start(now, peer);
     }
 
     /// Metadata in the form that the peer accepts.
-    pub(crate) fn for_peer(&mut self, md: Metadata) -> Metadata {
+    pub(crate) fn for_peer(&mut self, mut md: Metadata) -> Metadata {
+        if !self.carries_compressed {
+            md = crate::headers::without_encodings(md);
+        }
         if self.takes_opaque_text {
             return md;
         }

@@ -145,7 +145,7 @@ pub(crate) fn own_deadline(status: &mut WireStatus) {
 /// The status and trailers of a finished call as tonic's status.
 pub(crate) fn from_close(close: CloseStream) -> tonic::Status {
     let mut trailers = HeaderMap::new();
-    crate::headers::from_wire(&close.trailers, &mut trailers, 0);
+    crate::headers::from_wire(&close.trailers, &mut trailers, 0, false);
     let code = code_from_wire(close.status.code);
     let details = details_from_wire(&close.status);
     tonic::Status::with_details_and_metadata(
@@ -157,12 +157,13 @@ pub(crate) fn from_close(close: CloseStream) -> tonic::Status {
 }
 
 /// The HTTP trailers of a finished call, as tonic would write them, with room for `more` entries.
-pub(crate) fn close_to_trailers(close: CloseStream, more: usize) -> HeaderMap {
+/// `encodings` as in [`from_wire`](crate::headers::from_wire).
+pub(crate) fn close_to_trailers(close: CloseStream, more: usize, encodings: bool) -> HeaderMap {
     let details = details_from_wire(&close.status);
     let has_message = !close.status.message.is_empty();
     let entries = 1 + usize::from(has_message) + usize::from(!details.is_empty());
     let mut trailers = HeaderMap::new();
-    crate::headers::from_wire(&close.trailers, &mut trailers, entries + more);
+    crate::headers::from_wire(&close.trailers, &mut trailers, entries + more, encodings);
     let code = code_from_wire(close.status.code);
     let code = CODES.get(code as usize).copied().unwrap_or("2");
     trailers.insert(&STATUS_NAME, HeaderValue::from_static(code));
@@ -417,7 +418,7 @@ mod tests {
                     status.details = details.clone();
                     let close = CloseStream { trailers, status };
                     let theirs = to_trailers(&from_close(close.clone()));
-                    assert_eq!(close_to_trailers(close, 0), theirs);
+                    assert_eq!(close_to_trailers(close, 0, false), theirs);
                 }
             }
         }

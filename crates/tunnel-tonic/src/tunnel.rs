@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tunnel_core::{Config, EndReason, Offer, Side};
 
 use crate::carrier;
+use crate::compression::frames::FrameReader;
 use crate::driver::Driver;
 use crate::handler::{CallService, Server};
 use crate::info::{NetworkRole, TunnelInfo};
@@ -34,10 +36,16 @@ pub struct Inbound {
     shared: Arc<Shared>,
     role: NetworkRole,
     side: Side,
-    max_frame_size: usize,
+    reader: FrameReader,
 }
 
 impl Inbound {
+    /// Accepts frames that the peer compresses, as its headers say
+    /// ([`peer_encoding`](crate::outer::peer_encoding)).
+    pub fn decompress(&mut self, encoding: Option<CompressionEncoding>) {
+        self.reader = FrameReader::new(self.shared.max_frame_size(), encoding);
+    }
+
     /// Starts the tunnel's tasks, which read `body`, once the outer call is open.
     ///
     /// A handler serves its calls by `service`, with copies of the extensions; a caller needs
@@ -52,7 +60,7 @@ impl Inbound {
     ) {
         self.shared.set_runtime(Handle::current());
         self.shared.telemetry.start();
-        self.shared.with(|state| state.start(now(), offer));
+        self.shared.start(offer);
         let server = service.map(|(service, mut extensions)| {
             extensions.insert(self.shared.info.clone());
             Server::new(service, extensions)
@@ -62,7 +70,7 @@ impl Inbound {
             self.role,
             self.side,
             body,
-            self.max_frame_size,
+            self.reader,
             server,
             Box::new(guard),
         ));
@@ -75,14 +83,14 @@ impl Tunnel {
     #[must_use = "dropping the outbound half ends the tunnel"]
     pub fn new(role: NetworkRole, config: Config, info: TunnelInfo) -> (Self, Outbound, Inbound) {
         let side = role.side(info.direction());
-        let max_frame_size = config.max_frame_size();
+        let reader = FrameReader::new(config.max_frame_size(), None);
         let shared = Shared::new(role, config, info);
         let outbound = Outbound::new(shared.clone(), role, side);
         let inbound = Inbound {
             shared: shared.clone(),
             role,
             side,
-            max_frame_size,
+            reader,
         };
         (Self { shared }, outbound, inbound)
     }

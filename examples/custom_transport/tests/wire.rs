@@ -76,6 +76,7 @@ async fn a_caller_waits_for_settings_and_then_says_what_a_unary_call_says() {
     let hello = MessageData {
         size: 5,
         data: Bytes::from("hello"),
+        ..Default::default()
     };
     assert_eq!(
         expect_kind(&mut peer, 1).await,
@@ -118,6 +119,7 @@ async fn the_last_words_of_a_peer_that_listens_no_more_are_heard() {
     let enough = MessageData {
         size: 7,
         data: Bytes::from("enough!"),
+        ..Default::default()
     };
     for frame in [
         Frame::ResponseMessage(enough),

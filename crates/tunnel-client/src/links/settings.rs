@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tunnel_core::Config;
 use tunnel_tonic::TunnelError;
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) backoff: Backoff,
     pub(crate) drain_timeout: Duration,
     pub(crate) max_tunnel_age: Option<Duration>,
+    pub(crate) send: Option<CompressionEncoding>,
 }
 
 impl Default for Settings {
@@ -42,6 +44,7 @@ impl Default for Settings {
             backoff: Backoff::default(),
             drain_timeout: DRAIN_TIMEOUT,
             max_tunnel_age: None,
+            send: None,
         }
     }
 }
@@ -187,6 +190,24 @@ macro_rules! link_settings {
                 + 'static,
         {
             self.settings.credentials.set_hook(credentials);
+            self
+        }
+
+        /// Compresses what this end sends through the tunnels, each frame by itself. The feature with the
+        /// name of the encoding must be enabled. Default: not compressed.
+        ///
+        /// Frames below 512 bytes are sent as they are. It pays for compressible messages of a
+        /// kilobyte or more, where the network is slower than the compression. The far end must accept
+        /// the encoding, or refuses the tunnel with UNIMPLEMENTED. Whether the far end compresses is its
+        /// own setting. To compress single calls instead, use the `send_compressed` of generated clients
+        /// and servers.
+        ///
+        /// # Panics
+        ///
+        /// If tonic has the feature of the encoding, and this crate has not.
+        pub fn send_compressed(mut self, encoding: tonic::codec::CompressionEncoding) -> Self {
+            tunnel_tonic::outer::check_encoding(encoding);
+            self.settings.send = Some(encoding);
             self
         }
 

@@ -158,7 +158,8 @@ impl Shared {
         let opened = with_timeout(*open_timeout, async {
             let slow = state.is_slow();
             let channel = state.gateway.channel(slow, *open_timeout).await?;
-            let accepted = dial(info.clone(), config, channel).await?;
+            let send = self.settings.send;
+            let accepted = dial(info.clone(), config, send, channel).await?;
             self.start(gateway, link, accepted, slow).await
         })
         .await;

@@ -1,6 +1,7 @@
 //! Forward tunnels over tonic on TCP.
 
 use futures::future::{BoxFuture, FutureExt};
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tunnel_client::{Config, ForwardChannel, ForwardTunnel, Revisions, endpoint_for_tunnels};
@@ -16,6 +17,7 @@ pub struct ForwardPath {
     revisions: Revisions,
     inline: bool,
     kept_up: bool,
+    compressed: bool,
 }
 
 impl ForwardPath {
@@ -24,6 +26,7 @@ impl ForwardPath {
         revisions: Revisions::OnlyOne,
         inline: false,
         kept_up: false,
+        compressed: false,
     };
 
     /// Tunnels with revision one that poll each handler inline first.
@@ -38,11 +41,18 @@ impl ForwardPath {
         ..Self::REVISION_ONE
     };
 
+    /// Tunnels whose outer stream is compressed: by zstd towards the server, and by gzip from it.
+    pub const COMPRESSED: Self = Self {
+        compressed: true,
+        ..Self::REVISION_ONE
+    };
+
     /// Tunnels with revision zero, which has no flow control.
     pub const REVISION_ZERO: Self = Self {
         revisions: Revisions::OnlyZero,
         inline: false,
         kept_up: false,
+        compressed: false,
     };
 }
 
@@ -51,23 +61,28 @@ struct ForwardHost {
     server: TcpServer,
     client: Config,
     kept_up: bool,
+    compressed: bool,
 }
 
 impl Path for ForwardPath {
     fn host(&self, offer: Offer) -> BoxFuture<'_, Box<dyn Host>> {
         async move {
             let client = config(&offer, self.revisions);
-            let handler = TunnelServiceHandler::builder()
+            let mut handler = TunnelServiceHandler::builder()
                 .config(config(&offer, Revisions::ZeroAndOne))
                 .poll_handlers_inline(self.inline)
-                .add_routes(offer.routes)
-                .build();
+                .add_routes(offer.routes);
+            if self.compressed {
+                handler = handler.send_compressed(CompressionEncoding::Gzip);
+            }
+            let handler = handler.build();
             let routes = Routes::new(handler.service());
             let server = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
             Box::new(ForwardHost {
                 server,
                 client,
                 kept_up: self.kept_up,
+                compressed: self.compressed,
             }) as Box<dyn Host>
         }
         .boxed()
@@ -87,12 +102,12 @@ impl Host for ForwardHost {
                 .connect()
                 .await
                 .expect("the far end accepts a connection");
-            let tunnel = ForwardTunnel::new(channel)
-                .config(self.client.clone())
-                .open()
-                .await
-                .expect("the far end accepts a tunnel");
-            TestChannel::new(tunnel)
+            let mut opening = ForwardTunnel::new(channel).config(self.client.clone());
+            if self.compressed {
+                opening = opening.send_compressed(CompressionEncoding::Zstd);
+            }
+            let tunnel = opening.open().await;
+            TestChannel::new(tunnel.expect("the far end accepts a tunnel"))
         }
         .boxed()
     }

@@ -18,7 +18,11 @@ async fn caller(far: &Far) -> RawCaller {
 
 fn part(size: u32, data: &'static [u8]) -> client_to_server::Frame {
     let data = data.into();
-    client_to_server::Frame::RequestMessage(MessageData { size, data })
+    client_to_server::Frame::RequestMessage(MessageData {
+        size,
+        data,
+        ..Default::default()
+    })
 }
 
 /// Checks that the tunnel still carries calls.
@@ -58,7 +62,11 @@ async fn a_caller_that_does_not_negotiate_is_served_in_revision_zero() {
         prost::encode_length_delimiter(1_000_000, &mut payload).expect("room");
         let size = (payload.len() + 1_000_000) as u32;
         let data = payload.into();
-        let first = MessageData { size, data };
+        let first = MessageData {
+            size,
+            data,
+            ..Default::default()
+        };
         caller.frame(1, client_to_server::Frame::RequestMessage(first));
         let mut left = 1_000_000;
         while left > 0 {

@@ -8,6 +8,8 @@
 
 mod buffers;
 mod channel;
+mod compression;
+mod compression_outer;
 mod computing;
 mod errors;
 mod hostile_callers;

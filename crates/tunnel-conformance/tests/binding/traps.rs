@@ -213,38 +213,6 @@ async fn a_body_that_failed_is_not_polled_again() {
     .await;
 }
 
-/// A compression flag. The tunnel protocol has no compression.
-#[tokio::test(flavor = "multi_thread")]
-async fn compressed_messages_are_refused_with_advice() {
-    guarded(async {
-        let compressed = || {
-            let mut bytes = message(b"pretends to be gzip");
-            bytes[0] = 1;
-            data(bytes)
-        };
-        let (far, tunnel) = far_with(echoes()).await;
-        let (_, end) = raw_outcome(&tunnel, Pieces::all(vec![compressed()])).await;
-        assert_eq!(end.code(), Code::Unimplemented, "{end:?}");
-        assert!(end.message().contains("compressed"), "{end:?}");
-        assert_usable(&client(&tunnel)).await;
-        eventually(|| far.handler.kept_calls() == 0).await;
-
-        let (_far, tunnel) = far_with(answers_with(move || vec![compressed(), status("0")])).await;
-        let (_, end) = raw_outcome(&tunnel, Body::empty()).await;
-        assert_eq!(end.code(), Code::Unimplemented, "{end:?}");
-        assert!(end.message().contains("compressed"), "{end:?}");
-
-        // A client with compression announces it in its headers.
-        let mut request = crate::support::raw_service::raw_request(Body::empty());
-        let encoding = "gzip".parse().expect("legal");
-        request.headers_mut().insert("grpc-encoding", encoding);
-        let error = tunnel.clone().oneshot(request).await.expect_err("refused");
-        assert_eq!(error.code(), Code::Unimplemented, "{error:?}");
-        assert!(error.message().contains("compressed"), "{error:?}");
-    })
-    .await;
-}
-
 /// The conformance suite tests traps 4 and 7 for a client that cancels. This test covers the end of
 /// the tunnel: no handler's request stream may end cleanly.
 #[tokio::test(flavor = "multi_thread")]

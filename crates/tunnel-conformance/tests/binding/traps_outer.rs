@@ -442,6 +442,7 @@ async fn a_transport_that_drops_what_a_tunnel_sends_has_lost_it() {
         let first = client_to_server::Frame::RequestMessage(MessageData {
             size: 4,
             data: "unread".as_bytes()[..2].into(),
+            ..Default::default()
         });
         for said in [vec![frame(new.clone())], vec![frame(new), frame(first)]] {
             let request = http::Request::post(OPEN_TUNNEL_PATH);

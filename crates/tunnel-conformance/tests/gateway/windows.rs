@@ -91,7 +91,14 @@ async fn a_tunnel_of_revision_zero_that_nobody_reads_leaves_its_neighbour_alone(
         // Messages of 16 KiB, more in all than the window of a stream.
         for _ in 0..32 * MIB / 16_384 {
             let data = vec![0; 16_384].into();
-            unread.frame(1, Frame::RequestMessage(MessageData { size: 16_384, data }));
+            unread.frame(
+                1,
+                Frame::RequestMessage(MessageData {
+                    size: 16_384,
+                    data,
+                    ..Default::default()
+                }),
+            );
         }
         let is_full = || {
             let stats = handler.stats();

@@ -53,6 +53,12 @@ tunnel_conformance::suite! {
     lacks {}
 }
 
+// A forward tunnel whose outer stream is compressed in both directions.
+tunnel_conformance::suite! {
+    mod forward_compressed = ForwardPath::COMPRESSED;
+    lacks {}
+}
+
 // A reverse tunnel with flow control (revision one): calls of the gateway to the device that dialled.
 tunnel_conformance::suite! {
     mod reverse_revision_one = ReversePath::REVISION_ONE;

@@ -104,6 +104,7 @@ impl Source {
         let kind = FrameKindRef::Message {
             size: size as u32,
             data: &self.payload[..size],
+            compressed: false,
         };
         write(&mut self.buf, stream_id, kind);
     }

@@ -12,6 +12,7 @@ use super::control::opened;
 use super::phase::Phase;
 use crate::event::{Event, Note};
 use crate::frame::{CloseStream, Frame, FrameKind, NewStream};
+use crate::streams::body::Begin;
 use crate::streams::context::Context;
 use crate::streams::counts::LateFrame;
 use crate::streams::flow::Window;
@@ -372,7 +373,11 @@ fn on_stream_frame(
     now: Option<Instant>,
 ) -> Outcome {
     match kind {
-        FrameKind::Message { size, data } => on_message(stream, rest, size, data, now),
+        FrameKind::Message {
+            size,
+            data,
+            compressed,
+        } => on_message(stream, rest, Begin { size, compressed }, data, now),
         FrameKind::MoreData(data) => on_more(stream, rest, data, now),
         FrameKind::HalfClose => on_half_close(stream, rest),
         FrameKind::Headers(headers) => on_headers(stream, rest, headers),
@@ -393,18 +398,18 @@ fn check_receiving(stream: &Stream) -> Result<(), StreamFault> {
 fn on_message(
     stream: &mut Stream,
     mut rest: Context<'_>,
-    size: u32,
+    begin: Begin,
     data: Bytes,
     now: Option<Instant>,
 ) -> Outcome {
     check_receiving(stream)?;
     let len = data.len();
     rest.grow_window(stream);
-    rest.check_empty(stream, size)?;
-    stream.recv.begin(size, data, rest.config)?;
+    rest.check_empty(stream, begin.size)?;
+    stream.recv.begin(begin, data, rest.config)?;
     // A peer may leave out headers before its first message.
     stream.recv.see_headers(Metadata::new());
-    rest.counts.unread_empty += usize::from(size == 0);
+    rest.counts.unread_empty += usize::from(begin.size == 0);
     rest.counts.messages_received += 1;
     rest.arrived(stream, len, now);
     rest.tell_reader(stream);

@@ -16,7 +16,7 @@ use crate::{Config, ConnectionError, EndReason, Revisions, Side};
 pub const NEGOTIATE_HEADER: &str = "grpctunnel-negotiate";
 
 /// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`], [`ECHO_HEADER`], [`MESSAGE_CREDIT_HEADER`],
-/// [`READY_HEADER`] and [`OPAQUE_TEXT_HEADER`].
+/// [`READY_HEADER`], [`OPAQUE_TEXT_HEADER`] and [`COMPRESSED_MESSAGES_HEADER`].
 pub const NEGOTIATE_VALUE: &str = "on";
 
 /// The header by which each end says that it understands drain notices. An extension of this
@@ -68,6 +68,11 @@ pub const OPAQUE_TEXT_HEADER: &str = "grpctunnel-opaque-text";
 /// hexadecimal digits. An extension of this library.
 pub const TUNNEL_ID_HEADER: &str = "grpctunnel-id";
 
+/// The header by which each end says that it accepts compressed messages. Where both ends do, a
+/// message keeps the flag of its prefix, and the tunnel carries its bytes as they are. An extension
+/// of this library.
+pub const COMPRESSED_MESSAGES_HEADER: &str = "grpctunnel-compressed-messages";
+
 /// The trailer that marks a refused call as not processed, so that it is safe to retry. An
 /// extension of this library.
 pub const NOT_PROCESSED_KEY: &str = "grpctunnel-not-processed";
@@ -100,6 +105,8 @@ pub struct Offer {
     /// [`announce_ready`](Connection::announce_ready); a handler then gets
     /// [`Event::PeerReady`].
     pub ready: bool,
+    /// It sent [`COMPRESSED_MESSAGES_HEADER`].
+    pub compressed_messages: bool,
 }
 
 impl Offer {
@@ -114,6 +121,7 @@ impl Offer {
             max_streams: None,
             opaque_text: false,
             ready: false,
+            compressed_messages: false,
         }
     }
 
@@ -123,6 +131,7 @@ impl Offer {
         if config.revisions() == Revisions::OnlyZero {
             return Self {
                 opaque_text: true,
+                compressed_messages: true,
                 ..Self::none()
             };
         }
@@ -135,6 +144,7 @@ impl Offer {
             max_streams: Some(config.max_concurrent_streams()),
             opaque_text: true,
             ready: false,
+            compressed_messages: true,
         }
     }
 }
@@ -156,6 +166,7 @@ impl Connection {
         if peer.message_credit && ours.message_credit {
             self.store.message_cost = MESSAGE_COST;
         }
+        self.store.carries_compressed = peer.compressed_messages && ours.compressed_messages;
         self.store.peer_max_streams = peer.max_streams.filter(|_| self.store.side == Side::Caller);
         if self.peer_knows_drain && peer.max_streams.is_none() {
             self.store.schedule.cancels.pace();

@@ -7,13 +7,14 @@ use crate::config::Values;
 use crate::event::{Event, Note};
 use crate::frame::CloseStream;
 use crate::streams::StreamId;
+use crate::streams::body::Begin;
 use crate::streams::context::Context;
 use crate::streams::recv::{Chunk, RecvEnd, Taken};
 use crate::streams::released::Outgoing;
 use crate::streams::send::Head;
 use crate::streams::state::{RecvState, SendState};
 use crate::streams::stream::Stream;
-use crate::{Metadata, Side, Status, StreamError, WriteError};
+use crate::{Code, Initiator, Metadata, Side, Status, StreamError, WriteError};
 
 /// The sending half of one stream; from [`Connection::send_stream`].
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl<'a> SendStream<'a> {
             u32::try_from(data.len()).map_err(|_| WriteError::MessageTooLarge(data.len()))?;
         self.with_data(data, |stream, out, data| {
             ensure_head(stream);
-            stream.send.begin(size)?;
+            stream.send.begin(Begin::plain(size))?;
             stream.send.write(data, out)
         })
     }
@@ -103,7 +104,7 @@ impl<'a> SendStream<'a> {
     pub fn begin_message(&mut self, size: u32) -> Result<(), WriteError> {
         self.with(|stream, _, _| {
             ensure_head(stream);
-            stream.send.begin(size)
+            stream.send.begin(Begin::plain(size))
         })
     }
 
@@ -118,19 +119,21 @@ impl<'a> SendStream<'a> {
         self.with_data(data, |stream, out, data| stream.send.write(data, out))
     }
 
-    /// Appends the next bytes of a gRPC body: messages, each with its prefix (a zero byte and the
-    /// length in four bytes, big-endian). The bytes may be split anywhere. Many small messages at
-    /// once cost little more than one.
+    /// Appends the next bytes of a gRPC body: messages, each with its prefix (a flag, 1 if the message
+    /// is compressed and 0 otherwise, and the length in four bytes, big-endian). The bytes may be
+    /// split anywhere. Many small messages at once cost little more than one.
     ///
     /// # Errors
     ///
-    /// [`WriteError::Compressed`] for a message whose flag is not zero; the messages before it were
-    /// queued, and no later data can be. Otherwise as [`begin_message`](Self::begin_message) and
+    /// [`WriteError::Compressed`] for a compressed message, unless both ends
+    /// [offer](crate::Offer::compressed_messages) to carry them, and [`WriteError::Flags`] for other
+    /// flags; the messages before it were queued, and no later data can be. Otherwise as [`begin_message`](Self::begin_message) and
     /// [`write`](Self::write).
     pub fn body(&mut self, data: Bytes) -> Result<(), WriteError> {
+        let compressed = self.conn.store.carries_compressed;
         self.with_data(data, |stream, out, data| {
             ensure_head(stream);
-            stream.send.body(data, out)
+            stream.send.body(data, compressed, out)
         })
     }
 
@@ -291,6 +294,10 @@ impl<'a> RecvStream<'a> {
     /// nothing is lost between calls. Its credit is returned as it arrives, so it may be larger
     /// than the window.
     ///
+    /// It has no place for the flag of a compressed message: such a message fails the call with
+    /// UNIMPLEMENTED. A peer sends them only by [`SendStream::body`]; read them by
+    /// [`read`](Self::read) or [`body`](Self::body).
+    ///
     /// ```
     /// # use tunnel_core::{Connection, Read, StreamId};
     /// fn print_messages(conn: &mut Connection, id: StreamId) {
@@ -313,10 +320,25 @@ impl<'a> RecvStream<'a> {
                 Read::Failed(error) => return Read::Failed(error),
                 Read::Gone => return Read::Gone,
             };
+            if chunk.compressed {
+                return self.refuse_compressed();
+            }
             if let Some(message) = self.conn.store.assemble(self.id, chunk) {
                 return Read::Data(message);
             }
         }
+    }
+
+    /// Ends the call, because a reader of whole messages would take a compressed one for plain.
+    fn refuse_compressed(&mut self) -> Read<Bytes> {
+        let text = "the message is compressed, and its reader does not decompress";
+        let error = StreamError::new(Code::Unimplemented, text, Initiator::Library);
+        let id = StreamId(self.id);
+        match self.conn.store.side {
+            Side::Caller => self.conn.cancel(id),
+            Side::Handler => self.conn.reset(id, error.to_status()),
+        }
+        Read::Failed(error)
     }
 
     /// Reads the next piece of a message, or the end.

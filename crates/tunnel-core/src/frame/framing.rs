@@ -60,6 +60,8 @@ const COMPRESSED: u8 = 1;
 #[derive(Debug)]
 pub struct Deframer {
     max_frame_size: usize,
+    /// Decompresses frames with the flag; without it they are an error.
+    decompress: Option<Hook>,
     /// The pushed chunks that are not used up, oldest first. No chunk is empty.
     chunks: VecDeque<Chunk>,
     /// The bytes in `chunks`.
@@ -70,6 +72,21 @@ pub struct Deframer {
     /// The beginning of the current frame, if it lies in several chunks.
     gathered: Vec<u8>,
     failed: Option<FramingError>,
+}
+
+/// Decompresses a frame; from the transport, which knows the encoding.
+///
+/// It gets the compressed bytes and the largest size that it may return. It must stop at that size, and
+/// return [`FramingError::InflatedFrameTooLarge`], or [`FramingError::Undecompressable`].
+pub type Decompress =
+    Box<dyn FnMut(&[u8], usize) -> Result<Bytes, FramingError> + Send + Sync + 'static>;
+
+struct Hook(Decompress);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Decompress")
+    }
 }
 
 #[derive(Debug)]
@@ -103,6 +120,7 @@ impl Deframer {
     pub fn new(max_frame_size: usize) -> Self {
         Self {
             max_frame_size,
+            decompress: None,
             chunks: VecDeque::new(),
             waiting: 0,
             prefix: [0; PREFIX_LEN],
@@ -110,6 +128,14 @@ impl Deframer {
             gathered: Vec::new(),
             failed: None,
         }
+    }
+
+    /// Accepts compressed frames too, of up to `max_frame_size` bytes before and after they are
+    /// decompressed. Frames that are not compressed cost no more than without it.
+    #[must_use]
+    pub fn decompress_with(mut self, decompress: Decompress) -> Self {
+        self.decompress = Some(Hook(decompress));
+        self
     }
 
     /// Takes the next piece of the stream; it may be empty.
@@ -153,11 +179,18 @@ impl Deframer {
         let Some(len) = self.read_prefix().map_err(|e| self.fail(e))? else {
             return Ok(None);
         };
-        let frame = self.read_frame(len);
-        if frame.is_some() {
-            self.prefix_len = 0;
+        let Some(frame) = self.read_frame(len) else {
+            return Ok(None);
+        };
+        self.prefix_len = 0;
+        match &mut self.decompress {
+            Some(Hook(decompress)) if self.prefix[0] == COMPRESSED => {
+                let limit = self.max_frame_size;
+                let frame = decompress(&frame, limit).map_err(|e| self.fail(e))?;
+                Ok(Some(frame))
+            }
+            _ => Ok(Some(frame)),
         }
-        Ok(frame)
     }
 
     /// The next frame that `from` sent, parsed; `None` until more has been
@@ -222,6 +255,7 @@ impl Deframer {
         let [flags, length @ ..] = self.prefix;
         match flags {
             IDENTITY => {}
+            COMPRESSED if self.decompress.is_some() => {}
             COMPRESSED => return Err(FramingError::Compressed),
             _ => return Err(FramingError::Flags(flags)),
         }
@@ -306,6 +340,15 @@ pub enum FramingError {
     /// A frame is compressed.
     #[error("a compressed frame, but the tunnel does not offer an encoding")]
     Compressed,
+    /// A compressed frame is larger than allowed when it is decompressed.
+    #[error("a compressed frame has more than {limit} bytes when it is decompressed")]
+    InflatedFrameTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// A compressed frame cannot be decompressed.
+    #[error("a compressed frame cannot be decompressed")]
+    Undecompressable,
     /// A frame begins with flags that gRPC does not know.
     #[error("a frame begins with flags {0}, only 0 and 1 have a meaning")]
     Flags(u8),

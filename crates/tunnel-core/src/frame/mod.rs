@@ -44,6 +44,8 @@ pub enum FrameKind {
         size: u32,
         /// Its first bytes; all of them if it fits one frame.
         data: Bytes,
+        /// Whether it is compressed. Only between two ends that offer it.
+        compressed: bool,
     },
     /// Both directions: the message continues.
     MoreData(Bytes),
@@ -125,6 +127,8 @@ pub enum FrameKindRef<'a> {
         size: u32,
         /// Its first bytes.
         data: &'a [u8],
+        /// Whether it is compressed.
+        compressed: bool,
     },
     /// See [`FrameKind::MoreData`].
     MoreData(&'a [u8]),
@@ -172,9 +176,14 @@ impl FrameRef<'_> {
                     revision,
                 }),
                 FrameKindRef::Headers(md) => FrameKind::Headers(md.clone()),
-                FrameKindRef::Message { size, data } => FrameKind::Message {
+                FrameKindRef::Message {
+                    size,
+                    data,
+                    compressed,
+                } => FrameKind::Message {
                     size,
                     data: Bytes::copy_from_slice(data),
+                    compressed,
                 },
                 FrameKindRef::MoreData(data) => FrameKind::MoreData(Bytes::copy_from_slice(data)),
                 FrameKindRef::HalfClose => FrameKind::HalfClose,

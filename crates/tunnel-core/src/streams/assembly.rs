@@ -56,7 +56,12 @@ mod tests {
     use super::*;
 
     fn piece(begins: Option<u32>, data: Bytes, ends: bool) -> Chunk {
-        Chunk { begins, data, ends }
+        Chunk {
+            begins,
+            compressed: false,
+            data,
+            ends,
+        }
     }
 
     #[test]

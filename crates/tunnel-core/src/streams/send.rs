@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::body;
+use super::body::{self, Begin};
 use super::flow::Credit;
 use super::queue::Queue;
 use super::released::Outgoing;
@@ -37,17 +37,28 @@ struct Segment {
 enum Piece {
     /// The beginning of a message of this size.
     Begins(u32),
+    /// The beginning of a compressed message of this size.
+    BeginsCompressed(u32),
     /// More of the message that has begun.
     Continues,
-    /// Whole messages, each behind its prefix.
+    /// Whole messages that are not compressed, each behind its prefix.
     Run,
+}
+
+impl Piece {
+    fn begins(begin: Begin) -> Self {
+        match begin.compressed {
+            false => Self::Begins(begin.size),
+            true => Self::BeginsCompressed(begin.size),
+        }
+    }
 }
 
 /// The size and payload of the message at the front of a run.
 fn first_of_run(run: &[u8]) -> (u32, &[u8]) {
     let first = run.split_first_chunk().map(|(&prefix, rest)| {
         // Only data that was scanned for prefixes is a run.
-        let size = body::size_of(prefix).unwrap_or_default();
+        let size = body::plain_size(prefix).unwrap_or_default();
         (size, rest.get(..size as usize).unwrap_or_default())
     });
     first.unwrap_or_default()
@@ -90,6 +101,8 @@ pub(crate) struct SendHalf {
     run_left: u32,
     /// Whether a message was begun and none of its bytes were written.
     begun: bool,
+    /// Whether the message that was begun is compressed.
+    compressed: bool,
     /// How many bytes of the last message the application still has to write.
     unwritten: u32,
     /// The prefix of the next message of a body, of which `prefix_len` bytes were written.
@@ -119,6 +132,7 @@ impl SendHalf {
             queued: 0,
             run_left: 0,
             begun: false,
+            compressed: false,
             unwritten: 0,
             prefix: [0; PREFIX_LEN],
             prefix_len: 0,
@@ -141,15 +155,16 @@ impl SendHalf {
         !self.queue.is_empty()
     }
 
-    /// Begins a message of this size.
-    pub(crate) fn begin(&mut self, size: u32) -> Result<(), WriteError> {
+    /// Begins a message.
+    pub(crate) fn begin(&mut self, begin: Begin) -> Result<(), WriteError> {
         self.check_open()?;
         self.check_message_whole()?;
-        if size == 0 {
-            self.push(Piece::Begins(0), Bytes::new());
+        if begin.size == 0 {
+            self.push(Piece::begins(begin), Bytes::new());
         } else {
             self.begun = true;
-            self.unwritten = size;
+            self.compressed = begin.compressed;
+            self.unwritten = begin.size;
         }
         Ok(())
     }
@@ -164,7 +179,10 @@ impl SendHalf {
         let size = self.unwritten;
         self.unwritten = size.checked_sub(len).ok_or(WriteError::ExcessData)?;
         let piece = match std::mem::take(&mut self.begun) {
-            true => Piece::Begins(size),
+            true => Piece::begins(Begin {
+                size,
+                compressed: self.compressed,
+            }),
             false => Piece::Continues,
         };
         self.push_copied(piece, std::mem::take(data), out);
@@ -172,18 +190,23 @@ impl SendHalf {
     }
 
     /// Adds the next bytes of a body, split anywhere. After an error `data` holds the remaining
-    /// bytes.
-    pub(crate) fn body(&mut self, data: &mut Bytes, out: &mut Outgoing) -> Result<(), WriteError> {
+    /// bytes. `compressed` allows compressed messages.
+    pub(crate) fn body(
+        &mut self,
+        data: &mut Bytes,
+        compressed: bool,
+        out: &mut Outgoing,
+    ) -> Result<(), WriteError> {
         self.check_open()?;
         while !data.is_empty() {
             if self.unwritten > 0 {
                 let part = data.len().min(self.unwritten as usize);
                 self.write(&mut split_off(data, part), out)?;
             } else if self.prefix_len > 0 || data.len() < PREFIX_LEN {
-                self.body_prefix(data, out)?;
+                self.body_prefix(data, compressed, out)?;
             } else {
                 match body::whole_messages(data) {
-                    0 => self.body_prefix(data, out)?,
+                    0 => self.body_prefix(data, compressed, out)?,
                     run => self.push_copied(Piece::Run, split_off(data, run), out),
                 }
             }
@@ -192,7 +215,12 @@ impl SendHalf {
     }
 
     /// Takes the bytes of a prefix, and begins its message when the prefix is complete.
-    fn body_prefix(&mut self, data: &mut Bytes, out: &mut Outgoing) -> Result<(), WriteError> {
+    fn body_prefix(
+        &mut self,
+        data: &mut Bytes,
+        compressed: bool,
+        out: &mut Outgoing,
+    ) -> Result<(), WriteError> {
         let have = usize::from(self.prefix_len);
         let take = data.len().min(PREFIX_LEN - have);
         let part = split_off(data, take);
@@ -202,9 +230,12 @@ impl SendHalf {
         if usize::from(self.prefix_len) < PREFIX_LEN {
             return Ok(());
         }
-        let size = body::size_of(self.prefix)?;
+        let begin = Begin::of(self.prefix)?;
+        if begin.compressed && !compressed {
+            return Err(WriteError::Compressed);
+        }
         self.prefix_len = 0;
-        self.begin(size)
+        self.begin(begin)
     }
 
     /// Whether no message is half written.
@@ -287,7 +318,7 @@ impl SendHalf {
     fn front(&self) -> Option<(Option<u32>, &[u8])> {
         let front = self.queue.front()?;
         Some(match front.piece {
-            Piece::Begins(size) => (Some(size), &front.data),
+            Piece::Begins(size) | Piece::BeginsCompressed(size) => (Some(size), &front.data),
             Piece::Continues => (None, &front.data),
             Piece::Run if self.run_left > 0 => (
                 None,
@@ -307,7 +338,14 @@ impl SendHalf {
         let len = self.affordable(begins.is_some(), data.len().min(chunk))?;
         let data = &data[..len];
         Some(match begins {
-            Some(size) => FrameKindRef::Message { size, data },
+            Some(size) => FrameKindRef::Message {
+                size,
+                data,
+                compressed: self
+                    .queue
+                    .front()
+                    .is_some_and(|front| matches!(front.piece, Piece::BeginsCompressed(_))),
+            },
             None => FrameKindRef::MoreData(data),
         })
     }
@@ -337,7 +375,7 @@ impl SendHalf {
                 self.run_left = size - len as u32;
                 PREFIX_LEN + len
             }
-            Piece::Begins(_) | Piece::Continues => {
+            Piece::Begins(_) | Piece::BeginsCompressed(_) | Piece::Continues => {
                 front.piece = Piece::Continues;
                 len
             }

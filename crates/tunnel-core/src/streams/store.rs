@@ -41,6 +41,8 @@ pub(crate) struct Store {
     pub(crate) message_cost: u8,
     /// Whether the peer may send probes, and answers them.
     pub(crate) answers_probes: bool,
+    /// Whether both ends accept compressed messages.
+    pub(crate) carries_compressed: bool,
     /// The number of streams that the peer serves at once, if it has announced one.
     pub(crate) peer_max_streams: Option<usize>,
     pub(crate) out: Outgoing,
@@ -72,6 +74,7 @@ impl Store {
             events: VecDeque::new(),
             message_cost: 0,
             answers_probes: false,
+            carries_compressed: false,
             peer_max_streams: None,
             admission: Admission::default(),
             assembly: Assembly::default(),
@@ -125,7 +128,16 @@ impl Store {
             Revision::Zero => 0,
             Revision::One => self.message_cost,
         };
-        Stream::new(id, revision, first_credit, opening, cost, &self.config)
+        let compressed = self.carries_compressed;
+        Stream::new(
+            id,
+            revision,
+            first_credit,
+            opening,
+            cost,
+            compressed,
+            &self.config,
+        )
     }
 
     pub(crate) fn insert(&mut self, mut stream: Stream, deadline: Option<Instant>) {

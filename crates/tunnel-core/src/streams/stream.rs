@@ -35,6 +35,7 @@ impl Stream {
         first_credit: Window,
         opening: Option<Box<Opening>>,
         message_cost: u8,
+        carries_compressed: bool,
         config: &Config,
     ) -> Self {
         let (credit, window) = match revision {
@@ -47,7 +48,7 @@ impl Stream {
         Self {
             id,
             send: SendHalf::new(credit, opening, message_cost),
-            recv: RecvHalf::new(window, message_cost),
+            recv: RecvHalf::new(window, message_cost, carries_compressed),
             deadline: None,
             late_allowed: false,
             in_control: false,

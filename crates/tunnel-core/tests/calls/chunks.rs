@@ -41,6 +41,7 @@ fn every_size_is_cut_at_16384_bytes_and_arrives_whole() {
         let declared = FrameKind::Message {
             size: size as u32,
             data: bytes(size.min(CHUNK)),
+            compressed: false,
         };
         assert_eq!(frames[0].kind, declared);
         assert!(frames.iter().all(|f| payload_len(f) <= CHUNK));
@@ -80,7 +81,7 @@ fn a_message_written_in_pieces_says_its_size_with_the_first() {
         p.pump();
     }
     assert_eq!(letters(&p.caller.log), "Mdd");
-    let FrameKind::Message { size, data } = &p.caller.log[0].kind else {
+    let FrameKind::Message { size, data, .. } = &p.caller.log[0].kind else {
         panic!("a message begins")
     };
     assert_eq!((*size, &data[..]), (6, &b"a"[..]));

@@ -4,6 +4,7 @@
 mod support;
 
 mod chunks;
+mod compressed;
 mod credit;
 mod drain;
 mod ends;

@@ -96,7 +96,14 @@ fn data_has_the_same_bytes_from_both_sides() {
         let message = |size, data: &'static [u8]| FrameKind::Message {
             size,
             data: Bytes::from_static(data),
+            compressed: size == 301,
         };
+        golden(
+            from,
+            5,
+            message(301, b"abc"),
+            b"\x08\x05\x1a\x0a\x08\xad\x02\x12\x03abc\x18\x01",
+        );
         golden(
             from,
             5,
@@ -216,6 +223,7 @@ fn of_two_kinds_the_later_counts_and_of_one_kind_the_parts_are_merged() {
     let message = |size, data: &'static [u8]| FrameKind::Message {
         size,
         data: Bytes::from_static(data),
+        compressed: false,
     };
     // The size alone, then the data alone; with a half-close between them.
     assert_eq!(read(b"\x1a\x02\x08\x05\x1a\x03\x12\x01a"), message(5, b"a"));

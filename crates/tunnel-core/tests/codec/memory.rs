@@ -14,6 +14,7 @@ fn a_payload_is_left_where_it_is() {
         FrameKind::Message {
             size: 99,
             data: Bytes::from_static(b"payload"),
+            compressed: true,
         },
     ] {
         let frame = Frame {

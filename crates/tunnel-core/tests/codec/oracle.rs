@@ -47,9 +47,10 @@ impl Wire {
 /// The message that prost should read from our bytes.
 pub(crate) fn message(from: Side, frame: &Frame) -> Wire {
     let stream_id = frame.stream_id.value();
-    let data = |size: u32, data: &Bytes| v1::MessageData {
+    let data = |size: u32, data: &Bytes, compressed: bool| v1::MessageData {
         size,
         data: data.clone(),
+        compressed,
     };
     match from {
         Side::Caller => {
@@ -61,7 +62,11 @@ pub(crate) fn message(from: Side, frame: &Frame) -> Wire {
                     initial_window_size: new.initial_window,
                     protocol_revision: new.revision,
                 }),
-                FrameKind::Message { size, data: d } => F::RequestMessage(data(*size, d)),
+                FrameKind::Message {
+                    size,
+                    data: d,
+                    compressed,
+                } => F::RequestMessage(data(*size, d, *compressed)),
                 FrameKind::MoreData(data) => F::MoreRequestData(data.clone()),
                 FrameKind::HalfClose => F::HalfClose(()),
                 FrameKind::Cancel => F::Cancel(()),
@@ -75,7 +80,11 @@ pub(crate) fn message(from: Side, frame: &Frame) -> Wire {
             use server_to_client::Frame as F;
             let frame = match &frame.kind {
                 FrameKind::Headers(md) => F::ResponseHeaders(map(md)),
-                FrameKind::Message { size, data: d } => F::ResponseMessage(data(*size, d)),
+                FrameKind::Message {
+                    size,
+                    data: d,
+                    compressed,
+                } => F::ResponseMessage(data(*size, d, *compressed)),
                 FrameKind::MoreData(data) => F::MoreResponseData(data.clone()),
                 FrameKind::Close(close) => F::CloseStream(v1::CloseStream {
                     response_trailers: Some(map(&close.trailers)).filter(|md| !md.md.is_empty()),
@@ -128,6 +137,7 @@ pub(crate) fn frame(message: Wire) -> Frame {
                 F::RequestMessage(m) => FrameKind::Message {
                     size: m.size,
                     data: m.data,
+                    compressed: m.compressed,
                 },
                 F::MoreRequestData(data) => FrameKind::MoreData(data),
                 F::HalfClose(()) => FrameKind::HalfClose,
@@ -143,6 +153,7 @@ pub(crate) fn frame(message: Wire) -> Frame {
                 F::ResponseMessage(m) => FrameKind::Message {
                     size: m.size,
                     data: m.data,
+                    compressed: m.compressed,
                 },
                 F::MoreResponseData(data) => FrameKind::MoreData(data),
                 F::CloseStream(close) => {

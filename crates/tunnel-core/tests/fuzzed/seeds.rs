@@ -112,7 +112,7 @@ fn stream(frames: &[&Recorded]) -> Vec<u8> {
 /// metadata and spare memory. At a caller the settings follow.
 fn setup(side: Side, streams: u8) -> Vec<u8> {
     let mut seed = vec![u8::from(side == Side::Handler)];
-    seed.extend([0, 0, streams, 0, 3, 0, 0, 3, 2, 0, 0]);
+    seed.extend([0, 0, streams, 0, 3, 0, 0, 3, 2, 0, 0, 0]);
     if side == Side::Caller {
         seed.extend([0, 0]);
     }
@@ -227,8 +227,9 @@ fn sessions() -> [(&'static str, Vec<u8>); 3] {
     waits.extend([op::OPEN, 0, op::MESSAGE, 0, 8, 0, op::WRITABLE, 0]);
     waits.extend([op::TRANSMIT, 255, op::WRITABLE, 0]);
     let mut two_ends = vec![64];
-    two_ends.extend([0; 12]);
-    two_ends.extend([op::OPEN, 0, op::MESSAGE, 0, 8, 0, op::FINISH, 0, op::PUMP]);
+    two_ends.extend([0; 13]);
+    two_ends.extend([op::OPEN, 0, op::MESSAGE, 0, 8, 0, op::BODY, 0, 8, 1]);
+    two_ends.extend([op::FINISH, 0, op::PUMP]);
     let handler = 0x80;
     two_ends.extend([handler | op::READ_ALL, handler | op::MESSAGE, 0, 8, 0]);
     two_ends.extend([handler | op::FINISH, 0, 0, 0, handler | op::TRANSMIT, 255]);

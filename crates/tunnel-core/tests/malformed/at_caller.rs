@@ -1,10 +1,10 @@
 //! Faults of a handler on one stream, at the caller.
 
-use tunnel_core::{Code, Initiator, Metadata, Read, StreamFault, StreamId};
+use tunnel_core::{Code, Initiator, Metadata, Read, Side, StreamFault, StreamId};
 
 use crate::support::build::{self, WINDOW};
 use crate::support::offer;
-use crate::{Tunnel, caller, own_window};
+use crate::{Tunnel, caller, offer_without_compression, own_window};
 
 /// A tunnel with a call that the handler has answered.
 fn call(before: &[tunnel_core::Frame]) -> (Tunnel, StreamId) {
@@ -43,6 +43,14 @@ fn data_without_a_message_or_beyond_its_size_ends_the_stream() {
     tunnel.assert_fault(id, build::begin(2, 1, "xx"), &StreamFault::ExcessData);
     let (mut tunnel, id) = call(&[build::message(2, "x")]);
     tunnel.assert_fault(id, build::more(2, "x"), &StreamFault::ExcessData);
+}
+
+#[test]
+fn a_compressed_message_ends_the_stream_of_a_peer_that_did_not_offer_them() {
+    let mut tunnel = Tunnel::of(Side::Caller, offer_without_compression());
+    let id = tunnel.lone.open();
+    let frame = build::compressed(id.value(), "x");
+    tunnel.assert_fault(id, frame, &StreamFault::CompressedMessage);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::support::build::{self, WINDOW, new_stream};
 use crate::support::lone::Lone;
 use crate::support::opened;
 use crate::support::reader::read_all;
-use crate::{Tunnel, assert_refused, handler, own_window};
+use crate::{Tunnel, assert_refused, handler, offer_without_compression, own_window};
 
 fn refused(new: NewStream, fault: &StreamFault) {
     let code = fault.code(Side::Handler);
@@ -30,6 +30,14 @@ fn a_call_without_a_method_is_refused() {
             &StreamFault::EmptyMethod,
         );
     }
+}
+
+#[test]
+fn a_compressed_message_ends_the_stream_of_a_peer_that_did_not_offer_them() {
+    let mut tunnel = Tunnel::of(Side::Handler, offer_without_compression());
+    let id = tunnel.accept();
+    let frame = build::compressed(id.value(), "x");
+    tunnel.assert_fault(id, frame, &StreamFault::CompressedMessage);
 }
 
 #[test]

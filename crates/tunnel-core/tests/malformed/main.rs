@@ -19,8 +19,14 @@ use support::build;
 use support::lone::Lone;
 use support::reader::read_all;
 use tunnel_core::{
-    Code, Config, Event, Frame, FrameKind, Read, Side, StreamError, StreamFault, StreamId,
+    Code, Config, Event, Frame, FrameKind, Offer, Read, Side, StreamError, StreamFault, StreamId,
 };
+
+fn offer_without_compression() -> Offer {
+    let mut offer = support::offer();
+    offer.compressed_messages = false;
+    offer
+}
 
 /// One end with a bystander: a stream that must not be affected.
 struct Tunnel {
@@ -38,6 +44,15 @@ impl Tunnel {
     fn caller(config: Config) -> Self {
         let mut lone = Lone::caller(config);
         let bystander = lone.open();
+        Self { lone, bystander }
+    }
+
+    fn of(side: Side, peer: Offer) -> Self {
+        let mut lone = Lone::with_offer(side, Config::default(), peer);
+        let bystander = match side {
+            Side::Caller => lone.open(),
+            Side::Handler => lone.accept(1),
+        };
         Self { lone, bystander }
     }
 
@@ -66,7 +81,7 @@ impl Tunnel {
         let said = self.lone.sent();
         let is_answer = |f: &Frame| {
             let data = Bytes::from("so it is");
-            f.kind == FrameKind::Message { size: 8, data } && f.stream_id == id
+            *f == build::message(id.value(), data)
         };
         assert!(said.iter().any(is_answer), "{said:?}");
         match self.lone.conn.side() {

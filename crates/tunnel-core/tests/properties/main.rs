@@ -48,7 +48,7 @@ fn run(setup: &[u8], ops: &[Vec<u8>]) {
 
 /// The setup: choices, and one byte for each number.
 fn setup(kept: u8, set: u8) -> impl Strategy<Value = Vec<u8>> {
-    vec(any::<u8>(), 13).prop_map(move |mut bytes| {
+    vec(any::<u8>(), 14).prop_map(move |mut bytes| {
         bytes[0] = bytes[0] & kept | set;
         bytes
     })
@@ -69,7 +69,8 @@ fn app() -> impl Strategy<Value = Vec<u8>> {
     };
     prop_oneof![
         6 => with(op::OPEN, 1, 0),
-        12 => sized(op::MESSAGE),
+        8 => sized(op::MESSAGE),
+        4 => sized(op::BODY),
         4 => sized(op::BEGIN),
         8 => sized(op::WRITE),
         5 => with(op::FINISH, 1, 2),

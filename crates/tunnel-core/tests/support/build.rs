@@ -67,7 +67,24 @@ pub(crate) fn message(id: i64, data: impl Into<Bytes>) -> Frame {
 /// The first frame of a message that declares `size` bytes.
 pub(crate) fn begin(id: i64, size: u32, data: impl Into<Bytes>) -> Frame {
     let data = data.into();
-    frame(id, FrameKind::Message { size, data })
+    let compressed = false;
+    frame(
+        id,
+        FrameKind::Message {
+            size,
+            data,
+            compressed,
+        },
+    )
+}
+
+/// A compressed message in one frame.
+pub(crate) fn compressed(id: i64, data: impl Into<Bytes>) -> Frame {
+    let mut frame = message(id, data);
+    if let FrameKind::Message { compressed, .. } = &mut frame.kind {
+        *compressed = true;
+    }
+    frame
 }
 
 pub(crate) fn more(id: i64, data: impl Into<Bytes>) -> Frame {

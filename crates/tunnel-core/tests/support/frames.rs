@@ -19,7 +19,15 @@ pub(crate) fn borrowed(frame: &Frame) -> FrameRef<'_> {
             revision: new.revision,
         },
         FrameKind::Headers(md) => FrameKindRef::Headers(md),
-        FrameKind::Message { size, data } => FrameKindRef::Message { size: *size, data },
+        FrameKind::Message {
+            size,
+            data,
+            compressed,
+        } => FrameKindRef::Message {
+            size: *size,
+            data,
+            compressed: *compressed,
+        },
         FrameKind::MoreData(data) => FrameKindRef::MoreData(data),
         FrameKind::HalfClose => FrameKindRef::HalfClose,
         FrameKind::Close(close) => FrameKindRef::Close {
@@ -81,8 +89,13 @@ fn kind_of_handler() -> impl Strategy<Value = FrameKind> {
 
 fn kind_of_both() -> impl Strategy<Value = FrameKind> {
     prop_oneof![
-        (prop_oneof![Just(0), any::<u32>()], payload())
-            .prop_map(|(size, data)| FrameKind::Message { size, data }),
+        (prop_oneof![Just(0), any::<u32>()], payload(), any::<bool>()).prop_map(
+            |(size, data, compressed)| FrameKind::Message {
+                size,
+                data,
+                compressed,
+            }
+        ),
         payload().prop_map(FrameKind::MoreData),
         prop_oneof![Just(0), any::<u32>()].prop_map(FrameKind::WindowUpdate),
     ]

@@ -123,6 +123,11 @@ pub struct MessageData {
     /// The first chunk: at most 16,384 bytes, and never more than `size`.
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
+    /// Whether the message is compressed, as the flag before a gRPC message says.
+    /// An extension of this library: it is true only between two ends that both
+    /// sent the header `grpctunnel-compressed-messages: on`.
+    #[prost(bool, tag = "3")]
+    pub compressed: bool,
 }
 /// Ends a call.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -57,10 +57,9 @@ impl Open {
         let (code, result) = match read {
             Read::Closed(close) => {
                 let code = close.status.code;
-                (
-                    code,
-                    Ok(Frame::trailers(status::close_to_trailers(close, 0))),
-                )
+                let encodings = self.call.shared.carries_compressed();
+                let trailers = status::close_to_trailers(close, 0, encodings);
+                (code, Ok(Frame::trailers(trailers)))
             }
             Read::Failed(error) => (error.code, Err(status::from_stream_error(error))),
             _ => {

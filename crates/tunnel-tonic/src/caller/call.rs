@@ -18,6 +18,7 @@ use super::guard::{CallGuard, finish};
 use super::head::CallHead;
 use super::pump::RequestPump;
 use super::queue::Place;
+use crate::compression::edge::{MessagesOf, decompressed, encoding_of};
 use crate::message::{BodyError, BodyWriter};
 use crate::shared::now;
 use crate::state::State;
@@ -140,6 +141,22 @@ fn poll_body(
     Poll::Ready(None)
 }
 
+/// Decompresses the messages of a request for a peer that does not carry them as they are.
+fn decompress(request: &mut Request) -> Result<(), Status> {
+    let shared = request.place.shared();
+    // A tunnel that is not ready has no peer yet, and fails the call.
+    if shared.carries_compressed() || !shared.is_ready() {
+        return Ok(());
+    }
+    let encoding = encoding_of(&request.head.headers);
+    if encoding.is_some() {
+        let body = std::mem::take(&mut request.body);
+        let limit = shared.max_message_size();
+        request.body = decompressed(body, encoding, MessagesOf::Client, limit)?;
+    }
+    Ok(())
+}
+
 /// The result of opening a call.
 enum Opened {
     /// It is in flight.
@@ -150,9 +167,7 @@ enum Opened {
 
 impl Prepared {
     fn new(mut request: Request, cx: &mut Context<'_>) -> Result<Self, Status> {
-        if let Some(status) = request.head.refused.take() {
-            return Err(*status);
-        }
+        decompress(&mut request)?;
         let start = gather(&mut request.body, cx)?;
         Ok(Self { request, start })
     }
@@ -161,7 +176,7 @@ impl Prepared {
     /// under the same lock, and registers for it. At the stream limit the call waits, or fails.
     fn open(mut self, cx: &mut Context<'_>) -> Result<Opened, Status> {
         let shared = self.request.place.shared().clone();
-        let mut writer = BodyWriter::default();
+        let mut writer = BodyWriter::new(MessagesOf::Client);
         let opened = shared.with(|state| self.try_open(state, &mut writer, cx))?;
         let Some((id, found)) = opened else {
             return Ok(Opened::Queued(Box::new(self)));
@@ -275,7 +290,7 @@ fn respond(
     found: Found,
 ) -> Result<Result<http::Response<ResponseBody>, Status>, CallGuard> {
     let read = match found {
-        Found::Headers(headers) => return Ok(Ok(response(&headers, ResponseBody::new(call)))),
+        Found::Headers(headers) => return Ok(Ok(response(&headers, call))),
         Found::None(Read::Pending) => return Err(call),
         Found::None(read) => read,
     };
@@ -284,7 +299,7 @@ fn respond(
             let code = close.status.code;
             let response = match status::not_processed(&close) {
                 Some(status) => Err(status),
-                None => Ok(trailers_only(close)),
+                None => Ok(trailers_only(close, call.shared.carries_compressed())),
             };
             (code, response)
         }
@@ -301,9 +316,11 @@ fn respond(
 /// How many entries tonic adds to the headers of a unary response: those of its trailers.
 const ADDED_LATER: usize = 2;
 
-fn response(headers: &Metadata, body: ResponseBody) -> http::Response<ResponseBody> {
-    let mut response = http::Response::new(body);
-    crate::headers::from_wire(headers, response.headers_mut(), 1 + ADDED_LATER);
+fn response(headers: &Metadata, call: CallGuard) -> http::Response<ResponseBody> {
+    let encodings = call.shared.carries_compressed();
+    let mut response = http::Response::new(ResponseBody::new(call));
+    let more = 1 + ADDED_LATER;
+    crate::headers::from_wire(headers, response.headers_mut(), more, encodings);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -311,9 +328,9 @@ fn response(headers: &Metadata, body: ResponseBody) -> http::Response<ResponseBo
 }
 
 /// A call that was closed without headers is answered by headers alone, as HTTP/2 would.
-fn trailers_only(close: CloseStream) -> http::Response<ResponseBody> {
+fn trailers_only(close: CloseStream, encodings: bool) -> http::Response<ResponseBody> {
     let mut response = http::Response::new(ResponseBody::default());
-    *response.headers_mut() = status::close_to_trailers(close, 1);
+    *response.headers_mut() = status::close_to_trailers(close, 1, encodings);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

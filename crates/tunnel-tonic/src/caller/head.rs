@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use tonic::Status;
 use tonic::body::Body;
 use tunnel_core::{Metadata, format_grpc_timeout, parse_grpc_timeout};
 
@@ -14,25 +13,15 @@ pub struct CallHead {
     /// The path, as in the request: no copy is made.
     pub(super) path: Option<PathAndQuery>,
     pub(super) headers: Metadata,
-    /// Why the call cannot be made.
-    pub(super) refused: Option<Box<Status>>,
 }
 
 impl CallHead {
     /// Splits a request. Its extensions are dropped; they are not sent.
     pub fn split(request: http::Request<Body>) -> (Self, Body) {
         let (parts, body) = request.into_parts();
-        let mut encoding = None;
-        let headers = crate::headers::to_wire_and(&parts.headers, |key, value| {
-            if key == ENCODING {
-                encoding.get_or_insert(value);
-            }
-        });
-        let compressed = encoding.is_some_and(|encoding| encoding != "identity");
         let head = Self {
             path: parts.uri.into_parts().path_and_query,
-            headers,
-            refused: compressed.then(|| Box::new(crate::message::compressed())),
+            headers: crate::headers::to_wire(&parts.headers),
         };
         (head, body)
     }
@@ -53,5 +42,4 @@ impl CallHead {
     }
 }
 
-const ENCODING: &str = "grpc-encoding";
 const TIMEOUT: &str = "grpc-timeout";

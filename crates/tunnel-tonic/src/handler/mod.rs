@@ -181,7 +181,7 @@ impl Server {
                 return None;
             }
         };
-        let request = self.request(path, &headers, body);
+        let request = self.request(path, &headers, shared.carries_compressed(), body);
         if let Some(on_span) = &self.service.settings.on_span
             && !telemetry.span().is_disabled()
         {
@@ -207,6 +207,7 @@ impl Server {
         &self,
         path: PathAndQuery,
         metadata: &Metadata,
+        encodings: bool,
         body: RequestBody,
     ) -> http::Request<Body> {
         let mut request = http::Request::new(Body::new(body));
@@ -217,7 +218,7 @@ impl Server {
             *request.headers_mut() = self.headers.clone();
         } else {
             let headers = request.headers_mut();
-            crate::headers::from_wire(metadata, headers, self.headers.len());
+            crate::headers::from_wire(metadata, headers, self.headers.len(), encodings);
             let ours = self.headers.iter();
             headers.extend(ours.map(|(name, value)| (name.clone(), value.clone())));
         }

@@ -14,6 +14,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tunnel_core::{Code, Metadata, Status as WireStatus, StreamId, WriteError};
 
+use crate::compression::edge::{MessagesOf, decompressed, encoding_of};
 use crate::message::{BodyError, BodyWriter};
 use crate::shared::Shared;
 use crate::slots::Slot;
@@ -154,14 +155,17 @@ impl ServeCall {
         let (parts, body) = response.into_parts();
         let (head, status) = status::split_headers(&parts.headers);
         let mut status = match status {
-            None if parts.status == http::StatusCode::OK => {
-                return ServeStage::Responding(Response {
-                    head: Some(head),
-                    body,
-                    writer: BodyWriter::default(),
-                    code: None,
-                });
-            }
+            None if parts.status == http::StatusCode::OK => match self.decompressed(&head, body) {
+                Ok(body) => {
+                    return ServeStage::Responding(Response {
+                        head: Some(head),
+                        body,
+                        writer: BodyWriter::new(MessagesOf::Server),
+                        code: None,
+                    });
+                }
+                Err(status) => status::to_wire(&status),
+            },
             None => status::from_http_status(parts.status),
             Some(status) => status,
         };
@@ -176,6 +180,15 @@ impl ServeCall {
         });
         self.telemetry.finish(&self.shared.telemetry, code);
         ServeStage::Done
+    }
+
+    /// The messages of a response, decompressed for a caller that does not carry them as they are.
+    fn decompressed(&self, head: &Metadata, body: Body) -> Result<Body, Status> {
+        if self.shared.carries_compressed() {
+            return Ok(body);
+        }
+        let limit = self.shared.max_message_size();
+        decompressed(body, encoding_of(head), MessagesOf::Server, limit)
     }
 
     /// Moves the response body on.

@@ -302,7 +302,11 @@ impl RawHandler {
     /// Sends the first bytes of a response message of `size` bytes.
     pub(crate) fn response_message(&self, stream_id: i64, size: u32, data: &[u8]) {
         let data = Bytes::copy_from_slice(data);
-        let message = MessageData { size, data };
+        let message = MessageData {
+            size,
+            data,
+            ..Default::default()
+        };
         self.frame(stream_id, server_to_client::Frame::ResponseMessage(message));
     }
 

@@ -122,6 +122,7 @@ fn kind(from: Side, input: &mut Input<'_>) -> FrameKind {
         (0, _) => FrameKind::Message {
             size: input.number(),
             data: payload(input),
+            compressed: input.flag(),
         },
         (1, _) => FrameKind::MoreData(payload(input)),
         (2, _) => FrameKind::WindowUpdate(input.number()),
@@ -227,6 +228,7 @@ fn data(input: &mut Input<'_>) -> v1::MessageData {
     v1::MessageData {
         size: input.number(),
         data: payload(input),
+        compressed: input.flag(),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Nearly all frames carry messages, and every known peer writes their fields in the order of their
 //! numbers. The fast path encodes them into an array and decodes them without a loop over fields.
-//! Frames with another order, repeated fields or unknown fields take the general path.
+//! Frames with another order, repeated fields or unknown fields take the general path, and so do
+//! compressed messages.
 
 use std::ops::Range;
 
@@ -28,11 +29,15 @@ pub(in super::super) struct Head {
 }
 
 impl Head {
-    /// The head of a frame and its payload; `None` for a frame that carries no message, and for
-    /// one that is too large for its prefix.
+    /// The head of a frame and its payload; `None` for a frame that carries no message or begins a
+    /// compressed one, and for one that is too large for its prefix.
     pub(in super::super) fn of<'a>(frame: &FrameRef<'a>) -> Option<(Self, &'a [u8])> {
         let (size, data) = match frame.kind {
-            FrameKindRef::Message { size, data } => (Some(size), data),
+            FrameKindRef::Message {
+                size,
+                data,
+                compressed: false,
+            } => (Some(size), data),
             FrameKindRef::MoreData(data) => (None, data),
             _ => return None,
         };

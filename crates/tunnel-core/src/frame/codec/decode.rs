@@ -26,7 +26,11 @@ pub(super) fn frame(from: Side, bytes: Bytes) -> Result<Frame, DecodeError> {
         return Ok(Frame {
             stream_id: StreamId::new(frame.stream_id),
             kind: match frame.begins {
-                Some(size) => FrameKind::Message { size, data },
+                Some(size) => FrameKind::Message {
+                    size,
+                    data,
+                    compressed: false,
+                },
                 None => FrameKind::MoreData(data),
             },
         });
@@ -49,9 +53,14 @@ fn any_frame(from: Side, bytes: Bytes) -> Result<Frame, DecodeError> {
 
     let kind = match kind {
         Partial::Unset => FrameKind::Unknown,
-        Partial::Message { size, data } => FrameKind::Message {
+        Partial::Message {
+            size,
+            data,
+            compressed,
+        } => FrameKind::Message {
             size,
             data: narrow(bytes, data),
+            compressed,
         },
         Partial::MoreData(data) => FrameKind::MoreData(narrow(bytes, data)),
         Partial::Empty(kind) => kind,
@@ -106,6 +115,7 @@ enum Partial<'a> {
     Message {
         size: u32,
         data: Range<usize>,
+        compressed: bool,
     },
     MoreData(Range<usize>),
     Close(Status, Details<'a>, Entries<'a>),
@@ -131,10 +141,16 @@ impl<'a> Partial<'a> {
                     *self = Self::Message {
                         size: 0,
                         data: 0..0,
+                        compressed: false,
                     };
                 }
-                if let Self::Message { size, data } = self {
-                    read_message(message, size, data)?;
+                if let Self::Message {
+                    size,
+                    data,
+                    compressed,
+                } = self
+                {
+                    read_message(message, size, data, compressed)?;
                 }
             }
             (_, 4) => *self = Self::MoreData(reader.delimited(field)?.range()),
@@ -193,11 +209,13 @@ fn read_message(
     mut reader: Reader<'_>,
     size: &mut u32,
     data: &mut Range<usize>,
+    compressed: &mut bool,
 ) -> Result<(), DecodeError> {
     while let Some(field) = reader.field()? {
         match field.number {
             1 => *size = reader.integer(field)? as u32,
             2 => *data = reader.delimited(field)?.range(),
+            3 => *compressed = reader.integer(field)? != 0,
             _ => reader.skip(field)?,
         }
     }

@@ -41,6 +41,7 @@ enum Body<'a> {
     Message {
         size: u32,
         data: &'a [u8],
+        compressed: bool,
     },
     Metadata(Cow<'a, Metadata>),
     NewStream {
@@ -71,9 +72,17 @@ impl<'a> Prepared<'a> {
             FrameKindRef::HalfClose | FrameKindRef::Cancel => (Body::Empty, 0),
             FrameKindRef::MoreData(data) => (Body::Bytes(data), data.len()),
             FrameKindRef::WindowUpdate(n) => (Body::WindowUpdate(n), varint_len(n.into())),
-            FrameKindRef::Message { size, data } => (
-                Body::Message { size, data },
-                nonzero_len(size.into()) + nonempty_len(data),
+            FrameKindRef::Message {
+                size,
+                data,
+                compressed,
+            } => (
+                Body::Message {
+                    size,
+                    data,
+                    compressed,
+                },
+                nonzero_len(size.into()) + nonempty_len(data) + nonzero_len(compressed.into()),
             ),
             FrameKindRef::Headers(md) => {
                 let md = joined(md);
@@ -159,9 +168,14 @@ impl<'a> Prepared<'a> {
             // A window update was written above. It is the only member without a length.
             Body::Empty | Body::WindowUpdate(_) => {}
             Body::Bytes(data) => buf.put_slice(data),
-            Body::Message { size, data } => {
+            Body::Message {
+                size,
+                data,
+                compressed,
+            } => {
                 put_nonzero(buf, 1, (*size).into());
                 put_nonempty(buf, 2, data);
+                put_nonzero(buf, 3, (*compressed).into());
             }
             Body::Metadata(md) => put_metadata(buf, md),
             Body::NewStream {

@@ -11,6 +11,7 @@ mod take;
 
 use bytes::{Bytes, BytesMut};
 
+use super::body::Begin;
 use super::flow::RecvWindow;
 use super::queue::Queue;
 use super::released::Outgoing;
@@ -48,6 +49,7 @@ pub(crate) enum RecvEnd {
 #[derive(Clone, Copy, Debug)]
 struct Front {
     size: u32,
+    compressed: bool,
     read: u32,
     begun: bool,
 }
@@ -80,10 +82,16 @@ pub(crate) struct RecvHalf {
     pub(crate) reader_waits: bool,
     /// The cost of each message in the window beside its payload, in bytes.
     pub(crate) message_cost: u8,
+    /// Whether compressed messages are accepted.
+    carries_compressed: bool,
 }
 
 impl RecvHalf {
-    pub(crate) fn new(window: Option<RecvWindow>, message_cost: u8) -> Self {
+    pub(crate) fn new(
+        window: Option<RecvWindow>,
+        message_cost: u8,
+        carries_compressed: bool,
+    ) -> Self {
         Self {
             state: RecvState::Open,
             headers: None,
@@ -101,6 +109,7 @@ impl RecvHalf {
             reader_told: false,
             reader_waits: false,
             message_cost,
+            carries_compressed,
         }
     }
 
@@ -156,16 +165,20 @@ impl RecvHalf {
     /// Takes the first piece of a message.
     pub(crate) fn begin(
         &mut self,
-        size: u32,
+        begin: Begin,
         data: Bytes,
         config: &Config,
     ) -> Result<(), StreamFault> {
+        let Begin { size, .. } = begin;
         if self.arriving > 0 {
             return Err(StreamFault::MessageInsideMessage(self.arriving));
         }
         let limit = config.v.max_message_size;
         if size as usize > limit {
             return Err(StreamFault::MessageTooLarge { size, limit });
+        }
+        if begin.compressed && !self.carries_compressed {
+            return Err(StreamFault::CompressedMessage);
         }
         if data.len() > size as usize {
             return Err(StreamFault::ExcessData);
@@ -175,7 +188,7 @@ impl RecvHalf {
         {
             return Err(StreamFault::WindowExceeded);
         }
-        self.sizes.push(size);
+        self.sizes.push(begin);
         self.arriving = size;
         self.append(data)
     }
@@ -254,7 +267,7 @@ mod tests {
     use super::*;
 
     fn half(window: u32) -> RecvHalf {
-        RecvHalf::new(Some(RecvWindow::new(window)), 0)
+        RecvHalf::new(Some(RecvWindow::new(window)), 0, false)
     }
 
     #[test]
@@ -263,10 +276,11 @@ mod tests {
         let mut r = half(65_536);
         let large = Bytes::from(vec![7; COPY_BELOW]);
         let at = large.as_ptr();
-        r.begin(10, Bytes::from_static(b"01234"), &config)
+        r.begin(Begin::plain(10), Bytes::from_static(b"01234"), &config)
             .expect("fits");
         r.more(Bytes::from_static(b"56789")).expect("fits");
-        r.begin(COPY_BELOW as u32, large, &config).expect("fits");
+        r.begin(Begin::plain(COPY_BELOW as u32), large, &config)
+            .expect("fits");
         let first = r.next_chunk(65_536).expect("there");
         assert_eq!(&first.data[..], b"0123456789");
         assert_eq!((first.begins, first.ends), (Some(10), true));
@@ -282,7 +296,7 @@ mod tests {
         for first in [1, 7, 100, 2048, 4095] {
             for then in [1, 100, 1000, 4095] {
                 let mut r = half(65_536);
-                r.begin(60_000, vec![1; first].into(), &config)
+                r.begin(Begin::plain(60_000), vec![1; first].into(), &config)
                     .expect("fits");
                 while r.unread() + then <= 60_000 {
                     r.more(vec![1; then].into()).expect("fits");

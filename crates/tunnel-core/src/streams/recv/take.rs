@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{COPY_BELOW, Front, RecvHalf};
 use crate::frame::framing::PREFIX_LEN;
-use crate::streams::body;
+use crate::streams::body::{self, Begin};
 use crate::streams::released::Outgoing;
 
 /// A large message is handed on only when this part of it has arrived, because its reader reserves
@@ -19,6 +19,9 @@ pub(in crate::streams) const RELEASE_PART: usize = 4;
 pub struct Chunk {
     /// The size of the message, if it begins with this piece, in bytes.
     pub begins: Option<u32>,
+    /// Whether the message is compressed; [`SendStream::body`](crate::SendStream::body) sends such
+    /// messages.
+    pub compressed: bool,
     /// The payload. Empty only for an empty message.
     pub data: Bytes,
     /// Whether this piece is the last one of the message.
@@ -30,6 +33,7 @@ impl fmt::Debug for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Chunk")
             .field("begins", &self.begins)
+            .field("compressed", &self.compressed)
             .field("len", &self.data.len())
             .field("ends", &self.ends)
             .finish()
@@ -75,9 +79,10 @@ impl RecvHalf {
     /// The message at the front and how much of it may be handed on now; `None` if nothing may.
     fn releasable(&mut self, large: usize) -> Option<(Front, usize)> {
         if self.front.is_none() {
-            let size = self.sizes.pop()?;
+            let Begin { size, compressed } = self.sizes.pop()?;
             self.front = Some(Front {
                 size,
+                compressed,
                 read: 0,
                 begun: false,
             });
@@ -108,7 +113,13 @@ impl RecvHalf {
         front.read += data.len() as u32;
         let ends = front.read == front.size;
         self.front = (!ends).then_some(front);
-        Some(Chunk { begins, data, ends })
+        let compressed = front.compressed;
+        Some(Chunk {
+            begins,
+            compressed,
+            data,
+            ends,
+        })
     }
 
     fn take_slice(&mut self, at_most: usize) -> Bytes {
@@ -146,7 +157,10 @@ impl RecvHalf {
             let begins = !front.begun;
             if begins {
                 self.reserve_body(buf, limit);
-                body::put_prefix(buf, front.size);
+                let Front {
+                    size, compressed, ..
+                } = front;
+                body::put_prefix(buf, Begin { size, compressed });
             }
             let (bytes, slice) = self.move_payload(arrived, buf, out);
             self.unread -= bytes;
@@ -231,7 +245,7 @@ mod tests {
     use crate::streams::flow::RecvWindow;
 
     fn half(window: u32) -> RecvHalf {
-        RecvHalf::new(Some(RecvWindow::new(window)), 0)
+        RecvHalf::new(Some(RecvWindow::new(window)), 0, false)
     }
 
     #[test]
@@ -239,7 +253,7 @@ mod tests {
         let config = Config::default();
         let mut r = half(65_536);
         for _ in 0..60 {
-            r.begin(1000, Bytes::from(vec![1; 1000]), &config)
+            r.begin(Begin::plain(1000), Bytes::from(vec![1; 1000]), &config)
                 .expect("fits");
         }
         while r.next_chunk(65_536).is_some() {}
@@ -251,7 +265,7 @@ mod tests {
     fn a_large_message_is_held_until_a_quarter_of_it_has_arrived() {
         let config = Config::default();
         let mut r = half(1 << 20);
-        r.begin(400, Bytes::from(vec![1; 99]), &config)
+        r.begin(Begin::plain(400), Bytes::from(vec![1; 99]), &config)
             .expect("fits");
         assert_eq!(r.next_chunk(399), None);
         assert!(r.unread_messages() == 1 && r.unread() == 99);

@@ -12,16 +12,17 @@ pub(crate) struct Call {
     /// Whether the call has ended for its application: it read the end, gave the call up, or (at a
     /// handler) got the event.
     pub(crate) over: bool,
-    /// The sizes of messages that the peer began and the application has not begun to read.
-    pub(crate) sizes: VecDeque<u32>,
+    /// The sizes of messages that the peer began and the application has not begun to read, and
+    /// whether they are compressed.
+    pub(crate) sizes: VecDeque<(u32, bool)>,
     /// Payload that the peer sent, in bytes.
     pub(crate) fed: usize,
     /// Payload that was read, in bytes.
     pub(crate) read: usize,
     /// Messages of which something was read.
     pub(crate) begun: usize,
-    /// The message being read: its size, and how much of it was read.
-    partial: Option<(u32, usize)>,
+    /// The message being read: its size and flag, and how much of it was read.
+    partial: Option<((u32, bool), usize)>,
     /// Whether a `Readable` event came since the last read found nothing.
     told: bool,
     pub(crate) half_closed: bool,
@@ -70,8 +71,11 @@ impl Call {
 
     /// The peer sends a frame on the stream, whether it is accepted or not.
     pub(crate) fn is_fed(&mut self, kind: &FrameKind) {
-        if let FrameKind::Message { size, .. } = kind {
-            self.sizes.push_back(*size);
+        if let FrameKind::Message {
+            size, compressed, ..
+        } = kind
+        {
+            self.sizes.push_back((*size, *compressed));
         }
         if let FrameKind::Message { data, .. } | FrameKind::MoreData(data) = kind {
             self.fed += data.len();
@@ -218,21 +222,24 @@ impl Call {
     }
 
     fn takes_chunk(&mut self, from: Side, chunk: &Chunk) {
-        let (size, before) = match (chunk.begins, self.partial) {
+        let (message, before) = match (chunk.begins, self.partial) {
             (Some(size), None) => {
-                assert_eq!(self.sizes.pop_front(), Some(size), "in order");
+                let message = (size, chunk.compressed);
+                assert_eq!(self.sizes.pop_front(), Some(message), "in order");
                 self.begun += 1;
-                (size, 0)
+                (message, 0)
             }
             (None, Some(partial)) => partial,
             wrong => panic!("begins, and what was read of the last message: {wrong:?}"),
         };
+        let (size, compressed) = message;
+        assert_eq!(chunk.compressed, compressed, "each piece has the flag");
         assert!(!chunk.data.is_empty() || size == 0, "an empty piece");
         check_bytes(from, self.id.value(), self.read, &chunk.data);
         self.read += chunk.data.len();
         let after = before + chunk.data.len();
         assert!(after <= size as usize, "no more than was declared");
         assert_eq!(chunk.ends, after == size as usize);
-        self.partial = (!chunk.ends).then_some((size, after));
+        self.partial = (!chunk.ends).then_some((message, after));
     }
 }

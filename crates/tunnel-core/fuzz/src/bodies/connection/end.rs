@@ -98,7 +98,7 @@ impl End {
         let handler = self.setup.side == Side::Handler;
         match code {
             op::OPEN => drop(self.open(metadata(input.u8(), limit))),
-            op::MESSAGE | op::BEGIN | op::WRITE => {
+            op::MESSAGE | op::BEGIN | op::WRITE | op::BODY => {
                 let call = self.choose(input);
                 self.write(code, call, input.u16().into());
             }
@@ -202,6 +202,7 @@ impl End {
     fn write(&mut self, code: u8, call: Option<i64>, len: usize) {
         let room = self.setup.payload.saturating_sub(self.declared);
         let from = self.setup.side;
+        let carried = self.setup.offer.compressed_messages;
         let mut declared = 0;
         self.with(call, |conn, call| {
             let len = match code {
@@ -215,6 +216,17 @@ impl End {
             match code {
                 op::MESSAGE => {
                     let done = send.message(data);
+                    if call.begins(len, done.clone()) {
+                        declared = len;
+                        call.writes(len, done);
+                    }
+                }
+                // The rest of a message that was begun would come first.
+                op::BODY if call.unwritten > 0 => {}
+                op::BODY => {
+                    let flag = u8::from(carried && len % 2 == 1);
+                    let prefix = [&[flag][..], &(len as u32).to_be_bytes()].concat();
+                    let done = send.body([&prefix[..], &data].concat().into());
                     if call.begins(len, done.clone()) {
                         declared = len;
                         call.writes(len, done);

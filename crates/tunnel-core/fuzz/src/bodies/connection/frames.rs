@@ -80,7 +80,7 @@ fn new_stream(limit: usize, input: &mut Input<'_>) -> FrameKind {
     })
 }
 
-/// A message: whole or not, empty, or with a size that does not match its data.
+/// A message: whole or not, empty, compressed, or with a size that does not match its data.
 fn message(input: &mut Input<'_>) -> FrameKind {
     let choice = input.u8();
     let data = data(input);
@@ -89,7 +89,11 @@ fn message(input: &mut Input<'_>) -> FrameKind {
         5 | 6 => data.len() as u32 * (2 + u32::from(choice / 64)),
         _ => input.number(),
     };
-    FrameKind::Message { size, data }
+    FrameKind::Message {
+        size,
+        data,
+        compressed: choice / 8 % 8 == 1,
+    }
 }
 
 fn data(input: &mut Input<'_>) -> bytes::Bytes {

@@ -40,5 +40,8 @@ pub(crate) const READ_ALL: u8 = 16;
 pub(crate) const CARRY: u8 = 17;
 /// Two ends: both write and receive until nothing moves.
 pub(crate) const PUMP: u8 = 18;
+/// Sends a message as a body: a call, two bytes of length. An odd length is compressed, where both
+/// ends accept that.
+pub(crate) const BODY: u8 = 19;
 
-pub(crate) const COUNT: u8 = 19;
+pub(crate) const COUNT: u8 = 20;

@@ -139,7 +139,15 @@ impl Peer {
         let handler = self.setup.side == Side::Handler;
         assert!(!handler || !stream.ended, "behind the close: {frame:?}");
         match &frame.kind {
-            FrameKind::Message { size, data } => {
+            FrameKind::Message {
+                size,
+                data,
+                compressed,
+            } => {
+                assert!(
+                    !compressed || self.setup.offer.compressed_messages,
+                    "only for a peer that accepts it"
+                );
                 assert!(!handler || stream.headers, "headers come first");
                 assert_eq!(stream.missing, 0, "inside another message");
                 assert_eq!(

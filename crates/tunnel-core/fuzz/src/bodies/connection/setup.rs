@@ -36,8 +36,8 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// One byte of choices (side, negotiation, drain, overcommit, message credit, the announced
-    /// streams, two ends, tight limits), then one for each number. With two ends, a last one for
-    /// the streams that are announced.
+    /// streams, two ends, tight limits), then one for each number and one for compressed messages.
+    /// With two ends, a last one for the streams that are announced.
     pub(crate) fn read(input: &mut Input<'_>) -> Self {
         let choice = input.u8();
         let pair = choice & 64 != 0;
@@ -86,6 +86,7 @@ impl Setup {
                 Revisions::OnlyOne,
             ]),
         };
+        setup.offer.compressed_messages = input.pick(&[true, false]);
         if pair {
             // Small windows carry little, or a run takes long.
             setup.payload = PAYLOAD.min(window as usize * 2000);

@@ -154,6 +154,10 @@ pub(crate) const EXAMPLES: &[Example] = &[
         "one trace over a plain client, a gateway and a device, by OpenTelemetry",
     ),
     cookbook("metrics", "tunnels and calls at a Prometheus endpoint"),
+    cookbook(
+        "compression",
+        "of single calls, or of everything that a tunnel carries",
+    ),
     cookbook("rich-errors", "a status with typed details"),
     cookbook(
         "deadlines",

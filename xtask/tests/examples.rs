@@ -193,6 +193,13 @@ const COOKBOOK: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "compression",
+        &[
+            "Nothing compressed: 8",
+            "✓ Both ways send less than a quarter of the bytes",
+        ],
+    ),
+    (
         "rich-errors",
         &[
             "message: must not be empty",

@@ -266,8 +266,8 @@ impl Registry {
             tunnel.key = info.key().map(AffinityKey::as_str),
             tunnel.peer = info.peer_addr().map(tracing::field::display),
             reason = name,
-            code = ?status.code(),
-            message = status.message(),
+            rpc.grpc.status_code = status.code() as i32,
+            detail = status.message(),
             "tunnel refused"
         );
         self.reporter

@@ -268,11 +268,11 @@ impl Link {
         let wait = plan.wait;
         if plan.refused {
             tracing::warn!(
-                %gateway, %reason, retry_in = ?wait,
+                %gateway, %reason, retry_in_s = wait.as_secs_f64(),
                 "tunnel refused by the gateway, retrying slowly"
             );
         } else {
-            tracing::info!(%gateway, %reason, retry_in = ?wait, "tunnel not open, retrying");
+            tracing::info!(%gateway, %reason, retry_in_s = wait.as_secs_f64(), "tunnel not open, retrying");
         }
         self.note(reason);
     }

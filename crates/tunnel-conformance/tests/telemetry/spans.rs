@@ -76,7 +76,9 @@ async fn a_refused_opening_is_told_with_its_reason() {
             .build();
         let refused = ForwardTunnel::new(handler.service()).open().await;
         refused.expect_err("it is not admitted");
-        let [line] = log.said("no\x1b[2J").try_into().expect("one line");
+        let [line] = log.said("tunnel refused").try_into().expect("one line");
+        assert_eq!(line.get("detail"), "no\x1b[2J");
+        assert_eq!(line.get("rpc.grpc.status_code"), "7");
         assert_eq!(line.level, Level::INFO);
         assert_eq!(line.get("reason"), "not_admitted");
         assert_eq!(line.get("tunnel.key"), "k");

@@ -232,8 +232,12 @@ impl<T: Tunnels> Call<T> {
             TakenBack::Lost => return Err(too_large(status)),
             TakenBack::Failed => return Err(status),
         }
-        let (code, message) = (status.code(), status.message());
-        tracing::debug!(%tunnel, ?code, message, "retrying a call on another tunnel");
+        tracing::debug!(
+            %tunnel,
+            rpc.grpc.status_code = status.code() as i32,
+            detail = status.message(),
+            "retrying a call on another tunnel"
+        );
         self.tried.insert(tunnel);
         if status.code() == tonic::Code::ResourceExhausted {
             self.full.insert(tunnel);

@@ -7,25 +7,22 @@
 //! client ── plain gRPC ──▶ gateway ══ reverse tunnel ══▶ device ── plain gRPC ──▶ local server
 //! ```
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
 use example_support::echo::Echo;
 use example_support::serve::on_loopback;
 use example_support::test::EchoRequest;
 use example_support::test::echo_service_client::EchoServiceClient;
 use example_support::test::echo_service_server::EchoServiceServer;
-use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, Service, StdError};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
-use tonic::{Code, Request, Status};
-use tower::{ServiceExt as _, service_fn};
+use tonic::{Code, Request};
 use tunnel_client::ReverseTunnelServer;
-use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels_and_calls};
+use tunnel_server::{
+    AffinityKey, KeyFrom, Opening, TunnelServiceHandler, server_for_tunnels_and_calls,
+};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -37,11 +34,12 @@ async fn main() -> Result<()> {
     let handler = TunnelServiceHandler::builder()
         .affinity_key(|opening: &Opening| opening.metadata_str("device-id").map(AffinityKey::from))
         .build();
-    // tonic's router is axum's, and has its fallback.
-    let devices = handler.clone();
+    // Who can reach this can call all devices: a real gateway has an interceptor around it. The router is that
+    // of axum, and has its fallback.
+    let proxy = handler.proxy(KeyFrom::metadata("device-id"));
     let routes = Routes::new(handler.service())
         .into_axum_router()
-        .fallback_service(service_fn(move |call| to_device(devices.clone(), call)));
+        .fallback_service(proxy);
     let server = server_for_tunnels_and_calls(Server::builder()).add_routes(Routes::from(routes));
     let gateway = Endpoint::from_shared(format!("http://{}", on_loopback(server).await?))?;
 
@@ -49,7 +47,7 @@ async fn main() -> Result<()> {
     metadata.insert("device-id", "device-17".parse()?);
     let device = ReverseTunnelServer::builder(gateway.clone())
         .metadata(metadata)
-        .fallback(service_fn(move |call| forward(local.clone(), call)));
+        .forward_to(local);
     tokio::spawn(device.run());
     let channel = handler.key_as_channel("device-17");
     channel.wait_for_ready(Duration::from_secs(30)).await?;
@@ -81,41 +79,4 @@ async fn main() -> Result<()> {
     }
     println!("✓ An ordinary client reaches a service that only the device can reach");
     Ok(())
-}
-
-/// Passes a call on to the device that it names. A real gateway decides here who may call which device.
-async fn to_device<B>(
-    handler: TunnelServiceHandler,
-    call: http::Request<B>,
-) -> Result<http::Response<Body>, Infallible>
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<StdError>,
-{
-    let key = call.headers().get("device-id");
-    let Some(key) = key.and_then(|key| key.to_str().ok()) else {
-        let missing = Status::invalid_argument("the metadata device-id names no device");
-        return Ok(missing.into_http());
-    };
-    forward(handler.key_as_channel(key), call).await
-}
-
-/// Passes a call on to a channel of any kind: messages, metadata, deadline, cancellation, status.
-async fn forward<C, B, R>(
-    channel: C,
-    call: http::Request<B>,
-) -> Result<http::Response<Body>, Infallible>
-where
-    C: Service<http::Request<Body>, Response = http::Response<R>>,
-    C::Error: Into<StdError>,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<StdError>,
-    R: HttpBody<Data = Bytes> + Send + 'static,
-    R::Error: Into<StdError>,
-{
-    let response = channel.oneshot(call.map(Body::new)).await;
-    Ok(match response {
-        Ok(response) => response.map(Body::new),
-        Err(error) => Status::from_error(error.into()).into_http(),
-    })
 }

@@ -19,7 +19,6 @@ use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::limit::ConcurrencyLimitLayer;
 use tower::timeout::TimeoutLayer;
-use tower::util::MapErrLayer;
 use tunnel_client::ForwardChannel;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
@@ -76,9 +75,6 @@ async fn main() -> Result<()> {
         // takes nothing from the time that a call has.
         .layer(InterceptorLayer::new(may_call))
         .layer(ConcurrencyLimitLayer::new(LIMIT))
-        .layer(MapErrLayer::new(|_| {
-            Status::deadline_exceeded("the handler took too long")
-        }))
         .layer(TimeoutLayer::new(Duration::from_secs(1)))
         .build();
     let server = server_for_tunnels(Server::builder()).add_service(handler.service());

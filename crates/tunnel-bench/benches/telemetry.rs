@@ -1,8 +1,11 @@
 //! The instructions of a unary call through a tunnel, without and with telemetry.
 //!
 //! ```text
-//! cargo bench -p tunnel-bench --bench telemetry
+//! cargo bench -p tunnel-bench --bench telemetry [-- ROW...]
+//! cargo bench -p tunnel-bench --bench telemetry --no-default-features -- off
 //! ```
+//!
+//! The second has the libraries without the feature `metrics`.
 //!
 //! Both ends of the tunnel are in one thread, without a socket. Each row runs twice in a process of its own under
 //! `valgrind --tool=callgrind`, with N and 2 N calls; the difference is the cost of N calls at both ends, tonic's
@@ -15,7 +18,6 @@ use example_support::echo::Echo;
 use example_support::test::EchoRequest;
 use example_support::test::echo_service_client::EchoServiceClient;
 use example_support::test::echo_service_server::EchoServiceServer;
-use metrics_exporter_prometheus::PrometheusBuilder;
 use tracing::Level;
 use tunnel_client::ForwardTunnel;
 use tunnel_server::TunnelServiceHandler;
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
         }
         // Under `cargo test` there is nothing to do.
         args if !args.iter().any(|arg| arg == "--bench") => ExitCode::SUCCESS,
-        _ => match table() {
+        args => match table(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
@@ -52,10 +54,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn table() -> Result<(), String> {
+fn table(rows: &[String]) -> Result<(), String> {
     let mut off = None;
     println!("{:<54}{:>12}{:>8}", "telemetry", "instructions", "ratio");
+    let all = !ROWS
+        .iter()
+        .any(|(row, _)| rows.iter().any(|wanted| wanted == row));
     for (row, about) in ROWS {
+        if !all && !rows.iter().any(|wanted| wanted == row) {
+            continue;
+        }
         let (once, twice) = (total(row, CALLS)?, total(row, 2 * CALLS)?);
         let each = twice.saturating_sub(once) as f64 / CALLS as f64;
         let off = *off.get_or_insert(each);
@@ -92,9 +100,7 @@ fn child(row: &str, calls: usize) {
         lines.with_writer(std::io::sink).init();
     }
     if row == "metrics" {
-        let recorder = PrometheusBuilder::new().set_buckets(&[0.01, 0.1, 1.0]);
-        let recorder = recorder.expect("valid").install_recorder();
-        recorder.expect("there is no other");
+        record_metrics();
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -113,4 +119,16 @@ fn child(row: &str, calls: usize) {
             echo.echo(request).await.expect("answered");
         }
     });
+}
+
+#[cfg(feature = "metrics")]
+fn record_metrics() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new();
+    let recorder = recorder.set_buckets(&[0.01, 0.1, 1.0]).expect("valid");
+    recorder.install_recorder().expect("there is no other");
+}
+
+#[cfg(not(feature = "metrics"))]
+fn record_metrics() {
+    panic!("this row needs the feature metrics");
 }

@@ -15,10 +15,11 @@ use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tower_service::Service;
-use tunnel_core::{Config, OpenError};
+use tunnel_core::Config;
 use tunnel_tonic::outer::check_encoding;
 use tunnel_tonic::pool::{
     Balance, CallOptions, Pool, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
+    not_sent,
 };
 use tunnel_tonic::{Direction, ResponseBody, TunnelChannel, TunnelError, TunnelId, TunnelInfo};
 
@@ -384,13 +385,6 @@ impl Tunnels for ForwardChannel {
         let message = format!("the forward tunnels are full: {}", full.message());
         explained(message, full)
     }
-}
-
-/// The status of a call that was not sent, as its source says.
-fn not_sent(code: Code, message: String) -> Status {
-    let mut status = Status::new(code, message);
-    status.set_source(Arc::new(OpenError::NotReady));
-    status
 }
 
 impl Service<http::Request<Body>> for ForwardChannel {

@@ -183,6 +183,7 @@ mod accepted;
 mod age;
 mod builder;
 mod opening;
+mod openings;
 mod origin;
 mod policy;
 mod pool;

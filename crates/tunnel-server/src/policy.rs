@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tonic::Status;
-use tunnel_core::{EndReason, Stats};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+use tunnel_core::{EndReason, NOT_PROCESSED_KEY, Stats};
 use tunnel_tonic::{AffinityKey, TunnelInfo};
 
 use crate::{AcceptedTunnel, Opening};
@@ -56,6 +57,17 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn new(name: &'static str, status: Status) -> Self {
         Self { name, status }
+    }
+
+    /// By a server that is about to stop. The far end can open the tunnel elsewhere at once.
+    pub(crate) fn draining() -> Self {
+        let pushback = fastrand::u64(50..=150).into();
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-retry-pushback-ms", pushback);
+        metadata.insert(NOT_PROCESSED_KEY, MetadataValue::from_static("1"));
+        let message = "the server is draining its tunnels";
+        let status = Status::with_metadata(Code::Unavailable, message, metadata);
+        Self::new("draining", status)
     }
 }
 
@@ -116,12 +128,16 @@ impl fmt::Debug for Policy {
 }
 
 impl Policy {
-    /// Calls the hooks of a new tunnel: gives it a key, and decides whether it may be opened.
-    pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Refusal> {
+    /// Calls the hook that gives a new tunnel its key.
+    pub(crate) fn give_key(&self, opening: &mut Opening) {
         if let Some(key_of) = &self.key_of {
             let key = key_of(opening);
             opening.set_key(key);
         }
+    }
+
+    /// Calls the hook that decides whether a tunnel may be opened.
+    pub(crate) async fn admit(&self, opening: &Opening) -> Result<(), Refusal> {
         match &self.admit {
             Some(admit) => {
                 let admitted = admit(opening.clone()).await;

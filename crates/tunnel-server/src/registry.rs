@@ -16,14 +16,14 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{Either, select};
 use tokio::sync::watch;
-use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::{Code, Status};
-use tunnel_core::{EndReason, NOT_PROCESSED_KEY, Stats};
+use tonic::Status;
+use tunnel_core::{EndReason, Stats};
 use tunnel_tonic::{
     AffinityKey, Direction, MemoryBudget, NetworkRole, TunnelError, TunnelId, TunnelInfo,
     TunnelReporter, telemetry,
 };
 
+use crate::openings::{Openings, Pending};
 use crate::origin::{Origin, Origins};
 use crate::policy::{Policy, Refusal, WhenKeyIsFull};
 use crate::pool::Pool;
@@ -38,6 +38,7 @@ pub(crate) struct Registry {
     /// All reverse tunnels that take calls.
     pub(crate) all: Arc<Pool>,
     pub(crate) reporter: TunnelReporter,
+    pub(crate) openings: Arc<Openings>,
     state: Mutex<State>,
     phase: watch::Sender<Phase>,
 }
@@ -115,6 +116,7 @@ impl Registry {
             policy,
             all: Pool::of_all(),
             reporter: TunnelReporter::default(),
+            openings: Arc::default(),
             state: Mutex::default(),
             phase: watch::Sender::new(Phase::Open),
         })
@@ -126,11 +128,16 @@ impl Registry {
 
     /// Calls the hooks of a new tunnel. They are dropped when new tunnels are refused, because a hook
     /// that never returns would keep its server from shutting down.
-    pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<(), Refusal> {
+    pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<Pending, Refusal> {
         let refusing = pin!(self.refuses_openings());
-        let asked = AssertUnwindSafe(self.policy.consider(opening)).catch_unwind();
-        match select(refusing, pin!(asked)).await {
-            Either::Left(_) => Err(draining()),
+        let asked = AssertUnwindSafe(async {
+            self.policy.give_key(opening);
+            let pending = self.openings.begin(opening.key());
+            self.policy.admit(opening).await?;
+            Ok(pending)
+        });
+        match select(refusing, pin!(asked.catch_unwind())).await {
+            Either::Left(_) => Err(Refusal::draining()),
             Either::Right((Ok(admitted), _)) => admitted,
             Either::Right((Err(_), _)) => {
                 tracing::error!("a hook panicked while a tunnel was opening");
@@ -145,12 +152,13 @@ impl Registry {
         self: &Arc<Self>,
         tunnel: &AcceptedTunnel,
         origin: Origin,
+        pending: &Pending,
     ) -> Result<Entry, Refusal> {
         let id = tunnel.id();
         let displaced = {
             let mut state = self.lock();
             if *self.phase.borrow() != Phase::Open {
-                return Err(draining());
+                return Err(Refusal::draining());
             }
             state.list(&self.policy, tunnel, origin)?
         };
@@ -158,6 +166,7 @@ impl Registry {
             registry: self.clone(),
             id,
         };
+        pending.check()?;
         let registry = Arc::downgrade(self);
         tunnel.tunnel().on_change(move || {
             if let Some(registry) = registry.upgrade() {
@@ -390,18 +399,6 @@ impl Registry {
         let of_keys = state.pools.values().filter_map(Weak::upgrade);
         of_keys.chain([self.all.clone()]).collect()
     }
-}
-
-/// The refusal of a tunnel by a server that is about to stop. The far end can open it elsewhere at
-/// once.
-fn draining() -> Refusal {
-    let pushback = fastrand::u64(50..=150).into();
-    let mut metadata = MetadataMap::new();
-    metadata.insert("grpc-retry-pushback-ms", pushback);
-    metadata.insert(NOT_PROCESSED_KEY, MetadataValue::from_static("1"));
-    let message = "the server is draining its tunnels";
-    let status = Status::with_metadata(Code::Unavailable, message, metadata);
-    Refusal::new("draining", status)
 }
 
 impl State {

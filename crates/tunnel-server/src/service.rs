@@ -94,15 +94,21 @@ impl TunnelServiceHandler {
         self.registry.tunnels_of(&key.into())
     }
 
-    /// Ends all tunnels of a key now with a status, as [`AcceptedTunnel::close_with`] does. Returns their
-    /// number. To refuse tunnels that are opened later, use
-    /// [`admit`](crate::TunnelServiceHandlerBuilder::admit).
+    /// Ends all tunnels of a key now with a status, as [`AcceptedTunnel::close_with`] does, and refuses those
+    /// that are being admitted. Returns their number.
+    ///
+    /// To refuse tunnels that are opened later, use
+    /// [`admit`](crate::TunnelServiceHandlerBuilder::admit). Revoke the credential first, then call this: no
+    /// tunnel of the key is left, whatever `admit` has seen.
     pub fn close_key_with(&self, key: impl Into<AffinityKey>, status: Status) -> usize {
+        let key = key.into();
+        // In this order: a tunnel that is listed meanwhile is found in one of the two.
+        let opening = self.registry.openings.close(&key, &status);
         let tunnels = self.tunnels_of_key(key);
         for tunnel in &tunnels {
             tunnel.close_with(status.clone());
         }
-        tunnels.len()
+        opening + tunnels.len()
     }
 
     /// Drains all tunnels of a key, as [`AcceptedTunnel::drain`] does. Returns their number when they
@@ -192,7 +198,7 @@ impl TunnelServiceHandler {
             self.registry.refused(info.clone(), &refusal);
             refusal.status
         };
-        admitted.map_err(refused)?;
+        let pending = admitted.map_err(refused)?;
         let origin = Origin::of(opening.request());
         let service = match direction {
             Direction::Forward => Some((self.calls.clone(), opening.into_extensions())),
@@ -207,7 +213,7 @@ impl TunnelServiceHandler {
             tunnel.label_metrics_by_key();
         }
         let accepted = AcceptedTunnel::new(tunnel);
-        let entry = self.registry.insert(&accepted, origin);
+        let entry = self.registry.insert(&accepted, origin, &pending);
         let entry = entry.map_err(refused)?;
         let mut response = http::Response::new(Body::new(outbound));
         put_offer(&self.config, response.headers_mut());

@@ -54,6 +54,9 @@ const INLINE_PER_TURN: usize = 64;
 /// How long the peer may take to end its half of the outer call after this end has.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
+/// How often the metrics of traffic are published at most.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Reads a tunnel until it ends.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
@@ -76,6 +79,8 @@ pub(crate) struct Driver {
     timer_at: Option<Instant>,
     /// When to stop waiting for the peer's half.
     grace: Option<Instant>,
+    /// When to publish the metrics of traffic again.
+    publish_at: Option<Instant>,
     /// Handler: serves the calls.
     server: Option<Server>,
     /// Dropped when the tunnel has gone.
@@ -107,6 +112,7 @@ impl Driver {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             grace: None,
+            publish_at: None,
             server,
             guard: Some(guard),
         }
@@ -137,13 +143,21 @@ impl Driver {
             }
             (!state.conn.wants_input(), state.conn.active_streams())
         });
-        self.shared.publish_traffic();
+        self.publish(now);
         let (paused, open) = read.result;
         if !more {
             self.piece = Bytes::new();
         }
         self.paused = paused;
         self.serve(read.opened, open, read.woke);
+    }
+
+    /// Publishes the metrics of traffic, unless that was done shortly before.
+    fn publish(&mut self, now: Instant) {
+        if self.publish_at.is_none_or(|at| at <= now) {
+            self.publish_at = now.checked_add(PUBLISH_INTERVAL);
+            self.shared.publish_traffic();
+        }
     }
 
     /// Takes the call that was the only thing read in the last poll.
@@ -384,7 +398,9 @@ impl Driver {
                 // After reading: only then is a peer known to be silent.
                 this.turn.woke = true;
                 this.spawn_alone();
-                this.shared.with(|state| state.handle_timeout(now()));
+                let now = now();
+                this.shared.with(|state| state.handle_timeout(now));
+                this.publish(now);
             }
             match read {
                 // Check for changes that the timers made.

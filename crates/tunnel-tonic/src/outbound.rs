@@ -166,7 +166,6 @@ impl Body for Outbound {
         });
         match next {
             Next::Batch => {
-                this.shared.publish_traffic();
                 this.writing = buf.len() > LARGE_BATCH;
                 Poll::Ready(Some(Ok(Frame::data(this.compressed(buf)))))
             }

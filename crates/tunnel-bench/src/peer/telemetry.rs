@@ -1,6 +1,9 @@
 //! The telemetry of the observed variants. Lines go nowhere: an exporter is not measured.
 
-use anyhow::{Context, Result};
+#[cfg(feature = "metrics")]
+use anyhow::Context;
+use anyhow::Result;
+#[cfg(feature = "metrics")]
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -19,10 +22,20 @@ pub(super) fn start(variant: Way) -> Result<()> {
         .with_max_level(level)
         .with_writer(std::io::sink)
         .init();
-    if telemetry == Telemetry::Metrics {
-        let recorder = PrometheusBuilder::new().set_buckets(&[0.001, 0.01, 0.1, 1.0]);
-        let recorder = recorder.and_then(PrometheusBuilder::install_recorder);
-        recorder.context("cannot record metrics")?;
+    match telemetry {
+        Telemetry::Metrics => record_metrics(),
+        Telemetry::Spans => Ok(()),
     }
-    Ok(())
+}
+
+#[cfg(feature = "metrics")]
+fn record_metrics() -> Result<()> {
+    let recorder = PrometheusBuilder::new().set_buckets(&[0.001, 0.01, 0.1, 1.0]);
+    let recorder = recorder.and_then(PrometheusBuilder::install_recorder);
+    recorder.context("cannot record metrics").map(|_| ())
+}
+
+#[cfg(not(feature = "metrics"))]
+fn record_metrics() -> Result<()> {
+    anyhow::bail!("this variant needs the feature metrics")
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Status};
@@ -191,6 +191,50 @@ async fn a_device_that_gives_up_while_it_waits_to_be_admitted_leaves_nothing() {
         drop(device);
         // Only the server's own task remains.
         eventually(|| there.metrics().num_alive_tasks() <= 1).await;
+    })
+    .await;
+}
+
+/// Otherwise a credential that is revoked while its tunnel is admitted would leave the tunnel open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_closed_while_its_tunnel_is_admitted_gets_no_tunnel() {
+    guarded(async {
+        let (asked, mut asks) = mpsc::unbounded_channel();
+        let decide = Arc::new(Semaphore::new(0));
+        let decided = decide.clone();
+        let gateway = Gateway::start_with(|builder| {
+            builder.admit(move |_| {
+                let (decided, asked) = (decided.clone(), asked.clone());
+                async move {
+                    let _ = asked.send(());
+                    decided.acquire().await.expect("never closed").forget();
+                    Ok(())
+                }
+            })
+        })
+        .await;
+        let dial = |name| {
+            let name = dial(name);
+            let gateway = &gateway;
+            async move { name.dial(gateway.connect().await).await }
+        };
+        let mut both = Box::pin(futures::future::join(dial("revoked"), dial("other")));
+        for _ in 0..2 {
+            futures::future::select(&mut both, Box::pin(asks.recv())).await;
+        }
+        let status = Status::permission_denied("the token was revoked");
+        assert_eq!(gateway.handler.close_key_with("revoked", status), 1);
+        decide.add_permits(2);
+        let (revoked, other) = both.await;
+        let refused = revoked.err().expect("refused");
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert_eq!(refused.message(), "the token was revoked");
+        other.expect("admitted");
+        let keys: Vec<_> = gateway.handler.tunnels();
+        assert!(
+            keys.iter()
+                .all(|tunnel| tunnel.key().is_some_and(|key| key.as_str() == "other"))
+        );
     })
     .await;
 }

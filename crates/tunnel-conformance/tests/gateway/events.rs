@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use futures::StreamExt;
 use futures::future::{join_all, poll_immediate};
 use tokio::sync::mpsc;
-use tonic::Status;
+use tonic::{Code, Status};
 use tunnel_client::ForwardTunnel;
 use tunnel_conformance::Probe;
 use tunnel_core::EndReason;
@@ -22,6 +22,7 @@ use crate::support::{
 enum Told {
     Opened(TunnelId),
     Closed(TunnelId, EndReason),
+    NotOpened(TunnelId),
     Missed(u64),
 }
 
@@ -29,6 +30,7 @@ fn told(event: &TunnelEvent) -> Told {
     match event {
         TunnelEvent::Opened(info) => Told::Opened(info.id()),
         TunnelEvent::Closed { info, reason, .. } => Told::Closed(info.id(), reason.clone()),
+        TunnelEvent::NotOpened { info, .. } => Told::NotOpened(info.id()),
         TunnelEvent::Missed(count) => Told::Missed(*count),
         other => panic!("no event is of that kind: {other:?}"),
     }
@@ -332,7 +334,11 @@ async fn tunnels_that_open_and_close_quickly_emit_their_events_in_order() {
             tokio::spawn(async move {
                 let name = format!("device-{}", n % 7);
                 let dial = Dial::new(&Probe::default()).named(&name);
-                let device = dial.dial(channel).await.expect("accepted");
+                let device = match dial.dial(channel).await {
+                    Ok(device) => device,
+                    // Its key was closed while it was opened.
+                    Err(refused) => return assert_eq!(refused.code(), Code::Aborted),
+                };
                 match n % 5 {
                     0 => device.hang_up(),
                     1 => device.tunnel.drain(None),
@@ -368,6 +374,7 @@ async fn tunnels_that_open_and_close_quickly_emit_their_events_in_order() {
                 Told::Opened(id) if id == last => break,
                 Told::Opened(id) => assert_eq!(open.insert(id, true), None, "opened twice"),
                 Told::Closed(id, _) => assert_eq!(open.insert(id, false), Some(true)),
+                Told::NotOpened(id) => assert!(!open.contains_key(&id)),
                 Told::Missed(count) => panic!("{count} were missed"),
             }
         }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower_service::Service;
 use tunnel_tonic::pool::{
-    Balance, CallOptions, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
+    Balance, CallOptions, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained, not_sent,
     with_deadline,
 };
 use tunnel_tonic::{AffinityKey, ResponseBody, TunnelChannel, TunnelId};
@@ -189,7 +189,8 @@ impl Tunnels for ReverseChannel {
         let message = self.what_is_missing();
         match failed {
             _ if self.is_closing() => {
-                Status::unavailable(format!("{message}: the gateway is draining its tunnels"))
+                let message = format!("{message}: the gateway is draining its tunnels");
+                not_sent(Code::Unavailable, message)
             }
             Some(failed) => {
                 let message = format!(
@@ -198,7 +199,7 @@ impl Tunnels for ReverseChannel {
                 );
                 explained(message, failed)
             }
-            None => Status::unavailable(message),
+            None => not_sent(Code::Unavailable, message),
         }
     }
 

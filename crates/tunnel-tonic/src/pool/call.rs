@@ -13,11 +13,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
-use tunnel_core::StreamError;
+use tunnel_core::{OpenError, StreamError};
 
 use super::replay::{Replay, TakenBack};
 use super::with_deadline;
-use crate::telemetry::not_sent;
+use crate::telemetry;
 use crate::{
     CallHead, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo, is_safe_to_retry,
 };
@@ -291,12 +291,12 @@ impl<T: Tunnels> Call<T> {
     fn without_tunnel(&mut self) -> Result<(), Status> {
         match (self.full_status.take(), self.failed.take()) {
             (Some(full), _) => {
-                not_sent("full");
+                telemetry::not_sent("full");
                 Err(self.tunnels.all_full(full))
             }
             (None, _) if self.waits() => Ok(()),
             (None, failed) => {
-                not_sent("no_tunnel");
+                telemetry::not_sent("no_tunnel");
                 Err(self.tunnels.no_tunnel(failed))
             }
         }
@@ -308,6 +308,13 @@ impl<T: Tunnels> Call<T> {
         let runtime = self.tunnels.runtime().cloned();
         Stage::Waiting(Box::pin(joins(joined, self.deadline, runtime, late)))
     }
+}
+
+/// The failure of a call that was not sent, as its source says.
+pub fn not_sent(code: tonic::Code, message: String) -> Status {
+    let mut status = Status::new(code, message);
+    status.set_source(Arc::new(OpenError::NotReady));
+    status
 }
 
 /// The failure with another message. The old status is its source, where [`is_safe_to_retry`] finds
@@ -424,7 +431,7 @@ impl<T: Tunnels> Future for PooledCall<T> {
                 Stage::Waiting(joins) => match ready!(joins.as_mut().poll(cx)) {
                     Ok(()) => this.stage = Stage::Pick,
                     Err(status) => {
-                        not_sent("deadline");
+                        telemetry::not_sent("deadline");
                         break Err(status);
                     }
                 },

@@ -20,7 +20,9 @@ use tokio::sync::watch;
 
 use crate::{TunnelChannel, TunnelId};
 
-pub use call::{CallOptions, PooledCall, ServedBy, Tunnels, WaitForReady, WhenNoTunnel, explained};
+pub use call::{
+    CallOptions, PooledCall, ServedBy, Tunnels, WaitForReady, WhenNoTunnel, explained, not_sent,
+};
 pub use deadline::with_deadline;
 
 /// How calls are balanced over several tunnels.

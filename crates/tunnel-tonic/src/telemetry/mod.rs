@@ -20,7 +20,7 @@ use tracing::Span;
 use tracing::field::Empty;
 use tunnel_core::{Code, ConnectionError, EndReason, Report, Stats};
 
-use crate::info::{AffinityKey, NetworkRole, TunnelInfo};
+use crate::info::{NetworkRole, TunnelInfo};
 
 pub(crate) use call::CallTelemetry;
 pub(crate) use metrics::{BudgetMetrics, TunnelMetrics, not_sent};
@@ -48,13 +48,11 @@ impl Telemetry {
             tunnel.id = info.shared_id(),
             tunnel.direction = info.direction().name(),
             tunnel.role = role.name(),
-            tunnel.key = info.key().map(AffinityKey::as_str),
+            tunnel.key = Empty,
             tunnel.peer = Empty,
         );
-        if let Some(gateway) = info.gateway() {
-            span.record("tunnel.peer", gateway);
-        } else if let Some(peer) = info.peer_addr() {
-            span.record("tunnel.peer", tracing::field::display(peer));
+        if role == NetworkRole::Server {
+            describe(&span, &info);
         }
         Self {
             info,
@@ -75,8 +73,11 @@ impl Telemetry {
         self.by_key.store(true, Ordering::Relaxed);
     }
 
-    /// The tunnel is started.
+    /// The tunnel is started: the far end has accepted it.
     pub(crate) fn start(&self) {
+        if self.role == NetworkRole::Client {
+            describe(&self.span, &self.info);
+        }
         let by_key = self.by_key.load(Ordering::Relaxed);
         self.metrics
             .get_or_init(|| TunnelMetrics::new(&self.info, self.role, by_key));
@@ -130,6 +131,18 @@ impl Telemetry {
         if let Some(metrics) = self.metrics() {
             metrics.closed(end_name(reason), duration);
         }
+    }
+}
+
+/// Records the key and the peer of a tunnel. The end that dialled knows them when the tunnel is accepted.
+fn describe(span: &Span, info: &TunnelInfo) {
+    if let Some(key) = info.key() {
+        span.record("tunnel.key", key.as_str());
+    }
+    if let Some(gateway) = info.gateway() {
+        span.record("tunnel.peer", gateway);
+    } else if let Some(peer) = info.peer_addr() {
+        span.record("tunnel.peer", tracing::field::display(peer));
     }
 }
 

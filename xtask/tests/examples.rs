@@ -181,7 +181,7 @@ const COOKBOOK: &[(&str, &[&str])] = &[
         "tracing",
         &[
             "client (Internal)",
-            "    test.EchoService/Echo (Server)",
+            "      test.EchoService/Echo (Server)",
             "✓ One trace spans the client, the gateway and the device",
         ],
     ),

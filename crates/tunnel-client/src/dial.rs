@@ -95,7 +95,7 @@ where
     let connection = head.extensions.get::<TcpConnectInfo>();
     let peer = connection.and_then(TcpConnectInfo::remote_addr);
     tunnel.tunnel().info().accepted(peer, key_of(&head.headers));
-    inbound.decompress(peer_encoding(&head.headers).map_err(TunnelError::Channel)?);
+    inbound.decompress(peer_encoding(&head.headers).map_err(TunnelError::Refused)?);
     Ok(Accepted {
         tunnel,
         inbound,

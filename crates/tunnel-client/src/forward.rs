@@ -21,6 +21,7 @@ use tunnel_tonic::pool::{
     Balance, CallOptions, Pool, PooledCall, SUSPECT_AFTER, Tunnels, WhenNoTunnel, explained,
     not_sent,
 };
+use tunnel_tonic::telemetry::InjectTrace;
 use tunnel_tonic::{Direction, ResponseBody, TunnelChannel, TunnelError, TunnelId, TunnelInfo};
 
 use crate::dial::{Accepted, BoxError, OPEN_TIMEOUT, dial, not_opened, with_timeout};
@@ -41,6 +42,7 @@ pub struct ForwardTunnel<T> {
     open_timeout: Duration,
     queue: bool,
     send: Option<CompressionEncoding>,
+    inject: Option<InjectTrace>,
 }
 
 impl<T> ForwardTunnel<T>
@@ -58,6 +60,7 @@ where
             config: Config::default(),
             open_timeout: OPEN_TIMEOUT,
             queue: true,
+            inject: None,
             send: None,
         }
     }
@@ -112,6 +115,19 @@ where
         self
     }
 
+    /// Sets a function that is called with the span of each call made and the metadata to add to it, for
+    /// example a trace context. Default: none.
+    ///
+    /// The spans then have the level `info` instead of `debug`. The function must not block. A panic is caught
+    /// and logged.
+    pub fn inject_trace(
+        mut self,
+        inject: impl Fn(&tracing::Span, &mut http::HeaderMap) + Send + Sync + 'static,
+    ) -> Self {
+        self.inject = Some(InjectTrace::new(inject));
+        self
+    }
+
     /// Opens the tunnel and waits until calls can be made. Dropping the future closes it.
     ///
     /// # Errors
@@ -127,6 +143,9 @@ where
                 body,
                 ..
             } = dial(info, self.config, self.send, self.channel).await?;
+            if let Some(inject) = self.inject {
+                tunnel.tunnel().inject_trace(inject);
+            }
             inbound.start(offer, body, None, ());
             tunnel.tunnel().ready().await?;
             Ok(tunnel.keep().channel().queue_calls(self.queue))
@@ -223,6 +242,19 @@ pub struct ForwardChannelBuilder {
 
 impl ForwardChannelBuilder {
     link_settings!();
+
+    /// Sets a function that is called with the span of each call made and the metadata to add to it, for
+    /// example a trace context. Default: none.
+    ///
+    /// The spans then have the level `info` instead of `debug`. The function must not block. A panic is caught
+    /// and logged.
+    pub fn inject_trace(
+        mut self,
+        inject: impl Fn(&tracing::Span, &mut http::HeaderMap) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.inject = Some(InjectTrace::new(inject));
+        self
+    }
 
     /// What a call does without a tunnel. [`WaitForReady`](crate::WaitForReady) in the extensions of a
     /// request overrides it for one call. Default: [`WhenNoTunnel::WaitForAttempt`].

@@ -13,6 +13,7 @@ use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 use tunnel_core::{Config, EndReason, Stats};
 use tunnel_tonic::outer::check_encoding;
+use tunnel_tonic::telemetry::InjectTrace;
 use tunnel_tonic::{AffinityKey, CallService, CallSettings, Services, TunnelInfo};
 
 use crate::policy::{Policy, WhenKeyIsFull};
@@ -120,15 +121,30 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
-    /// Sets a function that is called with the span of each tunnelled call and the call's metadata, before the
-    /// span is entered, if there is a span (at level `debug`). It can make the caller's span the parent, from
-    /// the trace context in the metadata, which a layer cannot: it runs inside the span. It must not block. A
-    /// panic is caught and logged.
-    pub fn on_call_span(
+    /// Sets a function that is called with the span of each call served and the call's metadata, before the span
+    /// is entered: to make the caller's span its parent, from the trace context in the metadata. A layer cannot
+    /// do that, because it runs inside the span. Default: none.
+    ///
+    /// The spans then have the level `info` instead of `debug`. The function must not block. A panic is caught
+    /// and logged.
+    pub fn extract_trace(
         mut self,
-        on_span: impl Fn(&tracing::Span, &http::HeaderMap) + Send + Sync + 'static,
+        extract: impl Fn(&tracing::Span, &http::HeaderMap) + Send + Sync + 'static,
     ) -> Self {
-        self.calls.on_call_span(on_span);
+        self.calls.extract_trace(extract);
+        self
+    }
+
+    /// Sets a function that is called with the span of each call made through reverse tunnels and the metadata to add to it, for
+    /// example a trace context. Default: none.
+    ///
+    /// The spans then have the level `info` instead of `debug`. The function must not block. A panic is caught
+    /// and logged.
+    pub fn inject_trace(
+        mut self,
+        inject: impl Fn(&tracing::Span, &mut http::HeaderMap) + Send + Sync + 'static,
+    ) -> Self {
+        self.policy.inject = Some(InjectTrace::new(inject));
         self
     }
 

@@ -154,9 +154,13 @@
 //!   `rpc.grpc.status_code`, `tunnel.id` and `tunnel.key`; layers and handlers run in it. A call made is a child of the
 //!   current span. `otel.name`, `otel.kind` and `otel.status_code` are for `tracing-opentelemetry`.
 //!
-//! `tunnel.id` is [`TunnelInfo::shared_id`], the same at both ends. A trace context is metadata of a call
-//! (`traceparent`), and travels through tunnels as any other; the repository's example `tracing` has one trace over a client, a
-//! gateway and a device.
+//! `tunnel.id` is [`TunnelInfo::shared_id`], the same at both ends.
+//!
+//! A trace context is metadata of a call (`traceparent`), and travels through tunnels as any other.
+//! `inject_trace` of what makes calls and `extract_trace` of what serves them join the spans of both ends; the
+//! spans then have the level `info`. The repository's example `tracing` has one trace over a client, a gateway
+//! and a device. The span of a tunnel ends with it, and is a trace of its own: give the layer of
+//! `tracing-opentelemetry` a filter without `tunnel_tonic::tunnel`.
 //!
 //! With the feature `metrics`, counters, gauges and histograms are recorded through the
 //! [`metrics`](https://docs.rs/metrics) facade. The repository's `docs/METRICS.md` lists them.

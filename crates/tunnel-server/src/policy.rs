@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 use tunnel_core::{EndReason, NOT_PROCESSED_KEY, Stats};
+use tunnel_tonic::telemetry::InjectTrace;
 use tunnel_tonic::{AffinityKey, TunnelInfo};
 
 use crate::{AcceptedTunnel, Opening};
@@ -83,6 +84,7 @@ pub(crate) struct Policy {
     pub(crate) drain_timeout: Duration,
     pub(crate) memory_budget: usize,
     pub(crate) metrics_by_key: bool,
+    pub(crate) inject: Option<InjectTrace>,
     pub(crate) when_key_is_full: WhenKeyIsFull,
     pub(crate) key_of: Option<Arc<KeyOf>>,
     pub(crate) admit: Option<Arc<Admit>>,
@@ -102,6 +104,7 @@ impl Default for Policy {
             drain_timeout: DRAIN_TIMEOUT,
             memory_budget: MEMORY_BUDGET,
             metrics_by_key: false,
+            inject: None,
             when_key_is_full: WhenKeyIsFull::default(),
             key_of: None,
             admit: None,

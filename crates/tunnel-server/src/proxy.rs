@@ -11,6 +11,7 @@ use http::request::Parts;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
+use tunnel_tonic::outer::is_grpc;
 use tunnel_tonic::{AffinityKey, ForwardTo};
 
 use crate::{ReverseChannel, TunnelServiceHandler};
@@ -94,7 +95,7 @@ impl fmt::Debug for KeyFrom {
 /// Clients call it as they would call the device, with generated code, and the gateway needs none. Metadata,
 /// messages of all kinds of calls, trailers and deadlines pass, and a call that its client cancels is cancelled at
 /// the device. Metadata of the transport is not carried, as by any proxy. Unknown keys and lost tunnels end a call as
-/// [`ReverseChannel`] says.
+/// [`ReverseChannel`] says. A request that is not a POST of gRPC is answered with 415.
 ///
 /// **Who can reach this service can call all devices.** Put what decides about callers around it, for example an
 /// [`InterceptorLayer`](tonic::service::InterceptorLayer) of the server.
@@ -173,6 +174,12 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let (head, body) = request.into_parts();
+        // The device sees gRPC, whatever came here.
+        if head.method != http::Method::POST || !is_grpc(&head.headers) {
+            let mut response = http::Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Box::pin(std::future::ready(Ok(response)));
+        }
         let key = match (self.key.0)(&head) {
             Ok(key) => key,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),

@@ -180,7 +180,7 @@ impl TunnelServiceHandler {
             _ => return Err(Status::unimplemented("")),
         };
         let offer = common_offer(&self.config, request.headers());
-        let theirs = peer_encoding(request.headers())?;
+        let theirs = peer_encoding(request.headers());
         let ours = accepted_encoding(self.send, request.headers());
         let request = tonic::Request::from_http(request);
         let (metadata, extensions, body) = request.into_parts();
@@ -193,12 +193,14 @@ impl TunnelServiceHandler {
             )),
             _ => self.registry.consider(&mut opening).await,
         };
+        let theirs = theirs.map_err(|status| Refusal::new("encoding", status));
         let info = opening.to_info();
         let refused = |refusal: Refusal| {
             self.registry.refused(info.clone(), &refusal);
             refusal.status
         };
         let pending = admitted.map_err(refused)?;
+        let theirs = theirs.map_err(refused)?;
         let origin = Origin::of(opening.request());
         let service = match direction {
             Direction::Forward => Some((self.calls.clone(), opening.into_extensions())),
@@ -211,6 +213,9 @@ impl TunnelServiceHandler {
         tunnel.share_memory(&self.registry.memory);
         if self.registry.policy.metrics_by_key {
             tunnel.label_metrics_by_key();
+        }
+        if let Some(inject) = &self.registry.policy.inject {
+            tunnel.inject_trace(inject.clone());
         }
         let accepted = AcceptedTunnel::new(tunnel);
         let entry = self.registry.insert(&accepted, origin, &pending);

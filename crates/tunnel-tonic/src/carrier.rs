@@ -114,13 +114,14 @@ impl Carrier {
             return Back::Over(driver);
         }
         place.driver = Some(driver);
-        let serve = call && !place.idle.is_empty() && place.own_tasks == 0;
+        // Not if the driver must be polled at once: the task that this one would wake for that lies in the slot
+        // of this worker, where no other worker takes it while the handler computes.
+        let serve = call && !place.woken && !place.idle.is_empty() && place.own_tasks == 0;
         if call && !serve {
             place.own_tasks = place.own_tasks.saturating_sub(1);
         }
         let wake = match (place.woken, serve) {
-            (false, true) => None,
-            (true, true) => place.idle.pop(),
+            (_, true) => None,
             // This task yields and runs again.
             (true, false) => Some(own.clone()),
             (false, false) => {

@@ -426,11 +426,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         // Also when the runtime shuts down under the tunnel.
-        self.shared.with(|state| {
-            state.conn.handle_lost(ConnectionError::TransportLost(
-                TransportCause::TaskDropped.into(),
-            ));
-        });
+        self.shared.lose_driver();
         // Dropping the body may run user code, even panic: the tunnel is closed in any case.
         let _closed = SetClosed(&self.shared);
         self.guard = None;

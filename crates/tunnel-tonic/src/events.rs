@@ -1,6 +1,7 @@
 //! Events: a stream of tunnels that open, close or are not opened.
 
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
 use futures::Stream;
@@ -72,14 +73,15 @@ impl Stream for TunnelEvents {
 /// tunnels. No method waits; none may be called under a lock, because subscribers are woken.
 #[derive(Debug)]
 pub struct TunnelReporter {
-    events: broadcast::Sender<TunnelEvent>,
+    /// Made for the first subscriber, because it takes 100 kB.
+    events: OnceLock<broadcast::Sender<TunnelEvent>>,
     open: watch::Sender<usize>,
 }
 
 impl Default for TunnelReporter {
     fn default() -> Self {
         Self {
-            events: broadcast::Sender::new(EVENTS),
+            events: OnceLock::new(),
             open: watch::Sender::new(0),
         }
     }
@@ -94,7 +96,7 @@ impl TunnelReporter {
 
     /// Reports that a tunnel that had opened is closed.
     pub fn closed(&self, info: &TunnelInfo, reason: &EndReason, stats: &Stats) {
-        self.open.send_modify(|open| *open -= 1);
+        self.open.send_modify(|open| *open = open.saturating_sub(1));
         self.send(TunnelEvent::Closed {
             info: info.clone(),
             reason: reason.clone(),
@@ -108,14 +110,20 @@ impl TunnelReporter {
     }
 
     fn send(&self, event: TunnelEvent) {
-        // Fails without subscribers.
-        let _ = self.events.send(event);
+        if let Some(events) = self.events.get() {
+            // Fails without subscribers.
+            let _ = events.send(event);
+        }
+    }
+
+    fn events(&self) -> &broadcast::Sender<TunnelEvent> {
+        self.events.get_or_init(|| broadcast::Sender::new(EVENTS))
     }
 
     /// A stream of the events from now on.
     pub fn subscribe(&self) -> TunnelEvents {
         TunnelEvents {
-            inner: BroadcastStream::new(self.events.subscribe()),
+            inner: BroadcastStream::new(self.events().subscribe()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The outer call that carries a tunnel: its paths, headers and refusals.
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use std::time::Duration;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
@@ -30,9 +30,24 @@ pub const OPEN_REVERSE_TUNNEL_PATH: &str = "/grpctunnel.v1.TunnelService/OpenRev
 /// The response header in which the accepting end says which key it gave the tunnel, percent-encoded.
 const KEY_HEADER: HeaderName = HeaderName::from_static("grpctunnel-key");
 
-/// Puts the key of a tunnel into the headers of the response that accepts it.
+/// The longest key that is told to the other end, encoded. More would not fit the headers of a response.
+const LONGEST_KEY: usize = 4096;
+
+/// What is encoded in keys.
+const IN_KEYS: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':')
+    .remove(b'/');
+
+/// Puts the key of a tunnel into the headers of the response that accepts it, unless it is very long.
 pub fn put_key(key: &AffinityKey, headers: &mut HeaderMap) {
-    let encoded = utf8_percent_encode(key.as_str(), NON_ALPHANUMERIC).to_string();
+    let encoded = utf8_percent_encode(key.as_str(), IN_KEYS).to_string();
+    if encoded.len() > LONGEST_KEY {
+        return;
+    }
     // Cannot fail: the text is ASCII.
     if let Ok(value) = HeaderValue::try_from(encoded) {
         headers.insert(KEY_HEADER, value);

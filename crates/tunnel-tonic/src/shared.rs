@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tunnel_core::{Config, Connection, EndReason, Offer, Stats, StreamId};
+use tunnel_core::{
+    Config, Connection, ConnectionError, EndReason, Offer, Stats, StreamId, TransportCause,
+};
 
 use crate::budget::{Member, MemoryBudget, Shed};
 use crate::info::{NetworkRole, TunnelInfo};
@@ -201,6 +203,8 @@ impl Shared {
 
     /// Moves the lifecycle on, never back, and calls the observer.
     fn set_lifecycle(&self, next: Lifecycle) {
+        // What is set here, because another task may set the next state at once.
+        let set = next.clone();
         let moved = self.lifecycle.send_if_modified(|lifecycle| {
             let forward = next.rank() > lifecycle.rank();
             if forward {
@@ -209,14 +213,15 @@ impl Shared {
             forward
         });
         if moved {
-            match self.lifecycle() {
-                Lifecycle::Ready => self.telemetry.opened(),
+            match set {
+                Lifecycle::Ready => self.telemetry.ready(),
+                Lifecycle::Routed => self.telemetry.opened(),
                 Lifecycle::Draining => self.telemetry.draining(),
                 Lifecycle::Closed(reason) => {
                     self.publish_traffic();
                     self.telemetry.closed(&reason, &self.stats());
                 }
-                Lifecycle::Opening | Lifecycle::Routed | Lifecycle::Ended(_) => {}
+                Lifecycle::Opening | Lifecycle::Ended(_) => {}
             }
         }
         if moved && let Some(observer) = self.observer.get() {
@@ -239,6 +244,12 @@ impl Shared {
     /// Counts one handle less. Returns whether it was the last one.
     pub(crate) fn remove_handle(&self) -> bool {
         self.handles.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// The tunnel ends, unless it has, because nothing reads it any more.
+    pub(crate) fn lose_driver(&self) {
+        let lost = ConnectionError::TransportLost(TransportCause::TaskDropped.into());
+        self.with(|state| state.conn.handle_lost(lost));
     }
 
     /// The outer stream has ended: the tunnel is closed.

@@ -17,6 +17,7 @@ use crate::info::{NetworkRole, TunnelInfo};
 use crate::lifecycle::Lifecycle;
 use crate::outbound::Outbound;
 use crate::shared::{Shared, now};
+use crate::telemetry::InjectTrace;
 use crate::{MemoryBudget, TunnelChannel, TunnelError};
 
 /// One tunnel whose outer call is being opened, or is open. Cheap to clone.
@@ -29,21 +30,44 @@ pub struct Tunnel {
     shared: Arc<Shared>,
 }
 
-/// The half of a tunnel that reads what the peer sends; from [`Tunnel::new`].
+/// The half of a tunnel that reads what the peer sends; from [`Tunnel::new`]. Dropping it closes the tunnel.
 #[derive(Debug)]
 #[must_use = "a tunnel reads nothing until its inbound half is started"]
 pub struct Inbound {
-    shared: Arc<Shared>,
+    unstarted: Unstarted,
     role: NetworkRole,
     side: Side,
     reader: FrameReader,
+}
+
+/// The state of a tunnel until it is started. Otherwise dropping it closes the tunnel, for those who wait.
+#[derive(Debug)]
+struct Unstarted {
+    shared: Arc<Shared>,
+    started: bool,
+}
+
+impl Unstarted {
+    fn start(mut self) -> Arc<Shared> {
+        self.started = true;
+        self.shared.clone()
+    }
+}
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if !self.started {
+            self.shared.lose_driver();
+            self.shared.set_closed();
+        }
+    }
 }
 
 impl Inbound {
     /// Accepts frames that the peer compresses, as its headers say
     /// ([`peer_encoding`](crate::outer::peer_encoding)).
     pub fn decompress(&mut self, encoding: Option<CompressionEncoding>) {
-        self.reader = FrameReader::new(self.shared.max_frame_size(), encoding);
+        self.reader = FrameReader::new(self.unstarted.shared.max_frame_size(), encoding);
     }
 
     /// Starts the tunnel's tasks, which read `body`, once the outer call is open.
@@ -58,15 +82,17 @@ impl Inbound {
         service: Option<(CallService, http::Extensions)>,
         guard: impl Any + Send,
     ) {
-        self.shared.set_runtime(Handle::current());
-        self.shared.telemetry.start();
-        self.shared.start(offer);
+        let shared = self.unstarted.start();
+        shared.set_runtime(Handle::current());
+        let waits = self.role == NetworkRole::Client && self.side == Side::Handler && offer.ready;
+        shared.telemetry.start(waits);
+        shared.start(offer);
         let server = service.map(|(service, mut extensions)| {
-            extensions.insert(self.shared.info.clone());
+            extensions.insert(shared.info.clone());
             Server::new(service, extensions)
         });
         carrier::start(Driver::new(
-            self.shared,
+            shared,
             self.role,
             self.side,
             body,
@@ -87,7 +113,10 @@ impl Tunnel {
         let shared = Shared::new(role, config, info);
         let outbound = Outbound::new(shared.clone(), role, side);
         let inbound = Inbound {
-            shared: shared.clone(),
+            unstarted: Unstarted {
+                shared: shared.clone(),
+                started: false,
+            },
             role,
             side,
             reader,
@@ -103,6 +132,13 @@ impl Tunnel {
     /// The tunnel's span, for log lines about the tunnel.
     pub fn span(&self) -> &tracing::Span {
         self.shared.telemetry.span()
+    }
+
+    /// Caller: sets a function that is called with the span of each call that is made and the metadata to send
+    /// with it, for example to add a trace context. The spans then have the level `info`. It must not block.
+    /// Set it before the first call; only the first function counts.
+    pub fn inject_trace(&self, inject: InjectTrace) {
+        self.shared.telemetry.inject_trace(inject);
     }
 
     /// Labels the tunnel's metrics with its key. Call it before [`start`](Inbound::start). Default: not
@@ -223,5 +259,23 @@ impl Tunnel {
     #[doc(hidden)]
     pub fn kept_calls(&self) -> usize {
         self.shared.slots()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Direction;
+    use futures::FutureExt;
+    use tonic::metadata::MetadataMap;
+
+    /// A gateway lists a tunnel before it starts it, and may still refuse it.
+    #[test]
+    fn a_tunnel_that_is_dropped_before_it_is_started_is_closed() {
+        let info = TunnelInfo::new(Direction::Reverse, MetadataMap::new(), None, None);
+        let (tunnel, outbound, inbound) = Tunnel::new(NetworkRole::Server, Config::default(), info);
+        drop((outbound, inbound));
+        let closed = tunnel.closed().now_or_never();
+        assert!(matches!(closed, Some(EndReason::Error(_))), "{closed:?}");
     }
 }

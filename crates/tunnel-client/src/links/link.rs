@@ -154,14 +154,15 @@ impl Link {
         if plan.wait.is_zero() {
             return;
         }
-        telemetry::backing_off(self.shared.direction(), plan.wait);
         self.set_state(LinkState::BackingOff {
             until: (Instant::now() + plan.wait).into_std(),
             refused: plan.refused,
         });
         // Calls that wait are notified of a refusal at once.
         self.shared.wake_calls();
+        let since = Instant::now();
         self.wait(plan, steps).await;
+        telemetry::backing_off(self.shared.direction(), since.elapsed());
     }
 
     /// Waits as planned. If calls wait for a tunnel, the wait is at most the first step.
@@ -268,11 +269,11 @@ impl Link {
         let wait = plan.wait;
         if plan.refused {
             tracing::warn!(
-                %gateway, %reason, retry_in_s = wait.as_secs_f64(),
+                %gateway, %reason, retry_within_s = wait.as_secs_f64(),
                 "tunnel refused by the gateway, retrying slowly"
             );
         } else {
-            tracing::info!(%gateway, %reason, retry_in_s = wait.as_secs_f64(), "tunnel not open, retrying");
+            tracing::info!(%gateway, %reason, retry_within_s = wait.as_secs_f64(), "tunnel not open, retrying");
         }
         self.note(reason);
     }
@@ -282,7 +283,9 @@ impl Link {
     }
 
     fn set_connected(&self, live: &Live) {
-        self.set_state(LinkState::Connected(live.tunnel.info().clone()));
+        if live.tunnel.end_reason().is_none() {
+            self.set_state(LinkState::Connected(live.tunnel.info().clone()));
+        }
     }
 
     fn set_state(&self, state: LinkState) {

@@ -13,6 +13,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tunnel_core::Config;
 use tunnel_tonic::TunnelError;
+use tunnel_tonic::telemetry::InjectTrace;
 
 use super::reconnect::Backoff;
 use super::status::DownReason;
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) backoff: Backoff,
     pub(crate) drain_timeout: Duration,
     pub(crate) max_tunnel_age: Option<Duration>,
+    /// Of the calls made through forward tunnels.
+    pub(crate) inject: Option<InjectTrace>,
     pub(crate) send: Option<CompressionEncoding>,
 }
 
@@ -44,6 +47,7 @@ impl Default for Settings {
             backoff: Backoff::default(),
             drain_timeout: DRAIN_TIMEOUT,
             max_tunnel_age: None,
+            inject: None,
             send: None,
         }
     }

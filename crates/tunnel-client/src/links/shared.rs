@@ -210,6 +210,9 @@ impl Shared {
             Purpose::Serve(calls) => Some((calls.clone(), accepted.extensions)),
             Purpose::Call(_) => None,
         };
+        if let Some(inject) = &self.settings.inject {
+            tunnel.inject_trace(inject.clone());
+        }
         let announces = accepted.offer.ready;
         accepted.inbound.start(accepted.offer, body, service, entry);
         let member = match &self.purpose {
@@ -225,7 +228,13 @@ impl Shared {
                 Some(Member::join(pool, tunnel.channel()))
             }
         };
-        self.registry.opened(tunnel);
+        match tunnel.end_reason() {
+            // The wait ends with the tunnel too. The gateway had accepted it, so the caller treats this as its end.
+            Some(reason) => {
+                self.report_failure(tunnel.info().clone(), &TunnelError::Ended(reason));
+            }
+            None => self.registry.opened(tunnel),
+        }
         Ok(Live {
             tunnel: accepted.tunnel.keep(),
             gateway,
@@ -370,6 +379,9 @@ impl<'a> Single<'a> {
     }
 
     fn set_connected(&self, live: &Live) {
+        if live.tunnel.end_reason().is_some() {
+            return;
+        }
         let info = live.tunnel.info().clone();
         self.shared.status_tx.send_modify(|links| {
             let own = links.iter_mut().find(|link| link.index == self.index);

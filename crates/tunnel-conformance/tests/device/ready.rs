@@ -16,7 +16,8 @@ use tonic::metadata::MetadataMap;
 use tower::service_fn;
 use tower::util::MapResponse;
 use tunnel_client::{
-    Config, Gateway, LinksHandle, ReverseTunnelServer, ReverseTunnelServerBuilder, TunnelError,
+    Config, EndReason, Gateway, LinksHandle, ReverseTunnelServer, ReverseTunnelServerBuilder,
+    TunnelError, TunnelEvent,
 };
 use tunnel_conformance::proto::test_service_client::TestServiceClient;
 use tunnel_conformance::{Client, TestChannel};
@@ -203,4 +204,29 @@ async fn a_tunnel_is_drained_as_soon_as_its_gateway_routes_calls_to_the_replacem
         Gateway::over(MapResponse::new(handler.service(), silent))
     });
     assert!(later.await >= Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_tunnel_ends_before_calls_are_routed_to_it_was_not_connected() {
+    guarded(async {
+        let gateway = Gateway::over(service_fn(|_: http::Request<Body>| async {
+            let trailers = Status::unavailable("not today").into_http::<Body>();
+            let trailers = Frame::<Bytes>::trailers(trailers.headers().clone());
+            let end = futures::stream::iter([Ok::<_, Status>(trailers)]);
+            let mut response = http::Response::new(Body::new(StreamBody::new(end)));
+            put_offer(&Config::default(), response.headers_mut());
+            put_ready(response.headers_mut());
+            Ok::<_, Status>(response)
+        }));
+        let device = ReverseTunnelServer::builder(gateway).build();
+        let mut events = device.handle().events();
+        let served = device.serve().await;
+        assert!(matches!(served, Ok(EndReason::Error(_))), "{served:?}");
+        let event = futures::StreamExt::next(&mut events).await;
+        assert!(
+            matches!(&event, Some(TunnelEvent::NotOpened { error, .. }) if matches!(error, TunnelError::Ended(_))),
+            "{event:?}"
+        );
+    })
+    .await;
 }

@@ -117,3 +117,30 @@ async fn a_device_whose_own_server_is_down_says_so_and_serves_what_it_has_itself
     })
     .await;
 }
+
+/// The device could not tell: the tunnel carries only gRPC.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_a_post_of_grpc_does_not_reach_a_device() {
+    guarded(async {
+        let routes = proxied(&handler(|builder| builder));
+        for (method, kind) in [
+            ("PUT", "application/grpc"),
+            ("POST", "text/plain"),
+            ("POST", "application/grpc-web"),
+        ] {
+            let request = http::Request::builder().method(method).uri("/a.B/C");
+            let request = request
+                .header("content-type", kind)
+                .header(DEVICE, "device-7");
+            let request = request.body(Body::empty()).expect("legal");
+            let response = routes.clone().prepare().oneshot(request).await;
+            let status = response.expect("infallible").status();
+            assert_eq!(
+                status,
+                http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "{method} {kind}"
+            );
+        }
+    })
+    .await;
+}

@@ -8,6 +8,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -53,8 +54,14 @@ struct Lines(Arc<Mutex<Vec<Line>>>);
 impl Recorded {
     /// Records from now on, on this thread.
     pub(crate) fn start() -> Self {
+        Self::start_at(LevelFilter::TRACE)
+    }
+
+    /// Records what has at most this level.
+    pub(crate) fn start_at(level: LevelFilter) -> Self {
         let lines = Lines::default();
-        let subscriber = tracing_subscriber::registry().with(lines.clone());
+        let subscriber = tracing_subscriber::registry();
+        let subscriber = subscriber.with(level).with(lines.clone());
         Self {
             lines,
             _guard: tracing::subscriber::set_default(subscriber),

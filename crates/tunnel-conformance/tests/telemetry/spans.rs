@@ -1,16 +1,23 @@
 //! The lines and spans of tunnels and their calls.
 
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use http::HeaderValue;
+use tokio::runtime::Runtime;
 use tonic::service::InterceptorLayer;
 use tonic::{Code, Request, Status};
 use tracing::{Instrument as _, Level};
+use tracing_subscriber::filter::LevelFilter;
 use tunnel_client::ForwardTunnel;
-use tunnel_conformance::client::run;
+use tunnel_conformance::client::{run, unlimited};
 use tunnel_conformance::payload::request;
 use tunnel_conformance::proto::Script;
 use tunnel_conformance::testing::{LongCall, assert_usable, eventually, guarded};
-use tunnel_conformance::{Kind, Probe};
+use tunnel_conformance::{Kind, Probe, TestChannel};
 use tunnel_server::TunnelServiceHandler;
 
 use crate::record::{Line, Recorded};
@@ -207,4 +214,72 @@ async fn every_way_to_end_has_its_code_in_the_span() {
         );
     })
     .await;
+}
+
+/// The hooks make the spans at `info`, so a trace does not break at the usual level.
+#[tokio::test]
+async fn the_span_of_a_caller_reaches_the_span_of_its_handler_at_level_info() {
+    fn say(request: Request<()>) -> Result<Request<()>, Status> {
+        tracing::info!(target: "telemetry", "in the layer");
+        Ok(request)
+    }
+    guarded(async {
+        let log = Recorded::start_at(LevelFilter::INFO);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (sent, received) = (seen.clone(), seen.clone());
+        let probe = Probe::default();
+        let handler = builder(&probe)
+            .layer(InterceptorLayer::new(say))
+            .extract_trace(move |span, metadata| {
+                assert!(!span.is_disabled());
+                let parent = metadata["traceparent"].clone();
+                received.lock().expect("no panic").push(parent);
+            })
+            .build();
+        let tunnel = ForwardTunnel::new(handler.service()).inject_trace(move |span, metadata| {
+            let id = span.id().expect("it is enabled").into_u64();
+            let id = HeaderValue::from(id);
+            sent.lock().expect("no panic").push(id.clone());
+            metadata.insert("traceparent", id);
+        });
+        let tunnel = tunnel.open().await.expect("accepted");
+        assert_usable(&unlimited(TestChannel::new(tunnel))).await;
+        let seen = seen.lock().expect("no panic");
+        let [sent, received] = &seen[..] else {
+            panic!("{seen:?}");
+        };
+        assert_eq!(sent, received);
+        let [line] = log.said("in the layer").try_into().expect("one call");
+        assert_eq!(line.spans, ["call"]);
+    })
+    .await;
+}
+
+/// Shuts a runtime down when it is woken.
+struct ShutDown(Mutex<Option<Runtime>>);
+
+impl Wake for ShutDown {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.lock().expect("no panic").take());
+    }
+}
+
+/// A task that waits for the end of a tunnel may end its driver at once.
+#[test]
+fn a_tunnel_that_is_closed_while_its_end_is_told_is_closed_once() {
+    let log = Recorded::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let ends = runtime.block_on(Ends::open());
+    let shut_down = Waker::from(Arc::new(ShutDown(Mutex::new(Some(runtime)))));
+    let mut draining = pin!(ends.tunnel.draining());
+    let waiting = draining.as_mut().poll(&mut Context::from_waker(&shut_down));
+    assert!(waiting.is_pending());
+    let closed = ends.tunnel.close().now_or_never();
+    assert!(closed.is_some(), "the runtime has gone");
+    for line in both(&log, "tunnel closed") {
+        assert_eq!(line.get("tunnel.direction"), "forward");
+    }
 }

@@ -11,6 +11,7 @@ use http_body::Body as _;
 use smallvec::SmallVec;
 use tonic::Status;
 use tonic::body::Body;
+use tracing::Span;
 use tunnel_core::{CloseStream, Metadata, Read, StreamId};
 
 use super::body::ResponseBody;
@@ -23,6 +24,7 @@ use crate::message::{BodyError, BodyWriter};
 use crate::shared::now;
 use crate::state::State;
 use crate::status::{self, from_open_error};
+use crate::telemetry::injected;
 
 /// How much of a request body is gathered before its call is opened, in bytes.
 const GATHER: usize = 64 << 10;
@@ -61,6 +63,8 @@ pub(super) struct Request {
 struct Prepared {
     request: Request,
     start: BodyStart,
+    /// The span, if it was made before the call was opened.
+    span: Option<Span>,
 }
 
 impl std::fmt::Debug for ResponseFuture {
@@ -157,6 +161,19 @@ fn decompress(request: &mut Request) -> Result<(), Status> {
     Ok(())
 }
 
+/// Makes the span of a call and adds the metadata of the tunnel's hook, if it has one.
+fn inject(request: &mut Request) -> Option<Span> {
+    let path = request.head.path.as_ref();
+    let path = path.map_or("", PathAndQuery::path);
+    let (span, added) = injected(&request.place.shared().telemetry, path)?;
+    let added = crate::headers::to_wire(&added);
+    let kept = request.head.headers.iter();
+    let kept = kept.filter(|(key, _)| added.get(key).is_none());
+    let all: Metadata = kept.chain(added.iter()).collect();
+    request.head.headers = all;
+    Some(span)
+}
+
 /// The result of opening a call.
 enum Opened {
     /// It is in flight.
@@ -168,8 +185,13 @@ enum Opened {
 impl Prepared {
     fn new(mut request: Request, cx: &mut Context<'_>) -> Result<Self, Status> {
         decompress(&mut request)?;
+        let span = inject(&mut request);
         let start = gather(&mut request.body, cx)?;
-        Ok(Self { request, start })
+        Ok(Self {
+            request,
+            start,
+            span,
+        })
     }
 
     /// Opens the call with the start of its body, and lets a pump send the rest. Looks for the response
@@ -182,7 +204,8 @@ impl Prepared {
             return Ok(Opened::Queued(Box::new(self)));
         };
         let path = self.request.head.path.as_ref();
-        let guard = CallGuard::new(shared, id, path.map_or("", PathAndQuery::path));
+        let path = path.map_or("", PathAndQuery::path);
+        let guard = CallGuard::new(shared, id, path, self.span.take());
         if !self.start.finished {
             let pump = RequestPump::new(guard.shared.clone(), id, self.request.body, writer);
             match self.start.pending {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tonic::Status;
-use tunnel_core::{Code, Side, StreamId};
+use tracing::Span;
+use tunnel_core::{Code, StreamId};
 
 use crate::message::{BodyError, BodyWriter};
 use crate::shared::Shared;
@@ -22,9 +23,9 @@ pub(crate) struct CallGuard {
 }
 
 impl CallGuard {
-    /// A call that was opened, with its path.
-    pub(crate) fn new(shared: Arc<Shared>, id: StreamId, path: &str) -> Self {
-        let telemetry = CallTelemetry::new(&shared.telemetry, Side::Caller, path);
+    /// A call that was opened, with its path, and its span if it has one already.
+    pub(crate) fn new(shared: Arc<Shared>, id: StreamId, path: &str, span: Option<Span>) -> Self {
+        let telemetry = CallTelemetry::of_caller(&shared.telemetry, path, span);
         Self {
             shared,
             id,

@@ -42,7 +42,8 @@ pub(crate) fn accepted() -> String {
     names.join(",")
 }
 
-/// Decompresses messages of one encoding. It keeps its memory from one to the next.
+/// Decompresses messages of one encoding. It keeps no memory from one to the next: a small message can ask for a
+/// window of 8 MiB.
 pub(crate) struct Decompressor {
     kind: Kind,
 }
@@ -53,7 +54,7 @@ enum Kind {
     #[cfg(feature = "deflate")]
     Deflate,
     #[cfg(feature = "zstd")]
-    Zstd(zstd::zstd_safe::DCtx<'static>),
+    Zstd,
 }
 
 impl std::fmt::Debug for Decompressor {
@@ -71,32 +72,23 @@ impl Decompressor {
             #[cfg(feature = "deflate")]
             CompressionEncoding::Deflate => Kind::Deflate,
             #[cfg(feature = "zstd")]
-            CompressionEncoding::Zstd => {
-                use zstd::zstd_safe::{DCtx, DParameter};
-                let mut context = DCtx::try_create()?;
-                let window = DParameter::WindowLogMax(ZSTD_WINDOW_LOG);
-                context.set_parameter(window).ok()?;
-                Kind::Zstd(context)
-            }
+            CompressionEncoding::Zstd => Kind::Zstd,
             _ => return None,
         };
         Some(Self { kind })
     }
 
     /// Decompresses a message that has at most `limit` bytes then. It stops one byte beyond them.
-    pub(crate) fn decompress(
-        &mut self,
-        data: &[u8],
-        limit: usize,
-    ) -> Result<Bytes, DecompressError> {
+    pub(crate) fn decompress(&self, data: &[u8], limit: usize) -> Result<Bytes, DecompressError> {
         match self.kind {
             #[cfg(feature = "gzip")]
             Kind::Gzip => read(flate2::bufread::GzDecoder::new(data), data.len(), limit),
             #[cfg(feature = "deflate")]
             Kind::Deflate => read(flate2::bufread::ZlibDecoder::new(data), data.len(), limit),
             #[cfg(feature = "zstd")]
-            Kind::Zstd(ref mut context) => {
-                let decoder = zstd::stream::read::Decoder::with_context(data, context);
+            Kind::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(data)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
                 read(decoder, data.len(), limit)
             }
         }
@@ -182,6 +174,10 @@ fn read(from: impl io::Read, compressed: usize, limit: usize) -> Result<Bytes, D
     from.take(most).read_to_end(&mut message)?;
     if message.len() > limit {
         return Err(DecompressError::TooLarge(limit));
+    }
+    // What is counted is the length.
+    if message.capacity() - message.len() > message.len() / 4 {
+        message.shrink_to_fit();
     }
     Ok(message.into())
 }

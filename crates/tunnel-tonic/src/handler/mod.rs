@@ -4,7 +4,6 @@ mod body;
 mod serve;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
@@ -14,11 +13,11 @@ use http::uri::PathAndQuery;
 use tonic::body::Body;
 use tower_service::Service;
 use tracing::Span;
-use tunnel_core::{Code, Metadata, Side, Status as WireStatus};
+use tunnel_core::{Code, Metadata, Status as WireStatus};
 
 use crate::shared::Shared;
 use crate::state::Opened;
-use crate::telemetry::CallTelemetry;
+use crate::telemetry::{CallTelemetry, catch_panic};
 use body::RequestBody;
 pub(crate) use serve::{ServeCall, poll_once};
 
@@ -39,13 +38,13 @@ pub struct CallService {
 }
 
 /// Called with the span and the metadata of a call.
-type OnSpan = dyn Fn(&Span, &HeaderMap) + Send + Sync;
+type ExtractTrace = dyn Fn(&Span, &HeaderMap) + Send + Sync;
 
 /// How the calls of tunnels are served.
 #[derive(Clone, Default)]
 pub struct CallSettings {
     inline: bool,
-    on_span: Option<Arc<OnSpan>>,
+    extract: Option<Arc<ExtractTrace>>,
 }
 
 impl CallService {
@@ -109,9 +108,10 @@ impl CallSettings {
     }
 
     /// Sets a function that is called with the span of each call and the call's metadata, before the span is
-    /// entered: to set its parent from a trace context. It must not block. A panic is caught and logged.
-    pub fn on_call_span(&mut self, on_span: impl Fn(&Span, &HeaderMap) + Send + Sync + 'static) {
-        self.on_span = Some(Arc::new(on_span));
+    /// entered: to set its parent from a trace context. The spans then have the level `info`. It must not
+    /// block. A panic is caught and logged.
+    pub fn extract_trace(&mut self, extract: impl Fn(&Span, &HeaderMap) + Send + Sync + 'static) {
+        self.extract = Some(Arc::new(extract));
     }
 }
 
@@ -163,7 +163,8 @@ impl Server {
             headers,
             has_deadline,
         } = opened;
-        let telemetry = CallTelemetry::new(&shared.telemetry, Side::Handler, &method);
+        let extract = self.service.settings.extract.as_ref();
+        let telemetry = CallTelemetry::of_handler(&shared.telemetry, &method, extract.is_some());
         let body = RequestBody::new(shared.clone(), id);
         let path = match path(method) {
             Ok(path) => path,
@@ -182,13 +183,12 @@ impl Server {
             }
         };
         let request = self.request(path, &headers, shared.carries_compressed(), body);
-        if let Some(on_span) = &self.service.settings.on_span
+        if let Some(extract) = extract
             && !telemetry.span().is_disabled()
         {
-            let told = AssertUnwindSafe(|| on_span(telemetry.span(), request.headers()));
-            if catch_unwind(told).is_err() {
-                tracing::error!("on_call_span has panicked");
-            }
+            catch_panic("extract_trace", || {
+                extract(telemetry.span(), request.headers());
+            });
         }
         // Cloning and calling the service, and cloning the extensions, runs user code: that happens
         // when the future is polled.

@@ -211,6 +211,7 @@ impl<T: Tunnels> Call<T> {
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
+                telemetry::not_sent("deadline");
                 return Err(Status::deadline_exceeded(
                     "the call's deadline passed before a tunnel accepted it",
                 ));

@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use http::HeaderMap;
 use tracing::Span;
 use tracing::field::Empty;
 use tunnel_core::{Code, Side};
 
-use super::{Telemetry, is_server_error};
+use super::{InjectTrace, Telemetry, catch_panic, is_server_error};
 use crate::info::AffinityKey;
 
 /// The span of a call, and when the call began.
@@ -19,14 +20,15 @@ pub(crate) struct CallTelemetry {
     finished: bool,
 }
 
-/// Makes the span of a call. The kinds are constants, because the metadata of spans is.
+/// Makes the span of a call. Level and kind are constants, because the metadata of spans is.
 macro_rules! call_span {
-    ($parent:expr, $kind:literal, $telemetry:expr, $path:expr) => {{
+    ($level:ident, $parent:expr, $kind:literal, $telemetry:expr, $path:expr) => {{
         let (service, method) = $path.rsplit_once('/').unwrap_or(("", $path));
         let info = &$telemetry.info;
-        tracing::debug_span!(
+        tracing::span!(
             target: "tunnel_tonic::call",
             parent: $parent,
+            tracing::Level::$level,
             "call",
             otel.name = $path,
             otel.kind = $kind,
@@ -41,23 +43,45 @@ macro_rules! call_span {
     }};
 }
 
+/// The span of a call: at `info` if the call is part of a trace, otherwise at `debug`.
+///
+/// A caller's span is a child of the current span. A handler's span has no parent here: that is at the
+/// caller's end.
+fn span_of(telemetry: &Telemetry, side: Side, path: &str, traced: bool) -> Span {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let current = Span::current;
+    match (side, traced) {
+        (Side::Caller, true) => call_span!(INFO, &current(), "client", telemetry, path),
+        (Side::Caller, false) => call_span!(DEBUG, &current(), "client", telemetry, path),
+        (Side::Handler, true) => call_span!(INFO, None, "server", telemetry, path),
+        (Side::Handler, false) => call_span!(DEBUG, None, "server", telemetry, path),
+    }
+}
+
+/// The span of a call that is about to be made and the metadata that the hook of its tunnel adds to it; `None`
+/// without a hook.
+pub(crate) fn injected(telemetry: &Telemetry, path: &str) -> Option<(Span, HeaderMap)> {
+    let InjectTrace(inject) = telemetry.inject.get()?;
+    let span = span_of(telemetry, Side::Caller, path, true);
+    let mut added = HeaderMap::new();
+    catch_panic("inject_trace", || inject(&span, &mut added));
+    Some((span, added))
+}
+
 impl CallTelemetry {
-    /// A call begins. A caller's span is a child of the current span. A handler's span has no parent here:
-    /// that is at the caller's end, and a layer can set it from the metadata of the call.
-    pub(crate) fn new(telemetry: &Telemetry, side: Side, path: &str) -> Self {
-        let span = match tracing::enabled!(target: "tunnel_tonic::call", tracing::Level::DEBUG) {
-            false => Span::none(),
-            true => {
-                let path = path.strip_prefix('/').unwrap_or(path);
-                match side {
-                    Side::Caller => {
-                        let parent = Span::current();
-                        call_span!(&parent, "client", telemetry, path)
-                    }
-                    Side::Handler => call_span!(None, "server", telemetry, path),
-                }
-            }
-        };
+    /// A call begins, in the span that was made for it or in a new one.
+    pub(crate) fn of_caller(telemetry: &Telemetry, path: &str, span: Option<Span>) -> Self {
+        let span = span.unwrap_or_else(|| span_of(telemetry, Side::Caller, path, false));
+        Self::new(telemetry, Side::Caller, span)
+    }
+
+    /// A call begins; `traced` if its parent is in its metadata.
+    pub(crate) fn of_handler(telemetry: &Telemetry, path: &str, traced: bool) -> Self {
+        let span = span_of(telemetry, Side::Handler, path, traced);
+        Self::new(telemetry, Side::Handler, span)
+    }
+
+    fn new(telemetry: &Telemetry, side: Side, span: Span) -> Self {
         let metrics = telemetry
             .metrics()
             .is_some_and(|metrics| metrics.call_started());

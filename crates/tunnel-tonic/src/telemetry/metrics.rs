@@ -260,17 +260,19 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// The metrics of a memory budget.
-#[derive(Debug)]
 pub(crate) struct BudgetMetrics {
     limit: f64,
+    /// Kept, so that the limit is taken back where it was added.
+    gauge: Gauge,
 }
 
 impl BudgetMetrics {
     pub(crate) fn new(limit: usize) -> Self {
         describe();
         let limit = limit as f64;
-        gauge!(MEMORY_LIMIT).increment(limit);
-        Self { limit }
+        let gauge = gauge!(MEMORY_LIMIT);
+        gauge.increment(limit);
+        Self { limit, gauge }
     }
 
     /// Calls were ended for their memory.
@@ -281,7 +283,7 @@ impl BudgetMetrics {
 
 impl Drop for BudgetMetrics {
     fn drop(&mut self) {
-        gauge!(MEMORY_LIMIT).decrement(self.limit);
+        self.gauge.decrement(self.limit);
     }
 }
 

@@ -12,19 +12,42 @@ mod call;
 #[cfg_attr(not(feature = "metrics"), path = "no_metrics.rs")]
 mod metrics;
 
-use std::sync::OnceLock;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use http::HeaderMap;
 use tracing::Span;
 use tracing::field::Empty;
 use tunnel_core::{Code, ConnectionError, EndReason, Report, Stats};
 
 use crate::info::{NetworkRole, TunnelInfo};
 
-pub(crate) use call::CallTelemetry;
+pub(crate) use call::{CallTelemetry, injected};
 pub(crate) use metrics::{BudgetMetrics, TunnelMetrics, not_sent};
 pub use metrics::{backing_off, describe_metrics, not_opened, reconnecting};
+
+/// Called with the span of a call that is made and the metadata to send with it; from
+/// [`Tunnel::inject_trace`](crate::Tunnel::inject_trace). Cheap to clone.
+#[derive(Clone)]
+pub struct InjectTrace(Arc<Inject>);
+
+type Inject = dyn Fn(&Span, &mut HeaderMap) + Send + Sync;
+
+impl InjectTrace {
+    /// Calls this function.
+    pub fn new(inject: impl Fn(&Span, &mut HeaderMap) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(inject))
+    }
+}
+
+impl fmt::Debug for InjectTrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InjectTrace").finish_non_exhaustive()
+    }
+}
 
 /// The telemetry of one tunnel.
 #[derive(Debug)]
@@ -33,6 +56,9 @@ pub(crate) struct Telemetry {
     role: NetworkRole,
     span: Span,
     by_key: AtomicBool,
+    /// Whether the tunnel is open only when the peer routes calls to it.
+    waits: AtomicBool,
+    inject: OnceLock<InjectTrace>,
     /// Set when the tunnel is started.
     metrics: OnceLock<TunnelMetrics>,
     /// When the tunnel took its first calls.
@@ -59,6 +85,8 @@ impl Telemetry {
             role,
             span,
             by_key: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
+            inject: OnceLock::new(),
             metrics: OnceLock::new(),
             opened: OnceLock::new(),
         }
@@ -74,7 +102,9 @@ impl Telemetry {
     }
 
     /// The tunnel is started: the far end has accepted it.
-    pub(crate) fn start(&self) {
+    /// `waits` if the peer announces when it routes calls, and the tunnel counts as open from then on.
+    pub(crate) fn start(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
         if self.role == NetworkRole::Client {
             describe(&self.span, &self.info);
         }
@@ -85,6 +115,18 @@ impl Telemetry {
 
     pub(crate) fn metrics(&self) -> Option<&TunnelMetrics> {
         self.metrics.get()
+    }
+
+    pub(crate) fn inject_trace(&self, inject: InjectTrace) {
+        // A second one is dropped, as documented.
+        let _ = self.inject.set(inject);
+    }
+
+    /// The tunnel is negotiated.
+    pub(crate) fn ready(&self) {
+        if !self.waits.load(Ordering::Relaxed) {
+            self.opened();
+        }
     }
 
     /// The tunnel takes calls.
@@ -131,6 +173,13 @@ impl Telemetry {
         if let Some(metrics) = self.metrics() {
             metrics.closed(end_name(reason), duration);
         }
+    }
+}
+
+/// Runs a hook of the application, and catches its panic.
+pub(crate) fn catch_panic(name: &str, hook: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(hook)).is_err() {
+        tracing::error!("{name} has panicked");
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The W3C trace context is metadata of a call (`traceparent`), and travels through a tunnel as any other. The
 //! client and the gateway put it into their calls; the gateway and the device take it from the calls that they
-//! serve. Tunnels make a span for each call, of the target `tunnel_tonic::call`.
+//! serve, by `inject_trace` and `extract_trace` of a tunnel, whose calls then have spans at level `info`.
 //!
 //! ```text
 //! client ── plain gRPC ──▶ gateway ══ reverse tunnel ══▶ device
@@ -20,7 +20,7 @@ use example_support::test::echo_service_server::{EchoService, EchoServiceServer}
 use example_support::test::{EchoErrorRequest, EchoRequest, EchoResponse};
 use http::HeaderMap;
 use opentelemetry::global;
-use opentelemetry::trace::{SpanId, TracerProvider as _};
+use opentelemetry::trace::{SpanId, SpanKind, TracerProvider as _};
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
@@ -35,20 +35,25 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tunnel_client::ReverseTunnelServer;
 use tunnel_server::{ReverseChannel, TunnelServiceHandler, server_for_tunnels_and_calls};
 
-/// Puts the current span into the metadata of a call.
-fn inject(mut request: Request<()>) -> Result<Request<()>, Status> {
-    let mut headers = std::mem::take(request.metadata_mut()).into_headers();
-    let context = Span::current().context();
+/// Puts a span into the metadata of a call.
+fn inject(span: &Span, metadata: &mut HeaderMap) {
+    let context = span.context();
     global::get_text_map_propagator(|propagator| {
-        propagator.inject_context(&context, &mut HeaderInjector(&mut headers));
+        propagator.inject_context(&context, &mut HeaderInjector(metadata));
     });
+}
+
+/// The same for a client without a tunnel, whose span is the current one.
+fn inject_current(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let mut headers = std::mem::take(request.metadata_mut()).into_headers();
+    inject(&Span::current(), &mut headers);
     *request.metadata_mut() = MetadataMap::from_headers(headers);
     Ok(request)
 }
 
 /// Makes the span in the metadata of a call the parent of another one.
-fn extract(headers: &HeaderMap, span: &Span) {
-    let extractor = HeaderExtractor(headers);
+fn extract(span: &Span, metadata: &HeaderMap) {
+    let extractor = HeaderExtractor(metadata);
     let parent = global::get_text_map_propagator(|propagator| propagator.extract(&extractor));
     // Fails only for a span without OpenTelemetry.
     let _ = span.set_parent(parent);
@@ -60,7 +65,7 @@ struct Relay(ReverseChannel);
 #[tonic::async_trait]
 impl EchoService for Relay {
     async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
-        let mut device = EchoServiceClient::with_interceptor(self.0.clone(), inject);
+        let mut device = EchoServiceClient::new(self.0.clone());
         device.echo(request.into_inner()).await
     }
 
@@ -81,16 +86,20 @@ async fn main() -> Result<()> {
         .build();
     global::set_text_map_propagator(TraceContextPropagator::new());
     tracing_subscriber::registry()
-        .with(EnvFilter::new("warn,tracing=info,tunnel_tonic::call=debug"))
+        // The program's own spans, and those of tunnelled calls.
+        .with(EnvFilter::new(concat!(
+            module_path!(),
+            "=info,tunnel_tonic::call=info"
+        )))
         .with(tracing_opentelemetry::layer().with_tracer(provider.tracer("cookbook")))
         .init();
 
-    let handler = TunnelServiceHandler::builder().build();
+    let handler = TunnelServiceHandler::builder().inject_trace(inject).build();
     let devices = handler.as_channel();
     let server = server_for_tunnels_and_calls(Server::builder())
         .trace_fn(|request| {
             let span = info_span!("gateway", path = request.uri().path());
-            extract(request.headers(), &span);
+            extract(&span, request.headers());
             span
         })
         .add_service(handler.service())
@@ -99,11 +108,11 @@ async fn main() -> Result<()> {
 
     let device = ReverseTunnelServer::builder(gateway.clone())
         .add_service(EchoServiceServer::new(Echo))
-        .on_call_span(|span, metadata| extract(metadata, span));
+        .extract_trace(extract);
     tokio::spawn(device.run());
     devices.wait_for_ready(Duration::from_secs(30)).await?;
 
-    let mut client = EchoServiceClient::with_interceptor(gateway.connect().await?, inject);
+    let mut client = EchoServiceClient::with_interceptor(gateway.connect().await?, inject_current);
     let request = EchoRequest {
         message: "Hello".into(),
     };
@@ -133,6 +142,13 @@ async fn main() -> Result<()> {
         .iter()
         .filter(|span| span.parent_span_id == SpanId::INVALID);
     ensure!(roots.count() == 1, "one root");
+    let served = trace.iter().find(|span| span.span_kind == SpanKind::Server);
+    let parent = served.map(|span| span.parent_span_id);
+    let made = trace.iter().find(|span| span.span_kind == SpanKind::Client);
+    ensure!(
+        parent == made.map(|span| span.span_context.span_id()),
+        "not its parent"
+    );
     println!("✓ One trace spans the client, the gateway and the device");
     Ok(())
 }

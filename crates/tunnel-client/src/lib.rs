@@ -74,7 +74,8 @@
 //! # Features
 //!
 //! `tls-ring`, `tls-aws-lc`, `tls-native-roots` and `tls-webpki-roots` are tonic's features of these
-//! names, and add `Gateway::tls_config_with_verifier`. `proxy` is below. Default: none.
+//! names, and add `Gateway::tls_config_with_verifier`. `gzip`, `deflate` and `zstd`, `metrics` and `proxy` are
+//! described below. Default: none.
 //!
 //! # Proxies
 //!
@@ -104,6 +105,7 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
 //! # Compression
 //!
 //! `send_compressed` and `accept_compressed` of generated clients and servers work through a tunnel as

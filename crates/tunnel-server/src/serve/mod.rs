@@ -46,7 +46,8 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// 5. When the timeout is over all connections are closed, those of frozen clients and of ordinary
 ///    calls too.
 ///
-/// The server stops earlier if all connections have ended earlier. A connection that has nothing left to
+/// The server stops earlier if all connections have ended earlier. A stream that never ends, as that of
+/// `Health.Watch`, holds its connection until the timeout. A connection that has nothing left to
 /// send is read until its client closes it, for at most a second: closed at once, it could be reset, and its
 /// last answers lost.
 ///

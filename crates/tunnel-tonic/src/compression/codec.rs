@@ -10,6 +10,10 @@ use tonic::codec::CompressionEncoding;
 #[cfg(feature = "zstd")]
 const ZSTD_WINDOW_LOG: u32 = 23;
 
+/// How much memory a decoder of zstd keeps between two messages, in bytes. Its tables alone take 100 kB.
+#[cfg(feature = "zstd")]
+const ZSTD_KEPT: usize = 256 << 10;
+
 /// The encodings that this build knows, in the order of preference when they are offered.
 pub(crate) const SUPPORTED: &[CompressionEncoding] = &[
     #[cfg(feature = "zstd")]
@@ -42,8 +46,8 @@ pub(crate) fn accepted() -> String {
     names.join(",")
 }
 
-/// Decompresses messages of one encoding. It keeps no memory from one to the next: a small message can ask for a
-/// window of 8 MiB.
+/// Decompresses messages of one encoding. It keeps its memory from one to the next, but not the window of a large one:
+/// a small message can ask for 8 MiB.
 pub(crate) struct Decompressor {
     kind: Kind,
 }
@@ -54,7 +58,16 @@ enum Kind {
     #[cfg(feature = "deflate")]
     Deflate,
     #[cfg(feature = "zstd")]
-    Zstd,
+    Zstd(zstd::zstd_safe::DCtx<'static>),
+}
+
+#[cfg(feature = "zstd")]
+fn zstd_decoder() -> Option<zstd::zstd_safe::DCtx<'static>> {
+    use zstd::zstd_safe::{DCtx, DParameter};
+    let mut context = DCtx::try_create()?;
+    let window = DParameter::WindowLogMax(ZSTD_WINDOW_LOG);
+    context.set_parameter(window).ok()?;
+    Some(context)
 }
 
 impl std::fmt::Debug for Decompressor {
@@ -72,24 +85,33 @@ impl Decompressor {
             #[cfg(feature = "deflate")]
             CompressionEncoding::Deflate => Kind::Deflate,
             #[cfg(feature = "zstd")]
-            CompressionEncoding::Zstd => Kind::Zstd,
+            CompressionEncoding::Zstd => Kind::Zstd(zstd_decoder()?),
             _ => return None,
         };
         Some(Self { kind })
     }
 
     /// Decompresses a message that has at most `limit` bytes then. It stops one byte beyond them.
-    pub(crate) fn decompress(&self, data: &[u8], limit: usize) -> Result<Bytes, DecompressError> {
+    pub(crate) fn decompress(
+        &mut self,
+        data: &[u8],
+        limit: usize,
+    ) -> Result<Bytes, DecompressError> {
         match self.kind {
             #[cfg(feature = "gzip")]
             Kind::Gzip => read(flate2::bufread::GzDecoder::new(data), data.len(), limit),
             #[cfg(feature = "deflate")]
             Kind::Deflate => read(flate2::bufread::ZlibDecoder::new(data), data.len(), limit),
             #[cfg(feature = "zstd")]
-            Kind::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(data)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-                read(decoder, data.len(), limit)
+            Kind::Zstd(ref mut context) => {
+                let decoder = zstd::stream::read::Decoder::with_context(data, context);
+                let message = read(decoder, data.len(), limit);
+                if context.sizeof() > ZSTD_KEPT
+                    && let Some(fresh) = zstd_decoder()
+                {
+                    *context = fresh;
+                }
+                message
             }
         }
     }

@@ -80,7 +80,7 @@ impl FrameReader {
 
 /// The hook of the deframer. It counts the bytes that it returns in `inflated`.
 fn decompress(encoding: CompressionEncoding, inflated: Arc<AtomicUsize>) -> Option<Decompress> {
-    let decompressor = Decompressor::new(encoding)?;
+    let mut decompressor = Decompressor::new(encoding)?;
     Some(Box::new(move |frame, limit| {
         match decompressor.decompress(frame, limit) {
             Ok(frame) => {

@@ -26,6 +26,8 @@ pub enum Signal {
     Interrupt,
     /// SIGTERM.
     Terminate,
+    /// SIGHUP, which asks many programs to read their files again.
+    Hangup,
     /// SIGSTOP: freezes the process. Its connections stay open.
     Stop,
     /// SIGCONT: continues a frozen process.
@@ -250,6 +252,7 @@ impl Process {
         let signal = match signal {
             Signal::Interrupt => System::INT,
             Signal::Terminate => System::TERM,
+            Signal::Hangup => System::HUP,
             Signal::Stop => System::STOP,
             Signal::Continue => System::CONT,
         };

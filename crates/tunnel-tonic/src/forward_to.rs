@@ -1,6 +1,7 @@
 //! A service that passes calls on to a channel.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,10 +10,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body::Frame;
 use tonic::body::Body;
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 use tower_service::Service;
 
-use crate::transport::detail;
+use crate::transport::{detail, sources};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,7 +22,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// Requests and responses pass as they come, in both directions at once: metadata, messages, trailers. A call that
 /// is cancelled is cancelled in the channel too. If the channel cannot reach its server the call ends with
-/// UNAVAILABLE, and the message says so.
+/// UNAVAILABLE, and the message says so. A deadline that the channel has enforced is DEADLINE_EXCEEDED, although tonic says
+/// CANCELLED.
 #[derive(Clone, Debug)]
 pub struct ForwardTo<S> {
     channel: S,
@@ -95,7 +97,7 @@ where
             Ok(frame.unwrap_or_else(|error| {
                 // A body is not polled after an error.
                 self.body = None;
-                let status = Status::from_error(error.into());
+                let status = failed(error.into());
                 Frame::trailers(crate::status::to_trailers(&status))
             }))
         }))
@@ -108,18 +110,65 @@ where
 
 /// The status of a call that the channel has failed.
 fn failed(error: BoxError) -> Status {
-    let error = match error.downcast::<Status>() {
-        // Of an interceptor, or of a tunnel.
+    let status = match error.downcast::<Status>() {
+        // A body's: tonic's code for a connection that breaks, and behind it what broke.
+        Ok(status) if status.code() == Code::Unknown && status.source().is_some() => *status,
+        // Of an interceptor, of a tunnel, or of a stream that was reset.
         Ok(status) => return *status,
-        Err(error) => error,
+        Err(error) if is_timeout(&*error) => {
+            return Status::deadline_exceeded("the deadline of the call has passed");
+        }
+        Err(error) => Status::from_error(error),
     };
-    let status = Status::from_error(error);
+    // tonic's codes for a server that cannot be connected to, a broken connection, and one that broke before the call
+    // was sent. A server that resets a stream is told apart by what is behind.
+    let reset = sources(&status).any(|error| {
+        error
+            .downcast_ref::<h2::Error>()
+            .is_some_and(h2::Error::is_reset)
+    });
     match status.code() {
-        // tonic's codes for a server that cannot be connected to, and for a broken connection.
-        Code::Unavailable | Code::Unknown => Status::unavailable(format!(
-            "the server that calls are forwarded to cannot be reached: {}",
-            detail(&status)
-        )),
+        Code::Unavailable | Code::Unknown | Code::Cancelled if !reset => {
+            Status::unavailable(format!(
+                "the server that calls are forwarded to cannot be reached: {}",
+                detail(&status)
+            ))
+        }
         _ => status,
+    }
+}
+
+/// Whether the channel has enforced the deadline of the call.
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    error.is::<TimeoutExpired>() || sources(error).any(|error| error.is::<TimeoutExpired>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_that_the_channel_has_enforced_is_no_cancellation() {
+        let status = failed(Box::new(TimeoutExpired(())));
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_a_server_that_cannot_be_reached() {
+        let status = failed(Box::new(std::io::Error::other("broken")));
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(
+            status.message().ends_with("cannot be reached: broken"),
+            "{status:?}"
+        );
+    }
+
+    #[test]
+    fn a_response_that_breaks_is_told_apart_from_a_status_of_somebody() {
+        let mut broken = Status::unknown("error reading a body");
+        broken.set_source(std::sync::Arc::new(std::io::Error::other("broken")));
+        assert_eq!(failed(Box::new(broken)).code(), Code::Unavailable);
+        let said = failed(Box::new(Status::unknown("by an interceptor")));
+        assert_eq!(said.code(), Code::Unknown);
     }
 }

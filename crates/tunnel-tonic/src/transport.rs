@@ -18,7 +18,7 @@ const TOO_MANY_PINGS: &str = "too_many_pings";
 const NOTHING: &str = "transport error";
 
 /// The sources of an error, outermost first.
-fn sources<'a>(
+pub(crate) fn sources<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(error.source(), |error| (**error).source())

@@ -12,6 +12,13 @@ pub(crate) struct Example {
     pub(crate) kind: Kind,
 }
 
+impl Example {
+    /// Whether the example runs the program `tunnel`.
+    pub(crate) fn runs_tunnel(&self) -> bool {
+        self.package == "any-language"
+    }
+}
+
 /// The programs of an example, and how they are run.
 pub(crate) enum Kind {
     /// A single program.
@@ -176,6 +183,14 @@ pub(crate) const EXAMPLES: &[Example] = &[
         "in-memory",
         "tunnels of both directions without sockets, for tests",
     ),
+    Example {
+        name: "any-language",
+        about: "without code: a server in Python, by an agent and a gateway of the program tunnel",
+        package: "any-language",
+        kind: Kind::Alone {
+            program: "any-language",
+        },
+    },
     Example {
         name: "custom-transport",
         about: "the protocol over a byte stream of one's own, without tonic",

@@ -13,6 +13,8 @@ mod field;
 mod fuzz;
 mod interop;
 mod lint;
+#[cfg(unix)]
+mod package;
 mod pair;
 mod public_api;
 mod run_example;
@@ -44,6 +46,11 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Check format, clippy, documentation and dependency trees.
     Lint,
+    #[cfg(unix)]
+    Package(package::Args),
+    /// Install the Debian package in a container with systemd, and call through its services. Needs root.
+    #[cfg(unix)]
+    PackageTest(package::Args),
     Codegen(codegen::Args),
     PublicApi(public_api::Args),
     /// Check that the small crates have no forbidden dependencies.
@@ -71,6 +78,10 @@ fn dispatch(task: Option<Task>) -> Result<ExitCode> {
         Some(Task::Bench(args)) => return bench::run(&args),
         Some(Task::Fuzz(args)) => fuzz::run(&args)?,
         Some(Task::Lint) => lint::run()?,
+        #[cfg(unix)]
+        Some(Task::Package(args)) => package::run(&args)?,
+        #[cfg(unix)]
+        Some(Task::PackageTest(args)) => package::test(&args)?,
         Some(Task::Codegen(args)) => return codegen::run(&args),
         Some(Task::PublicApi(args)) => public_api::run(&args)?,
         Some(Task::CoreTree) => core_tree::run()?,

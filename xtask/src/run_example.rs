@@ -58,6 +58,9 @@ fn build(example: &Example) -> Result<()> {
     };
     let mut cargo = cargo();
     cargo.args(["build", "--package", example.package]);
+    if example.runs_tunnel() {
+        cargo.args(["--package", "tunnel-cli", "--bin", "tunnel"]);
+    }
     for program in programs {
         cargo.args(["--bin", program]);
     }

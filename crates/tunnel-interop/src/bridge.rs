@@ -110,6 +110,11 @@ impl Bridges {
         Ok(running)
     }
 
+    /// The program `tunnel`.
+    pub(crate) fn tunnel(&self) -> PathBuf {
+        self.programs.tunnel()
+    }
+
     /// Forgets all bridges, so that a case that damaged one does not harm the next case.
     pub(crate) fn restart(&self) {
         let mut all = self.running.lock().unwrap_or_else(PoisonError::into_inner);

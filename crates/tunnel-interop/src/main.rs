@@ -13,6 +13,7 @@ mod programs;
 mod progress;
 mod report;
 mod run;
+mod tunnel;
 mod versions;
 
 use std::process::ExitCode;
@@ -35,7 +36,8 @@ use report::Report;
 /// forward and reverse tunnels, with revision one and revision zero of the protocol,
 /// and once over the bridge of the other implementation without a tunnel. Go's own
 /// interop client and the channel tests of grpchan run between Rust and Go, and Rust
-/// and Rust. The examples run with both. Needs Go and Python.
+/// and Rust. The examples run with both. Clients and servers of all three also run with
+/// a gateway and an agent of the program `tunnel` between them. Needs Go and Python.
 ///
 /// The known failures of the Go and Python implementations, with their reasons, are
 /// in crates/tunnel-conformance/peers/expected-failures.toml. A listed case must fail

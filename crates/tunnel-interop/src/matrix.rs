@@ -29,6 +29,8 @@ pub(crate) enum Direction {
     Forward,
     /// Through a tunnel that the handler opens.
     Reverse,
+    /// Without a tunnel of their own, through a gateway and an agent of the program `tunnel`.
+    Program,
 }
 
 /// The highest revision of the protocol that both ends offer.
@@ -80,12 +82,13 @@ const ENDS: &[(Peer, Peer)] = &[
 const FOREIGN_ENDS: &[(Peer, Peer)] = &[(Go, Go), (Go, Python), (Python, Go), (Python, Python)];
 
 /// The directions and revisions of a pair, in the order of the tables' columns.
-pub(crate) const WAYS: [(Direction, Revision); 5] = [
+pub(crate) const WAYS: [(Direction, Revision); 6] = [
     (Direction::Plain, Revision::One),
     (Direction::Forward, Revision::One),
     (Direction::Forward, Revision::Zero),
     (Direction::Reverse, Revision::One),
     (Direction::Reverse, Revision::Zero),
+    (Direction::Program, Revision::One),
 ];
 
 /// The pairs of the matrix.
@@ -114,6 +117,9 @@ impl Pair {
     fn is_possible(&self) -> bool {
         match self.direction {
             Direction::Plain => self.caller == Rust && self.handler.is_foreign(),
+            Direction::Program => {
+                !self.has_examples() && (self.caller == Rust || self.handler == Rust)
+            }
             _ => !self.has_examples() || self.revision == Revision::One,
         }
     }
@@ -170,6 +176,7 @@ impl Direction {
             Self::Plain => "plain",
             Self::Forward => "forward",
             Self::Reverse => "reverse",
+            Self::Program => "program",
         }
     }
 }
@@ -188,6 +195,7 @@ impl Revision {
 pub(crate) fn describe_way((direction, revision): (Direction, Revision)) -> String {
     match direction {
         Direction::Plain => "no tunnel".to_owned(),
+        Direction::Program => "the program".to_owned(),
         _ => format!("{}, revision {}", direction.id(), revision.id()),
     }
 }
@@ -220,7 +228,9 @@ mod tests {
             for (ours, ways) in [(Peer::Rust, 4), (Peer::Examples, 2)] {
                 for ends in [(foreign, ours), (ours, foreign)] {
                     let met = |pair: &&Pair| {
-                        (pair.caller, pair.handler) == ends && pair.direction != Direction::Plain
+                        let has_tunnel =
+                            matches!(pair.direction, Direction::Forward | Direction::Reverse);
+                        (pair.caller, pair.handler) == ends && has_tunnel
                     };
                     assert_eq!(pairs().iter().filter(met).count(), ways, "{ends:?}");
                 }

@@ -31,6 +31,7 @@ use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunne
 use crate::bridge::Bridges;
 use crate::matrix::{Direction, Pair, Peer, Revision};
 use crate::plain;
+use crate::tunnel::{KEY, KEY_METADATA, Tunnel};
 
 /// The metadata with which a call names its tunnel at a caller's bridge. Reverse tunnels are opened
 /// with it.
@@ -77,6 +78,7 @@ impl Path for PeerPath {
                 Direction::Plain => Box::new(Plain(ends)) as Box<dyn Host>,
                 Direction::Forward => Box::new(Forward::start(ends).await),
                 Direction::Reverse => Box::new(Reverse::start(ends).await),
+                Direction::Program => Box::new(Program::start(ends).await),
             }
         }
         .boxed()
@@ -166,6 +168,65 @@ impl Host for Plain {
     fn connect(&self) -> BoxFuture<'_, TestChannel> {
         let bridge = self.0.address_of(self.0.pair.handler, "relay", 0);
         self.0.through(bridge, None).boxed()
+    }
+}
+
+/// Calls through a gateway and an agent of the program `tunnel`. A foreign caller is a bridge before the gateway, a
+/// foreign handler one behind the agent.
+struct Program {
+    ends: Ends,
+    tunnel: Tunnel,
+    _server: Option<TcpServer>,
+}
+
+impl Program {
+    async fn start(ends: Ends) -> Self {
+        let (address, server) = match &ends.handler {
+            Handler::Rust(routes) => {
+                let server = TcpServer::start(Server::builder(), routes.clone()).await;
+                (server.address(), Some(server))
+            }
+            Handler::Bridge(peer, _) => (ends.address_of(*peer, "relay", 0), None),
+        };
+        Self {
+            tunnel: Tunnel::start(&ends.bridges.tunnel(), address)
+                .await
+                .expect("gateway and agent start"),
+            ends,
+            _server: server,
+        }
+    }
+}
+
+impl Host for Program {
+    fn connect(&self) -> BoxFuture<'_, TestChannel> {
+        async {
+            let gateway = self.tunnel.clients();
+            let (address, backend) = match self.ends.pair.caller {
+                Peer::Rust => (gateway, None),
+                peer => (self.ends.address_of(peer, "relay", 0), Some(gateway)),
+            };
+            let connected = plain::endpoint(address).connect().await;
+            let channel = connected.expect("it accepts a connection");
+            let channel = channel.map_request(move |mut request: http::Request<Body>| {
+                let headers = request.headers_mut();
+                headers.insert(KEY_METADATA, HeaderValue::from_static(KEY));
+                // A bridge looks there. The gateway enforces the other one.
+                if let Some(timeout) = headers.get("grpc-timeout").cloned() {
+                    headers.insert(TIMEOUT_KEY, timeout);
+                }
+                if let Some(backend) = backend {
+                    let backend = HeaderValue::from_str(&backend.to_string());
+                    headers.insert(
+                        BACKEND_KEY,
+                        backend.expect("an address is legal in a header"),
+                    );
+                }
+                request
+            });
+            self.ends.channel(channel, None)
+        }
+        .boxed()
     }
 }
 

@@ -13,6 +13,9 @@ use crate::matrix::{Direction, Peer};
 /// The program that creates the Python environment.
 const PYTHON: &str = "python3";
 
+/// The client that many people have, and its version.
+const GRPCURL: (&str, &str) = ("grpcurl", "v1.9.3");
+
 /// The minimum version for the Python library.
 const OLDEST_PYTHON: (u32, u32) = (3, 11);
 
@@ -63,6 +66,8 @@ impl Programs {
             let packages = EXAMPLES.iter().flat_map(|package| ["--package", package]);
             expect_success(cargo().args(["build", "--bins"]).args(packages))?;
         }
+        expect_success(cargo().args(["build", "--bins", "--package", "tunnel-cli"]))?;
+        self.install_grpcurl()?;
         self.go(&["build", "-o"], "peer-go", ".")?;
         self.go(&["build", "-o"], "grpc-cases", "./official")?;
         self.go(&["test", "-c", "-o"], "battery", "./battery")
@@ -72,6 +77,18 @@ impl Programs {
         let mut build = Command::new("go");
         build.current_dir(sources().join("go")).args(arguments);
         expect_success(build.arg(self.path(name)).arg(package))
+    }
+
+    /// Not a tool of the peer's module: its dependencies would change the versions that are tested.
+    fn install_grpcurl(&self) -> Result<()> {
+        if self.path(GRPCURL.0).is_file() {
+            return Ok(());
+        }
+        let (name, version) = GRPCURL;
+        let package = format!("github.com/fullstorydev/{name}/cmd/{name}@{version}");
+        let mut install = Command::new("go");
+        install.env("GOBIN", self.out.join("bin"));
+        expect_success(install.args(["install", &package]))
     }
 
     fn build_python(&self) -> Result<()> {
@@ -124,9 +141,20 @@ impl Programs {
         Command::new(self.path("grpc-cases"))
     }
 
+    /// The command that starts grpcurl.
+    pub(crate) fn grpcurl(&self) -> Command {
+        Command::new(self.path(GRPCURL.0))
+    }
+
     /// The command that runs the channel tests of grpchan.
     pub(crate) fn battery(&self) -> Command {
         Command::new(self.path("battery"))
+    }
+
+    /// The program `tunnel`.
+    pub(crate) fn tunnel(&self) -> PathBuf {
+        let path = self.built.join("tunnel");
+        path.with_extension(env::consts::EXE_EXTENSION)
     }
 
     /// The command that starts the client or the server of an example.

@@ -69,6 +69,22 @@ pub(crate) const TARGETS: &[Target] = &[
         descriptor: false,
         stubs: plain_stubs,
     },
+    Target {
+        include: "crates/tunnel-cli/proto",
+        protos: Protos::Files(&["tunnel/admin/v1/admin.proto"]),
+        out: "crates/tunnel-cli/src/generated",
+        wire_types: true,
+        descriptor: true,
+        stubs: plain_stubs,
+    },
+    Target {
+        include: "crates/tunnel-cli/proto",
+        protos: Protos::Files(&["tunnel/enroll/v1/enroll.proto"]),
+        out: "crates/tunnel-cli/src/enroll/generated",
+        wire_types: true,
+        descriptor: false,
+        stubs: plain_stubs,
+    },
 ];
 
 /// Stubs with tonic's default options.

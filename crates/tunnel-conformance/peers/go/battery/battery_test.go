@@ -1,5 +1,6 @@
 // Package battery runs the channel tests of grpchan on a plain connection to the
-// address in the environment variable BATTERY_ADDRESS.
+// address in the environment variable BATTERY_ADDRESS, with the authority of
+// BATTERY_AUTHORITY if there is one.
 package battery
 
 import (
@@ -12,8 +13,11 @@ import (
 )
 
 func TestBattery(t *testing.T) {
-	conn, err := grpc.NewClient("passthrough:"+os.Getenv("BATTERY_ADDRESS"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	if authority := os.Getenv("BATTERY_AUTHORITY"); authority != "" {
+		options = append(options, grpc.WithAuthority(authority))
+	}
+	conn, err := grpc.NewClient("passthrough:"+os.Getenv("BATTERY_ADDRESS"), options...)
 	if err != nil {
 		t.Fatal(err)
 	}

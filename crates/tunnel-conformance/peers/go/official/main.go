@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/reflection"
 )
 
 // timeout is how long a case may take.
@@ -44,13 +45,18 @@ var cases = map[string]func(context.Context, client, ...grpc.CallOption){
 
 func main() {
 	address := flag.String("address", "", "where to call")
+	authority := flag.String("authority", "", "the authority of the calls; without one, the address")
 	name := flag.String("case", "", "the case to run; without one, serve until standard input ends")
 	flag.Parse()
 	if *name == "" {
 		exitOn(serve())
 		return
 	}
-	conn, err := grpc.NewClient("passthrough:"+*address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	if *authority != "" {
+		options = append(options, grpc.WithAuthority(*authority))
+	}
+	conn, err := grpc.NewClient("passthrough:"+*address, options...)
 	exitOn(err)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -84,6 +90,7 @@ func serve() error {
 	server := grpc.NewServer()
 	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
 	grpchantesting.RegisterTestServiceServer(server, &grpchantesting.TestServer{})
+	reflection.Register(server)
 	fmt.Println("LISTENING", listener.Addr().(*net.TCPAddr).Port)
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)

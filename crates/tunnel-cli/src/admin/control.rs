@@ -1,0 +1,178 @@
+//! The commands that change something: `kick`, `deny`, `allow`, `denied` and `drain`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use super::client::{AdminArgs, failed};
+use super::{api, human};
+
+/// End the tunnels of a device. It may come back; see `deny`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KickArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// The key of the device.
+    key: String,
+    /// Why. The device is told.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+}
+
+/// Deny a device: end its tunnels, and refuse new ones and calls.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DenyArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// The key of the device.
+    key: String,
+    /// Why. The device and its callers are told.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    /// For how long, for example 1h or 2days. Default: until it is allowed.
+    #[arg(long = "for", value_name = "TIME")]
+    time: Option<humantime::Duration>,
+}
+
+/// Allow a device that was denied.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AllowArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// The key of the device.
+    key: String,
+}
+
+/// List the devices that are denied.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeniedArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// A line of JSON for each device.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Drain the gateway: it takes no new tunnels and calls, and waits for the calls in flight. There is no way back.
+///
+/// Waits until no tunnel is left. The drain goes on if this command is stopped.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DrainArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// End the calls in flight after this time, for example 30s.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    timeout: humantime::Duration,
+    /// Begin no drain, but say how far it is. The exit code is 0 if the gateway is drained, and otherwise 1.
+    #[arg(long, conflicts_with = "timeout")]
+    check: bool,
+}
+
+pub(super) async fn kick(args: KickArgs, out: &mut impl Write) -> Result<ExitCode> {
+    let mut client = args.admin.client().await?;
+    let request = api::KickRequest {
+        key: args.key.clone(),
+        reason: args.reason,
+    };
+    let tunnels = client
+        .kick(request)
+        .await
+        .map_err(failed)?
+        .into_inner()
+        .tunnels;
+    writeln!(out, "{:?}: {}", args.key, ended(tunnels))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ended(tunnels: u64) -> String {
+    match tunnels {
+        0 => "no tunnel was open".to_owned(),
+        1 => "1 tunnel is ended".to_owned(),
+        n => format!("{n} tunnels are ended"),
+    }
+}
+
+pub(super) async fn deny(args: DenyArgs, out: &mut impl Write) -> Result<ExitCode> {
+    let mut client = args.admin.client().await?;
+    let duration = args.time.map(|time| prost_types::Duration::try_from(*time));
+    let request = api::DenyRequest {
+        key: args.key.clone(),
+        reason: args.reason,
+        duration: duration.transpose().context("--for is too long")?,
+    };
+    let denied = client.deny(request).await.map_err(failed)?.into_inner();
+    let until = match denied.denial.and_then(|denial| denial.until) {
+        Some(until) => format!("denied until {}", human::time(Some(until), "%F %T")),
+        None => "denied".to_owned(),
+    };
+    writeln!(out, "{:?}: {until}, {}", args.key, ended(denied.tunnels))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn allow(args: AllowArgs, out: &mut impl Write) -> Result<ExitCode> {
+    let mut client = args.admin.client().await?;
+    let request = api::AllowRequest {
+        key: args.key.clone(),
+    };
+    let was_denied = client
+        .allow(request)
+        .await
+        .map_err(failed)?
+        .into_inner()
+        .was_denied;
+    let what = match was_denied {
+        true => "allowed again",
+        false => "was not denied",
+    };
+    writeln!(out, "{:?}: {what}", args.key)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn denied(args: DeniedArgs, out: &mut impl Write) -> Result<ExitCode> {
+    let mut client = args.admin.client().await?;
+    let denied = client.list_denied(api::ListDeniedRequest {}).await;
+    let denials = denied.map_err(failed)?.into_inner().denials;
+    let mut table = human::table(&["KEY", "SINCE", "UNTIL", "BY", "REASON"], &[]);
+    for denial in denials {
+        if args.json {
+            writeln!(out, "{}", api::json("Denial", &denial)?)?;
+            continue;
+        }
+        table.add_row([
+            human::clean(&denial.key),
+            human::age(denial.since),
+            human::time(denial.until, "%F %T"),
+            human::clean(&denial.by),
+            human::clean(&denial.reason),
+        ]);
+    }
+    if !args.json {
+        writeln!(out, "{}", table.trim_fmt())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn drain(args: DrainArgs, out: &mut impl Write) -> Result<ExitCode> {
+    let mut client = args.admin.client().await?;
+    let timeout = prost_types::Duration::try_from(*args.timeout);
+    let request = api::DrainRequest {
+        timeout: Some(timeout.context("--timeout is too long")?),
+        check: args.check,
+    };
+    let drain = client.drain(request).await.map_err(failed)?.into_inner();
+    let how_far = match (drain.drained, drain.draining) {
+        (true, _) => "drained",
+        (false, true) => "draining",
+        (false, false) => "not draining",
+    };
+    writeln!(
+        out,
+        "{how_far} (open tunnels: {}, calls in flight: {})",
+        drain.tunnels_open, drain.calls_in_flight
+    )?;
+    match drain.drained {
+        true => Ok(ExitCode::SUCCESS),
+        false => Ok(ExitCode::FAILURE),
+    }
+}

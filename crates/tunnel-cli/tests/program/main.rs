@@ -1,0 +1,15 @@
+//! The program `tunnel`, as processes: clients call through a gateway and an agent.
+
+mod abuse;
+mod calls;
+mod conformance;
+mod errors;
+mod faults;
+mod identity;
+mod limits;
+mod operators;
+mod packaging;
+mod programs;
+mod systemd;
+mod tcp;
+mod web;

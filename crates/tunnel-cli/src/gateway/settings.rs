@@ -244,7 +244,7 @@ pub(crate) struct Settings {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) authority_suffix: Option<String>,
-    /// The origins of web pages that may call over gRPC-Web, separated by commas: "https://app.example", or "*".
+    /// The origins of web pages that may call over gRPC-Web, separated by commas: `https://app.example`, or `*`.
     /// Default: none.
     #[arg(
         long,

@@ -1,6 +1,7 @@
 //! Agent, gateway and server are killed, frozen and restarted, in any order, under calls.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Server};
@@ -153,5 +154,25 @@ async fn a_frozen_agent_is_noticed_and_comes_back_when_it_thaws() {
         .expect("the call ends");
     away(&ended.expect_err("the tunnel is lost"));
     agent.signal(Signal::Continue).expect("it runs");
+    caller.until_ok().await;
+}
+
+#[tokio::test]
+async fn after_a_freeze_of_the_gateway_everything_goes_on() {
+    let (server, _reporter) = crate::calls::server().await;
+    let gateway = Gateway::start(&[]).await;
+    let _agent = gateway.agent("device", &server.address().to_string()).await;
+    let caller = Patient {
+        channel: gateway.channel(),
+    };
+    caller.until_ok().await;
+    gateway.process.signal(Signal::Stop).expect("it runs");
+    let frozen = Caller::of("device");
+    let call = frozen.check(&caller.channel);
+    // It has no answer as long as the gateway is frozen.
+    let call = std::pin::pin!(call);
+    let waited = tokio::time::timeout(Duration::from_millis(100), call).await;
+    assert!(waited.is_err(), "{waited:?}");
+    gateway.process.signal(Signal::Continue).expect("it runs");
     caller.until_ok().await;
 }

@@ -10,6 +10,7 @@ mod limits;
 mod operators;
 mod packaging;
 mod programs;
+mod rotation;
 mod shapes;
 mod systemd;
 mod tcp;

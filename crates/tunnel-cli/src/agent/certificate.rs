@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tonic::{Code, Status};
 
 use super::settings::Settings;
@@ -41,8 +41,12 @@ pub(super) async fn obtain(settings: &Settings) -> Result<()> {
                     );
                     return Ok(());
                 }
-                Err(error) if is_final(&error) => return Err(error),
-                Err(error) => tracing::warn!("no certificate from {gateway} yet: {error:#}"),
+                Err(error) if is_final(&error) => {
+                    return Err(anyhow!("{gateway} gives no certificate: {}", text(&error)));
+                }
+                Err(error) => {
+                    tracing::warn!("no certificate from {gateway} yet: {}", text(&error));
+                }
             }
         }
         tokio::time::sleep(PAUSE).await;
@@ -71,6 +75,17 @@ async fn ask(
     // The certificate comes last: it says that both are there.
     private_file::write(cert_key, enrolled.private_key.as_bytes())?;
     private_file::write(cert, enrolled.certificate.as_bytes())
+}
+
+/// An error in one line. Of a status the message is enough.
+fn text(error: &anyhow::Error) -> String {
+    let status = error
+        .chain()
+        .find_map(|error| error.downcast_ref::<Status>());
+    status.map_or_else(
+        || format!("{error:#}"),
+        |status| status.message().to_owned(),
+    )
 }
 
 /// Whether asking again cannot help.

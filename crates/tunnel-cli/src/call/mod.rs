@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use prost_reflect::DescriptorPool;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::connect::{ConnectArgs, KeyChannel, read};
 use describe::{describe, find_method, split_method};
@@ -73,6 +73,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
                 return Err(error);
             };
             eprint!("{}", output::status(status, &known));
+            if status.code() == Code::PermissionDenied
+                && status.message().contains("ServerReflection")
+            {
+                eprintln!(
+                    "The types come from the server's reflection. Allow it, or give --protoset FILE."
+                );
+            }
             let code = u8::try_from(i32::from(status.code())).unwrap_or(2);
             Ok(ExitCode::from(EXIT_CODES + code))
         }

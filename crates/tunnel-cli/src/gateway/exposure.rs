@@ -34,14 +34,21 @@ fn proofs(
 }
 
 fn agents(settings: &Settings) -> Vec<String> {
-    proofs(
+    let mut agents = proofs(
         settings.agents_ca.as_deref().zip(settings.agents_name),
         settings.agents_tokens.as_deref(),
         settings
             .agents_jwt_keys
             .as_deref()
             .zip(settings.agents_jwt_claim.as_deref()),
-    )
+    );
+    if let Some(file) = &settings.enroll_tokens {
+        agents.push(format!(
+            "a one-time token of {}, for a certificate",
+            file.display()
+        ));
+    }
+    agents
 }
 
 fn clients(settings: &Settings) -> Vec<String> {

@@ -101,6 +101,22 @@ fn the_custom_transport_example_succeeds() {
 }
 
 #[test]
+fn the_any_language_example_calls_a_server_by_its_name() {
+    let output = xtask(&["run-example", "any-language", "--", "--server", "rust"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}\n{errors}");
+    for line in [
+        "$ tunnel agent",
+        "test.EchoService\n",
+        "Echo: Hello",
+        "✓ A Rust server was called by its name",
+    ] {
+        assert_says("any-language", &said, line);
+    }
+}
+
+#[test]
 fn the_web_socket_example_succeeds() {
     assert_says("web-socket", &run_example("web-socket"), "✓");
 }
@@ -276,6 +292,7 @@ fn every_example_that_is_listed_is_run_here_and_has_a_row_in_the_readme() {
         "reverse-tunnel",
         "custom-transport",
         "web-socket",
+        "any-language",
     ];
     run.extend(COOKBOOK.iter().map(|(name, _)| name));
     names.sort_unstable();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use tunnel_process::{cargo, expect_success, root};
+use tunnel_process::{cargo, expect_success, has_python, make_python, python_of, root};
 
 use crate::matrix::{Direction, Peer};
 
@@ -60,7 +60,8 @@ impl Programs {
         check_go()?;
         if peers.contains(&Peer::Python) {
             check_python()?;
-            self.build_python()?;
+            let requirements = sources().join("python/requirements.txt");
+            make_python(&self.python_environment(), &requirements)?;
         }
         if peers.contains(&Peer::Examples) {
             let packages = EXAMPLES.iter().flat_map(|package| ["--package", package]);
@@ -91,31 +92,14 @@ impl Programs {
         expect_success(install.args(["install", &package]))
     }
 
-    fn build_python(&self) -> Result<()> {
-        let requirements = sources().join("python/requirements.txt");
-        let environment = self.out.join("python-venv");
-        let made_from = environment.join("requirements.txt");
-        let wanted = fs::read(&requirements).context("cannot read the Python requirements")?;
-        if fs::read(&made_from).is_ok_and(|made_from| made_from == wanted) {
-            return Ok(());
-        }
-        println!("Python: making a virtual environment");
-        let mut create = Command::new(PYTHON);
-        expect_success(create.args(["-m", "venv", "--clear"]).arg(&environment))?;
-        let mut install = Command::new(self.python());
-        install.args(["-m", "pip", "install", "--quiet"]);
-        install.args(["--disable-pip-version-check", "--requirement"]);
-        expect_success(install.arg(&requirements))?;
-        fs::write(made_from, wanted).context("cannot mark the environment as made")
+    /// The virtual environment of the Python peer.
+    fn python_environment(&self) -> PathBuf {
+        self.out.join("python-venv")
     }
 
     /// The Python of the environment.
     pub(crate) fn python(&self) -> PathBuf {
-        self.out.join(if cfg!(windows) {
-            "python-venv/Scripts/python.exe"
-        } else {
-            "python-venv/bin/python"
-        })
+        python_of(&self.python_environment())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -190,12 +174,8 @@ fn check_python() -> Result<()> {
     };
     let is_new_enough = major_and_minor(&installed) >= Some(OLDEST_PYTHON);
     ensure!(is_new_enough, "{installed} is too old: {install}");
-    let mut import = Command::new(PYTHON);
-    import.args(["-c", "import venv, ensurepip"]);
-    let import = import.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let can_make = import.is_ok_and(|status| status.success());
     ensure!(
-        can_make,
+        has_python(),
         "{PYTHON} cannot make virtual environments: {install}"
     );
     Ok(())

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tokio::time::timeout;
 use tunnel_process::{Process, Show};
 
@@ -72,8 +72,6 @@ impl Tunnel {
 
 /// The address at which a gateway listens for somebody.
 async fn listens(gateway: &mut Process, name: &str) -> Result<SocketAddr> {
-    let line = gateway.next_stdout_line().await?;
-    let address = line.strip_prefix(&format!("{name}: listening at "));
-    ensure!(address.is_some(), "not the address for {name}: {line}");
-    Ok(address.unwrap_or_default().parse()?)
+    let prefix = format!("{name}: listening at ");
+    Ok(gateway.next_stdout_after(&prefix).await?.parse()?)
 }

@@ -10,8 +10,10 @@ mod command;
 mod ctrl_c;
 mod output;
 mod process;
+mod python;
 
 pub use command::{cargo, expect_success, root, stdout_of};
 pub use ctrl_c::{CtrlC, exit_code};
 pub use output::{Line, Show, Source};
 pub use process::{NoLine, Process, Signal};
+pub use python::{has_python, make_python, python_of};

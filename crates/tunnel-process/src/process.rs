@@ -160,6 +160,22 @@ impl Process {
         bail!("{} has ended; {words}", self.name);
     }
 
+    /// What follows `prefix` in the next line on standard output, for example an address. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the line begins otherwise, or the output has ended.
+    pub async fn next_stdout_after(&mut self, prefix: &str) -> Result<String> {
+        let line = self.next_stdout_line().await?;
+        match line.strip_prefix(prefix) {
+            Some(rest) => Ok(rest.to_owned()),
+            None => bail!(
+                "{} said {line:?}, which does not begin with {prefix:?}",
+                self.name
+            ),
+        }
+    }
+
     /// Waits for a line in which `find` finds something.
     ///
     /// # Errors

@@ -135,11 +135,9 @@ fn start(arguments: &[&str]) -> Result<Process> {
 
 /// The address at which a program listens for somebody.
 async fn listens(program: &mut Process, name: &str) -> Result<String> {
-    let line = program.next_stdout_line().await?;
-    let address = line.strip_prefix(&format!("{name}: listening at "));
-    Ok(address
-        .with_context(|| format!("unexpected: {line}"))?
-        .to_owned())
+    program
+        .next_stdout_after(&format!("{name}: listening at "))
+        .await
 }
 
 /// Waits until an agent says that it is connected.

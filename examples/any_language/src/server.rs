@@ -4,14 +4,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use example_support::echo::Echo;
 use example_support::test::FILE_DESCRIPTOR_SET;
 use example_support::test::echo_service_server::EchoServiceServer;
 use tonic::transport::Server as TonicServer;
 use tonic::transport::server::TcpIncoming;
-use tunnel_process::{Process, Show, expect_success};
+use tunnel_process::{Process, Show, has_python, make_python, python_of};
 
 /// The language of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,15 +52,12 @@ impl Server {
     }
 
     async fn python() -> Result<Self> {
-        prepare()?;
+        make_python(&environment(), &sources().join("requirements.txt"))?;
         let mut process = Process::start(python("server.py").stdin(Stdio::piped()), Show::Errors)?;
-        let line = process.next_stdout_line().await?;
-        let address = line.strip_prefix("server: listening at ");
+        let address = process.next_stdout_after("server: listening at ").await?;
         Ok(Self {
             language: Language::Python,
-            address: address
-                .with_context(|| format!("unexpected: {line}"))?
-                .to_owned(),
+            address,
             _process: Some(process),
         })
     }
@@ -93,16 +90,6 @@ impl Server {
     }
 }
 
-fn has_python() -> bool {
-    let mut import = Command::new("python3");
-    import.args(["-c", "import venv, ensurepip"]);
-    let import = import
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    import.status().is_ok_and(|status| status.success())
-}
-
 /// The directory of the example's Python sources.
 fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python")
@@ -118,32 +105,9 @@ fn environment() -> PathBuf {
     built.join("any-language-venv")
 }
 
-/// Makes the virtual environment, unless it is up to date.
-fn prepare() -> Result<()> {
-    let requirements = sources().join("requirements.txt");
-    let wanted = std::fs::read(&requirements).context("cannot read the Python requirements")?;
-    let made_from = environment().join("requirements.txt");
-    if std::fs::read(&made_from).is_ok_and(|made_from| made_from == wanted) {
-        return Ok(());
-    }
-    println!("Making a virtual environment for Python, which takes a minute…");
-    let mut create = Command::new("python3");
-    expect_success(create.args(["-m", "venv", "--clear"]).arg(environment()))?;
-    let mut install = Command::new(environment().join("bin/python"));
-    install.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]);
-    expect_success(install.arg("--requirement").arg(requirements))?;
-    std::fs::write(made_from, wanted).context("cannot mark the environment as made")
-}
-
 /// Python with a program of the example, which finds the file test/echo.proto.
 fn python(program: &str) -> Command {
-    let mut command = Command::new(environment().join("bin/python"));
+    let mut command = Command::new(python_of(&environment()));
     command.arg(sources().join(program));
     command.env("PYTHONPATH", sources().join("../../../proto"));
     command.env("PYTHONDONTWRITEBYTECODE", "1");

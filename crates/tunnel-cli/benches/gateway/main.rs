@@ -7,11 +7,10 @@ mod devices;
 mod load;
 mod programs;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
@@ -232,12 +231,4 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The address in a line `NAME: listening at ADDRESS`.
-fn address_in(line: &str, name: &str) -> Result<SocketAddr> {
-    let address = line.strip_prefix(&format!("{name}: listening at "));
-    Ok(address
-        .with_context(|| format!("unexpected: {line}"))?
-        .parse()?)
 }

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use tonic::transport::{Channel, Endpoint};
 use tunnel_process::{Process, Show};
 
-use crate::address_in;
 use crate::certificates::Certificates;
 
 /// How long something may take to start.
@@ -23,6 +22,12 @@ pub(crate) struct Gateway {
     process: Process,
     pub(crate) agents: SocketAddr,
     clients: SocketAddr,
+}
+
+/// The address at which a program listens for somebody.
+async fn listens(process: &mut Process, name: &str) -> Result<SocketAddr> {
+    let prefix = format!("{name}: listening at ");
+    Ok(process.next_stdout_after(&prefix).await?.parse()?)
 }
 
 fn this() -> Result<Command> {
@@ -41,7 +46,7 @@ impl Programs {
     /// The server that is called.
     pub(crate) async fn server(&self) -> Result<(Process, SocketAddr)> {
         let mut process = Process::start(this()?.arg("--serve"), Show::Errors)?;
-        let address = address_in(&process.next_stdout_line().await?, "server")?;
+        let address = listens(&mut process, "server").await?;
         Ok((process, address))
     }
 
@@ -64,8 +69,8 @@ impl Programs {
             }
         }
         let mut process = Process::start(&mut command, Show::Nothing)?;
-        let agents = address_in(&process.next_stdout_line().await?, "agents")?;
-        let clients = address_in(&process.next_stdout_line().await?, "clients")?;
+        let agents = listens(&mut process, "agents").await?;
+        let clients = listens(&mut process, "clients").await?;
         Ok(Gateway {
             process,
             agents,

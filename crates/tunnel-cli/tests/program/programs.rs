@@ -67,12 +67,9 @@ impl Gateway {
         let mut process =
             Process::start(command.args(arguments), Show::Nothing).expect("it starts");
         let mut listens = async |name: &str| {
-            let line = process.next_stdout_line().await.expect("it listens");
-            let address = line.strip_prefix(&format!("{name}: listening at "));
-            address
-                .unwrap_or_else(|| panic!("{line}"))
-                .parse()
-                .expect("an address")
+            let prefix = format!("{name}: listening at ");
+            let address = process.next_stdout_after(&prefix).await;
+            address.expect("it listens").parse().expect("an address")
         };
         let agents = listens("agents").await;
         let clients = listens("clients").await;

@@ -19,8 +19,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Status, TimeoutExpired};
 use tower_service::Service;
 
-/// The metadata in which a call names the key that it is for.
-const KEY: &str = "tunnel-key";
+use crate::tunnels::KEY_METADATA;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,13 +74,7 @@ impl Credentials {
     fn tls(&self) -> Result<ClientTlsConfig> {
         let mut tls = ClientTlsConfig::new();
         tls = match &self.ca {
-            Some(ca) => {
-                let pem = read(ca)?;
-                if !CertificateDer::pem_slice_iter(&pem).any(|found| found.is_ok()) {
-                    bail!("{} has no certificate in PEM", ca.display());
-                }
-                tls.ca_certificate(Certificate::from_pem(pem))
-            }
+            Some(ca) => tls.ca_certificate(ca_certificate(ca)?),
             None => tls.with_native_roots(),
         };
         if let (Some(cert), Some(key)) = (&self.cert, &self.cert_key) {
@@ -128,10 +121,7 @@ impl ConnectArgs {
     /// lost.
     pub(crate) fn lazy_key_channel(&self, key: &str) -> Result<KeyChannel> {
         let endpoint = self.credentials.endpoint(&self.gateway)?;
-        let endpoint = endpoint
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size((1 << 31) - 1)
-            .tcp_nodelay(true);
+        let endpoint = endpoint_for_calls(endpoint);
         let key = HeaderValue::from_str(key).with_context(|| format!("{key:?} is not a key"))?;
         Ok(KeyChannel {
             channel: NamedChannel::new(
@@ -164,7 +154,7 @@ impl Service<http::Request<Body>> for KeyChannel {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let headers = request.headers_mut();
-        headers.insert(KEY, self.key.clone());
+        headers.insert(KEY_METADATA, self.key.clone());
         match self.credentials.authorization() {
             Ok(Some(token)) => {
                 if let Ok(mut token) = HeaderValue::from_bytes(token.as_bytes()) {
@@ -300,6 +290,24 @@ pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
             .to_owned();
     }
     cause
+}
+
+/// Sets an endpoint up for calls that somebody else reads: as many unread ones as fit into the window of the connection
+/// do not stop the others.
+pub(crate) fn endpoint_for_calls(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size((1 << 31) - 1)
+        .tcp_nodelay(true)
+}
+
+/// The certificates of a file, which others must lead to.
+pub(crate) fn ca_certificate(file: &Path) -> Result<Certificate> {
+    let pem = read(file)?;
+    if !CertificateDer::pem_slice_iter(&pem).any(|found| found.is_ok()) {
+        bail!("{} has no certificate in PEM", file.display());
+    }
+    Ok(Certificate::from_pem(pem))
 }
 
 /// Reads a file, and names it in the error.

@@ -14,6 +14,7 @@ use tunnel_client::ForwardTo;
 use tunnel_server::server_for_tunnels_and_calls;
 
 use crate::connect::{ConnectArgs, KeyChannel};
+use crate::signals::Signals;
 use crate::tcp;
 
 /// The pause after an error to accept, such as too many open files.
@@ -22,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Opens a local port whose gRPC calls go to the server behind a key.
 ///
 /// The port speaks plaintext HTTP/2. With KEY:NAME it is the TCP port of this name that the agent exposes
-/// (`--to NAME=tcp:HOST:PORT`). Whoever can connect to it calls with the credentials of this command.
+/// (`--to NAME=tcp:HOST:PORT`). Every program that connects to it uses the credentials of this command.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// The key of the server, or KEY:NAME for a TCP port. A key that contains a colon ends with one here.
@@ -56,6 +57,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     }
     println!("{address}");
     tracing::info!(%address, gateway = args.connect.gateway, "calls to this address go to {}", args.key);
+    let mut signals = Signals::catch()?;
     let serving = async {
         match port {
             None => serve(listener, channel).await,
@@ -64,7 +66,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     };
     tokio::select! {
         result = serving => result?,
-        () = crate::agent::signal() => {}
+        () = signals.next() => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ mod listen;
 mod private_file;
 mod reload;
 mod settings;
+mod signals;
 mod systemd;
 mod tcp;
 

@@ -79,28 +79,19 @@ async fn ask(
 
 /// An error in one line. Of a status the message is enough.
 fn text(error: &anyhow::Error) -> String {
-    let status = error
-        .chain()
-        .find_map(|error| error.downcast_ref::<Status>());
-    status.map_or_else(
-        || format!("{error:#}"),
-        |status| status.message().to_owned(),
-    )
+    match error.downcast_ref::<Status>() {
+        Some(status) => status.message().to_owned(),
+        None => format!("{error:#}"),
+    }
 }
 
 /// Whether asking again cannot help.
 fn is_final(error: &anyhow::Error) -> bool {
-    let status = error
-        .chain()
-        .find_map(|error| error.downcast_ref::<Status>());
-    let is_transport = error
-        .chain()
-        .any(|error| error.is::<tonic::transport::Error>());
-    match status.map(Status::code) {
+    match error.downcast_ref::<Status>().map(Status::code) {
         Some(code) => matches!(
             code,
             Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented
         ),
-        None => !is_transport,
+        None => !error.is::<tonic::transport::Error>(),
     }
 }

@@ -23,6 +23,7 @@ use tunnel_client::{
 use crate::connect::{Credentials, cause};
 use crate::reload::Hangup;
 use crate::settings::printed;
+use crate::signals::Signals;
 use crate::systemd;
 use crate::tunnels;
 use routes::{Router, parse_rules};
@@ -57,9 +58,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     settings.check()?;
+    let mut signals = Signals::catch()?;
     tokio::select! {
         obtained = certificate::obtain(&settings) => obtained?,
-        () = signal() => return Ok(ExitCode::FAILURE),
+        () = signals.next() => return Ok(ExitCode::FAILURE),
     }
     tokio::spawn(systemd::watchdog());
     tokio::spawn(hangups(Hangup::new()?));
@@ -73,14 +75,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
         () = report(&handle) => {}
-        () = signal() => {}
+        () = signals.next() => {}
     }
     systemd::stopping();
     let timeout = Duration::from_secs(settings.drain_timeout.unwrap_or(20));
     tracing::info!("draining: calls in flight have {timeout:?}; a second signal ends them");
     tokio::select! {
         () = handle.drain(timeout) => Ok(ExitCode::SUCCESS),
-        () = signal() => {
+        () = signals.next() => {
             tracing::warn!("ended with calls in flight");
             // A moment to tell the gateways.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, handle.close()).await;
@@ -197,20 +199,4 @@ async fn hangups(mut hangup: Hangup) {
             "SIGHUP: each connection reads the credentials again; settings need a restart"
         );
     }
-}
-
-/// Waits for ctrl-c or SIGTERM.
-pub(crate) async fn signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
@@ -13,10 +12,8 @@ use tonic::server::StreamingService;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::target::CONNECT_TIMEOUT;
 use crate::tcp::{self, Chunk};
-
-/// How long connecting to a local port may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Addresses by name. Cheap to clone.
 #[derive(Clone, Debug, Default)]

@@ -9,9 +9,7 @@ use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 use super::routes::parse_rules;
 use crate::connect::Credentials;
 use crate::settings::with_file;
-
-/// The metadata in which an agent says which key it wants.
-const CLAIM: &str = "tunnel-key";
+use crate::tunnels::KEY_METADATA;
 
 /// What the metadata of a label begins with.
 const LABEL: &str = "tunnel-label-";
@@ -185,7 +183,7 @@ impl Settings {
             if key.is_empty() || !key.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
                 bail!("{key:?} is not a key: a key is printable ASCII");
             }
-            metadata.insert(CLAIM, key.parse()?);
+            metadata.insert(KEY_METADATA, key.parse()?);
         }
         for label in &self.label {
             let (name, value) =
@@ -222,7 +220,7 @@ mod tests {
     #[test]
     fn the_key_and_the_labels_are_metadata_of_the_tunnel() {
         let metadata = settings().metadata().expect("legal");
-        assert_eq!(metadata.get(CLAIM).expect("a key"), "device 7");
+        assert_eq!(metadata.get(KEY_METADATA).expect("a key"), "device 7");
         assert_eq!(
             metadata.get("tunnel-label-site").expect("a label"),
             "Berlin"

@@ -9,19 +9,13 @@ use futures::future::BoxFuture;
 use http::{HeaderValue, header};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::transport::{ClientTlsConfig, Endpoint};
 use tower_service::Service;
 
-use crate::connect::{NamedChannel, read};
+use crate::connect::{NamedChannel, ca_certificate, endpoint_for_calls};
 
 /// How long connecting to a local server may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The HTTP/2 window of a call.
-const STREAM_WINDOW: u32 = 1 << 20;
-
-/// The HTTP/2 window of the connection: calls that are not read do not stop the others.
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How large the metadata and trailers of a call may be.
 const MAX_HEADERS: u32 = 256 << 10;
@@ -86,7 +80,7 @@ impl Address {
             Self::Tls(host) => {
                 let tls = ClientTlsConfig::new();
                 let tls = match ca {
-                    Some(ca) => tls.ca_certificate(Certificate::from_pem(read(ca)?)),
+                    Some(ca) => tls.ca_certificate(ca_certificate(ca)?),
                     None => tls.with_native_roots(),
                 };
                 Endpoint::from_shared(format!("https://{host}"))?.tls_config(tls)?
@@ -115,14 +109,10 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn new(address: &Address, ca: Option<&Path>) -> Result<Self> {
         // No HTTP/2 pings: gRPC servers end connections for pings that they did not ask for.
-        let endpoint = address
-            .endpoint(ca)?
+        let endpoint = endpoint_for_calls(address.endpoint(ca)?)
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .tcp_keepalive(Some(Duration::from_secs(30)))
-            .http2_max_header_list_size(MAX_HEADERS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .http2_max_header_list_size(MAX_HEADERS);
         Ok(Self {
             channel: NamedChannel::new(
                 endpoint.connect_lazy(),

@@ -14,9 +14,7 @@ use super::edge::{WHO, certificates};
 use super::presence::Presence;
 use crate::identity::authenticator::Authenticator;
 use crate::identity::{Identity, Proof};
-
-/// The metadata in which an agent says which key it wants.
-pub(crate) const CLAIM: &str = "tunnel-key";
+use crate::tunnels::KEY_METADATA;
 
 /// The metadata in which the gateway keeps who the agent is. What an agent sends under this name is replaced.
 const IDENTITY: &str = "tunnel-identity-bin";
@@ -109,12 +107,12 @@ pub(crate) fn identify(
 ) -> Result<Request<()>, Status> {
     let certificates = certificates(request.extensions());
     let certificates = certificates.as_ref().map(|c| c.as_slice());
-    let headers = request.metadata().clone().into_headers();
-    let claim = headers
-        .get(CLAIM)
+    let claim = request.metadata().get(KEY_METADATA);
+    let claim = claim
         .and_then(|claim| claim.to_str().ok())
-        .unwrap_or_default();
-    let identity = match agents.identify(&headers, certificates)? {
+        .unwrap_or_default()
+        .to_owned();
+    let identity = match agents.identify(request.metadata().as_ref(), certificates)? {
         Some(identity) if claim.is_empty() || *claim == *identity.name => identity,
         Some(identity) => {
             let message = format!(
@@ -127,7 +125,7 @@ pub(crate) fn identify(
             return Err(Status::unauthenticated(WHO));
         }
         None if claim.is_empty() => {
-            let message = format!("no key: send it in the metadata {CLAIM:?}");
+            let message = format!("no key: send it in the metadata {KEY_METADATA:?}");
             return Err(Status::invalid_argument(message));
         }
         None => Identity {

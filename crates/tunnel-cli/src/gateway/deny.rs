@@ -128,6 +128,16 @@ impl DenyList {
             .collect()
     }
 
+    /// The number of denials, without those that are over.
+    pub(crate) fn count(&self) -> usize {
+        let now = SystemTime::now();
+        let denials = self.denials.read().unwrap_or_else(PoisonError::into_inner);
+        denials
+            .values()
+            .filter(|denial| !denial.is_over(now))
+            .count()
+    }
+
     /// The denials in the order of their keys.
     pub(crate) fn list(&self) -> Vec<Denial> {
         self.by_key().into_values().collect()

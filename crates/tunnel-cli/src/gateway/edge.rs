@@ -2,16 +2,14 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue};
-use http_body::Frame;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tonic::Status;
@@ -90,6 +88,38 @@ impl Gate {
         let name = who.map_or("anonymous", |who| &who.name);
         let message = format!("{name:?} may not call {method} of {key:?}");
         Err(Status::permission_denied(message))
+    }
+
+    /// Resolves when somebody may not call a method of a key any more; the status says why.
+    pub(crate) fn revoked(
+        self: &Arc<Self>,
+        who: Option<Identity>,
+        key: Arc<str>,
+        method: String,
+    ) -> Revoked {
+        let gate = self.clone();
+        let mut reloaded = gate.reloaded.clone();
+        let expires = who.as_ref().and_then(|who| expires(&who.proof));
+        Box::pin(async move {
+            let mut expired = std::pin::pin!(async {
+                match expires {
+                    Some(after) => tokio::time::sleep(after).await,
+                    None => std::future::pending().await,
+                }
+            });
+            loop {
+                let gone = tokio::select! {
+                    changed = reloaded.changed() => changed.is_err(),
+                    () = &mut expired => return Status::unauthenticated("the credentials of the client have expired"),
+                };
+                if gone {
+                    return std::future::pending().await;
+                }
+                if let Err(status) = gate.check(who.as_ref(), &key, &method) {
+                    return status;
+                }
+            }
+        })
     }
 }
 
@@ -172,23 +202,18 @@ impl Edge {
         };
         record.history = Some(self.services.history.clone());
         record.begins();
-        let may_change = self.services.gate.may_change;
-        let revoked = || self.revoked(who.clone(), key.clone(), record.method.clone());
-        let (revoked, upload_revoked) = match may_change {
-            true => (Some(revoked()), Some(revoked())),
-            false => (None, None),
+        let gate = &self.services.gate;
+        let revoked = || match gate.may_change {
+            true => gate.revoked(who.clone(), key.clone(), record.method.clone()),
+            false => Box::pin(std::future::pending()),
         };
+        let (mut revoked, upload_revoked) = (revoked(), revoked());
         sign(&mut head.headers, who.as_ref());
         head.extensions.insert(AffinityKey::from(&*key));
         let expired = expired(&head.headers);
-        let body = RequestBody::wrap(body, &record, &call);
-        let body = Body::new(Upload {
-            body,
-            revoked: upload_revoked,
-            tells_its_end: head.version == http::Version::HTTP_2,
-        });
+        let tells_its_end = head.version == http::Version::HTTP_2;
+        let body = RequestBody::wrap(body, tells_its_end, &record, &call, upload_revoked);
         let answered = self.proxy.call(http::Request::from_parts(head, body));
-        let mut revoked = revoked.unwrap_or_else(|| Box::pin(std::future::pending()));
         tokio::select! {
             biased;
             response = answered => {
@@ -266,73 +291,10 @@ impl Edge {
         }
         response
     }
-
-    /// Resolves when a client may not make this call any more.
-    fn revoked(&self, who: Option<Identity>, key: Arc<str>, method: String) -> Revoked {
-        let gate = self.services.gate.clone();
-        let mut reloaded = gate.reloaded.clone();
-        let expires = who.as_ref().and_then(|who| expires(&who.proof));
-        Box::pin(async move {
-            let mut expired = std::pin::pin!(async {
-                match expires {
-                    Some(after) => tokio::time::sleep(after).await,
-                    None => std::future::pending().await,
-                }
-            });
-            loop {
-                let gone = tokio::select! {
-                    changed = reloaded.changed() => changed.is_err(),
-                    () = &mut expired => return Status::unauthenticated("the credentials of the client have expired"),
-                };
-                if gone {
-                    return std::future::pending().await;
-                }
-                if let Err(status) = gate.check(who.as_ref(), &key, &method) {
-                    return status;
-                }
-            }
-        })
-    }
-}
-
-/// A request body that ends when its client is revoked, also while the client does not read its response.
-struct Upload {
-    body: Body,
-    revoked: Option<Revoked>,
-    /// Whether the body is known to be complete at its end.
-    tells_its_end: bool,
-}
-
-impl http_body::Body for Upload {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(revoked) = &mut self.revoked
-            && let Poll::Ready(status) = revoked.as_mut().poll(cx)
-        {
-            self.revoked = None;
-            return Poll::Ready(Some(Err(status)));
-        }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        // hyper takes a call that its client cancels for the end of the upload. The device must not.
-        if frame.is_none() && self.tells_its_end && !self.body.is_end_stream() {
-            let status = Status::cancelled("the client has cancelled the call");
-            return Poll::Ready(Some(Err(status)));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
 }
 
 /// How long a proof is still good for.
-pub(super) fn expires(proof: &Proof) -> Option<Duration> {
+fn expires(proof: &Proof) -> Option<Duration> {
     match proof {
         Proof::Certificate { expires, .. } | Proof::Jwt { expires } => Some(
             expires
@@ -430,46 +392,5 @@ where
         let edge = self.clone();
         let request = request.map(Body::new);
         Box::pin(async move { Ok(edge.serve(request).await) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http_body::Body as _;
-
-    /// A body that ends after one frame, completely or not.
-    struct Cut(Option<Bytes>, bool);
-
-    impl http_body::Body for Cut {
-        type Data = Bytes;
-        type Error = Status;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.0.is_none() && self.1
-        }
-    }
-
-    #[tokio::test]
-    async fn an_upload_that_is_cut_is_not_complete() {
-        for (tells_its_end, complete) in [(true, true), (true, false), (false, false)] {
-            let mut upload = Upload {
-                body: Body::new(Cut(Some(Bytes::from_static(b"x")), complete)),
-                revoked: None,
-                tells_its_end,
-            };
-            let mut next =
-                async || std::future::poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await;
-            assert!(next().await.is_some_and(|frame| frame.is_ok()));
-            let end = next().await;
-            assert_eq!(end.is_none(), complete || !tells_its_end);
-        }
     }
 }

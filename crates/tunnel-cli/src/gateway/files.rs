@@ -16,6 +16,7 @@ use crate::identity::authenticator::{Authenticator, IdentitySources, JwtSource};
 use crate::identity::certificate::NameRule;
 use crate::listen::{ClientAuth, ListenOptions, Listener, Tls, TlsFiles};
 use crate::reload::Reloader;
+use crate::tunnels::KEY_METADATA;
 
 /// What was read.
 pub(crate) struct Files {
@@ -96,7 +97,7 @@ impl Files {
                 days: settings.enroll_days.unwrap_or(90),
             })
         });
-        let metadata = settings.key_metadata.as_deref().unwrap_or("tunnel-key");
+        let metadata = settings.key_metadata.as_deref().unwrap_or(KEY_METADATA);
         Ok(Self {
             agents: Arc::new(Authenticator::open(agents)?),
             clients: Arc::new(Authenticator::open(clients)?),
@@ -162,9 +163,8 @@ pub(crate) fn options(settings: &Settings, who: For) -> ListenOptions {
         || settings.clients_jwt_keys.is_some()
         || settings.access.is_some()
         || settings.insecure_keys;
-    let shared = settings.agents_listen == settings.clients_listen;
     let (client_ca, optional, proxy_protocol) = match who {
-        For::Agents if shared => (
+        For::Agents if settings.is_shared() => (
             &settings.agents_ca,
             agents_have_others || clients_have_others,
             settings.agents_proxy_protocol,

@@ -12,7 +12,8 @@ use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tunnel_server::TunnelServiceHandler;
 
-use super::edge::{Gate, expires};
+use super::edge::Gate;
+use super::record::Revoked;
 use crate::identity::Identity;
 
 /// The name of a device's service is this and its key.
@@ -87,19 +88,15 @@ impl Health for GatewayHealth {
         let service = request.into_inner().service;
         self.check_access(who.as_ref(), &service)?;
         let health = self.clone();
-        let mut reloaded = self.gate.reloaded.clone();
-        let expires = who.as_ref().and_then(|who| expires(&who.proof));
+        let mut revoked: Revoked = match service.strip_prefix(DEVICE) {
+            Some(key) => self.gate.revoked(who, key.into(), CHECK.to_owned()),
+            None => Box::pin(std::future::pending()),
+        };
         let mut open = self.handler.open_tunnels();
         let mut ready = self.ready.clone();
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         tokio::spawn(async move {
             let mut last = None;
-            let mut expired = std::pin::pin!(async {
-                match expires {
-                    Some(after) => tokio::time::sleep(after).await,
-                    None => std::future::pending().await,
-                }
-            });
             loop {
                 let now = health.status(&service);
                 if last != Some(now) {
@@ -109,17 +106,17 @@ impl Health for GatewayHealth {
                     }
                 }
                 let gone = tokio::select! {
-                    changed = reloaded.changed() => changed.is_err(),
-                    () = &mut expired => false,
+                    biased;
+                    status = &mut revoked => {
+                        // The client may have gone.
+                        let _ = sender.send(Err(status)).await;
+                        true
+                    }
                     changed = open.changed() => changed.is_err(),
                     changed = ready.changed() => changed.is_err(),
                     () = sender.closed() => true,
                 };
                 if gone {
-                    return;
-                }
-                if let Err(status) = health.check_access(who.as_ref(), &service) {
-                    let _ = sender.send(Err(status)).await;
                     return;
                 }
             }

@@ -159,9 +159,13 @@ impl Drop for Record {
 /// Ends a call with a status when it resolves.
 pub(crate) type Revoked = Pin<Box<dyn Future<Output = Status> + Send>>;
 
-/// The body of a request on its way to a device.
+/// The body of a request on its way to a device. It ends when its client is revoked, also while the client does not read
+/// its response.
 pub(crate) struct RequestBody {
     inner: Body,
+    /// Whether the body is known to be complete at its end.
+    tells_its_end: bool,
+    revoked: Revoked,
     received: Arc<AtomicU64>,
     kept: Option<Kept>,
     call: Arc<InFlight>,
@@ -170,9 +174,17 @@ pub(crate) struct RequestBody {
 
 impl RequestBody {
     /// Counts and limits a body.
-    pub(crate) fn wrap(inner: Body, record: &Record, call: &Arc<InFlight>) -> Body {
+    pub(crate) fn wrap(
+        inner: Body,
+        tells_its_end: bool,
+        record: &Record,
+        call: &Arc<InFlight>,
+        revoked: Revoked,
+    ) -> Body {
         Body::new(Self {
             inner,
+            tells_its_end,
+            revoked,
             received: record.received.clone(),
             kept: record.tapped.as_ref().map(|tapped| tapped.request.clone()),
             call: call.clone(),
@@ -199,8 +211,17 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
+        if let Poll::Ready(status) = this.revoked.as_mut().poll(cx) {
+            this.revoked = Box::pin(std::future::pending());
+            return Poll::Ready(Some(Err(status)));
+        }
         ready!(poll_pause(&mut this.pause, cx));
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        // hyper takes a call that its client cancels for the end of the upload. The device must not.
+        if frame.is_none() && this.tells_its_end && !this.inner.is_end_stream() {
+            let status = Status::cancelled("the client has cancelled the call");
+            return Poll::Ready(Some(Err(status)));
+        }
         if let Some(data) = frame
             .as_ref()
             .and_then(|frame| frame.as_ref().ok()?.data_ref())
@@ -299,5 +320,49 @@ impl http_body::Body for ResponseBody {
         self.inner
             .as_ref()
             .is_none_or(http_body::Body::is_end_stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::limits::Limits;
+    use crate::gateway::settings::Settings;
+    use http_body::Body as _;
+
+    /// A body that ends after one frame, completely or not.
+    struct Cut(Option<Bytes>, bool);
+
+    impl http_body::Body for Cut {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_none() && self.1
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_is_cut_is_not_complete() {
+        for (tells_its_end, complete) in [(true, true), (true, false), (false, false)] {
+            let record = Record::new(None, Arc::default(), "/a/b");
+            let limits = Limits::new(&Settings::default());
+            let call = Arc::new(limits.begin(&"key".into()).expect("no limit"));
+            let body = Body::new(Cut(Some(Bytes::from_static(b"x")), complete));
+            let revoked = Box::pin(std::future::pending());
+            let mut upload = RequestBody::wrap(body, tells_its_end, &record, &call, revoked);
+            let mut next =
+                async || std::future::poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await;
+            assert!(next().await.is_some_and(|frame| frame.is_ok()));
+            let end = next().await;
+            assert_eq!(end.is_none(), complete || !tells_its_end);
+        }
     }
 }

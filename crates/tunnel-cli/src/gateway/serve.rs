@@ -126,8 +126,7 @@ fn operator(
     if !prove {
         return Ok(request);
     }
-    let headers = request.metadata().clone().into_headers();
-    match admins.identify(&headers, None)? {
+    match admins.identify(request.metadata().as_ref(), None)? {
         Some(operator) => {
             request.extensions_mut().insert(operator);
             Ok(request)
@@ -249,11 +248,7 @@ pub(crate) async fn serve(
     });
 
     let agents_at = bind(&settings, For::Agents, &mut reloader).await?;
-    let shared = settings.agents_listen == settings.clients_listen
-        && settings
-            .agents_listen
-            .is_some_and(|address| address.port() != 0);
-    let clients_at = match shared {
+    let clients_at = match settings.is_shared() {
         true => {
             println!("clients: listening at {}", agents_at.local_addr());
             None

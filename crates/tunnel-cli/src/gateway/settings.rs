@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::with_file;
+use crate::tunnels::KEY_METADATA;
 
 /// Settings of a gateway. A flag `--agents-listen` is `agents-listen` in the file and TUNNEL_AGENTS_LISTEN in the
 /// environment. A flag wins over the environment, and the environment over the file.
@@ -444,7 +445,7 @@ impl Settings {
         settings.clients_name.get_or_insert(Name::Cn);
         settings
             .key_metadata
-            .get_or_insert_with(|| "tunnel-key".to_owned());
+            .get_or_insert_with(|| KEY_METADATA.to_owned());
         settings
             .agents_jwt_claim
             .get_or_insert_with(|| "sub".to_owned());
@@ -462,6 +463,12 @@ impl Settings {
         settings.drain_notice.get_or_insert(0);
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Whether agents and clients dial the same address. Port 0 is another port for each.
+    pub(crate) fn is_shared(&self) -> bool {
+        let port = self.agents_listen.map(|address| address.port());
+        self.agents_listen == self.clients_listen && port.is_some_and(|port| port != 0)
     }
 
     /// Whether the admin API answers over TLS: beyond this machine, if there is a certificate.
@@ -484,19 +491,12 @@ impl Settings {
     /// Refuses what would be open to everybody beyond this machine, unless it is asked for.
     fn check(&self) -> Result<()> {
         let beyond = |address: Option<SocketAddr>| address.is_some_and(|a| !a.ip().is_loopback());
-        let port_of_agents = self.agents_listen.filter(|address| address.port() != 0);
-        if port_of_agents.is_some()
-            && self.agents_listen == self.clients_listen
-            && self.agents_ca != self.clients_ca
-        {
+        if self.is_shared() && self.agents_ca != self.clients_ca {
             bail!(
                 "agents-listen and clients-listen are the same address, and agents-ca and clients-ca are not"
             );
         }
-        if port_of_agents.is_some()
-            && self.agents_listen == self.clients_listen
-            && self.agents_proxy_protocol != self.clients_proxy_protocol
-        {
+        if self.is_shared() && self.agents_proxy_protocol != self.clients_proxy_protocol {
             bail!(
                 "agents-listen and clients-listen are the same address: set agents-proxy-protocol and \
                  clients-proxy-protocol, or neither"

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tunnel_server::Shutdown;
 
 use super::settings::Settings;
+use crate::signals::Signals;
 use crate::systemd;
 
 /// The library ends calls in flight this long before its timeout, so that their status is still sent.
@@ -50,27 +51,20 @@ impl Stop {
 
     /// Catches signals from now on. The future stops at SIGTERM or Ctrl-C, and resolves at the second.
     pub(crate) fn signals(&self) -> Result<impl Future<Output = ()>> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
+        let signals = Signals::catch()?;
         // Once caught, it never ends the program, even before the reloader waits for it.
         drop(signal(SignalKind::hangup())?);
-        Ok(self.stop_at(terminate, interrupt))
+        Ok(self.stop_at(signals))
     }
 
-    async fn stop_at(&self, mut terminate: Signal, mut interrupt: Signal) {
-        let mut next = async || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        next().await;
+    async fn stop_at(&self, mut signals: Signals) {
+        signals.next().await;
         systemd::stopping();
         tracing::info!(
             "stopping: calls in flight may go on for {:?}; a second signal ends them",
             self.timeout
         );
         self.began.send_replace(true);
-        next().await;
+        signals.next().await;
     }
 }

@@ -79,8 +79,13 @@ impl AdminService {
         changed.map_err(|error| Status::internal(error.to_string()))
     }
 
+    /// How far the drain is.
+    pub(crate) fn phase(&self) -> Phase {
+        *self.parts.drain.phase().borrow()
+    }
+
     fn drain_response(&self) -> api::DrainResponse {
-        let phase = *self.parts.drain.phase().borrow();
+        let phase = self.phase();
         let totals = self.parts.presence.totals();
         api::DrainResponse {
             draining: phase != Phase::Serving,
@@ -277,7 +282,7 @@ impl Admin for AdminService {
             ready: *self.parts.ready.borrow(),
             tunnels_open: totals.tunnels_open,
             devices_connected: totals.devices_connected,
-            devices_denied: self.parts.deny.list().len() as u64,
+            devices_denied: self.parts.deny.count() as u64,
             calls_in_flight: totals.calls_in_flight,
             tunnels_total: totals.tunnels,
             calls_total: totals.calls,

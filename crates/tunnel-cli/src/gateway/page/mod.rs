@@ -137,11 +137,6 @@ fn html_document(title: &str, body: &Markup) -> Html<String> {
 async fn live_part(page: &Page, view: &View) -> Result<Markup, Status> {
     let stats = page.admin.stats(tonic::Request::new(api::StatsRequest {}));
     let stats = stats.await?.into_inner();
-    let check = api::DrainRequest {
-        check: true,
-        timeout: None,
-    };
-    let drain = page.admin.drain(tonic::Request::new(check)).await?;
     let listed = match view.request() {
         Ok(request) => page.admin.list(tonic::Request::new(request)).await,
         Err(status) => Err(status),
@@ -149,7 +144,7 @@ async fn live_part(page: &Page, view: &View) -> Result<Markup, Status> {
     let listed = listed.map(tonic::Response::into_inner);
     Ok(html! {
         main #live {
-            (overview::state(&stats, drain.get_ref()))
+            (overview::state(&stats, page.admin.phase()))
             (chart::charts(&page.history.samples()))
             (devices::section(view, listed.as_ref()))
             (overview::errors(&page.presence.last_errors()))

@@ -7,15 +7,16 @@ use maud::{Markup, html};
 use super::devices::{ago, bytes, number};
 use crate::admin::{api, human};
 use crate::age;
+use crate::gateway::admin::Phase;
 use crate::gateway::presence::LastError;
 
 /// The numbers of the gateway.
-pub(super) fn state(stats: &api::StatsResponse, drain: &api::DrainResponse) -> Markup {
-    let state = match (drain.drained, drain.draining, stats.ready) {
-        (true, _, _) => "drained",
-        (_, true, _) => "draining",
-        (_, _, true) => "ready",
-        (_, _, false) => "not ready",
+pub(super) fn state(stats: &api::StatsResponse, phase: Phase) -> Markup {
+    let state = match (phase, stats.ready) {
+        (Phase::Drained, _) => "drained",
+        (Phase::Draining(_), _) => "draining",
+        (Phase::Serving, true) => "ready",
+        (Phase::Serving, false) => "not ready",
     };
     let uptime = human::duration(stats.uptime).map(age::short);
     let memory = html! {

@@ -2,13 +2,16 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use http_body::Frame;
+use futures::future::{BoxFuture, FutureExt, select};
+use http_body::{Frame, SizeHint};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 use tonic::body::Body;
 use tonic::{Code, Status, TimeoutExpired};
 use tower_service::Service;
@@ -57,8 +60,16 @@ where
 
     fn call(&mut self, request: http::Request<A>) -> Self::Future {
         let mut channel = self.channel.clone();
-        let request = request.map(Body::new);
-        Box::pin(async move {
+        let (cut, is_cut) = oneshot::channel();
+        let (begun, upload) = watch::channel(false);
+        let request = request.map(|body| {
+            Body::new(Upload {
+                body: Box::pin(body),
+                is_cut: Some(is_cut),
+                begun,
+            })
+        });
+        let response = Box::pin(async move {
             let response = match poll_fn(|cx| channel.poll_ready(cx)).await {
                 Ok(()) => channel.call(request).await,
                 Err(error) => Err(error),
@@ -67,7 +78,98 @@ where
                 Ok(response) => response.map(|body| Body::new(Forwarded { body: Some(body) })),
                 Err(error) => failed(error.into()).into_http(),
             })
+        });
+        Box::pin(Call {
+            response: Some(response),
+            upload,
+            cut: Some(cut),
         })
+    }
+}
+
+type Response = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+/// A call before its response.
+///
+/// If it is dropped during the upload, the upload fails first and the call ends after it. In the other order hyper
+/// would reset the stream with CANCEL, which tonic's server reads as the clean end of an upload.
+struct Call {
+    response: Option<Response>,
+    /// True once the channel has begun to read the upload, closed at its end.
+    upload: watch::Receiver<bool>,
+    /// Tells the upload that the call was dropped.
+    cut: Option<oneshot::Sender<()>>,
+}
+
+impl Future for Call {
+    type Output = Result<http::Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = self.response.as_mut().expect("not polled after its end");
+        let response = ready!(response.poll_unpin(cx));
+        self.response = None;
+        Poll::Ready(response)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Some(response) = self.response.take() else {
+            return;
+        };
+        if let Some(cut) = self.cut.take() {
+            let _ = cut.send(());
+        }
+        let mut upload = self.upload.clone();
+        let begun = *upload.borrow_and_update() && upload.has_changed().is_ok();
+        if let (true, Ok(runtime)) = (begun, Handle::try_current()) {
+            runtime.spawn(async move {
+                select(response, upload.changed().boxed()).await;
+            });
+        }
+    }
+}
+
+/// The request body of a call. It fails when the call is dropped before its response.
+struct Upload<A> {
+    body: Pin<Box<A>>,
+    /// Answers when the call is dropped. None once there is a response.
+    is_cut: Option<oneshot::Receiver<()>>,
+    begun: watch::Sender<bool>,
+}
+
+impl<A> http_body::Body for Upload<A>
+where
+    A: http_body::Body<Data = Bytes>,
+    A::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.begun
+            .send_if_modified(|begun| !mem::replace(begun, true));
+        match self.is_cut.as_mut().map(|cut| cut.poll_unpin(cx)) {
+            Some(Poll::Ready(Ok(()))) => {
+                self.is_cut = None;
+                return Poll::Ready(Some(Err("the call was cancelled".into())));
+            }
+            Some(Poll::Ready(Err(_))) => self.is_cut = None,
+            Some(Poll::Pending) | None => {}
+        }
+        let frame = self.body.as_mut().poll_frame(cx);
+        frame.map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,0 +1,3 @@
+//! Many gateways of gRPC tunnels as one: any of them reaches every device.
+
+pub mod directory;

@@ -201,7 +201,8 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     }
 
     /// Decides whether a tunnel of either direction may be opened; an error is the status of the
-    /// refusal. Meanwhile the tunnel is not listed and counts against no limit. Default: all may.
+    /// refusal. Meanwhile the tunnel is not listed and counts against no limit. Default: all may. Several such
+    /// hooks are asked in their order, until one refuses.
     ///
     /// The future is dropped when the peer gives up or the handler is drained. It has no timeout. If
     /// the hook panics, the tunnel is refused with INTERNAL.
@@ -209,25 +210,25 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     where
         F: Future<Output = Result<(), Status>> + Send + 'static,
     {
-        self.policy.admit = Some(Arc::new(move |opening| Box::pin(admit(opening))));
+        let admit = move |opening| Box::pin(admit(opening)) as _;
+        self.policy.admit.push(Arc::new(admit));
         self
     }
 
     /// Called when a tunnel has opened and takes calls. It must not block, because the tunnel waits. A
-    /// panic is caught and logged.
+    /// panic is caught and logged. Several such hooks are called in their order.
     pub fn on_open(mut self, opened: impl Fn(&AcceptedTunnel) + Send + Sync + 'static) -> Self {
-        self.policy.on_open = Some(Arc::new(opened));
+        self.policy.on_open.push(Arc::new(opened));
         self
     }
 
     /// Called when a tunnel that had opened has ended, with the reason and its final counters. It must not
-    /// block. A panic is
-    /// caught and logged.
+    /// block. A panic is caught and logged. Several such hooks are called in their order.
     pub fn on_close(
         mut self,
         closed: impl Fn(&TunnelInfo, &EndReason, &Stats) + Send + Sync + 'static,
     ) -> Self {
-        self.policy.on_close = Some(Arc::new(closed));
+        self.policy.on_close.push(Arc::new(closed));
         self
     }
 

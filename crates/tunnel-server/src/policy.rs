@@ -87,9 +87,9 @@ pub(crate) struct Policy {
     pub(crate) inject: Option<InjectTrace>,
     pub(crate) when_key_is_full: WhenKeyIsFull,
     pub(crate) key_of: Option<Arc<KeyOf>>,
-    pub(crate) admit: Option<Arc<Admit>>,
-    pub(crate) on_open: Option<Arc<OnOpen>>,
-    pub(crate) on_close: Option<Arc<OnClose>>,
+    pub(crate) admit: Vec<Arc<Admit>>,
+    pub(crate) on_open: Vec<Arc<OnOpen>>,
+    pub(crate) on_close: Vec<Arc<OnClose>>,
 }
 
 impl Default for Policy {
@@ -107,9 +107,9 @@ impl Default for Policy {
             inject: None,
             when_key_is_full: WhenKeyIsFull::default(),
             key_of: None,
-            admit: None,
-            on_open: None,
-            on_close: None,
+            admit: Vec::new(),
+            on_open: Vec::new(),
+            on_close: Vec::new(),
         }
     }
 }
@@ -139,27 +139,25 @@ impl Policy {
         }
     }
 
-    /// Calls the hook that decides whether a tunnel may be opened.
+    /// Calls the hooks that decide whether a tunnel may be opened.
     pub(crate) async fn admit(&self, opening: &Opening) -> Result<(), Refusal> {
-        match &self.admit {
-            Some(admit) => {
-                let admitted = admit(opening.clone()).await;
-                admitted.map_err(|status| Refusal::new("not_admitted", status))
-            }
-            None => Ok(()),
+        for admit in &self.admit {
+            let admitted = admit(opening.clone()).await;
+            admitted.map_err(|status| Refusal::new("not_admitted", status))?;
         }
+        Ok(())
     }
 
-    /// Calls the hook for a tunnel that has opened.
+    /// Calls the hooks for a tunnel that has opened.
     pub(crate) fn opened(&self, tunnel: &AcceptedTunnel) {
-        if let Some(on_open) = &self.on_open {
+        for on_open in &self.on_open {
             catch_panic("on_open", || on_open(tunnel));
         }
     }
 
-    /// Calls the hook for a tunnel that is closed.
+    /// Calls the hooks for a tunnel that is closed.
     pub(crate) fn closed(&self, info: &TunnelInfo, reason: &EndReason, stats: &Stats) {
-        if let Some(on_close) = &self.on_close {
+        for on_close in &self.on_close {
             catch_panic("on_close", || on_close(info, reason, stats));
         }
     }

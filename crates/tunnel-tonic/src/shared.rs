@@ -283,6 +283,12 @@ impl Shared {
         Some(now().saturating_duration_since(since))
     }
 
+    /// How long ago the peer was last heard.
+    pub(crate) fn silent_for(&self) -> Option<Duration> {
+        let heard = self.lock().conn.heard_at()?;
+        Some(now().saturating_duration_since(heard))
+    }
+
     /// Whether a call could be opened now, apart from limits.
     pub(crate) fn is_ready(&self) -> bool {
         self.lock().is_ready()

@@ -70,6 +70,14 @@ pub(crate) const TARGETS: &[Target] = &[
         stubs: plain_stubs,
     },
     Target {
+        include: "crates/tunnel-fleet/proto",
+        protos: Protos::Files(&["tunnel/fleet/v1/peer.proto"]),
+        out: "crates/tunnel-fleet/src/peer/generated",
+        wire_types: true,
+        descriptor: false,
+        stubs: plain_stubs,
+    },
+    Target {
         include: "crates/tunnel-cli/proto",
         protos: Protos::Files(&["tunnel/admin/v1/admin.proto"]),
         out: "crates/tunnel-cli/src/generated",

@@ -64,9 +64,10 @@ async fn a_stale_route_costs_a_hop_and_no_call_and_no_second_hop() {
     let c = TestGateway::start("c", &directory).await;
     let gone = TestDevice::connect("17", &[&b]).await;
     let stays = TestDevice::connect("17", &[&c]).await;
-    // The route to b is the newer one.
+    until("a knows both", || a.fleet.routes("17").len() == 2).await;
+    // Now the route to b is the newer one.
     let again = TestDevice::connect("17", &[&b]).await;
-    until("a knows both", || {
+    until("a knows that too", || {
         let tunnels = a.fleet.routes("17").into_iter().map(|r| r.record.tunnels);
         tunnels.sum::<usize>() == 3
     })

@@ -10,7 +10,8 @@ use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 use tunnel_client::Gateway;
 use tunnel_server::{
-    AffinityKey, Opening, TunnelServiceHandler, TunnelServiceHandlerBuilder, TunnelServiceServer,
+    AffinityKey, KeyFrom, KeyProxy, Opening, TunnelServiceHandler, TunnelServiceHandlerBuilder,
+    TunnelServiceServer,
 };
 use tunnel_tonic::{Direction, TunnelChannel};
 
@@ -42,15 +43,16 @@ const LEAVE: Duration = Duration::from_secs(2);
 #[must_use = "a builder does nothing until it is built"]
 pub struct FleetBuilder {
     settings: Settings,
-    directory: Arc<dyn Directory>,
+    directory: Option<Arc<dyn Directory>>,
     connect: Box<Connect>,
     hops_per_gateway: usize,
 }
 
 impl FleetBuilder {
-    /// The directory that all gateways of the fleet share. Default: [`MemoryDirectory`], for one gateway.
+    /// The directory that all gateways of the fleet share. Default: none, for a gateway that is alone: it publishes nothing, and
+    /// its own devices are all there are.
     pub fn directory(mut self, directory: impl Directory) -> Self {
-        self.directory = Arc::new(directory);
+        self.directory = Some(Arc::new(directory));
         self
     }
 
@@ -142,9 +144,13 @@ impl FleetBuilder {
     /// Builds the gateway's place. It is empty until [`join`](Fleet::join).
     pub fn build(self) -> Fleet {
         let hops = Hops::new(self.connect, self.hops_per_gateway);
+        let is_alone = self.directory.is_none();
+        let directory = self
+            .directory
+            .unwrap_or_else(|| Arc::new(MemoryDirectory::new()));
         Fleet {
             owner: Arc::new(Owner {
-                shared: Shared::new(self.settings, self.directory, hops),
+                shared: Shared::new(self.settings, directory, is_alone, hops),
                 tasks: Mutex::default(),
             }),
         }
@@ -261,7 +267,7 @@ impl Fleet {
                 refuse_while_stale: false,
                 sweep_after: (Duration::from_secs(10), Duration::from_secs(60)),
             },
-            directory: Arc::new(MemoryDirectory::new()),
+            directory: None,
             connect: Box::new(|address| {
                 let endpoint = Endpoint::from_shared(address.to_owned());
                 endpoint
@@ -329,6 +335,9 @@ impl Fleet {
         if !self.shared().set_handler(handler.clone()) {
             return Err(JoinError::Joined);
         }
+        if self.shared().is_alone {
+            return Ok(());
+        }
         let (first, joined) = oneshot::channel();
         {
             let mut tasks = self
@@ -356,6 +365,13 @@ impl Fleet {
                 .key_as_channel(key.clone()),
         };
         FleetChannel::new(self.shared().clone(), key.as_str().into(), own)
+    }
+
+    /// A service that passes any gRPC call on to the device whose key is in the call, at whichever gateway. What
+    /// [`TunnelServiceHandler::proxy`] says holds for it, above all who may reach it.
+    pub fn proxy(&self, key: KeyFrom) -> KeyProxy<FleetChannel> {
+        let fleet = self.clone();
+        KeyProxy::over(key, move |key| fleet.channel(key))
     }
 
     /// The service for the other gateways, for a listener of its own.
@@ -526,6 +542,9 @@ impl Fleet {
 
     /// Leaves the fleet, after the tunnels were drained: withdraws the records that are left, and ends the lease.
     pub async fn leave(&self) {
+        if self.shared().is_alone {
+            return;
+        }
         let deadline = tokio::time::Instant::now() + LEAVE;
         let _ = tokio::time::timeout_at(deadline, async {
             while self.stats().unpublished > 0 && self.shared().incarnation().is_some() {
@@ -558,7 +577,7 @@ impl Fleet {
             swept: counters.swept.get(),
             flaps: counters.flaps.get(),
             unpublished,
-            stale: self.shared().cache().is_stale(),
+            stale: self.shared().is_stale(),
         }
     }
 }
@@ -573,12 +592,13 @@ async fn admit(shared: &Arc<Shared>, opening: &Opening) -> Result<(), Status> {
     if let Some(status) = shared.denied(key.as_str()) {
         return Err(status);
     }
-    if shared.settings.refuse_while_stale && shared.cache().is_stale() {
+    if shared.settings.refuse_while_stale && shared.is_stale() {
         return Err(Status::unavailable(
             "the directory does not answer, so nobody knows whether this device is denied",
         ));
     }
     match shared.settings.exclusive {
+        _ if shared.is_alone => Ok(()),
         Exclusive::No => Ok(()),
         _ => exclusive::admit(shared, opening).await,
     }

@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) paths: Paths,
     pub(crate) directory: Arc<dyn Directory>,
+    /// Whether there is no directory, and no other gateway.
+    pub(crate) is_alone: bool,
     pub(crate) hops: Hops,
     pub(crate) waiters: Waiters,
     pub(crate) counters: Counters,
@@ -93,13 +95,19 @@ enum Asked {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, directory: Arc<dyn Directory>, hops: Hops) -> Arc<Self> {
+    pub(crate) fn new(
+        settings: Settings,
+        directory: Arc<dyn Directory>,
+        is_alone: bool,
+        hops: Hops,
+    ) -> Arc<Self> {
         let paths = Paths::new(&settings.fleet);
         Arc::new(Self {
             cache: Mutex::new(Cache::new(paths.clone())),
             settings,
             paths,
             directory,
+            is_alone,
             hops,
             waiters: Waiters::default(),
             counters: Counters::default(),
@@ -119,6 +127,11 @@ impl Shared {
 
     pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is a directory that does not answer.
+    pub(crate) fn is_stale(&self) -> bool {
+        !self.is_alone && self.cache().is_stale()
     }
 
     pub(crate) fn handler(&self) -> Option<&TunnelServiceHandler> {
@@ -160,6 +173,9 @@ impl Shared {
 
     /// Notes that the record of a key may not be true.
     pub(crate) fn touch(&self, key: &str) {
+        if self.is_alone {
+            return;
+        }
         let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
         dirty.insert(key.to_owned());
         drop(dirty);
@@ -218,6 +234,9 @@ impl Shared {
         key: &str,
         tried: &HashSet<TunnelId>,
     ) -> Option<TunnelChannel> {
+        if self.is_alone {
+            return None;
+        }
         let routes = self.routes(key);
         let mut hops = routes.iter();
         let hop = hops.find_map(|route| self.hops.pick(&route.incarnation, tried));
@@ -317,7 +336,7 @@ impl Shared {
 
     /// Adds to the failure of a call without a tunnel that the directory is away.
     pub(crate) fn explain(&self, status: Status) -> Status {
-        match self.cache().lost() {
+        match self.cache().lost().filter(|_| !self.is_alone) {
             Some(lost) => {
                 let message = format!("{}; other gateways may have it: {lost}", status.message());
                 explained(message, status)

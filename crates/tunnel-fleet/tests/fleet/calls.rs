@@ -127,7 +127,7 @@ async fn a_draining_gateway_is_tried_last_and_knows_who_would_be_lost_with_it() 
         let known = |g: &TestGateway| {
             g.fleet.routes("both").len() == 2 && g.fleet.routes("alone").len() == 1
         };
-        known(&a) && known(&b)
+        known(&a) && known(&b) && a.fleet.peers().len() == 2
     })
     .await;
     assert_eq!(b.fleet.only_here(), ["alone"]);

@@ -47,9 +47,9 @@ async fn a_device_that_moves_takes_its_key_along_and_its_old_tunnel_is_drained()
     let directory = MemoryDirectory::new();
     let a = TestGateway::start_with("a", &directory, exclusive).await;
     let b = TestGateway::start_with("b", &directory, exclusive).await;
-    let before = TestDevice::start("17", &[&a], "one");
+    let before = TestDevice::once("17", &a, "one");
     before.handle.connected().await.expect("connects");
-    let after = TestDevice::start("17", &[&b], "one");
+    let after = TestDevice::once("17", &b, "one");
     after.handle.connected().await.expect("connects");
     until("the old tunnel is drained", || {
         !a.handler.key_as_channel("17").is_ready()

@@ -171,8 +171,39 @@ impl TestDevice {
         device
     }
 
+    /// A device with a session, for exclusive keys, and one tunnel that it does not open again.
+    pub(crate) fn once(key: &str, gateway: &TestGateway, session: &str) -> Self {
+        let (calls, server) = Self::build(key, &[gateway], session);
+        let handle = server.handle();
+        let running = tokio::spawn(async move {
+            let _ = server.serve().await;
+        });
+        Self {
+            calls,
+            handle,
+            running,
+        }
+    }
+
     /// A device with a session, for exclusive keys.
     pub(crate) fn start(key: &str, gateways: &[&TestGateway], session: &str) -> Self {
+        let (calls, server) = Self::build(key, gateways, session);
+        let handle = server.handle();
+        let running = tokio::spawn(async move {
+            server.run().await;
+        });
+        Self {
+            calls,
+            handle,
+            running,
+        }
+    }
+
+    fn build(
+        key: &str,
+        gateways: &[&TestGateway],
+        session: &str,
+    ) -> (Arc<Calls>, ReverseTunnelServer) {
         let calls = Arc::new(Calls::default());
         let endpoint = |gateway: &&TestGateway| {
             Endpoint::from_shared(format!("http://{}", gateway.address)).expect("legal")
@@ -188,16 +219,7 @@ impl TestDevice {
         for gateway in &gateways[1..] {
             builder = builder.gateway(endpoint(gateway));
         }
-        let server = builder.build();
-        let handle = server.handle();
-        let running = tokio::spawn(async move {
-            server.run().await;
-        });
-        Self {
-            calls,
-            handle,
-            running,
-        }
+        (calls, builder.build())
     }
 }
 

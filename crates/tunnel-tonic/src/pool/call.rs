@@ -298,17 +298,16 @@ impl<T: Tunnels> Call<T> {
         waits && !self.tunnels.is_closing()
     }
 
-    /// No tunnel is left to try: the call waits, or fails with the error.
-    fn without_tunnel(&mut self) -> Result<(), Status> {
-        match (self.full_status.take(), self.failed.take()) {
-            (Some(full), _) => {
+    /// The failure of a call that has no tunnel left to try, and does not wait.
+    fn without_tunnel(&mut self) -> Status {
+        match self.full_status.take() {
+            Some(full) => {
                 telemetry::not_sent("full");
-                Err(self.tunnels.all_full(full))
+                self.tunnels.all_full(full)
             }
-            (None, _) if self.waits() => Ok(()),
-            (None, failed) => {
+            None => {
                 telemetry::not_sent("no_tunnel");
-                Err(self.tunnels.no_tunnel(failed))
+                self.tunnels.no_tunnel(self.failed.take())
             }
         }
     }
@@ -411,11 +410,12 @@ fn pick<T: Tunnels>(call: &mut Call<T>) -> Result<Stage, Status> {
         return call.start_on(&tunnel, true);
     }
     let joined = call.tunnels.subscribe();
-    call.without_tunnel()?;
-    // A tunnel may have joined before the subscription.
+    let waits = call.full_status.is_none() && call.waits();
+    // A tunnel may have joined before the subscription, and what the call would have waited for may have brought one.
     match call.tunnels.pick(&call.tried) {
         Some(tunnel) => call.start_on(&tunnel, false),
-        None => Ok(call.wait(joined)),
+        None if waits => Ok(call.wait(joined)),
+        None => Err(call.without_tunnel()),
     }
 }
 

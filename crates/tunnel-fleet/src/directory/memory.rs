@@ -1,6 +1,6 @@
 //! A directory in the memory of one process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -208,7 +208,8 @@ impl Store {
     fn commit(&mut self, transaction: Transaction) -> Result<Committed, DirectoryError> {
         let Transaction { conditions, writes } = transaction;
         if !conditions.iter().all(|condition| self.holds(condition)) {
-            let current = conditions.iter().filter_map(|c| self.entry(c.key()));
+            let keys: BTreeSet<&str> = conditions.iter().map(Condition::key).collect();
+            let current = keys.into_iter().filter_map(|key| self.entry(key));
             return Ok(Committed::Refused {
                 current: current.collect(),
             });

@@ -4,6 +4,8 @@
 //! the same for every driver. `tests/driver` is the suite that each driver passes, and says what a new one has
 //! to do.
 
+#[cfg(feature = "etcd")]
+mod etcd;
 mod memory;
 
 use std::fmt::Debug;
@@ -13,6 +15,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+#[cfg(feature = "etcd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
+pub use etcd::{EtcdBuilder, EtcdConfigError, EtcdDirectory};
 pub use memory::MemoryDirectory;
 
 /// The most writes of one transaction. With as many conditions it stays below the 128 operations that etcd allows
@@ -149,7 +154,7 @@ pub enum Committed {
     },
     /// A condition did not hold. Nothing was written.
     Refused {
-        /// The present entries of the keys in the conditions, as far as they exist.
+        /// The present entries of the keys in the conditions, as far as they exist, each once.
         current: Vec<Entry>,
     },
 }

@@ -614,6 +614,8 @@ impl Fleet {
             .unwrap_or_else(PoisonError::into_inner);
         let unpublished = dirty.len();
         drop(dirty);
+        let keys = self.shared().cache().len();
+        let stale = self.shared().is_stale();
         FleetStats {
             hops: counters.hops.get(),
             hops_served: counters.hops_served.get(),
@@ -625,8 +627,8 @@ impl Fleet {
             swept: counters.swept.get(),
             flaps: counters.flaps.get(),
             unpublished,
-            keys: self.shared().cache().len(),
-            stale: self.shared().is_stale(),
+            keys,
+            stale,
         }
     }
 }

@@ -59,7 +59,7 @@ macro_rules! every_case {
                 a_transaction_is_never_seen_in_part
                 a_snapshot_of_many_keys_is_of_one_revision
                 a_prefix_ends_where_it_ends
-                a_watch_that_is_not_read_stops_nobody_and_misses_nothing;
+                watches_that_are_not_read_stop_nobody_and_miss_nothing;
         }
     };
 }

@@ -47,8 +47,11 @@ pub use self::builder::{EtcdBuilder, EtcdConfigError};
 /// - **Watches.** A watch asks a server that was silent for 1 s for its progress, and leaves one that does not answer
 ///   within 2 s. etcd ends a watch at a member that has had no leader for three election timeouts. Then the next
 ///   endpoint is tried after a pause of 25 ms to 1 s. What was compacted meanwhile comes as a new snapshot, as it does
-///   when the store was restored from a backup with an earlier revision. Keys that are not UTF-8 are left out.
-/// - **Permissions.** The user needs to read and to write everything under the prefixes in use.
+///   when the store was restored from a backup with an earlier revision. Keys that are not UTF-8 are left out. A
+///   watch does all this only while its stream is polled.
+/// - **Permissions.** A user needs to read and to write everything under the prefixes in use. A certificate that etcd
+///   does not take is [`Denied`](DirectoryError::Denied), or [`Unavailable`](DirectoryError::Unavailable) if the
+///   connection is gone before the reason is read.
 ///
 /// ```no_run
 /// use tunnel_fleet::directory::{EtcdDirectory, EtcdConfigError};

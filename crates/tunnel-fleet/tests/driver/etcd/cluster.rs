@@ -1,5 +1,7 @@
 //! Three members: one of them, or two, killed or frozen.
 
+use std::time::Duration;
+
 use tunnel_fleet::directory::{
     Committed, Directory, DirectoryError, EtcdDirectory, Transaction, Update,
 };
@@ -132,7 +134,7 @@ async fn a_frozen_member_is_left_for_the_next() {
         assert_eq!(watched.snapshots, 1);
         assert_eq!(entries(&directory, "k/").await.len(), 1);
         let renewed = async {
-            let lease = directory.grant(std::time::Duration::from_secs(60)).await?;
+            let lease = directory.grant(Duration::from_secs(60)).await?;
             Directory::renew(&directory, lease).await
         };
         assert_eq!(renewed.await, Ok(true));

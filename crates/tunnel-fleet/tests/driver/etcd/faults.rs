@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tunnel_conformance::FaultProxy;
 use tunnel_fleet::directory::{
-    Directory, DirectoryError, EtcdDirectory, MAX_WRITES, Update, Write,
+    Directory, DirectoryError, EtcdDirectory, LeaseId, MAX_WRITES, Update, Write,
 };
 
 use super::Server;
@@ -75,7 +75,7 @@ async fn a_frozen_server_is_noticed_and_its_watches_go_on_when_it_thaws() {
         watched.until_value("k/a", "1").await;
         server.freeze();
         watched.until_lost().await;
-        let failed = Directory::renew(&directory, tunnel_fleet::directory::LeaseId(1)).await;
+        let failed = Directory::renew(&directory, LeaseId(1)).await;
         assert!(matches!(failed, Err(DirectoryError::Unavailable(_))));
         server.thaw();
         watched.until(|watched| !watched.is_lost).await;

@@ -1,13 +1,14 @@
 //! Users, passwords and certificates.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 use tunnel_fleet::directory::{Directory, DirectoryError, EtcdDirectory, Transaction, Update};
 
 use super::Server;
-use crate::cases::{put, write};
+use crate::cases::{put, put_with, write};
 use crate::guarded;
 use crate::watched::{Watched, entries};
 
@@ -62,6 +63,13 @@ async fn a_user_comes_in_with_its_password_and_for_its_keys_only() {
         let mut watched = Watched::with_snapshot(&gate, "k/").await;
         write(&gate, [put("k/a", "1")]).await;
         watched.until_value("k/a", "1").await;
+        let lease = gate.grant(Duration::from_secs(60)).await.expect("a lease");
+        write(&gate, [put_with("k/b", "1", lease)]).await;
+        assert_eq!(gate.renew(lease).await, Ok(true));
+        assert_eq!(gate.revoke(lease).await, Ok(()));
+        watched.until(|watched| watched.changes.len() == 3).await;
+        assert_eq!(watched.keys(), ["k/a"]);
+
         let text = denied(&gate, "other/a").await;
         assert!(text.contains("permission denied"), "{text}");
         let mut watched = Watched::new(&gate, "other/");
@@ -195,9 +203,7 @@ async fn with_tls_both_sides_show_certificates() {
         let distrusting = ClientTlsConfig::new()
             .ca_certificate(Authority::new().certificate())
             .identity(authority.identity("gateway"));
-        let failed = with(distrusting)
-            .grant(std::time::Duration::from_secs(5))
-            .await;
+        let failed = with(distrusting).grant(Duration::from_secs(5)).await;
         assert!(
             matches!(failed, Err(DirectoryError::Unavailable(_))),
             "{failed:?}"

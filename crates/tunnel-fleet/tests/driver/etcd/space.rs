@@ -1,6 +1,6 @@
 //! A store that has no space left.
 
-use tunnel_fleet::directory::{Directory, DirectoryError, Transaction};
+use tunnel_fleet::directory::{Committed, Directory, DirectoryError, Transaction};
 
 use super::Server;
 use crate::cases::{put, write};
@@ -22,7 +22,7 @@ async fn a_full_store_says_so_and_writes_again_when_there_is_room() {
                 writes: vec![put("k/a", vec![b'x'; 100_000])],
             };
             match directory.commit(transaction).await {
-                Ok(tunnel_fleet::directory::Committed::Done { revision: last }) => revision = last,
+                Ok(Committed::Done { revision: last }) => revision = last,
                 other => break other,
             }
         };

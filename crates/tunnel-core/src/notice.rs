@@ -58,8 +58,9 @@ impl Notice {
         let mut text = String::new();
         for (name, time) in [(RETURN, self.return_spread), (GRACE, self.grace)] {
             if let Some(time) = time {
+                let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 // Cannot fail: it writes to a string.
-                let _ = writeln!(text, "{name}: {}", time.as_millis());
+                let _ = writeln!(text, "{name}: {millis}");
             }
         }
         let one_line = |sibling: &&String| !sibling.contains(['\n', '\r']);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tunnel_client::Gateway;
 use tunnel_conformance::{FaultProxy, Probe};
 
 use crate::support::{Backend, LongCall, assert_usable, channel, client, eventually, guarded};
@@ -14,6 +15,24 @@ const ROUNDS: usize = 6;
 
 /// Longer than any test lasts.
 const DRAIN: Duration = Duration::from_secs(600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_goes_on_at_the_sibling_of_a_backend_that_drains() {
+    guarded(async {
+        let probe = Probe::default();
+        let first = Backend::start(&probe).await;
+        let second = Backend::start(&probe).await;
+        let gateway = Gateway::from(first.server.endpoint()).follow_siblings(true);
+        let kept = channel(gateway).connect().await.expect("it opens");
+        let client = client(&kept);
+        let sibling = second.server.endpoint().uri().clone();
+        first.handler.set_siblings([sibling]);
+        first.handler.drain(DRAIN).await;
+        assert_usable(&client).await;
+        second.has(1).await;
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_of_two_backends_behind_one_address_fails_no_call() {

@@ -223,19 +223,28 @@ impl Link {
         siblings: bool,
         steps: &mut Steps,
     ) -> Plan {
+        let plan = self.plan_after(live, reason.as_ref(), siblings, steps);
+        match reason {
+            Some(reason) => self.report(DownReason::Ended(reason), plan),
+            None => self.note(DownReason::Ended(EndReason::PeerDrained)),
+        }
+        plan
+    }
+
+    fn plan_after(
+        &self,
+        live: &Live,
+        reason: Option<&EndReason>,
+        siblings: bool,
+        steps: &mut Steps,
+    ) -> Plan {
         let beside = Beside {
             gateways: self.shared.gateways.len() > 1,
             siblings,
             tunnel: self.has_another_tunnel(),
         };
         let (open, told) = (live.open_for(), live.told());
-        let draw = &mut fastrand::f64;
-        let plan = Plan::after_tunnel(reason.as_ref(), open, beside, told, steps, draw);
-        match reason {
-            Some(reason) => self.report(DownReason::Ended(reason), plan),
-            None => self.note(DownReason::Ended(EndReason::PeerDrained)),
-        }
-        plan
+        Plan::after_tunnel(reason, open, beside, told, steps, &mut fastrand::f64)
     }
 
     /// Whether calls can arrive by another link.
@@ -276,15 +285,21 @@ impl Link {
         let mut steps = Steps::new(&self.shared.settings.backoff);
         loop {
             let mut least = Duration::ZERO;
-            if let Some(fallback) = self.find_fallback(&siblings, &steps, &mut least).await {
-                self.over(&fallback.live).await;
-                steps.was_open(fallback.live.open_for());
-                let told = self.siblings(&fallback.live);
-                if !told.is_empty() {
-                    siblings = told;
+            let found = self.find_fallback(&siblings, &steps, &mut least).await;
+            let wait = match found {
+                Some(fallback) => {
+                    let reason = self.over(&fallback.live).await;
+                    let told = self.siblings(&fallback.live);
+                    if !told.is_empty() {
+                        siblings = told;
+                    }
+                    // Whether it has siblings matters to the primary alone.
+                    let plan = self.plan_after(&fallback.live, reason.as_ref(), false, &mut steps);
+                    plan.wait
                 }
-            }
-            sleep(steps.after_failure(&mut fastrand::f64).max(least)).await;
+                None => steps.after_failure(&mut fastrand::f64).max(least),
+            };
+            sleep(wait).await;
         }
     }
 

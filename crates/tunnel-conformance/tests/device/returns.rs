@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tonic::Status;
+use tunnel_client::Backoff;
 
 use crate::support::Running;
 use crate::virtual_time::{Local, ROUNDING, SECOND, guarded};
@@ -18,8 +19,10 @@ async fn a_device_returns_within_the_spread_that_its_gateway_has_told() {
     guarded(async {
         let told = |_| 20 * SECOND;
         let mut gateway = Local::with(|builder| builder.return_spread(told), || Ok(()));
-        let _device = Running::start(gateway.device().build());
-        let waits = gateway.waits_after_tunnels(11 * SECOND, LOSSES).await;
+        // The tunnels are lost before anything is told but at their opening.
+        let backoff = Backoff::default().healthy_after(Duration::ZERO);
+        let _device = Running::start(gateway.device().backoff(backoff).build());
+        let waits = gateway.waits_after_tunnels(Duration::ZERO, LOSSES).await;
         let longest = waits.iter().max().expect("some");
         // By chance this fails once in 10^18 runs.
         assert!(*longest > 10 * SECOND, "{longest:?}");
@@ -57,12 +60,12 @@ async fn an_open_tunnel_is_told_again_and_the_latest_value_counts() {
         gateway.asked().await;
         let mut longest = Duration::ZERO;
         for _ in 0..LOSSES {
-            spread.store(0, Ordering::Relaxed);
             let tunnel = gateway.opened().await;
-            sleep(SECOND).await;
             spread.store(300, Ordering::Relaxed);
             // It is told each minute, from some second of it on.
             sleep(121 * SECOND).await;
+            // For the next opening.
+            spread.store(0, Ordering::Relaxed);
             tunnel.close_with(Status::aborted("kicked"));
             let kicked = Instant::now();
             longest = longest.max(gateway.asked().await - kicked);

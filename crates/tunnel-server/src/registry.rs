@@ -101,8 +101,6 @@ struct Change {
     left: Option<Arc<Pool>>,
     /// The tunnel, if its opening is to be reported.
     announce: Option<AcceptedTunnel>,
-    /// The place of its opening, which has ended.
-    place: Option<Place>,
 }
 
 /// A tunnel's entry in the registry. Dropping it removes the tunnel.
@@ -202,7 +200,7 @@ impl Registry {
     fn refresh(self: &Arc<Self>, id: TunnelId) {
         let change = self.update(&mut self.lock(), id);
         change.joined.iter().for_each(|pool| pool.tunnels.wake());
-        drop((change.left, change.place));
+        drop(change.left);
         if let Some(tunnel) = change.announce {
             self.opened(&tunnel);
         }
@@ -217,7 +215,8 @@ impl Registry {
         let pooled = listed.pooled.is_some();
         if is_ready && !listed.announced {
             listed.announced = true;
-            change.place = listed.place.take();
+            // Before the tunnel can be found.
+            listed.place = None;
             change.announce = Some(listed.tunnel.clone());
         }
         if is_ready && !pooled && listed.tunnel.direction() == Direction::Reverse {

@@ -212,9 +212,15 @@ async fn openings_over_the_limit_are_refused_with_a_time_to_come_back_and_the_ho
             assert!(matches!(pushback, Some(50..=90_000)), "{status:?}");
         }
         assert!(told.try_recv().is_err());
-        // The place of the one that gives up is free.
+        // The place of the one that gives up is free, after a moment.
         waiting.abort();
         assert_eq!(told.recv().await, Some("dropped"));
+        let next = async || dial("welcome").dial(gateway.connect().await).await;
+        let mut device = next().await;
+        while device.is_err() {
+            device = next().await;
+        }
+        ready(&gateway.handler, &device.expect("just checked")).await;
         // Each of them has left its place when its tunnel takes calls.
         for _ in 0..3 {
             gateway.device("welcome").await;

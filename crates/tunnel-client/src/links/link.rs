@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tunnel_core::EndReason;
 use tunnel_tonic::{TunnelError, telemetry};
@@ -33,6 +34,8 @@ pub(crate) struct Link {
     primary: usize,
     /// Its number among the links of that gateway.
     index: usize,
+    /// Notified when a sibling does not accept the fallback tunnel.
+    no_sibling: Notify,
 }
 
 impl Shared {
@@ -64,6 +67,7 @@ impl Link {
             number,
             primary,
             index,
+            no_sibling: Notify::new(),
         }
     }
 
@@ -176,8 +180,8 @@ impl Link {
         telemetry::backing_off(self.shared.direction(), since.elapsed());
     }
 
-    /// Waits as planned. If calls wait for a tunnel, or no fallback tunnel is found, the wait is at most the first
-    /// step.
+    /// Waits as planned. If calls wait for a tunnel, the wait is at most the first step; while a sibling is to take
+    /// the calls, if that does not accept the tunnel.
     async fn wait(&self, plan: Plan, steps: &Steps) {
         let now = Instant::now();
         let until = now + plan.wait;
@@ -185,9 +189,15 @@ impl Link {
         tokio::select! {
             biased;
             () = sleep_until(until) => {}
-            () = self.shared.wanted(self.number), if soon < until && !plan.refused => {
-                sleep_until(soon).await;
-            }
+            () = self.hurried(plan), if soon < until && !plan.refused => sleep_until(soon).await,
+        }
+    }
+
+    /// Waits until there is a reason to shorten a wait.
+    async fn hurried(&self, plan: Plan) {
+        match plan.siblings {
+            true => self.no_sibling.notified().await,
+            false => self.shared.wanted(self.number).await,
         }
     }
 
@@ -299,7 +309,18 @@ impl Link {
                 }
                 None => steps.after_failure(&mut fastrand::f64).max(least),
             };
-            sleep(wait).await;
+            // While a sibling is to take the calls, those that wait do not bring the primary forward.
+            let wanted = async {
+                match siblings.is_empty() {
+                    true => std::future::pending().await,
+                    false => self.shared.wanted(self.number).await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = sleep(wait) => {}
+                () = wanted => sleep(steps.first(&mut fastrand::f64).max(least).min(wait)).await,
+            }
         }
     }
 
@@ -325,7 +346,7 @@ impl Link {
                 Err(error) => failed(error),
             }
             // The primary's turn, which waits because a sibling was expected to take the calls.
-            self.shared.hurry(self.number);
+            self.no_sibling.notify_one();
         }
         let count = self.shared.gateways.len();
         for gateway in (1..count).map(|step| (self.primary + step) % count) {

@@ -74,6 +74,8 @@ pub struct Plan {
     pub refused: bool,
     /// Whether to open a fallback tunnel to a sibling or another gateway meanwhile.
     pub fallback: bool,
+    /// Whether that is expected at a sibling. Calls that wait do not shorten the wait then.
+    pub siblings: bool,
     /// How long to wait before the fallback tunnel.
     pub fallback_wait: Duration,
     /// Whether the last tunnel is draining and about to be replaced.
@@ -127,6 +129,7 @@ impl Plan {
                 Self {
                     wait,
                     fallback,
+                    siblings: beside.siblings,
                     fallback_wait,
                     draining: reason.is_none(),
                     ..Self::default()
@@ -147,7 +150,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::links::Backoff;
+    use crate::links::backoff::Backoff;
     use tonic::Status;
     use tunnel_core::ConnectionError;
     use tunnel_tonic::TunnelError;

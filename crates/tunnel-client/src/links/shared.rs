@@ -332,13 +332,6 @@ impl Shared {
         self.wanted.iter().for_each(Notify::notify_one);
     }
 
-    /// Tells a link to shorten its backoff, because it has no other tunnel to wait with.
-    pub(crate) fn hurry(&self, link: usize) {
-        if let Some(wanted) = self.wanted.get(link) {
-            wanted.notify_one();
-        }
-    }
-
     /// Waits until calls wait for a tunnel.
     pub(crate) async fn wanted(&self, link: usize) {
         match self.wanted.get(link) {

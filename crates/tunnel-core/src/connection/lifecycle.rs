@@ -168,6 +168,7 @@ impl Connection {
         if (announced || self.drain_announced)
             && let Some(notice) = self.untold.take()
             && self.knows_notices
+            && *notice != Notice::new()
         {
             self.store.schedule.notice = Some(notice);
         }

@@ -61,6 +61,8 @@ pub(crate) enum Effect {
     Lapsed(Incarnation),
     /// A key was denied.
     Denied(String),
+    /// A key may connect again.
+    Allowed(String),
     /// An exclusive key has another owner, or none.
     Owner(String),
     /// The directory answers again, or for the first time.
@@ -245,6 +247,7 @@ impl Cache {
             Some(Path::Denial { key }) => {
                 self.denials.remove(&key);
                 self.told.remove(&key);
+                effects.push(Effect::Allowed(key));
             }
             None => {}
         }
@@ -288,6 +291,11 @@ impl Cache {
     /// All keys with their records.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (&String, &Vec<Route>)> {
         self.routes.iter()
+    }
+
+    /// The number of keys that have a record.
+    pub(crate) fn len(&self) -> usize {
+        self.routes.len()
     }
 
     /// Notes that a gateway does not have the device. The route comes back with its next record.
@@ -374,8 +382,8 @@ impl Cache {
             Some(_) if self.denials.contains_key(key) => false,
             Some(denial) => self.told.insert(key.to_owned(), denial).is_none(),
             None => {
-                self.denials.remove(key);
-                self.told.remove(key).is_some()
+                let listed = self.denials.remove(key).is_some();
+                self.told.remove(key).is_some() || listed
             }
         }
     }

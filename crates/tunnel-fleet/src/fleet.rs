@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
 use tonic::{Request, Status};
@@ -26,9 +26,9 @@ use crate::peer::api::peer_client::PeerClient;
 use crate::peer::api::peer_server::PeerServer;
 use crate::peer::api::{self, DenyRequest};
 use crate::record::{Denial, GatewayRecord, encode};
-use crate::settings::{Exclusive, Settings};
+use crate::settings::{Exclusive, OnDenial, Settings};
 use crate::shared::Shared;
-use crate::{exclusive, publish, watch};
+use crate::{exclusive, follow, publish};
 
 /// The time to live of a gateway's lease.
 const TTL: Duration = Duration::from_secs(5);
@@ -141,6 +141,16 @@ impl FleetBuilder {
         self
     }
 
+    /// Called when a key is denied, before its tunnels are ended, and when it may connect again: `None`. It must not
+    /// block, and hears of a denial again after the directory was away. Default: nothing.
+    pub fn on_denial(
+        mut self,
+        hook: impl Fn(&str, Option<&Denial>) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.on_denial = Some(OnDenial(Arc::new(hook)));
+        self
+    }
+
     /// Builds the gateway's place. It is empty until [`join`](Fleet::join).
     pub fn build(self) -> Fleet {
         let hops = Hops::new(self.connect, self.hops_per_gateway);
@@ -247,6 +257,8 @@ pub struct FleetStats {
     pub flaps: u64,
     /// Keys whose records are not written yet.
     pub unpublished: usize,
+    /// Keys that are known.
+    pub keys: usize,
     /// Whether the directory does not answer.
     pub stale: bool,
 }
@@ -266,6 +278,7 @@ impl Fleet {
                 exclusive: Exclusive::default(),
                 refuse_while_stale: false,
                 sweep_after: (Duration::from_secs(10), Duration::from_secs(60)),
+                on_denial: None,
             },
             directory: None,
             connect: Box::new(|address| {
@@ -302,7 +315,7 @@ impl Fleet {
                 let reverse = tunnel.direction() == Direction::Reverse;
                 if let Some(key) = tunnel.key().filter(|_| reverse) {
                     opens.touch(key.as_str());
-                    opens.waiters.wake(key.as_str());
+                    opens.wake(key.as_str());
                     exclusive::owner_changed(&opens, key.as_str());
                 }
             })
@@ -312,6 +325,7 @@ impl Fleet {
                     .filter(|_| info.direction() == Direction::Reverse)
                 {
                     closes.touch(key.as_str());
+                    closes.wake(key.as_str());
                     exclusive::release(&closes, key.as_str());
                 }
             })
@@ -345,7 +359,7 @@ impl Fleet {
                 .tasks
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            tasks.spawn(watch::run(self.shared().clone()));
+            tasks.spawn(follow::run(self.shared().clone()));
             tasks.spawn(member::run(self.shared().clone(), first));
             tasks.spawn(publish::run(self.shared().clone()));
             tasks.spawn(publish::sweep(self.shared().clone()));
@@ -404,6 +418,40 @@ impl Fleet {
             .fallback(HopService {
                 shared: self.shared().clone(),
             })
+    }
+
+    /// Changes when a tunnel opens or closes here, or when the way to a device elsewhere may have changed. It says nothing
+    /// else: look again.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared().changes.subscribe()
+    }
+
+    /// Whether there is no directory, and so no other gateway.
+    pub fn is_alone(&self) -> bool {
+        self.shared().is_alone
+    }
+
+    /// Whether a device may be found: it is here, the directory has it, or the directory does not answer.
+    pub fn may_have(&self, key: &str) -> bool {
+        let shared = self.shared();
+        !shared.own_tunnels(key).is_empty()
+            || (!shared.is_alone && (shared.is_stale() || !shared.cache().records(key).is_empty()))
+    }
+
+    /// Whether this gateway alone is cut off from the directory: it does not answer here, and another gateway says that it
+    /// answers there. Who balances over the gateways should leave this one out then.
+    pub async fn is_cut_off(&self) -> bool {
+        if !self.shared().is_stale() {
+            return false;
+        }
+        let peers = self.peers().into_iter().map(|(_, tunnel)| async move {
+            let mut request = Request::new(api::LookRequest {});
+            request.set_timeout(CONFIRM);
+            let look = PeerClient::new(tunnel).look(request).await;
+            look.is_ok_and(|look| look.into_inner().directory_answers)
+        });
+        let answers = futures::future::join_all(peers).await;
+        answers.contains(&true)
     }
 
     /// The name of this gateway.
@@ -577,6 +625,7 @@ impl Fleet {
             swept: counters.swept.get(),
             flaps: counters.flaps.get(),
             unpublished,
+            keys: self.shared().cache().len(),
             stale: self.shared().is_stale(),
         }
     }

@@ -27,6 +27,7 @@ mod channel;
 pub mod directory;
 mod exclusive;
 mod fleet;
+mod follow;
 mod hop;
 mod hops;
 mod member;
@@ -36,7 +37,6 @@ pub mod record;
 mod settings;
 mod shared;
 mod waiters;
-mod watch;
 
 pub use cache::{GatewayState, Incarnation, Route};
 pub use channel::{FleetChannel, FleetResponseFuture};

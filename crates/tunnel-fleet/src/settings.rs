@@ -1,8 +1,10 @@
 //! The settings of a gateway in a fleet.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::record::GatewayRecord;
+use crate::record::{Denial, GatewayRecord};
 
 /// Whether a key may have tunnels of one device only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,4 +30,17 @@ pub(crate) struct Settings {
     pub(crate) exclusive: Exclusive,
     pub(crate) refuse_while_stale: bool,
     pub(crate) sweep_after: (Duration, Duration),
+    pub(crate) on_denial: Option<OnDenial>,
+}
+
+type DenialHook = dyn Fn(&str, Option<&Denial>) + Send + Sync;
+
+/// A hook that hears of denials.
+#[derive(Clone)]
+pub(crate) struct OnDenial(pub(crate) Arc<DenialHook>);
+
+impl fmt::Debug for OnDenial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnDenial")
+    }
 }

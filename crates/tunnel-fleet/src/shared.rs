@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) is_alone: bool,
     pub(crate) hops: Hops,
     pub(crate) waiters: Waiters,
+    /// Changes when the way to a device may have changed.
+    pub(crate) changes: watch::Sender<()>,
     pub(crate) counters: Counters,
     /// The membership; `None` while there is none.
     pub(crate) membership: watch::Sender<Option<Membership>>,
@@ -110,6 +112,7 @@ impl Shared {
             is_alone,
             hops,
             waiters: Waiters::default(),
+            changes: watch::Sender::new(()),
             counters: Counters::default(),
             membership: watch::Sender::new(None),
             dirty: Mutex::default(),
@@ -127,6 +130,18 @@ impl Shared {
 
     pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way to a device may have changed.
+    pub(crate) fn wake(&self, key: &str) {
+        self.waiters.wake(key);
+        self.changes.send_replace(());
+    }
+
+    /// The way to any device may have changed.
+    pub(crate) fn wake_all(&self) {
+        self.waiters.wake_all();
+        self.changes.send_replace(());
     }
 
     /// Whether there is a directory that does not answer.
@@ -300,7 +315,7 @@ impl Shared {
                     None => _ = all.remove(&key),
                 }
                 drop(all);
-                shared.waiters.wake(&key);
+                shared.wake(&key);
             };
             if !found {
                 set(Some(Asked::InVain));
@@ -331,7 +346,7 @@ impl Shared {
                 self.hops.give_up(incarnation);
             }
         }
-        self.waiters.wake_all();
+        self.wake_all();
     }
 
     /// Adds to the failure of a call without a tunnel that the directory is away.
@@ -347,13 +362,28 @@ impl Shared {
 
     /// Notes a denial, or that it is over, that another gateway has told of.
     pub(crate) fn told(&self, key: &str, denial: Option<Denial>) {
-        if self.cache().told(key, denial) {
-            self.enforce_denial(key);
+        let is_denied = denial.is_some();
+        let is_news = self.cache().told(key, denial);
+        match is_denied {
+            _ if !is_news => {}
+            true => self.enforce_denial(key),
+            false => self.allowed(key),
+        }
+    }
+
+    /// Tells the embedder that a key may connect again.
+    pub(crate) fn allowed(&self, key: &str) {
+        if let Some(hook) = &self.settings.on_denial {
+            (hook.0)(key, None);
         }
     }
 
     /// Ends the tunnels of a key if it is denied.
     pub(crate) fn enforce_denial(&self, key: &str) {
+        let denial = self.cache().denial(key, SystemTime::now()).cloned();
+        if let (Some(denial), Some(hook)) = (&denial, &self.settings.on_denial) {
+            (hook.0)(key, Some(denial));
+        }
         if let (Some(status), Some(handler)) = (self.denied(key), self.handler()) {
             handler.close_key_with(key, status);
         }

@@ -44,7 +44,11 @@ async fn a_denied_key_is_cut_and_refused_everywhere() {
     a.fleet.allow("17").await;
     until("c knows that it is over", || c.fleet.denials().is_empty()).await;
     let _again = TestDevice::connect("17", &[&c]).await;
-    until("a knows the route", || a.channel("17").is_ready()).await;
+    until("a knows that it is at c", || {
+        let routes = a.fleet.routes("17");
+        routes.iter().all(|route| &*route.gateway == "c") && a.channel("17").is_ready()
+    })
+    .await;
     check(a.channel("17")).await.expect("by c");
 }
 

@@ -26,7 +26,7 @@ fn carry_out(shared: &Arc<Shared>, effect: Effect) {
     match effect {
         Effect::Routes(key) => {
             republish_if_lost(shared, &key);
-            shared.waiters.wake(&key);
+            shared.wake(&key);
         }
         Effect::Gateway(incarnation) => {
             let state = shared.cache().gateway(&incarnation).cloned();
@@ -41,11 +41,12 @@ fn carry_out(shared: &Arc<Shared>, effect: Effect) {
             }
         }
         Effect::Denied(key) => shared.enforce_denial(&key),
+        Effect::Allowed(key) => shared.allowed(&key),
         Effect::Owner(key) => exclusive::owner_changed(shared, &key),
         Effect::Answers => {
             tracing::info!("the directory answers");
             shared.touch_all();
-            shared.waiters.wake_all();
+            shared.wake_all();
         }
     }
 }

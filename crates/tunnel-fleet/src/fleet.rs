@@ -614,6 +614,8 @@ impl Fleet {
             .unwrap_or_else(PoisonError::into_inner);
         let unpublished = dirty.len();
         drop(dirty);
+        // A lock of its own: a guard in the expression below would live until its end, and `stale` locks the cache too.
+        let keys = self.shared().cache().len();
         FleetStats {
             hops: counters.hops.get(),
             hops_served: counters.hops_served.get(),
@@ -625,7 +627,7 @@ impl Fleet {
             swept: counters.swept.get(),
             flaps: counters.flaps.get(),
             unpublished,
-            keys: self.shared().cache().len(),
+            keys,
             stale: self.shared().is_stale(),
         }
     }

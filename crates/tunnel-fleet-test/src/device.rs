@@ -3,6 +3,7 @@
 //! ```text
 //! start KEY SESSION GATEWAY…   opens a tunnel to each gateway, and waits for all
 //! begin KEY SESSION GATEWAY…   the same without waiting
+//! once KEY SESSION GATEWAY     opens a tunnel that is not opened again after its end, and waits for it
 //! stop KEY SESSION             drains its tunnels
 //! settle                       waits until all devices have all their tunnels
 //! report                       prints the calls served since the last time: lines `served ID…`
@@ -56,6 +57,15 @@ impl Devices {
             ["begin", key, session, ref gateways @ ..] => {
                 self.begin(key, session, gateways)?;
             }
+            ["once", key, session, gateway] => {
+                let device = self.device(key, session, &[gateway])?;
+                let mut open = device.handle().open_tunnels();
+                tokio::spawn(async move {
+                    // The reason why it has ended is of no interest.
+                    let _ = device.serve().await;
+                });
+                open.wait_for(|open| *open > 0).await?;
+            }
             ["stop", key, session] => {
                 let device = self.running.remove(&(key.into(), session.into()));
                 device.context("no such device")?.drain(DRAIN).await;
@@ -77,6 +87,15 @@ impl Devices {
     }
 
     fn begin(&mut self, key: &str, session: &str, gateways: &[&str]) -> Result<LinksHandle> {
+        let device = self.device(key, session, gateways)?;
+        let handle = device.handle();
+        tokio::spawn(device.run());
+        let id = (key.to_owned(), session.to_owned());
+        self.running.insert(id, handle.clone());
+        Ok(handle)
+    }
+
+    fn device(&self, key: &str, session: &str, gateways: &[&str]) -> Result<ReverseTunnelServer> {
         let mut endpoints = gateways
             .iter()
             .map(|gateway| Endpoint::from_shared(format!("http://{gateway}")));
@@ -101,11 +120,6 @@ impl Devices {
         for endpoint in endpoints {
             builder = builder.gateway(endpoint?);
         }
-        let device = builder.build();
-        let handle = device.handle();
-        tokio::spawn(device.run());
-        let id = (key.to_owned(), session.to_owned());
-        self.running.insert(id, handle.clone());
-        Ok(handle)
+        Ok(builder.build())
     }
 }

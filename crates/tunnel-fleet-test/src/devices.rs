@@ -72,6 +72,18 @@ impl DeviceHost {
         Ok(())
     }
 
+    /// Opens a tunnel that is not opened again after its end.
+    pub(crate) async fn once(
+        &mut self,
+        key: &str,
+        session: u64,
+        gateway: SocketAddr,
+    ) -> Result<()> {
+        self.tell(&format!("once {key} {session} {gateway}"))
+            .await?;
+        Ok(())
+    }
+
     /// Drains the tunnels of a device, and ends it.
     pub(crate) async fn stop(&mut self, key: &str, session: u64) -> Result<()> {
         self.tell(&format!("stop {key} {session}")).await?;

@@ -9,7 +9,7 @@ use crate::devices::{DeviceHost, key};
 use crate::forwarder::Mode;
 use crate::gateway::{self, Gateway};
 use crate::history::{Call, Served};
-use crate::load::{Plan, reach};
+use crate::load::{DEADLINE, Plan, reach};
 
 /// The callers of a row.
 const CALLERS: usize = 24;
@@ -93,6 +93,7 @@ impl Fleet {
                 .collect(),
             direct: true,
             keys: keys.into_iter().collect(),
+            deadline: DEADLINE,
         }
     }
 

@@ -19,8 +19,8 @@ use crate::history::Call;
 use crate::program::LOOK;
 use crate::service::message;
 
-/// The deadline of a call.
-const DEADLINE: Duration = Duration::from_secs(8);
+/// The deadline of a call, unless a row has another one.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 
 /// The pause of a caller between two calls.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) direct: bool,
     /// The devices.
     pub(crate) keys: Vec<usize>,
+    /// The deadline of each call.
+    pub(crate) deadline: Duration,
 }
 
 /// Callers that run.
@@ -68,6 +70,7 @@ impl Load {
                 number,
                 channels: channels(&plan.gateways)?,
                 direct: plan.direct,
+                deadline: plan.deadline,
                 at: number % plan.gateways.len(),
                 start: load.start,
                 ended: load.ended.clone(),
@@ -114,6 +117,7 @@ struct Caller {
     number: usize,
     channels: Vec<Channel>,
     direct: bool,
+    deadline: Duration,
     /// The channel that is used now.
     at: usize,
     start: Instant,
@@ -141,7 +145,7 @@ impl Caller {
     async fn call(&mut self, key: usize, wait: Duration) -> Call {
         let (id, gateway) = (next_id(), self.at);
         let begun = self.start.elapsed();
-        let outcome = call(&self.channels[gateway], key, id, wait).await;
+        let outcome = call(&self.channels[gateway], key, id, wait, self.deadline).await;
         if outcome.is_err() {
             self.at = (self.at + 1) % self.channels.len();
         }
@@ -164,7 +168,13 @@ fn next_id() -> u64 {
 }
 
 /// Calls a device. Returns its session.
-async fn call(channel: &Channel, number: usize, id: u64, wait: Duration) -> Result<String, String> {
+async fn call(
+    channel: &Channel,
+    number: usize,
+    id: u64,
+    wait: Duration,
+    deadline: Duration,
+) -> Result<String, String> {
     let failed = |status: &Status| format!("{:?}: {}", status.code(), status.message());
     let mut request = Request::new(EchoRequest {
         message: message(id, wait),
@@ -174,9 +184,9 @@ async fn call(channel: &Channel, number: usize, id: u64, wait: Duration) -> Resu
         return Err("no legal key".into());
     };
     request.metadata_mut().insert("tunnel-key", value);
-    request.set_timeout(DEADLINE);
+    request.set_timeout(deadline);
     let mut client = EchoServiceClient::new(channel.clone());
-    let answer = timeout(DEADLINE, client.echo(request)).await;
+    let answer = timeout(deadline, client.echo(request)).await;
     let late = || Status::new(Code::DeadlineExceeded, "the caller has waited long enough");
     let answer = answer.unwrap_or_else(|_| Err(late()));
     let answer = answer.map_err(|status| failed(&status))?.into_inner();
@@ -193,7 +203,7 @@ async fn call(channel: &Channel, number: usize, id: u64, wait: Duration) -> Resu
 pub(crate) async fn call_once(gateway: SocketAddr, key: usize) -> Result<Call> {
     let channels = channels(&[gateway])?;
     let (id, start) = (next_id(), Instant::now());
-    let outcome = call(&channels[0], key, id, Duration::ZERO).await;
+    let outcome = call(&channels[0], key, id, Duration::ZERO, DEADLINE).await;
     Ok(Call {
         id,
         key,

@@ -120,12 +120,16 @@ fn excuse(excess: &mut Vec<&Call>, fault: &Fault, next: Duration) {
     });
 }
 
-/// For each key that was called after the fault, at another gateway: the time from the beginning of its first call until
-/// one has succeeded. Sorted.
+/// For each key that was called after the fault was to be noticed, at another gateway: the time from the beginning of its
+/// first call until one has succeeded. Sorted.
 fn next_calls(calls: &[Call], fault: &Fault, problems: &mut Vec<String>) -> Vec<Duration> {
     let mut keys: BTreeMap<usize, (Duration, Option<Duration>)> = BTreeMap::new();
     let elsewhere = |call: &&Call| call.gateway.is_none() || call.gateway != fault.gateway;
-    let after = calls.iter().filter(|call| call.begun >= fault.at);
+    let noticed = match fault.allowed {
+        Allowed::BegunWithin(window) => fault.at + window,
+        _ => fault.at,
+    };
+    let after = calls.iter().filter(|call| call.begun >= noticed);
     for call in after.filter(elsewhere) {
         let (first, success) = keys.entry(call.key).or_insert((call.begun, None));
         *first = call.begun.min(*first);
@@ -212,6 +216,19 @@ mod tests {
         );
         late.gateway = Some(1);
         assert_eq!(judge(&[late, good], &[fault], None).problems, [""; 0]);
+    }
+
+    #[test]
+    fn the_next_call_after_a_silent_fault_begins_when_it_was_to_be_noticed() {
+        let fault = fault(Allowed::BegunWithin(ms(200)));
+        let calls = [
+            failed(call(1, 0, 110, 2900)),
+            call(2, 0, 3000, 3010),
+            call(3, 1, 350, 370),
+        ];
+        let judgement = judge(&calls, &[fault], None);
+        assert_eq!(judgement.longest, ms(20));
+        assert_eq!(judgement.problems, [""; 0]);
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub(crate) use calls::{Allowed, Fault, Judgement, judge};
 pub(crate) use owners::staleness;
 pub(crate) use served::Served;
 
+/// Calls that take longer are remarkable.
+const REMARKABLE: Duration = Duration::from_millis(500);
+
 /// A call, as its caller has seen it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
@@ -34,6 +37,12 @@ pub(crate) struct Call {
 impl Call {
     fn has_failed(&self) -> bool {
         self.outcome.is_err()
+    }
+
+    /// Whether somebody who looks into a fault wants to see it: it has failed, or taken long.
+    pub(crate) fn is_remarkable(&self) -> bool {
+        let took = self.ended.saturating_sub(self.begun);
+        self.has_failed() || took > self.wait + REMARKABLE
     }
 }
 

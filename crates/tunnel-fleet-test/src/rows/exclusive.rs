@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{CALLS, Outcome, Stage, judged};
+use super::{CALLS, CALLS_FILE, Outcome, Stage, judged, write};
 use crate::devices::key;
 use crate::fleet::{FIRST, Fleet, Setup};
 use crate::history::{Allowed, Call, Fault, judge, staleness};
-use crate::load::Load;
+use crate::load::{Load, reach};
 
 /// The devices that lose their keys to others.
 const TAKEN: std::ops::Range<usize> = 0..10;
 
-/// The devices that open another tunnel elsewhere.
-const MOVED: std::ops::Range<usize> = 10..15;
+/// The devices that open another tunnel elsewhere, with the same session.
+const MOVED: std::ops::Range<usize> = 30_000..30_005;
 
 /// How long a gateway may take to hear that a key has another owner.
 const HEARD: Duration = Duration::from_secs(1);
@@ -27,11 +27,19 @@ pub(super) async fn takeover(stage: &mut Stage<'_>) -> Result<Outcome> {
         exclusive: "yes",
         etcd: &world.etcd.addresses(),
         logs: &world.settings.directory,
-        devices: MOVED.end,
+        devices: TAKEN.end,
         tunnels: 1,
     };
     let mut fleet = Fleet::start(&setup, &mut world.served).await?;
-    let load = Load::start(&fleet.plan(fleet.keys()))?;
+    for device in MOVED {
+        let home = fleet.agents(device);
+        fleet.host(device).once(&key(device), FIRST, home).await?;
+    }
+    let moved: Vec<_> = MOVED.collect();
+    for gateway in &fleet.gateways {
+        world.served.made(&reach(gateway.clients, &moved).await?);
+    }
+    let load = Load::start(&fleet.plan(fleet.keys().chain(MOVED)))?;
     load.more(CALLS).await?;
     let mut faults = Vec::new();
     let mut take = |at, allowed| {
@@ -54,12 +62,10 @@ pub(super) async fn takeover(stage: &mut Stage<'_>) -> Result<Outcome> {
     }
     for device in MOVED {
         stage.progress.at(format!("{} moves", key(device)));
-        let other = [fleet.agents(device + 1)];
+        let other = fleet.agents(device + 1);
         take(load.now(), Allowed::Nothing);
-        let name = key(device);
-        let new = fleet.host(device + 1);
-        new.connect(&name, FIRST, &other).await?;
-        fleet.host(device).stop(&name, FIRST).await?;
+        // The fleet drains the tunnel that it had.
+        fleet.host(device).once(&key(device), FIRST, other).await?;
         load.more(CALLS / 10).await?;
     }
     stage.progress.at("the keys are wanted again");
@@ -70,6 +76,7 @@ pub(super) async fn takeover(stage: &mut Stage<'_>) -> Result<Outcome> {
     }
     load.more(2 * CALLS).await?;
     let calls = load.stop().await;
+    write(&world.directory().join(CALLS_FILE), &calls, &faults);
     let mut judgement = judge(&calls, &faults, None);
     let (mut stale, mut longest) = (0, Duration::ZERO);
     for device in TAKEN {

@@ -10,7 +10,7 @@ use crate::devices::key;
 use crate::fleet::FIRST;
 use crate::forwarder::Mode;
 use crate::history::{Allowed, Fault};
-use crate::load::{Load, reach};
+use crate::load::{Load, Plan, reach};
 use crate::program::until;
 
 /// The gateway with the fault.
@@ -21,6 +21,9 @@ const MEDIAN: Duration = Duration::from_millis(100);
 
 /// How long a gateway is silent before the others avoid it.
 const SUSPECT: Duration = Duration::from_millis(2_200);
+
+/// The deadline of calls that may be sent to a gateway that is silent. Callers make the next call soon enough with it.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a gateway is away. Its lease of 5 s ends meanwhile.
 const AWAY: u64 = 8;
@@ -64,7 +67,10 @@ pub(super) async fn kill(stage: &mut Stage<'_>) -> Result<Outcome> {
 pub(super) async fn freeze(stage: &mut Stage<'_>) -> Result<Outcome> {
     let away = stage.seconds(AWAY);
     let fleet = &mut stage.world.fleet;
-    let load = Load::start(&fleet.plan(fleet.keys()))?;
+    let load = Load::start(&Plan {
+        deadline: DEADLINE,
+        ..fleet.plan(fleet.keys())
+    })?;
     load.more(CALLS).await?;
     stage.progress.at("a gateway is frozen");
     let at = load.now();
@@ -83,7 +89,10 @@ pub(super) async fn freeze(stage: &mut Stage<'_>) -> Result<Outcome> {
 pub(super) async fn cut_peers(stage: &mut Stage<'_>) -> Result<Outcome> {
     let away = stage.seconds(AWAY);
     let fleet = &mut stage.world.fleet;
-    let load = Load::start(&fleet.plan(fleet.keys()))?;
+    let load = Load::start(&Plan {
+        deadline: DEADLINE,
+        ..fleet.plan(fleet.keys())
+    })?;
     load.more(CALLS).await?;
     stage.progress.at("a gateway is cut off");
     let at = load.now();
@@ -118,7 +127,7 @@ pub(super) async fn lose_hops(stage: &mut Stage<'_>) -> Result<Outcome> {
             // Until the connections have noticed.
             load.more(20).await?;
         }
-        load.more(CALLS).await?;
+        load.more(2 * CALLS).await?;
         faults.push(Fault {
             at,
             until: at,

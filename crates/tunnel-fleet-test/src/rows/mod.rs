@@ -7,14 +7,19 @@ mod gateways;
 mod mixed;
 mod restarts;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use crate::history::{Allowed, Call, Fault, Judgement, judge};
+use crate::program::append;
 use crate::progress::Progress;
 use crate::world::World;
+
+/// The file with remarkable calls.
+const CALLS_FILE: &str = "calls.txt";
 
 /// The calls before a fault and after it.
 const CALLS: usize = 500;
@@ -58,9 +63,22 @@ impl Stage<'_> {
         faults: &[Fault],
         median: Option<Duration>,
     ) -> Result<Judgement> {
+        write(&self.world.directory().join(CALLS_FILE), calls, faults);
         let mut judgement = judge(calls, faults, median);
         judgement.problems.extend(self.world.book(calls).await?);
         Ok(judgement)
+    }
+}
+
+/// Adds the remarkable calls of a row to a file.
+fn write(file: &Path, calls: &[Call], faults: &[Fault]) {
+    for fault in faults {
+        append(file, &format!("{fault:?}"));
+    }
+    let mut calls: Vec<_> = calls.iter().filter(|call| call.is_remarkable()).collect();
+    calls.sort_by_key(|call| call.begun);
+    for call in calls {
+        append(file, &format!("{call:?}"));
     }
 }
 

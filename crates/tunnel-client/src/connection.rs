@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 #[cfg(feature = "_tls-any")]
@@ -13,7 +14,7 @@ use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tonic::transport::ClientTlsConfig;
 use tonic::transport::server::{Connected as _, TcpConnectInfo};
 use tonic::transport::{Channel, Endpoint, Error};
-use tower::util::MapResponse;
+use tower::util::{MapRequest, MapResponse};
 use tower_service::Service;
 
 use crate::dial::BoxError;
@@ -27,6 +28,8 @@ pub(crate) struct Connector {
     pub(crate) endpoint: Endpoint,
     pub(crate) keepalive: Keepalive,
     pub(crate) local_address: Option<IpAddr>,
+    /// Where to connect to, if not to the endpoint's own address.
+    target: Option<Uri>,
     #[cfg(feature = "_tls-any")]
     pub(crate) tls: Option<(ClientTlsConfig, Arc<dyn ServerCertVerifier>)>,
     #[cfg(feature = "proxy")]
@@ -39,11 +42,36 @@ impl Connector {
             endpoint,
             keepalive: Keepalive::default(),
             local_address: None,
+            target: None,
             #[cfg(feature = "_tls-any")]
             tls: None,
             #[cfg(feature = "proxy")]
             proxied: false,
         }
+    }
+
+    /// Connects to another address. Everything else stays, also the name that the certificate must be valid for.
+    /// `None` for an address of another scheme, or with credentials.
+    pub(crate) fn sibling(&self, uri: &Uri) -> Option<Self> {
+        let own = self.endpoint.uri();
+        let authority = uri.authority()?;
+        let is_alike = own.scheme() == uri.scheme() && !may_be_unix(&self.endpoint);
+        if !is_alike || authority.as_str().contains('@') {
+            return None;
+        }
+        let target = Uri::builder()
+            .scheme(uri.scheme_str()?)
+            .authority(authority.clone())
+            .path_and_query("/");
+        let mut sibling = self.clone();
+        sibling.target = Some(target.build().ok()?);
+        Some(sibling)
+    }
+
+    /// The address that connections are made to.
+    pub(crate) fn uri(&self) -> &Uri {
+        let own = self.endpoint.uri();
+        self.target.as_ref().unwrap_or(own)
     }
 
     /// Connects for a tunnel that must open within the timeout. With `slow` the connection has the pings of
@@ -59,6 +87,10 @@ impl Connector {
         };
         let endpoint = endpoint_for_tunnels_with(self.endpoint.clone(), keepalive);
         let endpoint = limit_connect_timeout(endpoint, open_timeout);
+        let endpoint = match &self.target {
+            Some(target) => endpoint.origin(target.clone()),
+            None => endpoint,
+        };
         let seen = Seen::default();
         #[cfg(feature = "_tls-any")]
         let endpoint = match &self.tls {
@@ -71,7 +103,9 @@ impl Connector {
         #[cfg(feature = "proxy")]
         if self.proxied {
             let proxy = crate::ProxyConnector::from_env(&endpoint);
-            let channel = endpoint.connect_with_connector(seen.noting(proxy)).await?;
+            let channel = endpoint
+                .connect_with_connector(seen.noting(self.aimed(proxy)))
+                .await?;
             return Ok((channel, seen));
         }
         if may_be_unix(&endpoint) {
@@ -81,8 +115,16 @@ impl Connector {
         tcp.set_local_address(self.local_address);
         // With a connector, tonic's timeout also covers TLS.
         let endpoint = endpoint.connect_timeout(open_timeout);
-        let channel = endpoint.connect_with_connector(seen.noting(tcp)).await?;
+        let channel = endpoint
+            .connect_with_connector(seen.noting(self.aimed(tcp)))
+            .await?;
         Ok((channel, seen))
+    }
+
+    /// A connector that connects to the target.
+    fn aimed<C>(&self, connector: C) -> MapRequest<C, impl FnMut(Uri) -> Uri + Clone + use<C>> {
+        let target = self.target.clone();
+        MapRequest::new(connector, move |uri| target.clone().unwrap_or(uri))
     }
 }
 
@@ -113,7 +155,7 @@ impl Seen {
         connector: C,
     ) -> MapResponse<C, impl FnMut(TokioIo<TcpStream>) -> TokioIo<TcpStream> + Clone + use<C>>
     where
-        C: Service<http::Uri, Response = TokioIo<TcpStream>>,
+        C: Service<Uri, Response = TokioIo<TcpStream>>,
         BoxError: From<C::Error>,
     {
         let addresses = self.addresses.clone();

@@ -46,6 +46,7 @@ pub struct FleetBuilder {
     directory: Option<Arc<dyn Directory>>,
     connect: Box<Connect>,
     hops_per_gateway: usize,
+    suspect_after: Duration,
 }
 
 impl FleetBuilder {
@@ -114,6 +115,13 @@ impl FleetBuilder {
         self
     }
 
+    /// The silence of another gateway after which routes over it are tried last; it says that it lives each 500 ms. A
+    /// gateway that is silent for 5 s is given up: calls in flight there fail, and it is dialled again. Default: 1 s.
+    pub fn suspect_after(mut self, silence: Duration) -> Self {
+        self.suspect_after = silence;
+        self
+    }
+
     /// Whether a key belongs to one device at a time. Default: [`Exclusive::No`].
     pub fn exclusive(mut self, exclusive: Exclusive) -> Self {
         self.settings.exclusive = exclusive;
@@ -153,7 +161,7 @@ impl FleetBuilder {
 
     /// Builds the gateway's place. It is empty until [`join`](Fleet::join).
     pub fn build(self) -> Fleet {
-        let hops = Hops::new(self.connect, self.hops_per_gateway);
+        let hops = Hops::new(self.connect, self.hops_per_gateway, self.suspect_after);
         let is_alone = self.directory.is_none();
         let directory = self
             .directory
@@ -288,6 +296,7 @@ impl Fleet {
                     .map_err(|error| error.to_string())
             }),
             hops_per_gateway: 1,
+            suspect_after: hops::SUSPECT_AFTER,
         }
     }
 
@@ -619,8 +628,8 @@ impl Fleet {
             .unwrap_or_else(PoisonError::into_inner);
         let unpublished = dirty.len();
         drop(dirty);
-        // A lock of its own: a guard in the expression below would live until its end, and `stale` locks the cache too.
         let keys = self.shared().cache().len();
+        let stale = self.shared().is_stale();
         FleetStats {
             hops: counters.hops.get(),
             hops_served: counters.hops_served.get(),
@@ -633,7 +642,7 @@ impl Fleet {
             flaps: counters.flaps.get(),
             unpublished,
             keys,
-            stale: self.shared().is_stale(),
+            stale,
         }
     }
 }

@@ -34,7 +34,12 @@ fn carry_out(shared: &Arc<Shared>, effect: Effect) {
         Effect::Gateway(incarnation) => {
             let state = shared.cache().gateway(&incarnation).cloned();
             if let Some(state) = state.filter(|state| &*state.name != shared.name()) {
-                shared.hops.keep_up(shared, &incarnation, &state);
+                let (hopping, of) = (Arc::downgrade(shared), incarnation.clone());
+                shared.hops.keep_up(&incarnation, &state, move |is_up| {
+                    if let Some(shared) = hopping.upgrade() {
+                        shared.hop_changed(&of, is_up);
+                    }
+                });
             }
         }
         Effect::Lapsed(incarnation) => {

@@ -12,7 +12,6 @@ use tunnel_tonic::pool::Tunnels;
 use tunnel_tonic::{TunnelChannel, TunnelId};
 
 use crate::cache::{GatewayState, HopState, Incarnation};
-use crate::shared::Shared;
 
 /// The metadata key by which the tunnel of a hop says which incarnation it is for, so that nobody answers who has
 /// inherited an address.
@@ -21,8 +20,8 @@ pub(crate) const HOP_TO: &str = "tunnel-hop-to";
 /// How often each end of a hop says that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// The silence after which the routes over a hop are tried last.
-const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+/// The default silence after which the routes over a hop are tried last.
+pub(crate) const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
 /// The silence after which a hop is given up.
 const LOST_AFTER: Duration = Duration::from_secs(5);
@@ -49,6 +48,7 @@ pub(crate) fn config() -> Config {
 pub(crate) struct Hops {
     connect: Box<Connect>,
     per_gateway: usize,
+    suspect_after: Duration,
     hops: Mutex<HashMap<Incarnation, Hop>>,
 }
 
@@ -66,10 +66,11 @@ impl Drop for Hop {
 }
 
 impl Hops {
-    pub(crate) fn new(connect: Box<Connect>, per_gateway: usize) -> Self {
+    pub(crate) fn new(connect: Box<Connect>, per_gateway: usize, suspect_after: Duration) -> Self {
         Self {
             connect,
             per_gateway,
+            suspect_after,
             hops: Mutex::default(),
         }
     }
@@ -78,12 +79,13 @@ impl Hops {
         self.hops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a tunnel up to a gateway from now on, if it has an address.
+    /// Keeps a tunnel up to a gateway from now on, if it has an address. `changed` hears whether there is one, after
+    /// each change.
     pub(crate) fn keep_up(
         &self,
-        shared: &Arc<Shared>,
         incarnation: &Incarnation,
         state: &GatewayState,
+        changed: impl Fn(bool) + Send + 'static,
     ) {
         let Some(address) = &state.record.hop else {
             return;
@@ -122,11 +124,16 @@ impl Hops {
                     .cap(Duration::from_secs(2)),
             )
             .connect_lazy();
-        let watch = tokio::spawn(watch(
-            Arc::downgrade(shared),
-            incarnation.clone(),
-            channel.handle().watch(),
-        ));
+        let mut links = channel.handle().watch();
+        let watch = tokio::spawn(async move {
+            while links.changed().await.is_ok() {
+                let connected = links
+                    .borrow_and_update()
+                    .iter()
+                    .any(LinkStatus::is_connected);
+                changed(connected);
+            }
+        });
         let hop = Hop {
             gateway: state.name.clone(),
             address: address.clone(),
@@ -161,7 +168,7 @@ impl Hops {
         let tunnels = channel.tunnels();
         let answers = |tunnel: &TunnelChannel| {
             let silence = tunnel.silent_for();
-            silence.is_none_or(|silence| silence < SUSPECT_AFTER)
+            silence.is_none_or(|silence| silence < self.suspect_after)
         };
         match tunnels.iter().any(answers) {
             true => HopState::Up,
@@ -217,23 +224,5 @@ impl fmt::Debug for Hops {
         f.debug_struct("Hops")
             .field("to", &self.lock().keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
-    }
-}
-
-/// Looks after what a hop that comes or goes changes.
-async fn watch(
-    shared: std::sync::Weak<Shared>,
-    incarnation: Incarnation,
-    mut links: tokio::sync::watch::Receiver<Vec<LinkStatus>>,
-) {
-    while links.changed().await.is_ok() {
-        let up = links
-            .borrow_and_update()
-            .iter()
-            .any(LinkStatus::is_connected);
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
-        shared.hop_changed(&incarnation, up);
     }
 }

@@ -282,6 +282,51 @@ impl<L> TunnelServiceHandlerBuilder<L> {
         self
     }
 
+    /// The most tunnels that are being opened at once; more are refused with UNAVAILABLE. Default: no limit.
+    ///
+    /// An opening counts from its request until its tunnel takes calls: while [`admit`](Self::admit) decides, and
+    /// then while the far end answers, for at most a second. So set it to the number of openings that `admit`, and
+    /// what it asks, can serve at the same time; without `admit` to about a hundred for each core. There is no
+    /// default, because only the application knows that number.
+    ///
+    /// A refusal has `grpc-retry-pushback-ms` in its metadata, from 50 ms to 90 s. It is the time until the
+    /// openings that were refused before have probably been admitted, more or less by up to a half. So a herd of
+    /// devices returns as fast as it can be admitted. Devices of this library honour it.
+    pub fn max_openings_at_once(mut self, max: usize) -> Self {
+        self.policy.max_openings_at_once = Some(max);
+        self
+    }
+
+    /// Over how long the devices should spread their return when this server is lost: a function of the number of
+    /// tunnels that are open. Default: none, and devices return as their own backoff says, within 500 ms.
+    ///
+    /// Devices are told when their tunnels open, in the response header `tunnel-return-ms`, and again each minute
+    /// if both ends run this library. A device that loses its last tunnel to a crash of the server, or of the
+    /// network, waits a random part of this time before it dials, and a device with another tunnel a random part
+    /// of ten times this time. Devices believe at most ten minutes, or an hour with another tunnel.
+    ///
+    /// A good value is the number of tunnels divided by the openings that the *other* servers can take in a
+    /// second. The function is called for each opening and each second, and must not block. If it panics, nothing
+    /// is told.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tunnel_server::TunnelServiceHandler;
+    ///
+    /// // Two other servers, with 3,000 openings a second each.
+    /// let handler = TunnelServiceHandler::builder()
+    ///     .return_spread(|open| Duration::from_secs_f64(open as f64 / 6_000.0))
+    ///     .build();
+    /// # let _ = handler;
+    /// ```
+    pub fn return_spread(
+        mut self,
+        spread: impl Fn(usize) -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        self.policy.return_spread = Some(Arc::new(spread));
+        self
+    }
+
     /// Whether the metrics of a tunnel are labelled with its key. Default: false, because each key adds time
     /// series, which no recorder removes by itself. For fleets of a few hundred devices at most.
     #[cfg(feature = "metrics")]

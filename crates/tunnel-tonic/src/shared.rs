@@ -70,7 +70,7 @@ impl Shared {
         let mut conn = Connection::new(side, config);
         conn.keep_released();
         Arc::new(Self {
-            state: Mutex::new(State::new(conn)),
+            state: Mutex::new(State::new(conn, role)),
             lifecycle: watch::Sender::new(Lifecycle::Opening),
             observer: OnceLock::new(),
             budget: OnceLock::new(),

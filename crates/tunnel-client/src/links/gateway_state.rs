@@ -63,6 +63,22 @@ impl GatewayState {
         }
     }
 
+    /// Siblings of the gateway, from addresses that it has told, except those that its settings do not allow.
+    pub(crate) fn siblings(&self, told: &[String]) -> Vec<Arc<Self>> {
+        let uris = told.iter().filter_map(|uri| uri.parse().ok());
+        let siblings = uris.filter_map(|uri: http::Uri| {
+            let sibling = self.gateway.sibling(&uri);
+            if sibling.is_none() {
+                tracing::debug!(gateway = %self.name, %uri, "not following a sibling of the gateway");
+            }
+            sibling
+        });
+        let siblings = siblings.enumerate();
+        siblings
+            .map(|(n, gateway)| Arc::new(Self::new(gateway, n)))
+            .collect()
+    }
+
     /// Whether the gateway announced for its latest tunnel when it routes calls to it.
     pub(crate) fn announces(&self) -> bool {
         self.announces.load(Ordering::Relaxed)

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tunnel_core::EndReason;
 use tunnel_tonic::{TunnelError, telemetry};
 
-use super::gateway_state::Standing;
-use super::reconnect::{Plan, Steps};
+use super::backoff::Steps;
+use super::gateway_state::{GatewayState, Standing};
+use super::reconnect::{Beside, Plan};
 use super::settings::Attempt;
 use super::shared::{Live, Shared};
 use super::status::{DownReason, FallbackTunnel, LinkState, LinkStatus, StopReason};
@@ -32,6 +34,8 @@ pub(crate) struct Link {
     primary: usize,
     /// Its number among the links of that gateway.
     index: usize,
+    /// Notified when a sibling does not accept the fallback tunnel.
+    no_sibling: Notify,
 }
 
 impl Shared {
@@ -63,6 +67,7 @@ impl Link {
             number,
             primary,
             index,
+            no_sibling: Notify::new(),
         }
     }
 
@@ -89,16 +94,21 @@ impl Link {
     async fn keep_up(&self) -> Infallible {
         let mut steps = Steps::new(&self.shared.settings.backoff);
         let mut plan = Plan::default();
+        let mut siblings = Vec::new();
         let mut reconnecting = false;
         loop {
-            let mut live = self.connect(plan, &mut steps).await;
+            let siblings_told = std::mem::take(&mut siblings);
+            let mut live = self.connect(plan, siblings_told, &mut steps).await;
             if std::mem::replace(&mut reconnecting, true) {
                 telemetry::reconnecting(self.shared.direction());
             }
             plan = loop {
                 tokio::select! {
                     biased;
-                    reason = self.over(&live) => break self.after(&live, reason, &mut steps),
+                    reason = self.over(&live) => {
+                        siblings = self.siblings(&live);
+                        break self.after(&live, reason, !siblings.is_empty(), &mut steps);
+                    }
                     younger = self.replacement() => {
                         let old = std::mem::replace(&mut live, younger);
                         tracing::info!(
@@ -113,14 +123,19 @@ impl Link {
     }
 
     /// Opens a tunnel to the primary gateway, with a fallback tunnel meanwhile if the plan says so.
-    async fn connect(&self, plan: Plan, steps: &mut Steps) -> Live {
+    async fn connect(
+        &self,
+        plan: Plan,
+        siblings: Vec<Arc<GatewayState>>,
+        steps: &mut Steps,
+    ) -> Live {
         if !plan.fallback {
             return self.reach_primary(plan, steps).await;
         }
         tokio::select! {
             biased;
             live = self.reach_primary(plan, steps) => live,
-            never = self.keep_fallback() => match never {},
+            never = self.keep_fallback(plan.fallback_wait, siblings) => match never {},
         }
     }
 
@@ -142,7 +157,7 @@ impl Link {
                 }
                 Err(error) => {
                     let reason = DownReason::NotOpened(error);
-                    plan = Plan::after_failure(&reason, steps);
+                    plan = Plan::after_failure(&reason, steps, &mut fastrand::f64);
                     self.report(reason, plan);
                     self.shared.wake_calls();
                 }
@@ -165,17 +180,24 @@ impl Link {
         telemetry::backing_off(self.shared.direction(), since.elapsed());
     }
 
-    /// Waits as planned. If calls wait for a tunnel, the wait is at most the first step.
+    /// Waits as planned. If calls wait for a tunnel, the wait is at most the first step; while a sibling is to take
+    /// the calls, if that does not accept the tunnel.
     async fn wait(&self, plan: Plan, steps: &Steps) {
         let now = Instant::now();
         let until = now + plan.wait;
-        let soon = now + steps.first().max(plan.least);
+        let soon = now + steps.first(&mut fastrand::f64).max(plan.least);
         tokio::select! {
             biased;
             () = sleep_until(until) => {}
-            () = self.shared.wanted(self.number), if soon < until && !plan.refused => {
-                sleep_until(soon).await;
-            }
+            () = self.hurried(plan), if soon < until && !plan.refused => sleep_until(soon).await,
+        }
+    }
+
+    /// Waits until there is a reason to shorten a wait.
+    async fn hurried(&self, plan: Plan) {
+        match plan.siblings {
+            true => self.no_sibling.notified().await,
+            false => self.shared.wanted(self.number).await,
         }
     }
 
@@ -195,7 +217,7 @@ impl Link {
                 }
                 Err(error) => {
                     let reason = DownReason::NotOpened(error);
-                    let plan = Plan::after_failure(&reason, &mut steps);
+                    let plan = Plan::after_failure(&reason, &mut steps, &mut fastrand::f64);
                     self.report(reason, plan);
                     sleep(plan.wait).await;
                 }
@@ -204,14 +226,56 @@ impl Link {
     }
 
     /// Notes how a tunnel ended, or that it is draining. Returns the plan for the next one.
-    fn after(&self, live: &Live, reason: Option<EndReason>, steps: &mut Steps) -> Plan {
-        let others = self.shared.gateways.len() > 1;
-        let plan = Plan::after_tunnel(reason.as_ref(), live.open_for(), others, steps);
+    fn after(
+        &self,
+        live: &Live,
+        reason: Option<EndReason>,
+        siblings: bool,
+        steps: &mut Steps,
+    ) -> Plan {
+        let plan = self.plan_after(live, reason.as_ref(), siblings, steps);
         match reason {
             Some(reason) => self.report(DownReason::Ended(reason), plan),
             None => self.note(DownReason::Ended(EndReason::PeerDrained)),
         }
         plan
+    }
+
+    fn plan_after(
+        &self,
+        live: &Live,
+        reason: Option<&EndReason>,
+        siblings: bool,
+        steps: &mut Steps,
+    ) -> Plan {
+        let beside = Beside {
+            gateways: self.shared.gateways.len() > 1,
+            siblings,
+            tunnel: self.has_another_tunnel(),
+        };
+        let (open, told) = (live.open_for(), live.told());
+        Plan::after_tunnel(reason, open, beside, told, steps, &mut fastrand::f64)
+    }
+
+    /// Whether calls can arrive by another link.
+    fn has_another_tunnel(&self) -> bool {
+        let links = self.shared.status_tx.borrow();
+        let mut others = links.iter().enumerate().filter(|(n, _)| *n != self.number);
+        others.any(|(_, link)| link.is_connected())
+    }
+
+    /// The siblings that the gateway of a tunnel has told with its drain, in the order to try them: random.
+    fn siblings(&self, live: &Live) -> Vec<Arc<GatewayState>> {
+        let told = live.tunnel.told().siblings;
+        let mut siblings = self.shared.gateway_of(live).siblings(&told);
+        fastrand::shuffle(&mut siblings);
+        let links = self.shared.status_tx.borrow();
+        // Those that the device has a tunnel to are last.
+        siblings.sort_by_key(|sibling| {
+            let mut links = links.iter();
+            links.any(|link| link.gateway == sibling.name && link.is_connected())
+        });
+        siblings
     }
 
     /// Waits until a tunnel takes no new calls, and learns from it. Returns why it ended, if it did.
@@ -221,20 +285,69 @@ impl Link {
         reason
     }
 
-    /// Keeps a fallback tunnel open, if another gateway accepts one.
-    async fn keep_fallback(&self) -> Infallible {
+    /// Keeps a fallback tunnel open, if a sibling or another gateway accepts one.
+    async fn keep_fallback(
+        &self,
+        wait: Duration,
+        mut siblings: Vec<Arc<GatewayState>>,
+    ) -> Infallible {
+        sleep(wait).await;
         let mut steps = Steps::new(&self.shared.settings.backoff);
         loop {
-            if let Some(fallback) = self.find_fallback().await {
-                self.over(&fallback.live).await;
-                steps.was_open(fallback.live.open_for());
+            let mut least = Duration::ZERO;
+            let found = self.find_fallback(&siblings, &steps, &mut least).await;
+            let wait = match found {
+                Some(fallback) => {
+                    let reason = self.over(&fallback.live).await;
+                    let told = self.siblings(&fallback.live);
+                    if !told.is_empty() {
+                        siblings = told;
+                    }
+                    // Whether it has siblings matters to the primary alone.
+                    let plan = self.plan_after(&fallback.live, reason.as_ref(), false, &mut steps);
+                    plan.wait
+                }
+                None => steps.after_failure(&mut fastrand::f64).max(least),
+            };
+            // While a sibling is to take the calls, those that wait do not bring the primary forward.
+            let wanted = async {
+                match siblings.is_empty() {
+                    true => std::future::pending().await,
+                    false => self.shared.wanted(self.number).await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = sleep(wait) => {}
+                () = wanted => sleep(steps.first(&mut fastrand::f64).max(least).min(wait)).await,
             }
-            sleep(steps.after_failure()).await;
         }
     }
 
-    /// Opens a tunnel to the first other gateway that accepts one, except those known to be away.
-    async fn find_fallback(&self) -> Option<Fallback<'_>> {
+    /// Opens a tunnel to the first sibling that accepts one, or to the first other gateway, except those known to
+    /// be away. `least` becomes the time that those who refuse ask for.
+    async fn find_fallback(
+        &self,
+        siblings: &[Arc<GatewayState>],
+        steps: &Steps,
+        least: &mut Duration,
+    ) -> Option<Fallback<'_>> {
+        let mut failed = |error| {
+            let reason = DownReason::NotOpened(error);
+            *least = steps.least_after(&reason, &mut fastrand::f64).max(*least);
+            self.note(reason);
+        };
+        for sibling in siblings {
+            let attempt = self.next_attempt(sibling);
+            let (shared, link) = (&self.shared, Some(self.number));
+            let opened = shared.open_sibling(sibling, self.primary, link, attempt);
+            match opened.await {
+                Ok(live) => return Some(Fallback::new(self, live)),
+                Err(error) => failed(error),
+            }
+            // The primary's turn, which waits because a sibling was expected to take the calls.
+            self.no_sibling.notify_one();
+        }
         let count = self.shared.gateways.len();
         for gateway in (1..count).map(|step| (self.primary + step) % count) {
             if self.shared.gateways[gateway].standing() == Standing::Away {
@@ -242,25 +355,30 @@ impl Link {
             }
             match self.attempt(gateway).await {
                 Ok(live) => return Some(Fallback::new(self, live)),
-                Err(error) => self.note(DownReason::NotOpened(error)),
+                Err(error) => failed(error),
             }
         }
         None
     }
 
     async fn attempt(&self, gateway: usize) -> Result<Live, TunnelError> {
+        let attempt = self.next_attempt(&self.shared.gateways[gateway]);
+        self.shared.open(gateway, Some(self.number), attempt).await
+    }
+
+    /// Counts one more attempt.
+    fn next_attempt(&self, gateway: &GatewayState) -> Attempt {
         let mut attempt = None;
         self.update(|status| {
             status.attempts += 1;
             attempt = Some((status.attempts, status.last_down_reason.clone()));
         });
         let (number, last_down_reason) = attempt.unwrap_or_default();
-        let attempt = Attempt {
-            gateway: self.shared.gateways[gateway].name.clone(),
+        Attempt {
+            gateway: gateway.name.clone(),
             number,
             last_down_reason,
-        };
-        self.shared.open(gateway, Some(self.number), attempt).await
+        }
     }
 
     /// Logs why there is no tunnel, and when the next attempt is made.
@@ -311,7 +429,7 @@ impl<'a> Fallback<'a> {
     fn new(link: &'a Link, live: Live) -> Self {
         link.update(|status| {
             status.fallback_tunnel = Some(FallbackTunnel {
-                gateway: link.shared.gateways[live.gateway].name.clone(),
+                gateway: link.shared.gateway_of(&live).name.clone(),
                 tunnel: live.tunnel.info().clone(),
             });
         });

@@ -4,6 +4,7 @@
 //! server or channel. The `Purpose` says what an open tunnel is for: it serves calls, or it joins a
 //! pool of tunnels for calls.
 
+mod backoff;
 mod gateway_state;
 mod handle;
 mod link;
@@ -13,8 +14,9 @@ mod settings;
 mod shared;
 mod status;
 
+pub use backoff::{Backoff, Draw, Steps};
 pub use handle::LinksHandle;
-pub use reconnect::Backoff;
+pub use reconnect::{Beside, Plan, Told};
 pub use settings::Attempt;
 pub use status::{DownReason, FallbackTunnel, LinkState, LinkStatus, LinksStopped, StopReason};
 

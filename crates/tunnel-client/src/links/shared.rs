@@ -15,6 +15,7 @@ use tunnel_tonic::pool::Pool;
 use tunnel_tonic::{CallService, Direction, Tunnel, TunnelChannel, TunnelError, TunnelInfo};
 
 use super::gateway_state::{Activity, GatewayState, Standing};
+use super::reconnect::Told;
 use super::registry::Registry;
 use super::settings::{Attempt, Settings};
 use super::status::{DownReason, LinkState, LinkStatus, StopReason};
@@ -58,6 +59,10 @@ pub(crate) struct Live {
     pub(crate) gateway: usize,
     since: Instant,
     activity: Activity,
+    /// The gateway, if it is a sibling of the one with the number.
+    pub(crate) sibling: Option<Arc<GatewayState>>,
+    /// The spread of the return that was told at opening.
+    return_spread: Option<Duration>,
     /// Whether its pings were slowed down.
     slow: bool,
     _member: Option<Member>,
@@ -109,6 +114,29 @@ impl Shared {
         attempt: Attempt,
     ) -> Result<Live, TunnelError> {
         let state = &self.gateways[gateway];
+        self.open_at(state, gateway, link, attempt).await
+    }
+
+    /// Opens a tunnel to a sibling of the gateway with this number.
+    pub(crate) async fn open_sibling(
+        &self,
+        sibling: &Arc<GatewayState>,
+        gateway: usize,
+        link: Option<usize>,
+        attempt: Attempt,
+    ) -> Result<Live, TunnelError> {
+        let mut live = self.open_at(sibling, gateway, link, attempt).await?;
+        live.sibling = Some(sibling.clone());
+        Ok(live)
+    }
+
+    async fn open_at(
+        &self,
+        state: &GatewayState,
+        gateway: usize,
+        link: Option<usize>,
+        attempt: Attempt,
+    ) -> Result<Live, TunnelError> {
         tracing::debug!(gateway = %state.name, attempt = attempt.number, "opening a tunnel");
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         // Boxed, because otherwise the compiler cannot prove that the callers' futures are `Send`.
@@ -160,7 +188,7 @@ impl Shared {
             let channel = state.gateway.channel(slow, *open_timeout).await?;
             let send = self.settings.send;
             let accepted = dial(info.clone(), config, send, channel).await?;
-            self.start(gateway, link, accepted, slow).await
+            self.start(state, gateway, link, accepted, slow).await
         })
         .await;
         opened.inspect_err(|error| self.report_failure(info, error))
@@ -195,6 +223,7 @@ impl Shared {
     /// Starts a tunnel that a gateway has accepted, and waits until it can be used.
     async fn start(
         &self,
+        state: &GatewayState,
         gateway: usize,
         link: Option<usize>,
         accepted: Accepted,
@@ -217,7 +246,7 @@ impl Shared {
         accepted.inbound.start(accepted.offer, body, service, entry);
         let member = match &self.purpose {
             Purpose::Serve(_) => {
-                self.gateways[gateway].set_announces(announces);
+                state.set_announces(announces);
                 if announces {
                     tunnel.routed().await;
                 }
@@ -238,6 +267,8 @@ impl Shared {
         Ok(Live {
             tunnel: accepted.tunnel.keep(),
             gateway,
+            sibling: None,
+            return_spread: accepted.return_spread,
             since: Instant::now(),
             activity,
             slow,
@@ -253,9 +284,15 @@ impl Shared {
         }
     }
 
+    /// The gateway of a tunnel.
+    pub(crate) fn gateway_of<'a>(&'a self, live: &'a Live) -> &'a GatewayState {
+        let configured = &self.gateways[live.gateway];
+        live.sibling.as_deref().unwrap_or(configured)
+    }
+
     /// Notes how a tunnel ended, or that its gateway drains it.
     pub(crate) fn learn(&self, live: &Live, reason: Option<&EndReason>) {
-        let gateway = &self.gateways[live.gateway];
+        let gateway = self.gateway_of(live);
         match reason {
             None | Some(EndReason::PeerDrained | EndReason::PeerClosed) => {
                 gateway.set_standing(Standing::Away);
@@ -410,6 +447,15 @@ impl Live {
     /// How long it has been open.
     pub(crate) fn open_for(&self) -> Duration {
         self.since.elapsed()
+    }
+
+    /// What its gateway has told.
+    pub(crate) fn told(&self) -> Told {
+        let notice = self.tunnel.told();
+        Told {
+            return_spread: notice.return_spread.or(self.return_spread),
+            grace: notice.grace,
+        }
     }
 
     /// Waits until it takes no new calls. Returns why it ended; `None` if it is only draining.

@@ -238,6 +238,14 @@ impl Change {
             Self::Delete { key, .. } => key,
         }
     }
+
+    /// The revision of the store at which it has changed.
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::Put(entry) => entry.revision,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
 }
 
 impl Condition {

@@ -16,12 +16,10 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 #[cfg(feature = "etcd")]
-#[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 pub use etcd::{EtcdBuilder, EtcdConfigError, EtcdDirectory};
 pub use memory::MemoryDirectory;
 
-/// The most writes of one transaction. With as many conditions it stays below the 128 operations that etcd allows
-/// by default.
+/// The most writes of one transaction. etcd allows 128 by default, and as many conditions.
 pub const MAX_WRITES: usize = 60;
 
 /// A store that all gateways of a fleet reach.

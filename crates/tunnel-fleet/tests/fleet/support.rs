@@ -57,7 +57,9 @@ impl TestGateway {
         let builder = Fleet::builder(name)
             .directory(directory.clone())
             .advertise(format!("http://{}", hop.local_addr().expect("bound")))
-            .lease_ttl(Duration::from_secs(1));
+            .lease_ttl(Duration::from_secs(1))
+            // However busy the machine is.
+            .suspect_after(SOON);
         let fleet = configure(builder).build();
         let handler = TunnelServiceHandler::builder()
             .affinity_key(|opening: &Opening| opening.metadata_str(DEVICE).map(AffinityKey::from));

@@ -77,7 +77,6 @@ impl EtcdBuilder {
     ///
     /// Unless the settings say otherwise, the certificate must be valid for the name or the address in the endpoint.
     #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
-    #[cfg_attr(docsrs, doc(cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))))]
     pub fn tls(mut self, settings: ClientTlsConfig) -> Self {
         self.tls = Some(settings);
         self

@@ -36,25 +36,29 @@ pub(super) struct Live {
     connection: Connection,
     requests: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
+    /// The last revision whose changes were all returned.
+    seen: u64,
     /// The changes of a response that goes on in the next.
     fragments: Vec<Change>,
 }
 
 impl Live {
-    /// Begins a watch of the changes from a revision on.
+    /// Begins a watch of the changes after a revision.
     pub(super) async fn open(
         client: &Arc<Client>,
         range: &KeyRange,
-        start: u64,
+        seen: u64,
     ) -> Result<Self, Failure> {
         let create = WatchCreateRequest {
             key: range.key.clone(),
             range_end: range.end.clone(),
-            start_revision: start as i64,
+            // Not the one after it: newer versions of etcd do not report the progress of a watch whose first
+            // revision is yet to come. What was seen is skipped.
+            start_revision: seen as i64,
             progress_notify: true,
             fragment: true,
         };
-        let open = |connection, request| open(client.clone(), connection, request);
+        let open = |connection, request| open(client.clone(), connection, seen, request);
         let (live, created) = client.call(Repeat::Allowed, create, open).await?;
         check(&created)?;
         Ok(live)
@@ -74,15 +78,20 @@ impl Live {
             let newest = newest.and_then(|event| event.kv.as_ref());
             let newest = newest.map(|record| record.mod_revision);
             let changes = response.events.into_iter().filter_map(change);
-            self.fragments.extend(changes);
+            let seen = self.seen;
+            self.fragments
+                .extend(changes.filter(|change| change.revision() > seen));
             if response.fragment {
                 continue;
             }
             // The header of a response with changes names the newest revision of the store, of which changes may still
             // come. That of one without, which etcd sends every now and then, can be relied on.
             let progress = || response.header.unwrap_or_default().revision;
-            let revision = newest.unwrap_or_else(progress);
-            return Ok((std::mem::take(&mut self.fragments), revision as u64));
+            let revision = newest.unwrap_or_else(progress) as u64;
+            if revision > self.seen {
+                self.seen = revision;
+                return Ok((std::mem::take(&mut self.fragments), revision));
+            }
         }
     }
 
@@ -113,6 +122,7 @@ impl Live {
 async fn open(
     client: Arc<Client>,
     connection: Connection,
+    seen: u64,
     request: Request<WatchCreateRequest>,
 ) -> Result<(Live, WatchResponse), Status> {
     let (metadata, extensions, create) = request.into_parts();
@@ -131,6 +141,7 @@ async fn open(
         connection,
         requests,
         responses,
+        seen,
         fragments: Vec::new(),
     };
     Ok((live, created))

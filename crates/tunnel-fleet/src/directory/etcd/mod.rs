@@ -47,8 +47,11 @@ pub use self::builder::{EtcdBuilder, EtcdConfigError};
 /// - **Watches.** A watch asks a server that was silent for 1 s for its progress, and leaves one that does not answer
 ///   within 2 s. etcd ends a watch at a member that has had no leader for three election timeouts. Then the next
 ///   endpoint is tried after a pause of 25 ms to 1 s. What was compacted meanwhile comes as a new snapshot, as it does
-///   when the store was restored from a backup with an earlier revision. Keys that are not UTF-8 are left out.
-/// - **Permissions.** The user needs to read and to write everything under the prefixes in use.
+///   when the store was restored from a backup with an earlier revision. Keys that are not UTF-8 are left out. A
+///   watch does all this only while its stream is polled.
+/// - **Permissions.** A user needs to read and to write everything under the prefixes in use. A certificate that etcd
+///   does not take is [`Denied`](DirectoryError::Denied), or [`Unavailable`](DirectoryError::Unavailable) if the
+///   connection is gone before the reason is read.
 ///
 /// ```no_run
 /// use tunnel_fleet::directory::{EtcdDirectory, EtcdConfigError};
@@ -71,80 +74,72 @@ impl EtcdDirectory {
     pub fn builder(endpoints: impl IntoIterator<Item = impl Into<String>>) -> EtcdBuilder {
         EtcdBuilder::new(endpoints.into_iter().map(Into::into).collect())
     }
-
-    async fn grant(&self, ttl: Duration) -> Result<LeaseId, DirectoryError> {
-        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        let request = LeaseGrantRequest {
-            ttl: i64::try_from(seconds.max(1)).unwrap_or(i64::MAX),
-            id: 0,
-        };
-        let send = |connection: Connection, request| async move {
-            let mut leases = LeaseClient::new(connection.channel);
-            Ok(leases.lease_grant(request).await?.into_inner())
-        };
-        // One that was granted in vain expires.
-        let granted = self.client.call(Repeat::Allowed, request, send).await?;
-        match granted.error.is_empty() {
-            true => Ok(LeaseId(granted.id)),
-            false => Err(DirectoryError::Unexpected(granted.error)),
-        }
-    }
-
-    /// A stream for each renewal: a gateway has one lease, and the stream needs no task that tends it.
-    async fn renew(&self, lease: LeaseId) -> Result<bool, DirectoryError> {
-        let request = LeaseKeepAliveRequest { id: lease.0 };
-        let send = |connection: Connection, request: Request<_>| async move {
-            let mut leases = LeaseClient::new(connection.channel);
-            let request = request.map(tokio_stream::once);
-            let mut renewed = leases.lease_keep_alive(request).await?.into_inner();
-            let ended = || tonic::Status::unavailable("a renewal is not answered");
-            renewed.message().await?.ok_or_else(ended)
-        };
-        let renewed = self.client.call(Repeat::Allowed, request, send).await?;
-        Ok(renewed.ttl > 0)
-    }
-
-    async fn revoke(&self, lease: LeaseId) -> Result<(), DirectoryError> {
-        let request = LeaseRevokeRequest { id: lease.0 };
-        let send = |connection: Connection, request| async move {
-            let mut leases = LeaseClient::new(connection.channel);
-            leases.lease_revoke(request).await
-        };
-        let revoked = self.client.call(Repeat::Allowed, request, send).await;
-        match revoked.map_err(DirectoryError::from) {
-            Ok(_) | Err(DirectoryError::LeaseEnded) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Committed, DirectoryError> {
-        let request = transaction::request(transaction);
-        let send = |connection: Connection, request: Request<TxnRequest>| async move {
-            let client = KvClient::new(connection.channel);
-            // A refusal brings the values of all keys in the conditions.
-            let mut client = client.max_decoding_message_size(usize::MAX);
-            Ok(client.txn(request).await?.into_inner())
-        };
-        let answer = self.client.call(Repeat::Forbidden, request, send).await?;
-        transaction::committed(answer)
-    }
 }
 
 impl Directory for EtcdDirectory {
     fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, DirectoryError>> {
-        Box::pin(self.grant(ttl))
+        Box::pin(async move {
+            let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+            let request = LeaseGrantRequest {
+                ttl: i64::try_from(seconds.max(1)).unwrap_or(i64::MAX),
+                id: 0,
+            };
+            let send = |connection: Connection, request| async move {
+                let mut leases = LeaseClient::new(connection.channel);
+                Ok(leases.lease_grant(request).await?.into_inner())
+            };
+            // One that was granted in vain expires.
+            let granted = self.client.call(Repeat::Allowed, request, send).await?;
+            match granted.error.is_empty() {
+                true => Ok(LeaseId(granted.id)),
+                false => Err(DirectoryError::Unexpected(granted.error)),
+            }
+        })
     }
 
+    // A stream for each renewal: a gateway has one lease, and such a stream needs no task that tends it.
     fn renew(&self, lease: LeaseId) -> BoxFuture<'_, Result<bool, DirectoryError>> {
-        Box::pin(self.renew(lease))
+        Box::pin(async move {
+            let request = LeaseKeepAliveRequest { id: lease.0 };
+            let send = |connection: Connection, request: Request<_>| async move {
+                let mut leases = LeaseClient::new(connection.channel);
+                let request = request.map(tokio_stream::once);
+                let mut renewed = leases.lease_keep_alive(request).await?.into_inner();
+                let ended = || tonic::Status::unavailable("a renewal is not answered");
+                renewed.message().await?.ok_or_else(ended)
+            };
+            let renewed = self.client.call(Repeat::Allowed, request, send).await?;
+            Ok(renewed.ttl > 0)
+        })
     }
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), DirectoryError>> {
-        Box::pin(self.revoke(lease))
+        Box::pin(async move {
+            let request = LeaseRevokeRequest { id: lease.0 };
+            let send = |connection: Connection, request| async move {
+                let mut leases = LeaseClient::new(connection.channel);
+                leases.lease_revoke(request).await
+            };
+            let revoked = self.client.call(Repeat::Allowed, request, send).await;
+            match revoked.map_err(DirectoryError::from) {
+                Ok(_) | Err(DirectoryError::LeaseEnded) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })
     }
 
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, DirectoryError>> {
-        Box::pin(self.commit(transaction))
+        Box::pin(async move {
+            let request = transaction::request(transaction);
+            let send = |connection: Connection, request: Request<TxnRequest>| async move {
+                let client = KvClient::new(connection.channel);
+                // A refusal brings the values of all keys in the conditions.
+                let mut client = client.max_decoding_message_size(usize::MAX);
+                Ok(client.txn(request).await?.into_inner())
+            };
+            let answer = self.client.call(Repeat::Forbidden, request, send).await?;
+            transaction::committed(answer)
+        })
     }
 
     fn watch(&self, prefix: String) -> BoxStream<'static, Update> {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::client::{Client, Repeat};
+use super::endpoints::Connection;
 use super::entry::entry;
 use super::failure::Failure;
 use super::proto::etcdserverpb::kv_client::KvClient;
@@ -81,7 +82,7 @@ pub(super) async fn newest_revision(client: &Client, range: &KeyRange) -> Result
 }
 
 async fn read(client: &Client, request: &RangeRequest) -> Result<RangeResponse, Failure> {
-    let send = |connection: super::endpoints::Connection, request| async move {
+    let send = |connection: Connection, request| async move {
         let client = KvClient::new(connection.channel);
         // A page of large values may be larger than tonic's limit for a message.
         let mut client = client.max_decoding_message_size(usize::MAX);

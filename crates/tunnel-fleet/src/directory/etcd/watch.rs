@@ -1,7 +1,7 @@
 //! A watch that never ends: a snapshot, then changes, over any number of connections.
 //!
 //! `seen` is the last revision of which everything was reported. It moves by whole revisions alone, so a watch that
-//! goes on at `seen + 1` misses nothing and repeats nothing.
+//! goes on after `seen` misses nothing and repeats nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,7 +103,7 @@ impl Watcher {
             self.seen = None;
             return Ok(None);
         }
-        let live = Live::open(&self.client, &self.range, seen + 1).await?;
+        let live = Live::open(&self.client, &self.range, seen).await?;
         self.state = State::Live(Box::new(live), Instant::now());
         Ok(resumes.then_some(Update::Changes {
             changes: Vec::new(),

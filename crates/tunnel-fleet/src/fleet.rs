@@ -334,6 +334,9 @@ impl Fleet {
                     .filter(|_| info.direction() == Direction::Reverse)
                 {
                     closes.touch(key.as_str());
+                    if closes.own_tunnels(key.as_str()).is_empty() {
+                        closes.lost(key.as_str());
+                    }
                     closes.wake(key.as_str());
                     exclusive::release(&closes, key.as_str());
                 }
@@ -440,10 +443,12 @@ impl Fleet {
         self.shared().is_alone
     }
 
-    /// Whether a device may be found: it is here, the directory has it, or the directory does not answer.
+    /// Whether a device may be found: it is here or was a moment ago, the directory has it, or the directory does not
+    /// answer.
     pub fn may_have(&self, key: &str) -> bool {
         let shared = self.shared();
-        !shared.own_tunnels(key).is_empty()
+        shared.has_tunnel(key)
+            || shared.was_just_lost(key)
             || (!shared.is_alone && (shared.is_stale() || !shared.cache().records(key).is_empty()))
     }
 

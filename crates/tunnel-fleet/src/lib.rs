@@ -31,6 +31,7 @@ mod follow;
 mod hop;
 mod hops;
 mod member;
+mod moments;
 mod peer;
 mod publish;
 pub mod record;

@@ -29,6 +29,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long it is believed that nobody has a device, while the directory does not answer.
 const NEGATIVE_FOR: Duration = Duration::from_secs(1);
 
+/// How many devices are asked for at once. Calls to more fail at once.
+const MAX_ASKED: usize = 1024;
+
 /// One membership of the gateway in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Membership {
@@ -342,7 +345,7 @@ impl Shared {
     /// Asks the other gateways for a device, unless they are being asked or have just been.
     fn ask(self: &Arc<Self>, key: &str) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.contains_key(key) {
+        if asked.contains_key(key) || asked.len() >= MAX_ASKED {
             return;
         }
         let peers = self.hops.reachable();

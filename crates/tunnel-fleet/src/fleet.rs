@@ -481,6 +481,15 @@ impl Fleet {
         gateways
     }
 
+    /// The other gateways that live and are not about to stop.
+    pub fn siblings(&self) -> Vec<GatewayState> {
+        let mut gateways = self.gateways();
+        gateways.retain(|gateway| {
+            !gateway.lapsed && !gateway.record.draining && &*gateway.name != self.name()
+        });
+        gateways
+    }
+
     /// The other gateways that can be reached now: name, and a tunnel to each.
     pub fn peers(&self) -> Vec<(Arc<str>, TunnelChannel)> {
         let reachable = self.shared().hops.reachable().into_iter();

@@ -80,6 +80,11 @@ fn handler(
     if let Some(max) = settings.max_tunnels_of_key {
         builder = builder.max_tunnels_per_key(max);
     }
+    if let Some(max) = settings.max_openings {
+        builder = builder.max_openings_at_once(max);
+    }
+    let others = fleet.clone();
+    builder = builder.return_spread(move |open| fleet::return_spread(&others, open));
     if let Some(mib) = settings.memory_budget {
         builder = builder.memory_budget(mib << 20);
     }
@@ -315,6 +320,7 @@ pub(crate) async fn serve(
             stop.began(),
         ));
         helpers.spawn(fleet::record(fleet.clone()));
+        helpers.spawn(fleet::tell_siblings(fleet.clone(), handler.clone()));
     }
     let pages = ops::router(metrics, stop.ready.subscribe());
     helpers.spawn(async move {

@@ -321,6 +321,15 @@ pub(crate) struct Settings {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_handshakes: Option<usize>,
+    /// Openings of tunnels at once. More are refused, and told when to come back. Default: 100 for each core.
+    #[arg(
+        long,
+        env = "TUNNEL_MAX_OPENINGS",
+        value_name = "N",
+        help_heading = "Limits"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_openings: Option<usize>,
     /// Memory for the messages and calls of all tunnels, in MiB. Default: 1,024.
     #[arg(
         long,
@@ -598,6 +607,9 @@ pub(crate) enum Name {
     Cn,
 }
 
+/// How many tunnels a core opens at once: see `max_openings_at_once` of the library.
+const OPENINGS_OF_CORE: usize = 100;
+
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
 }
@@ -629,6 +641,10 @@ impl Settings {
         settings.max_tunnels_of_key.get_or_insert(4);
         settings.max_tunnels_of_address.get_or_insert(1000);
         settings.max_handshakes.get_or_insert(256);
+        settings.max_openings.get_or_insert_with(|| {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            OPENINGS_OF_CORE * cores
+        });
         settings.memory_budget.get_or_insert(1024);
         settings.max_calls_of_key.get_or_insert(1000);
         settings.drain_timeout.get_or_insert(20);

@@ -69,6 +69,9 @@ impl Drain {
         let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
         ready.send_replace(false);
         fleet.begin_drain();
+        if !fleet.is_alone() {
+            handler.retire(notice);
+        }
         tokio::time::sleep(notice).await;
         while let Phase::Draining(timeout) = { *phase.borrow_and_update() } {
             tokio::select! {

@@ -1,5 +1,6 @@
 //! The settings of an [`EtcdDirectory`](super::EtcdDirectory).
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// Settings of an [`EtcdDirectory`], from [`EtcdDirectory::builder`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct EtcdBuilder {
     endpoints: Vec<String>,
@@ -28,6 +29,18 @@ pub struct EtcdBuilder {
     #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
     tls: Option<ClientTlsConfig>,
     request_timeout: Duration,
+}
+
+impl fmt::Debug for EtcdBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // tonic's settings for TLS would show the private key.
+        f.debug_struct("EtcdBuilder")
+            .field("endpoints", &self.endpoints)
+            .field("credentials", &self.credentials)
+            .field("tls", &self.has_tls())
+            .field("request_timeout", &self.request_timeout)
+            .finish()
+    }
 }
 
 /// Why an [`EtcdDirectory`] cannot be made.
@@ -166,11 +179,25 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let directory = EtcdDirectory::builder(["http://etcd:2379"]).user("gate", "secret");
-        let shown = format!("{directory:?} {:?}", directory.clone().build());
+        let builder = EtcdDirectory::builder(["http://etcd:2379"]).user("gate", "secret");
+        let shown = format!("{builder:?} {:?}", builder.clone().build());
         assert!(
             shown.contains("gate") && !shown.contains("secret"),
             "{shown}"
         );
+    }
+
+    #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+    #[test]
+    fn a_private_key_is_not_shown() {
+        let key = "private";
+        let identity = tonic::transport::Identity::from_pem("certificate", key);
+        let tls = ClientTlsConfig::new().identity(identity);
+        let builder = EtcdDirectory::builder(["https://etcd:2379"]).tls(tls.clone());
+        let bytes = format!("{:?}", key.as_bytes());
+        let bytes = bytes.trim_matches(['[', ']']);
+        assert!(format!("{tls:?}").contains(bytes), "tonic shows it");
+        let shown = format!("{builder:?}");
+        assert!(!shown.contains(key) && !shown.contains(bytes), "{shown}");
     }
 }

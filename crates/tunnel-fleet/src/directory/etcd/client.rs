@@ -183,7 +183,10 @@ async fn authenticate(
     match client.authenticate(request).await {
         Ok(answer) => {
             let token = answer.into_inner().token.parse();
-            let token = token.map_err(|_| Status::internal("the token cannot be sent back"))?;
+            let unfit = |_| Status::internal("the token cannot be sent back");
+            let mut token: AsciiMetadataValue = token.map_err(unfit)?;
+            // Then it is not shown.
+            token.set_sensitive(true);
             Ok(TokenState::Present(token))
         }
         Err(status) if failure::is_without_users(&status) => Ok(TokenState::NotNeeded),

@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 use std::io::{Write as _, stderr};
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -47,9 +50,14 @@ fn is_installed() -> bool {
 }
 
 /// A port that is free, below those that the system gives to clients: a server that was stopped finds it free again.
+/// Each is returned once, since a server takes a moment to bind it.
 fn free_port() -> u16 {
+    const PORTS: Range<u16> = 12_000..32_000;
+    static FIRST: LazyLock<u16> = LazyLock::new(|| fastrand::u16(..PORTS.end - PORTS.start));
+    static USED: AtomicU16 = AtomicU16::new(0);
     loop {
-        let port = fastrand::u16(12_000..32_000);
+        let next = FIRST.wrapping_add(USED.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + next % (PORTS.end - PORTS.start);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
@@ -64,21 +72,25 @@ impl Server {
 
     /// The same with TLS for clients, whose options are given.
     pub(crate) fn start_with(scheme: &'static str, options: &[&str]) -> Option<Self> {
-        let mut servers = Self::prepare(1, scheme, options)?;
-        servers[0].run();
-        servers.pop()
+        Self::start_all(1, scheme, options)?.pop()
     }
 
     /// Starts a cluster of three.
     pub(crate) fn cluster() -> Option<Vec<Self>> {
-        let mut servers = Self::prepare(3, "http", &[])?;
-        for server in &mut servers {
-            server.spawn();
+        Self::start_all(3, "http", &[])
+    }
+
+    fn start_all(count: usize, scheme: &'static str, options: &[&str]) -> Option<Vec<Self>> {
+        loop {
+            let mut servers = Self::prepare(count, scheme, options)?;
+            servers.iter_mut().for_each(Self::spawn);
+            match servers.iter_mut().try_for_each(Self::serves) {
+                Ok(()) => return Some(servers),
+                // Another program was faster.
+                Err(error) if error.to_string().contains("address already in use") => {}
+                Err(error) => panic!("{error}"),
+            }
         }
-        for server in &mut servers {
-            server.wait();
-        }
-        Some(servers)
     }
 
     fn prepare(count: usize, scheme: &'static str, options: &[&str]) -> Option<Vec<Self>> {
@@ -121,7 +133,7 @@ impl Server {
     /// Starts it, again with the same data, and waits until it serves.
     pub(crate) fn run(&mut self) {
         self.spawn();
-        self.wait();
+        self.serves().expect("etcd serves");
     }
 
     /// Starts it. A member of a cluster serves only when most of them run.
@@ -132,11 +144,11 @@ impl Server {
     }
 
     /// Waits until it serves.
-    pub(crate) fn wait(&mut self) {
+    fn serves(&mut self) -> anyhow::Result<()> {
         let ready = "ready to serve client requests";
         let serves = |line: &Line| line.text.contains(ready).then_some(());
         let process = self.process.as_mut().expect("it was started");
-        process.wait_for(ready, START, serves).expect("etcd serves");
+        process.wait_for(ready, START, serves)
     }
 
     /// Kills it.

@@ -121,7 +121,9 @@ impl Hops {
             .backoff(
                 Backoff::default()
                     .initial(Duration::from_millis(200))
-                    .cap(Duration::from_secs(2)),
+                    .cap(Duration::from_secs(2))
+                    // A network that breaks connections now and then does not slow hops down.
+                    .healthy_after(Duration::from_secs(1)),
             )
             .connect_lazy();
         let mut links = channel.handle().watch();

@@ -52,3 +52,21 @@ impl Moments {
         self.lock().at.get(name).copied().is_some_and(is_recent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_counts_for_a_moment() {
+        let moments = Moments::default();
+        assert!(!moments.has("17"));
+        assert!(moments.note("17") && moments.has("17"));
+        assert!(!moments.note("17"), "it is known already");
+        let old = Instant::now()
+            .checked_sub(MOMENT)
+            .expect("the clock has run");
+        moments.lock().at.insert("17".into(), old);
+        assert!(!moments.has("17") && moments.note("17"));
+    }
+}

@@ -165,3 +165,32 @@ async fn a_call_does_not_wait_for_a_gateway_that_cannot_be_reached() {
     check(b.channel("17")).await.expect("own tunnel");
     assert_eq!(device.calls.count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_waits_a_moment_for_a_device_that_moves_and_not_for_one_that_is_gone() {
+    let directory = MemoryDirectory::new();
+    let a = TestGateway::start("a", &directory).await;
+    let b = TestGateway::start("b", &directory).await;
+    let device = TestDevice::connect("17", &[&a]).await;
+    until("b knows the route", || b.channel("17").is_ready()).await;
+    drop(device);
+    until("the device has left", || {
+        a.handler.tunnels_of_key("17").is_empty()
+    })
+    .await;
+    let calls = [&a, &b].map(|gateway| tokio::spawn(check(gateway.channel("17"))));
+    let device = TestDevice::connect("17", &[&b]).await;
+    for call in calls {
+        call.await.expect("no panic").expect("reached at b");
+    }
+    assert_eq!(device.calls.count(), 2);
+    drop(device);
+    until("the device has left", || {
+        b.handler.tunnels_of_key("17").is_empty()
+    })
+    .await;
+    let begun = std::time::Instant::now();
+    let status = check(a.channel("17")).await.expect_err("nobody has it");
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3));
+}

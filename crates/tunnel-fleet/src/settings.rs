@@ -13,7 +13,8 @@ pub enum Exclusive {
     /// A key may have tunnels of several devices, at several gateways.
     #[default]
     No,
-    /// A key belongs to one device at a time: the latest one. While the directory does not answer, devices
+    /// A key belongs to one device at a time: the latest one, with one tunnel. A device with two would take the key from
+    /// itself. While the directory does not answer, devices
     /// connect without it, and nothing is guaranteed.
     Yes,
     /// As [`Yes`](Self::Yes), but while the directory does not answer no device connects: UNAVAILABLE.

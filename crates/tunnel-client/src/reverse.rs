@@ -133,7 +133,7 @@ impl ReverseTunnelServer {
     ///
     /// Dropping the future closes all tunnels.
     pub async fn run(self) -> StopReason {
-        self.shared.run(self.shared.links()).await
+        self.shared.run().await
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the links of a gateway know about it: whether it is likely to accept a tunnel, and whether
 //! pings are too frequent for it.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http_body::{Body, Frame};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tunnel_core::{EndReason, TransportCause};
 use tunnel_tonic::TunnelError;
@@ -28,8 +30,13 @@ const SLOW_IF_LIKELY: Duration = Duration::from_secs(30 * 60);
 /// A gateway and its state.
 #[derive(Debug)]
 pub(crate) struct GatewayState {
+    /// Unique among the gateways of a server or channel, also those that were removed.
+    pub(crate) number: usize,
     pub(crate) name: Arc<str>,
     pub(crate) gateway: Gateway,
+    /// For each link: notified when calls wait for it.
+    pub(crate) wanted: Vec<Notify>,
+    removed: watch::Sender<bool>,
     memory: Mutex<Memory>,
     /// Whether it announces when it routes calls to a tunnel.
     announces: AtomicBool,
@@ -54,13 +61,38 @@ struct Memory {
 }
 
 impl GatewayState {
-    pub(crate) fn new(gateway: Gateway, place: usize) -> Self {
+    pub(crate) fn new(gateway: Gateway, number: usize, links: usize) -> Self {
         Self {
-            name: gateway.name_in_place(place),
+            number,
+            name: gateway.name_in_place(number),
             gateway,
+            wanted: (0..links).map(|_| Notify::new()).collect(),
+            removed: watch::Sender::new(false),
             memory: Mutex::default(),
             announces: AtomicBool::new(false),
         }
+    }
+
+    /// The number of one of its links, unique like that of the gateway.
+    pub(crate) fn link(&self, index: usize) -> usize {
+        self.number * self.wanted.len() + index
+    }
+
+    /// The numbers of its links.
+    pub(crate) fn links(&self) -> Range<usize> {
+        self.link(0)..self.link(self.wanted.len())
+    }
+
+    /// Notes that the gateway was removed.
+    pub(crate) fn remove(&self) {
+        self.removed.send_replace(true);
+    }
+
+    /// Waits until the gateway is removed.
+    pub(crate) async fn removed(&self) {
+        let mut removed = self.removed.subscribe();
+        // Cannot fail: the sender is borrowed here.
+        let _ = removed.wait_for(|removed| *removed).await;
     }
 
     /// Whether the gateway announced for its latest tunnel when it routes calls to it.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tunnel_core::EndReason;
 use tunnel_tonic::{TunnelError, telemetry};
 
-use super::gateway_state::Standing;
+use super::gateway_state::{GatewayState, Standing};
 use super::reconnect::{Plan, Steps};
 use super::settings::Attempt;
 use super::shared::{Live, Shared};
@@ -28,62 +28,113 @@ pub(crate) struct Link {
     shared: Arc<Shared>,
     /// Its number among all links of the server or channel.
     number: usize,
-    /// The number of its primary gateway.
-    primary: usize,
+    /// Its primary gateway.
+    primary: Arc<GatewayState>,
     /// Its number among the links of that gateway.
     index: usize,
 }
 
 impl Shared {
-    /// Makes the links, and publishes their statuses.
-    pub(crate) fn links(self: &Arc<Self>) -> Vec<Link> {
-        let count = self.settings.tunnels_per_gateway;
-        let gateways = 0..self.gateways.len();
-        let of_gateway = gateways.flat_map(|gateway| (0..count).map(move |n| (gateway, n)));
-        let links = of_gateway.enumerate();
-        let links = links.map(|(number, (gateway, n))| Link::new(self.clone(), number, gateway, n));
-        let links: Vec<_> = links.collect();
-        self.status_tx
-            .send_replace(links.iter().map(Link::status).collect());
-        links
+    /// Shows the links of all gateways, before they run.
+    pub(crate) fn show_links(&self) {
+        self.gateways.start(|gateway| self.show(gateway));
     }
 
-    /// Runs links until they are stopped and their tunnels are closed.
-    pub(crate) async fn run(&self, links: Vec<Link>) -> StopReason {
-        let mut running: FuturesUnordered<_> = links.into_iter().map(Link::run).collect();
+    /// Runs the links of all gateways, also of those that are added meanwhile, until they are stopped and their
+    /// tunnels are closed.
+    pub(crate) async fn run(self: &Arc<Self>) -> StopReason {
+        self.show_links();
+        let mut added = self.gateways.subscribe();
+        let mut running = FuturesUnordered::new();
+        let reason = loop {
+            for gateway in self.gateways.take_queue() {
+                let links = gateway.links().enumerate();
+                running.extend(links.map(|(index, number)| {
+                    let (shared, primary) = (self.clone(), gateway.clone());
+                    Link {
+                        shared,
+                        number,
+                        primary,
+                        index,
+                    }
+                    .run()
+                }));
+            }
+            tokio::select! {
+                biased;
+                reason = self.registry.stopped() => break reason,
+                _ = added.changed() => {}
+                Some(()) = running.next() => {}
+            }
+        };
         while running.next().await.is_some() {}
-        self.registry.stopped().await
+        // Gateways that were added as the links were stopped have none that run.
+        self.gateways.take_queue();
+        self.all_stopped();
+        reason
     }
 }
 
+/// Why a link ends.
+enum Ending {
+    Stopped(StopReason),
+    /// Its gateway was removed. Whether another gateway has replaced its tunnel.
+    Removed {
+        replaced: bool,
+    },
+}
+
 impl Link {
-    fn new(shared: Arc<Shared>, number: usize, primary: usize, index: usize) -> Self {
-        Self {
-            shared,
-            number,
-            primary,
-            index,
-        }
-    }
-
-    /// Its status before it runs.
-    fn status(&self) -> LinkStatus {
-        LinkStatus::new(self.shared.gateways[self.primary].name.clone(), self.index)
-    }
-
-    /// Keeps the tunnel up until the links are stopped, then waits until the tunnel is closed.
+    /// Keeps the tunnel up until the links are stopped or the gateway is removed, then waits until the tunnel is
+    /// closed.
     async fn run(self) {
         let registry = &self.shared.registry;
-        let reason = tokio::select! {
+        let ending = tokio::select! {
             biased;
-            reason = registry.stopped() => reason,
+            reason = registry.stopped() => Ending::Stopped(reason),
+            replaced = self.dispensable() => Ending::Removed { replaced },
             never = self.keep_up() => match never {},
         };
-        if reason == StopReason::Drained && registry.has_any_of(self.number) {
+        if !matches!(ending, Ending::Stopped(reason) if reason != StopReason::Drained)
+            && registry.has_any_of(self.number)
+        {
             self.set_state(LinkState::Draining);
         }
-        registry.none_of(self.number).await;
-        self.set_state(LinkState::Stopped(reason));
+        match ending {
+            Ending::Stopped(reason) => {
+                registry.none_of(self.number).await;
+                self.set_state(LinkState::Stopped(reason));
+            }
+            Ending::Removed { replaced } => {
+                let shared = &self.shared;
+                shared
+                    .retire_link(&self.primary, self.number, replaced)
+                    .await;
+                registry.none_of(self.number).await;
+                let shown = &self.shared.status_tx;
+                shown.send_modify(|links| links.retain(|link| link.number != self.number));
+            }
+        }
+    }
+
+    /// Waits until the gateway is removed and the link is not needed: the link of the same index to another gateway
+    /// is connected, there is no other gateway, or this link has no tunnel. This takes no longer than an attempt.
+    /// Returns whether it has been replaced.
+    async fn dispensable(&self) -> bool {
+        self.primary.removed().await;
+        let mut links = self.shared.status_tx.subscribe();
+        let mut replaced = false;
+        let dispensable = links.wait_for(|links| {
+            let has_tunnel = |link: &LinkStatus| matches!(link.state, LinkState::Connected(_));
+            let own = links.iter().find(|link| link.number == self.number);
+            let mut others = links.iter().filter(|link| !link.removed).peekable();
+            let alone = others.peek().is_none();
+            replaced = others.any(|link| link.index == self.index && has_tunnel(link));
+            replaced || alone || !own.is_some_and(has_tunnel)
+        });
+        // An error is impossible: the sender is borrowed here.
+        let _ = timeout(self.shared.settings.open_timeout, dispensable).await;
+        replaced
     }
 
     async fn keep_up(&self) -> Infallible {
@@ -105,7 +156,7 @@ impl Link {
                             parent: old.tunnel.span(),
                             "tunnel reached its maximum age, replaced"
                         );
-                        self.shared.retire(&old, self.primary);
+                        self.shared.retire(&old, &self.primary);
                     }
                 }
             };
@@ -135,7 +186,7 @@ impl Link {
                 self.back_off(plan, steps).await;
                 self.set_state(LinkState::Connecting);
             }
-            match self.attempt(self.primary).await {
+            match self.attempt(&self.primary).await {
                 Ok(live) => {
                     self.set_connected(&live);
                     return live;
@@ -173,7 +224,7 @@ impl Link {
         tokio::select! {
             biased;
             () = sleep_until(until) => {}
-            () = self.shared.wanted(self.number), if soon < until && !plan.refused => {
+            () = self.primary.wanted[self.index].notified(), if soon < until && !plan.refused => {
                 sleep_until(soon).await;
             }
         }
@@ -188,7 +239,7 @@ impl Link {
         sleep(age.min(OLDEST).mul_f64(part)).await;
         let mut steps = Steps::new(&self.shared.settings.backoff);
         loop {
-            match self.attempt(self.primary).await {
+            match self.attempt(&self.primary).await {
                 Ok(live) => {
                     self.set_connected(&live);
                     return live;
@@ -205,7 +256,7 @@ impl Link {
 
     /// Notes how a tunnel ended, or that it is draining. Returns the plan for the next one.
     fn after(&self, live: &Live, reason: Option<EndReason>, steps: &mut Steps) -> Plan {
-        let others = self.shared.gateways.len() > 1;
+        let others = !self.shared.gateways.others(&self.primary).is_empty();
         let plan = Plan::after_tunnel(reason.as_ref(), live.open_for(), others, steps);
         match reason {
             Some(reason) => self.report(DownReason::Ended(reason), plan),
@@ -226,7 +277,10 @@ impl Link {
         let mut steps = Steps::new(&self.shared.settings.backoff);
         loop {
             if let Some(fallback) = self.find_fallback().await {
-                self.over(&fallback.live).await;
+                tokio::select! {
+                    _ = self.over(&fallback.live) => {}
+                    () = fallback.live.gateway.removed() => {}
+                }
                 steps.was_open(fallback.live.open_for());
             }
             sleep(steps.after_failure()).await;
@@ -235,12 +289,11 @@ impl Link {
 
     /// Opens a tunnel to the first other gateway that accepts one, except those known to be away.
     async fn find_fallback(&self) -> Option<Fallback<'_>> {
-        let count = self.shared.gateways.len();
-        for gateway in (1..count).map(|step| (self.primary + step) % count) {
-            if self.shared.gateways[gateway].standing() == Standing::Away {
+        for gateway in self.shared.gateways.others(&self.primary) {
+            if gateway.standing() == Standing::Away {
                 continue;
             }
-            match self.attempt(gateway).await {
+            match self.attempt(&gateway).await {
                 Ok(live) => return Some(Fallback::new(self, live)),
                 Err(error) => self.note(DownReason::NotOpened(error)),
             }
@@ -248,7 +301,7 @@ impl Link {
         None
     }
 
-    async fn attempt(&self, gateway: usize) -> Result<Live, TunnelError> {
+    async fn attempt(&self, gateway: &Arc<GatewayState>) -> Result<Live, TunnelError> {
         let mut attempt = None;
         self.update(|status| {
             status.attempts += 1;
@@ -256,7 +309,7 @@ impl Link {
         });
         let (number, last_down_reason) = attempt.unwrap_or_default();
         let attempt = Attempt {
-            gateway: self.shared.gateways[gateway].name.clone(),
+            gateway: gateway.name.clone(),
             number,
             last_down_reason,
         };
@@ -265,7 +318,7 @@ impl Link {
 
     /// Logs why there is no tunnel, and when the next attempt is made.
     fn report(&self, reason: DownReason, plan: Plan) {
-        let gateway = &self.shared.gateways[self.primary].name;
+        let gateway = &self.primary.name;
         let wait = plan.wait;
         if plan.refused {
             tracing::warn!(
@@ -294,9 +347,8 @@ impl Link {
 
     fn update(&self, change: impl FnOnce(&mut LinkStatus)) {
         self.shared.status_tx.send_modify(|links| {
-            if let Some(status) = links.get_mut(self.number) {
-                change(status);
-            }
+            let own = links.iter_mut().find(|link| link.number == self.number);
+            own.map(change);
         });
     }
 }
@@ -311,7 +363,7 @@ impl<'a> Fallback<'a> {
     fn new(link: &'a Link, live: Live) -> Self {
         link.update(|status| {
             status.fallback_tunnel = Some(FallbackTunnel {
-                gateway: link.shared.gateways[live.gateway].name.clone(),
+                gateway: live.gateway.name.clone(),
                 tunnel: live.tunnel.info().clone(),
             });
         });
@@ -322,6 +374,6 @@ impl<'a> Fallback<'a> {
 impl Drop for Fallback<'_> {
     fn drop(&mut self) {
         self.link.update(|status| status.fallback_tunnel = None);
-        self.link.shared.retire(&self.live, self.link.primary);
+        self.link.shared.retire(&self.live, &self.link.primary);
     }
 }

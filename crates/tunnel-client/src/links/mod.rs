@@ -5,6 +5,7 @@
 //! pool of tunnels for calls.
 
 mod gateway_state;
+mod gateways;
 mod handle;
 mod link;
 mod reconnect;

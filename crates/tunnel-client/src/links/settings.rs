@@ -140,7 +140,7 @@ impl fmt::Debug for Credentials {
 macro_rules! link_settings {
     () => {
         /// Adds a gateway. Tunnels are kept up to each gateway. When one of them drains, fallback
-        /// tunnels to the others are opened.
+        /// tunnels to the others are opened. [`LinksHandle`](crate::LinksHandle) adds and removes gateways later.
         pub fn gateway(mut self, gateway: impl Into<$crate::Gateway>) -> Self {
             self.gateways.push(gateway.into());
             self

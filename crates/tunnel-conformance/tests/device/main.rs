@@ -6,6 +6,7 @@
 mod credentials;
 mod drain;
 mod fallback;
+mod gateways;
 mod keepalive;
 mod nothing_left;
 mod pings;

@@ -1,10 +1,11 @@
 //! The connection to a gateway, made for one tunnel, and what it shows of the gateway: its address and its
 //! certificates.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 #[cfg(feature = "_tls-any")]
@@ -13,11 +14,13 @@ use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tonic::transport::ClientTlsConfig;
 use tonic::transport::server::{Connected as _, TcpConnectInfo};
 use tonic::transport::{Channel, Endpoint, Error};
-use tower::util::MapResponse;
+use tower::util::{MapRequest, MapResponse};
 use tower_service::Service;
+use tunnel_tonic::TunnelError;
 
-use crate::dial::BoxError;
+use crate::dial::{BoxError, unusable_channel};
 use crate::endpoint::{Keepalive, endpoint_for_tunnels_with, tcp_connector};
+use crate::lookup::Lookup;
 #[cfg(feature = "_tls-any")]
 use crate::tls::{Noted, Noting};
 
@@ -27,6 +30,9 @@ pub(crate) struct Connector {
     pub(crate) endpoint: Endpoint,
     pub(crate) keepalive: Keepalive,
     pub(crate) local_address: Option<IpAddr>,
+    /// Where to connect to, instead of an address of the endpoint's name.
+    address: Option<SocketAddr>,
+    pub(crate) lookup: Option<Lookup>,
     #[cfg(feature = "_tls-any")]
     pub(crate) tls: Option<(ClientTlsConfig, Arc<dyn ServerCertVerifier>)>,
     #[cfg(feature = "proxy")]
@@ -39,6 +45,8 @@ impl Connector {
             endpoint,
             keepalive: Keepalive::default(),
             local_address: None,
+            address: None,
+            lookup: None,
             #[cfg(feature = "_tls-any")]
             tls: None,
             #[cfg(feature = "proxy")]
@@ -46,13 +54,39 @@ impl Connector {
         }
     }
 
+    /// Connects to one of the addresses of the name.
+    pub(crate) fn at(&self, address: SocketAddr) -> Self {
+        Self {
+            address: Some(address),
+            lookup: None,
+            ..self.clone()
+        }
+    }
+
     /// Connects for a tunnel that must open within the timeout. With `slow` the connection has the pings of
-    /// [`Keepalive::patient`].
-    pub(crate) async fn connect(
+    /// [`Keepalive::patient`]. If the addresses are to be looked up, they are tried one after the other.
+    pub(crate) async fn connect_to_any(
         &self,
         slow: bool,
         open_timeout: Duration,
-    ) -> Result<(Channel, Seen), Error> {
+    ) -> Result<(Channel, Seen), TunnelError> {
+        let Some(lookup) = &self.lookup else {
+            let connected = self.connect(slow, open_timeout).await;
+            return connected.map_err(unusable_channel);
+        };
+        let found = lookup.look_up(self.endpoint.uri()).await;
+        let mut failed = None;
+        for address in found?.into_iter().flatten() {
+            match self.at(address).connect(slow, open_timeout).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => failed = Some(unusable_channel(error)),
+            }
+        }
+        // A lookup that finds nothing has failed.
+        Err(failed.unwrap_or(TunnelError::Timeout(open_timeout)))
+    }
+
+    async fn connect(&self, slow: bool, open_timeout: Duration) -> Result<(Channel, Seen), Error> {
         let keepalive = match slow {
             true => self.keepalive.slowed(),
             false => self.keepalive,
@@ -71,6 +105,7 @@ impl Connector {
         #[cfg(feature = "proxy")]
         if self.proxied {
             let proxy = crate::ProxyConnector::from_env(&endpoint);
+            let proxy = MapRequest::new(proxy, self.directed());
             let channel = endpoint.connect_with_connector(seen.noting(proxy)).await?;
             return Ok((channel, seen));
         }
@@ -81,8 +116,20 @@ impl Connector {
         tcp.set_local_address(self.local_address);
         // With a connector, tonic's timeout also covers TLS.
         let endpoint = endpoint.connect_timeout(open_timeout);
+        let tcp = MapRequest::new(tcp, self.directed());
         let channel = endpoint.connect_with_connector(seen.noting(tcp)).await?;
         Ok((channel, seen))
+    }
+
+    /// Directs a connector to the address, if there is one. The endpoint keeps its URI, which TLS verifies.
+    fn directed(&self) -> impl FnMut(Uri) -> Uri + Clone + Send + use<> {
+        let address = self.address;
+        move |uri| {
+            let mut parts = uri.clone().into_parts();
+            let authority = address.and_then(|address| address.to_string().parse().ok());
+            parts.authority = authority.or(parts.authority);
+            Uri::from_parts(parts).unwrap_or(uri)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Gateways: the far ends of tunnels that are kept up, and how to connect to them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tunnel_tonic::TunnelError;
 use crate::connection::Connector;
 use crate::dial::{BoxError, unusable_channel};
 use crate::endpoint::Keepalive;
+use crate::lookup::Lookup;
 
 /// A channel of any kind.
 #[derive(Clone)]
@@ -263,6 +264,31 @@ impl Gateway {
         Ok(self)
     }
 
+    /// Makes each address of the endpoint's name a gateway of its own, with its own links, while they are found. Only
+    /// for gateways made from an [`Endpoint`]. [`Lookup`] says how and when they are looked up. Default: the name is
+    /// one gateway, and each connection goes to the first of its addresses that answers.
+    ///
+    /// TLS verifies the name of the endpoint, and the authority of requests is that name. The gateways are named like
+    /// this one, followed by their addresses. Until addresses are known there is one link, which shows why.
+    /// [`remove_gateway`](crate::LinksHandle::remove_gateway) with the name of this one removes them all.
+    ///
+    /// A gateway with an IPv4 and an IPv6 address counts as two: see [`Lookup::filter`].
+    ///
+    /// ```
+    /// use tonic::transport::Endpoint;
+    /// use tunnel_client::{Gateway, Lookup, ReverseTunnelServer};
+    ///
+    /// let name = Endpoint::from_static("http://gateways.example:50051");
+    /// let device = ReverseTunnelServer::builder(Gateway::from(name).each_address(Lookup::system()));
+    /// # let _ = device;
+    /// ```
+    pub fn each_address(mut self, lookup: Lookup) -> Self {
+        if let Dialer::Endpoint(connector) = &mut self.dialer {
+            connector.lookup = Some(lookup);
+        }
+        self
+    }
+
     /// Connects through the HTTP CONNECT proxy that the environment names, if any. Only for gateways
     /// made from an [`Endpoint`]. See [`ProxyConnector`](crate::ProxyConnector) for the variables.
     #[cfg(feature = "proxy")]
@@ -278,6 +304,32 @@ impl Gateway {
         self.name
             .clone()
             .unwrap_or_else(|| format!("gateway {}", place + 1).into())
+    }
+
+    /// How the addresses of its name are looked up, if each of them is a gateway.
+    pub(crate) fn lookup(&self) -> Option<&Lookup> {
+        match &self.dialer {
+            Dialer::Endpoint(connector) => connector.lookup.as_ref(),
+            Dialer::Channel(_) | Dialer::Connect(_) => None,
+        }
+    }
+
+    /// The URI of its endpoint.
+    pub(crate) fn uri(&self) -> Option<&http::Uri> {
+        match &self.dialer {
+            Dialer::Endpoint(connector) => Some(connector.endpoint.uri()),
+            Dialer::Channel(_) | Dialer::Connect(_) => None,
+        }
+    }
+
+    /// The gateway at one of the addresses of its name.
+    pub(crate) fn at(&self, address: SocketAddr) -> Self {
+        let mut gateway = self.clone();
+        if let Dialer::Endpoint(connector) = &mut gateway.dialer {
+            **connector = connector.at(address);
+        }
+        gateway.name = Some(format!("{self} ({address})").into());
+        gateway
     }
 
     /// The keepalive of the connections, if this crate makes them.
@@ -297,8 +349,7 @@ impl Gateway {
     ) -> Result<AnyChannel, TunnelError> {
         match &self.dialer {
             Dialer::Endpoint(connector) => {
-                let connected = connector.connect(slow, open_timeout).await;
-                let (channel, seen) = connected.map_err(unusable_channel)?;
+                let (channel, seen) = connector.connect_to_any(slow, open_timeout).await?;
                 Ok(erase(
                     channel.map_response(move |response| seen.put(response)),
                 ))

@@ -34,6 +34,12 @@ pub(crate) struct GatewayState {
     pub(crate) number: usize,
     pub(crate) name: Arc<str>,
     pub(crate) gateway: Gateway,
+    /// The name at one of whose addresses it is.
+    parent: Option<Arc<GatewayState>>,
+    /// Of a name: notified when a tunnel to one of its addresses has failed or ended.
+    pub(crate) address_failed: Notify,
+    /// The number of its first link.
+    first_link: usize,
     /// For each link: notified when calls wait for it.
     pub(crate) wanted: Vec<Notify>,
     removed: watch::Sender<bool>,
@@ -61,11 +67,23 @@ struct Memory {
 }
 
 impl GatewayState {
-    pub(crate) fn new(gateway: Gateway, number: usize, links: usize) -> Self {
+    /// A gateway whose links have the numbers from `first_link` on.
+    pub(crate) fn new(
+        gateway: Gateway,
+        parent: Option<Arc<GatewayState>>,
+        number: usize,
+        first_link: usize,
+        links: usize,
+    ) -> Self {
+        // The link to a name only looks it up.
+        let links = if gateway.lookup().is_some() { 1 } else { links };
         Self {
             number,
             name: gateway.name_in_place(number),
             gateway,
+            parent,
+            address_failed: Notify::new(),
+            first_link,
             wanted: (0..links).map(|_| Notify::new()).collect(),
             removed: watch::Sender::new(false),
             memory: Mutex::default(),
@@ -73,14 +91,27 @@ impl GatewayState {
         }
     }
 
-    /// The number of one of its links, unique like that of the gateway.
-    pub(crate) fn link(&self, index: usize) -> usize {
-        self.number * self.wanted.len() + index
+    /// The numbers of its links, unique like that of the gateway.
+    pub(crate) fn links(&self) -> Range<usize> {
+        self.first_link..self.first_link + self.wanted.len()
     }
 
-    /// The numbers of its links.
-    pub(crate) fn links(&self) -> Range<usize> {
-        self.link(0)..self.link(self.wanted.len())
+    /// Whether it is the name itself, or one of the addresses of the name, with this number.
+    pub(crate) fn belongs_to(&self, number: usize) -> bool {
+        let parent = self.parent.as_ref().map(|parent| parent.number);
+        self.number == number || parent == Some(number)
+    }
+
+    /// Whether it was added by a user, and not as one of the addresses of a name.
+    pub(crate) fn is_of_user(&self) -> bool {
+        self.parent.is_none()
+    }
+
+    /// Has the name looked up again, if it is at one of the addresses of a name.
+    pub(crate) fn doubt_address(&self) {
+        if let Some(parent) = &self.parent {
+            parent.address_failed.notify_one();
+        }
     }
 
     /// Notes that the gateway was removed.

@@ -3,6 +3,7 @@
 //! A gateway's number is never used again, and so are the numbers of its links. What is added is also
 //! queued, until [`Shared::run`](super::Shared::run) starts its links.
 
+use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -26,6 +27,7 @@ struct State {
     /// Added, and their links not started yet.
     queue: Vec<Arc<GatewayState>>,
     next: usize,
+    next_link: usize,
     /// Whether the links run, so that those of an added gateway are shown.
     running: bool,
 }
@@ -38,7 +40,7 @@ impl Gateways {
             links,
         };
         for gateway in gateways {
-            new.lock().add(gateway, links);
+            new.lock().add(gateway, None, links);
         }
         new
     }
@@ -47,32 +49,46 @@ impl Gateways {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a gateway, unless `check` fails. `show` is called under the lock if the links run.
+    /// Adds a gateway, for a user or as one of the addresses of a name, unless `check` fails. `show` is called under
+    /// the lock if the links run. Returns `None` if the name was removed.
     pub(crate) fn add<E>(
         &self,
         gateway: Gateway,
+        parent: Option<&Arc<GatewayState>>,
         check: impl FnOnce() -> Result<(), E>,
         show: impl FnOnce(&GatewayState),
-    ) -> Result<(), E> {
+    ) -> Result<Option<Arc<GatewayState>>, E> {
         let mut state = self.lock();
         check()?;
-        let added = state.add(gateway, self.links);
+        if parent.is_some_and(|parent| !state.has(parent.number)) {
+            return Ok(None);
+        }
+        let added = state.add(gateway, parent.cloned(), self.links);
         if state.running {
             show(&added);
         }
         drop(state);
         self.added.send_replace(());
-        Ok(())
+        Ok(Some(added))
     }
 
-    /// Removes the gateways that satisfy a condition, and returns them. `show` is called under the lock.
+    /// Removes the gateways that satisfy a condition, and those at the addresses of such a name. Returns their number.
+    /// `show` is called under the lock.
     pub(crate) fn remove(
         &self,
         wanted: impl Fn(&GatewayState) -> bool,
         show: impl FnOnce(&[Arc<GatewayState>]),
     ) -> usize {
         let mut state = self.lock();
-        let removed: Vec<_> = state.list.extract_if(.., |g| wanted(g)).collect();
+        let numbers: Vec<_> = state
+            .list
+            .iter()
+            .filter(|g| wanted(g))
+            .map(|g| g.number)
+            .collect();
+        let belongs =
+            |gateway: &mut Arc<GatewayState>| numbers.iter().any(|&n| gateway.belongs_to(n));
+        let removed: Vec<_> = state.list.extract_if(.., belongs).collect();
         show(&removed);
         drop(state);
         removed.iter().for_each(|gateway| gateway.remove());
@@ -105,13 +121,16 @@ impl Gateways {
         self.lock().list.first().cloned()
     }
 
-    /// The gateways other than one, beginning with the next.
+    /// The gateways other than one that can be dialled, beginning with the next.
     pub(crate) fn others(&self, than: &GatewayState) -> Vec<Arc<GatewayState>> {
         let (mut later, mut earlier) = (Vec::new(), Vec::new());
-        for gateway in self.lock().list.iter().filter(|g| g.number != than.number) {
-            match gateway.number > than.number {
-                true => later.push(gateway.clone()),
-                false => earlier.push(gateway.clone()),
+        let state = self.lock();
+        let can_be_dialled = |gateway: &&Arc<GatewayState>| gateway.gateway.lookup().is_none();
+        for gateway in state.list.iter().filter(can_be_dialled) {
+            match gateway.number.cmp(&than.number) {
+                Ordering::Less => earlier.push(gateway.clone()),
+                Ordering::Equal => {}
+                Ordering::Greater => later.push(gateway.clone()),
             }
         }
         later.append(&mut earlier);
@@ -120,9 +139,20 @@ impl Gateways {
 }
 
 impl State {
-    fn add(&mut self, gateway: Gateway, links: usize) -> Arc<GatewayState> {
-        let added = Arc::new(GatewayState::new(gateway, self.next, links));
+    fn has(&self, number: usize) -> bool {
+        self.list.iter().any(|gateway| gateway.number == number)
+    }
+
+    fn add(
+        &mut self,
+        gateway: Gateway,
+        parent: Option<Arc<GatewayState>>,
+        links: usize,
+    ) -> Arc<GatewayState> {
+        let (number, first) = (self.next, self.next_link);
+        let added = Arc::new(GatewayState::new(gateway, parent, number, first, links));
         self.next += 1;
+        self.next_link = added.links().end;
         self.list.push(added.clone());
         self.queue.push(added.clone());
         added

@@ -25,11 +25,11 @@ const OLDEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Keeps one tunnel to one gateway up.
 #[derive(Debug)]
 pub(crate) struct Link {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Its number among all links of the server or channel.
     number: usize,
     /// Its primary gateway.
-    primary: Arc<GatewayState>,
+    pub(super) primary: Arc<GatewayState>,
     /// Its number among the links of that gateway.
     index: usize,
 }
@@ -111,8 +111,7 @@ impl Link {
                     .retire_link(&self.primary, self.number, replaced)
                     .await;
                 registry.none_of(self.number).await;
-                let shown = &self.shared.status_tx;
-                shown.send_modify(|links| links.retain(|link| link.number != self.number));
+                self.hide();
             }
         }
     }
@@ -138,6 +137,9 @@ impl Link {
     }
 
     async fn keep_up(&self) -> Infallible {
+        if let Some(lookup) = self.primary.gateway.lookup() {
+            return self.keep_looked_up(lookup).await;
+        }
         let mut steps = Steps::new(&self.shared.settings.backoff);
         let mut plan = Plan::default();
         let mut reconnecting = false;
@@ -201,7 +203,7 @@ impl Link {
         }
     }
 
-    async fn back_off(&self, plan: Plan, steps: &Steps) {
+    pub(super) async fn back_off(&self, plan: Plan, steps: &Steps) {
         if plan.wait.is_zero() {
             return;
         }
@@ -331,8 +333,14 @@ impl Link {
         self.note(reason);
     }
 
-    fn note(&self, reason: DownReason) {
+    pub(super) fn note(&self, reason: DownReason) {
         self.update(|status| status.last_down_reason = Some(reason));
+    }
+
+    /// Shows the link no more.
+    pub(super) fn hide(&self) {
+        let others = |links: &mut Vec<LinkStatus>| links.retain(|link| link.number != self.number);
+        self.shared.status_tx.send_modify(others);
     }
 
     fn set_connected(&self, live: &Live) {
@@ -341,11 +349,11 @@ impl Link {
         }
     }
 
-    fn set_state(&self, state: LinkState) {
+    pub(super) fn set_state(&self, state: LinkState) {
         self.update(|status| status.state = state);
     }
 
-    fn update(&self, change: impl FnOnce(&mut LinkStatus)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut LinkStatus)) {
         self.shared.status_tx.send_modify(|links| {
             let own = links.iter_mut().find(|link| link.number == self.number);
             own.map(change);

@@ -8,6 +8,7 @@ mod gateway_state;
 mod gateways;
 mod handle;
 mod link;
+mod names;
 mod reconnect;
 mod registry;
 mod settings;

@@ -1,6 +1,8 @@
 //! The state that links and their handles share.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -107,12 +109,13 @@ impl Shared {
         attempt: Attempt,
     ) -> Result<Live, TunnelError> {
         tracing::debug!(gateway = %state.name, attempt = attempt.number, "opening a tunnel");
-        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.begin_attempt();
         // Boxed, because otherwise the compiler cannot prove that the callers' futures are `Send`.
         let opening: BoxFuture<'_, _> = Box::pin(self.try_open(state, link, attempt));
         let result = opening.await;
         if result.is_err() {
-            self.failed.fetch_max(number, Ordering::Relaxed);
+            self.attempt_failed(number);
+            state.doubt_address();
         }
         match &result {
             Ok(_) => state.set_standing(Standing::Good),
@@ -124,6 +127,15 @@ impl Shared {
             }
         }
         result
+    }
+
+    /// Counts an attempt, and returns its number, from 1.
+    pub(crate) fn begin_attempt(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn attempt_failed(&self, number: u64) {
+        self.failed.fetch_max(number, Ordering::Relaxed);
     }
 
     async fn try_open(
@@ -253,6 +265,7 @@ impl Shared {
     /// Notes how a tunnel ended, or that its gateway drains it.
     pub(crate) fn learn(&self, live: &Live, reason: Option<&EndReason>) {
         let gateway = &live.gateway;
+        gateway.doubt_address();
         match reason {
             None | Some(EndReason::PeerDrained | EndReason::PeerClosed) => {
                 gateway.set_standing(Standing::Away);
@@ -299,7 +312,23 @@ impl Shared {
             Some(reason) => Err(LinksStopped { reason }),
             None => Ok(()),
         };
-        self.gateways.add(gateway, check, |added| self.show(added))
+        let added = self
+            .gateways
+            .add(gateway, None, check, |added| self.show(added));
+        added.map(|_| ())
+    }
+
+    /// Adds the gateway at one of the addresses of a name, unless the name was removed.
+    pub(crate) fn add_address(
+        &self,
+        name: &Arc<GatewayState>,
+        address: SocketAddr,
+    ) -> Option<Arc<GatewayState>> {
+        let gateway = name.gateway.at(address);
+        let added = self
+            .gateways
+            .add(gateway, Some(name), || Ok(()), |added| self.show(added));
+        added.unwrap_or_else(|never: Infallible| match never {})
     }
 
     /// Shows the links of a gateway.
@@ -312,6 +341,15 @@ impl Shared {
 
     /// Removes the gateways with this name. Returns whether there were any.
     pub(crate) fn remove_gateway(&self, name: &str) -> bool {
+        self.remove(|gateway| gateway.is_of_user() && *gateway.name == *name)
+    }
+
+    pub(crate) fn remove_one(&self, gateway: &GatewayState) {
+        self.remove(|other| other.number == gateway.number);
+    }
+
+    /// Removes the gateways that satisfy a condition. Returns whether there were any.
+    fn remove(&self, wanted: impl Fn(&GatewayState) -> bool) -> bool {
         let show = |removed: &[Arc<GatewayState>]| {
             self.status_tx.send_modify(|links| {
                 let numbers: HashSet<_> = removed.iter().flat_map(|g| g.links()).collect();
@@ -320,7 +358,7 @@ impl Shared {
                 }
             });
         };
-        let removed = self.gateways.remove(|gateway| *gateway.name == *name, show);
+        let removed = self.gateways.remove(wanted, show);
         self.wake_calls();
         removed > 0
     }

@@ -1,7 +1,8 @@
 //! Gateways that are added and removed while a channel is used.
 
 use tonic::Code;
-use tunnel_client::Gateway;
+use tonic::transport::Endpoint;
+use tunnel_client::{Gateway, Lookup};
 use tunnel_conformance::Probe;
 
 use crate::support::{
@@ -61,6 +62,26 @@ async fn calls_of_a_channel_without_backends_fail_until_one_is_added() {
         }
         drop((channel, client));
         backend.has(0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_wait_for_the_first_lookup_of_a_name_and_fail_if_it_fails() {
+    guarded(async {
+        let backend = Backend::start(&Probe::default()).await;
+        let port = backend.server.address().port();
+        let name = || Endpoint::from_shared(format!("http://localhost:{port}")).expect("legal");
+        let lookup = Lookup::system().filter(|address| address.is_ipv4());
+        let found = channel(Gateway::from(name()).each_address(lookup)).connect_lazy();
+        assert_usable(&client(&found)).await;
+        let connected = channel(Gateway::from(name()).each_address(Lookup::system())).connect();
+        assert_usable(&client(&connected.await.expect("it connects"))).await;
+
+        let nothing = Lookup::system().filter(|_| false);
+        let nowhere = channel(Gateway::from(name()).each_address(nothing)).connect_lazy();
+        let status = short_call(&client(&nowhere)).await;
+        status.expect_failure(Code::Unavailable);
     })
     .await;
 }

@@ -13,7 +13,6 @@ use hickory_resolver::proto::rr::{IntoName, RData};
 use hickory_resolver::{Resolver, TokioResolver};
 
 use crate::dial::BoxError;
-use crate::lookup::Groups;
 
 /// What is asked for, and whom.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +32,12 @@ impl Dns {
         }
     }
 
-    /// The addresses of a host, or those of the SRV records, by priority.
-    pub(crate) async fn look_up(&self, host: &str, port: u16) -> Result<Groups, BoxError> {
+    /// The addresses of a host, or those of the SRV records, in groups by priority.
+    pub(crate) async fn look_up(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<Vec<SocketAddr>>, BoxError> {
         let resolver = self.resolver()?;
         let Some(srv) = &self.srv else {
             return Ok(vec![addresses(&resolver, host, port).await?]);

@@ -86,7 +86,7 @@
 //!   [`remove_gateway`](LinksHandle::remove_gateway) at run time.
 //! - A name with several addresses, which are looked up again and again: [`Gateway::each_address`] with a [`Lookup`].
 //!   The feature `dns` adds SRV records and other name servers than those of the system.
-//! - One address of a load balancer.
+//! - One address of a load balancer, with several tunnels to it: `tunnels_per_gateway` of the builders.
 //!
 //! # Proxies
 //!

@@ -9,6 +9,8 @@ use tonic::Status;
 use tunnel_tonic::TunnelError;
 
 use crate::dial::BoxError;
+#[cfg(feature = "dns")]
+use crate::dns::Dns;
 
 /// The default time between lookups.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -42,7 +44,7 @@ pub(crate) type Groups = Vec<Vec<SocketAddr>>;
 enum Source {
     System,
     #[cfg(feature = "dns")]
-    Dns(crate::dns::Dns),
+    Dns(Dns),
 }
 
 impl Default for Lookup {
@@ -62,7 +64,7 @@ impl Lookup {
     /// hosts file. Only [`name_servers`](Self::name_servers) and [`srv`](Self::srv) need this.
     #[cfg(feature = "dns")]
     pub fn dns() -> Self {
-        Self::from(Source::Dns(crate::dns::Dns::default()))
+        Self::from(Source::Dns(Dns::default()))
     }
 
     /// Asks for the SRV records of a name, `_service._proto.name`, as [`dns`](Self::dns) does. Each names a port and a
@@ -84,7 +86,7 @@ impl Lookup {
     /// ```
     #[cfg(feature = "dns")]
     pub fn srv(name: impl Into<String>) -> Self {
-        Self::from(Source::Dns(crate::dns::Dns::srv(name.into().into())))
+        Self::from(Source::Dns(Dns::srv(name.into().into())))
     }
 
     fn from(source: Source) -> Self {
@@ -101,7 +103,7 @@ impl Lookup {
     #[cfg(feature = "dns")]
     pub fn name_servers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         let mut dns = match self.source {
-            Source::System => crate::dns::Dns::default(),
+            Source::System => Dns::default(),
             Source::Dns(dns) => dns,
         };
         dns.servers = servers.into_iter().collect();

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tunnel_core::{EndReason, TransportCause};
 use tunnel_tonic::TunnelError;
 
+use super::seats::Seats;
 use crate::endpoint::{Keepalive, too_many_pings};
 use crate::gateway::Gateway;
 
@@ -38,6 +39,8 @@ pub(crate) struct GatewayState {
     parent: Option<Arc<GatewayState>>,
     /// Of a name: notified when a tunnel to one of its addresses has failed or ended.
     pub(crate) address_failed: Notify,
+    /// Where the tunnels of its links are.
+    pub(crate) seats: watch::Sender<Seats>,
     /// The number of its first link.
     first_link: usize,
     /// For each link: notified when calls wait for it.
@@ -84,6 +87,7 @@ impl GatewayState {
             parent,
             address_failed: Notify::new(),
             first_link,
+            seats: watch::Sender::new(Seats::new(links)),
             wanted: (0..links).map(|_| Notify::new()).collect(),
             removed: watch::Sender::new(false),
             memory: Mutex::default(),

@@ -31,7 +31,7 @@ pub(crate) struct Link {
     /// Its primary gateway.
     pub(super) primary: Arc<GatewayState>,
     /// Its number among the links of that gateway.
-    index: usize,
+    pub(super) index: usize,
 }
 
 impl Shared {
@@ -151,12 +151,23 @@ impl Link {
             plan = loop {
                 tokio::select! {
                     biased;
-                    reason = self.over(&live) => break self.after(&live, reason, &mut steps),
+                    reason = self.over(&live) => {
+                        self.primary.seats.send_modify(|seats| seats.leave(self.index));
+                        break self.after(&live, reason, &mut steps);
+                    }
                     younger = self.replacement() => {
                         let old = std::mem::replace(&mut live, younger);
                         tracing::info!(
                             parent: old.tunnel.span(),
                             "tunnel reached its maximum age, replaced"
+                        );
+                        self.shared.retire(&old, &self.primary);
+                    }
+                    elsewhere = self.elsewhere() => {
+                        let old = std::mem::replace(&mut live, elsewhere);
+                        tracing::info!(
+                            parent: old.tunnel.span(),
+                            "tunnel replaced by one to another instance of the gateway"
                         );
                         self.shared.retire(&old, &self.primary);
                     }
@@ -303,7 +314,7 @@ impl Link {
         None
     }
 
-    async fn attempt(&self, gateway: &Arc<GatewayState>) -> Result<Live, TunnelError> {
+    pub(super) async fn attempt(&self, gateway: &Arc<GatewayState>) -> Result<Live, TunnelError> {
         let mut attempt = None;
         self.update(|status| {
             status.attempts += 1;
@@ -343,8 +354,12 @@ impl Link {
         self.shared.status_tx.send_modify(others);
     }
 
-    fn set_connected(&self, live: &Live) {
+    pub(super) fn set_connected(&self, live: &Live) {
         if live.tunnel.end_reason().is_none() {
+            let info = live.tunnel.info();
+            self.primary
+                .seats
+                .send_modify(|seats| seats.sit(self.index, info));
             self.set_state(LinkState::Connected(live.tunnel.info().clone()));
         }
     }

@@ -4,6 +4,7 @@
 //! server or channel. The `Purpose` says what an open tunnel is for: it serves calls, or it joins a
 //! pool of tunnels for calls.
 
+mod elsewhere;
 mod gateway_state;
 mod gateways;
 mod handle;
@@ -11,6 +12,7 @@ mod link;
 mod names;
 mod reconnect;
 mod registry;
+mod seats;
 mod settings;
 mod shared;
 mod status;

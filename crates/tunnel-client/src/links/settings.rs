@@ -147,6 +147,12 @@ macro_rules! link_settings {
         }
 
         /// How many tunnels are kept up to each gateway. Default and minimum: 1.
+        ///
+        /// Each has a connection of its own, so that a load balancer can lead them to several instances of the
+        /// gateway. If the instances name themselves (`TunnelServiceHandler::set_instance`), the tunnels are led to
+        /// as many of them as possible: where two are at the same instance, another tunnel is opened, and replaces
+        /// the younger one if it is elsewhere. Otherwise it is drained. After eight tries in a row the next are made
+        /// each 5 to 10 minutes. During a try there is one tunnel more than this number.
         pub fn tunnels_per_gateway(mut self, count: usize) -> Self {
             self.settings.tunnels_per_gateway = count.max(1);
             self

@@ -21,6 +21,7 @@ use tunnel_tonic::{CallService, Direction, Tunnel, TunnelChannel, TunnelError, T
 use super::gateway_state::{Activity, GatewayState, Standing};
 use super::gateways::Gateways;
 use super::registry::Registry;
+use super::seats::Seats;
 use super::settings::{Attempt, Settings};
 use super::status::{DownReason, LinkState, LinkStatus, LinksStopped, StopReason};
 use crate::dial::{Accepted, dial, not_opened, with_timeout};
@@ -223,6 +224,10 @@ impl Shared {
             tunnel.inject_trace(inject.clone());
         }
         let announces = accepted.offer.ready;
+        if let Some(instances) = accepted.instances {
+            let set = |seats: &mut Seats| seats.set_instances(instances);
+            gateway.seats.send_modify(set);
+        }
         accepted.inbound.start(accepted.offer, body, service, entry);
         let member = match &self.purpose {
             Purpose::Serve(_) => {
@@ -291,6 +296,11 @@ impl Shared {
             }
             _ => tunnel.drain(deadline(timeout)),
         }
+    }
+
+    /// Drains a tunnel that is not used.
+    pub(crate) fn discard(&self, live: &Live) {
+        live.tunnel.drain(deadline(self.settings.drain_timeout));
     }
 
     /// Drains the tunnels of a link whose gateway was removed. If they were replaced, and another gateway may not

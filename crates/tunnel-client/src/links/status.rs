@@ -63,6 +63,15 @@ impl LinkStatus {
         matches!(self.state, LinkState::Connected(_)) || self.fallback_tunnel.is_some()
     }
 
+    /// The name that the gateway gave itself, if the link is [connected](LinkState::Connected) and the gateway has one:
+    /// the [instance](TunnelInfo::instance) of the tunnel.
+    pub fn instance(&self) -> Option<&str> {
+        match &self.state {
+            LinkState::Connected(tunnel) => tunnel.instance(),
+            _ => None,
+        }
+    }
+
     /// The number of attempts to open a tunnel.
     pub fn attempts(&self) -> u64 {
         self.attempts

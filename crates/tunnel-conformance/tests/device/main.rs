@@ -9,6 +9,7 @@ mod dns;
 mod drain;
 mod fallback;
 mod gateways;
+mod instances;
 mod keepalive;
 mod nothing_left;
 mod pings;

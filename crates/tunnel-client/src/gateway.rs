@@ -272,7 +272,8 @@ impl Gateway {
     /// this one, followed by their addresses. Until addresses are known there is one link, which shows why.
     /// [`remove_gateway`](crate::LinksHandle::remove_gateway) with the name of this one removes them all.
     ///
-    /// A gateway with an IPv4 and an IPv6 address counts as two: see [`Lookup::filter`].
+    /// A gateway with an IPv4 and an IPv6 address counts as two: see [`Lookup::filter`]. A proxy is asked to connect to
+    /// the address.
     ///
     /// ```
     /// use tonic::transport::Endpoint;

@@ -109,7 +109,8 @@ impl LinksHandle {
     /// Adds a gateway while the links run, or before. Links to it are started like those to the others, as many as
     /// [`tunnels_per_gateway`](crate::ReverseTunnelServerBuilder::tunnels_per_gateway) says, and are shown last.
     ///
-    /// Several gateways may have the same name.
+    /// Several gateways may have the same name. As with [`remove_gateway`](Self::remove_gateway), do not call this while
+    /// the value of a [`watch`](Self::watch) is borrowed: it waits for the end of the borrow.
     ///
     /// ```
     /// use tonic::transport::Endpoint;

@@ -11,7 +11,7 @@ use rcgen::generate_simple_self_signed;
 use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tower::util::MapRequestLayer;
-use tunnel_client::{ForwardChannel, Gateway, LinkState, Lookup, TunnelError};
+use tunnel_client::{ForwardChannel, Gateway, LinkState, Lookup, StopReason, TunnelError};
 use tunnel_conformance::TcpServer;
 use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
@@ -83,6 +83,14 @@ async fn each_address_of_a_name_is_a_gateway_of_its_own() {
             gateway.is_left().await;
         }
         eventually(|| device.handle.links().is_empty()).await;
+
+        let all = named(port).each_address(dns.lookup());
+        device.handle.add_gateway(all).expect("it runs");
+        for gateway in &gateways {
+            gateway.has(2).await;
+        }
+        device.handle.drain(NEVER).await;
+        device.ends_with(StopReason::Drained).await;
     })
     .await;
 }
@@ -97,6 +105,7 @@ async fn gateways_come_and_go_with_the_addresses_of_their_name() {
         let all = named(port).each_address(dns.lookup().interval(OFTEN));
         let (builder, probe) = device(all);
         let device = Running::start(builder.build());
+        assert_eq!(device.handle.all_connected().await, Ok(()));
         let first = gateways[0].has(1).await.remove(0);
         assert_eq!(shown(&device), [at(1, port)]);
         let call = LongCall::begin(&gateways[0].client(), &probe, "at the first").await;

@@ -69,6 +69,7 @@ async fn a_removed_gateway_keeps_its_tunnel_until_another_gateway_has_one() {
         let (new, admitted) = guarded_gateway(0).await;
         let (builder, probe) = device(named(&old, "old"));
         let device = Running::start(builder.build());
+        assert_eq!(device.handle.all_connected().await, Ok(()));
         let tunnel = old.has(1).await.remove(0);
         let call = LongCall::begin(&old.client(), &probe, "at the old one").await;
 
@@ -101,6 +102,7 @@ async fn each_tunnel_of_a_removed_gateway_is_replaced_before_it_is_drained() {
         let (new, admitted) = guarded_gateway(0).await;
         let builder = device(named(&old, "old")).0.tunnels_per_gateway(2);
         let device = Running::start(builder.build());
+        assert_eq!(device.handle.all_connected().await, Ok(()));
         old.has(2).await;
         device
             .handle

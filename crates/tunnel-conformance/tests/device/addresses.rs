@@ -336,18 +336,21 @@ async fn one_tunnel_is_opened_to_the_first_address_that_answers() {
     .await;
 }
 
-/// The system has this name in its hosts file. Its IPv6 address may be there too.
+/// The system has this name in its hosts file, which both read. Its IPv6 address may be there too.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_system_finds_addresses_without_dns() {
+async fn the_addresses_that_the_system_knows_are_found_with_and_without_dns() {
     guarded(async {
         let gateway = TestGateway::start().await;
-        let endpoint = format!("http://localhost:{}", port(&gateway));
-        let endpoint = Endpoint::from_shared(endpoint).expect("a legal URI");
-        let all = Gateway::from(endpoint).name("all");
-        let all = all.each_address(Lookup::system().filter(|address| address.is_ipv4()));
-        let device = Running::start(device(all).0.build());
-        gateway.has(1).await;
-        assert_eq!(shown(&device), [at(1, port(&gateway))]);
+        for lookup in [Lookup::system(), Lookup::dns()] {
+            let endpoint = format!("http://localhost:{}", port(&gateway));
+            let endpoint = Endpoint::from_shared(endpoint).expect("a legal URI");
+            let all = Gateway::from(endpoint).name("all");
+            let all = all.each_address(lookup.filter(|address| address.is_ipv4()));
+            let device = Running::start(device(all).0.build());
+            assert_eq!(device.handle.connected().await, Ok(()));
+            eventually(|| shown(&device) == [at(1, port(&gateway))]).await;
+            device.handle.close().await;
+        }
     })
     .await;
 }

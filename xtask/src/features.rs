@@ -39,6 +39,11 @@ const LIBRARIES: &[Libraries] = &[
             "--mutually-exclusive-features=tls-ring,tls-aws-lc",
         ],
     },
+    Libraries {
+        packages: &["tunnel-fleet"],
+        groups: &[],
+        options: &["--mutually-exclusive-features=tls-ring,tls-aws-lc"],
+    },
 ];
 
 const CODECS: &str = "--group-features=deflate,gzip,zstd";

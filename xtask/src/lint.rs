@@ -1,11 +1,20 @@
-//! `cargo xtask lint`: checks format, clippy, sets of features, documentation, dependency trees and imports.
+//! `cargo xtask lint`: checks format, clippy, sets of features, documentation, dependency trees, imports and
+//! the files for a deployment.
 
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use tunnel_process::{cargo, expect_success};
 
-use crate::{circles, core_tree, features};
+use crate::{circles, core_tree, deployment, features};
+
+/// Check format, clippy, documentation, dependency trees and the files for a deployment.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only the checks whose name contains this.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+}
 
 /// A check: its name and its function.
 type Step = (&'static str, fn() -> Result<()>);
@@ -17,11 +26,13 @@ const STEPS: &[Step] = &[
     ("documentation", documentation),
     ("dependency trees", core_tree::run),
     ("imports", circles::run),
+    ("deployment", deployment::run),
 ];
 
 /// Runs every check, even after a failure, so that one run shows all failures.
-pub(crate) fn run() -> Result<()> {
-    let failed: Vec<_> = STEPS.iter().filter(|step| !passes(step)).collect();
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let chosen = STEPS.iter().filter(|(name, _)| name.contains(&args.only));
+    let failed: Vec<_> = chosen.filter(|step| !passes(step)).collect();
     if failed.is_empty() {
         println!("--- all checks passed");
         return Ok(());

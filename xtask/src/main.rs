@@ -7,6 +7,7 @@ mod bench;
 mod circles;
 mod codegen;
 mod core_tree;
+mod deployment;
 mod examples;
 mod features;
 mod field;
@@ -44,8 +45,7 @@ enum Task {
     Soak(field::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
-    /// Check format, clippy, documentation and dependency trees.
-    Lint,
+    Lint(lint::Args),
     #[cfg(unix)]
     Package(package::Args),
     /// Install the Debian package in a container with systemd, and call through its services. Needs root.
@@ -77,7 +77,7 @@ fn dispatch(task: Option<Task>) -> Result<ExitCode> {
         Some(Task::Soak(args)) => return field::run("soak", &args),
         Some(Task::Bench(args)) => return bench::run(&args),
         Some(Task::Fuzz(args)) => fuzz::run(&args)?,
-        Some(Task::Lint) => lint::run()?,
+        Some(Task::Lint(args)) => lint::run(&args)?,
         #[cfg(unix)]
         Some(Task::Package(args)) => package::run(&args)?,
         #[cfg(unix)]

@@ -25,6 +25,7 @@ const CRATES: &[&str] = &[
     "tunnel-tonic",
     "tunnel-server",
     "tunnel-client",
+    "tunnel-fleet",
 ];
 
 /// Writes or compares the file of each crate.

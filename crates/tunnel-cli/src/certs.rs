@@ -57,6 +57,13 @@ enum Command {
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Make a certificate by which the gateways of a fleet know each other, for --hop-cert. Use a directory with a CA for
+    /// gateways alone.
+    Gateway {
+        /// The DNS names and IP addresses by which the other gateways dial it. The first one names the files.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Make a certificate for an agent.
     Agent {
         /// The key under which it is called.
@@ -82,6 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Command::Init => init(dir)?,
         Command::Revoke { name } => revoke(dir, name)?,
         Command::Server { names } => issue(dir, args.days, Kind::Server, names)?,
+        Command::Gateway { names } => issue(dir, args.days, Kind::Gateway, names)?,
         Command::Agent { key } => issue(dir, args.days, Kind::Agent, std::slice::from_ref(key))?,
         Command::Client { name } => {
             issue(dir, args.days, Kind::Client, std::slice::from_ref(name))?
@@ -94,6 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Server,
+    Gateway,
     Agent,
     Client,
 }
@@ -102,6 +111,7 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
+            Self::Gateway => "gateway",
             Self::Agent => "agent",
             Self::Client => "client",
         }
@@ -119,11 +129,14 @@ pub(crate) fn params(kind: Kind, names: &[String], days: u32) -> Result<Certific
     getrandom::fill(&mut serial).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
-    let usage = match kind {
-        Kind::Server => ExtendedKeyUsagePurpose::ServerAuth,
-        Kind::Agent | Kind::Client => ExtendedKeyUsagePurpose::ClientAuth,
+    params.extended_key_usages = match kind {
+        Kind::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Kind::Agent | Kind::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Kind::Gateway => vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ],
     };
-    params.extended_key_usages = vec![usage];
     if kind == Kind::Client {
         let name = names.first().context("no name")?;
         params
@@ -133,7 +146,9 @@ pub(crate) fn params(kind: Kind, names: &[String], days: u32) -> Result<Certific
     }
     for name in names {
         params.subject_alt_names.push(match name.parse::<IpAddr>() {
-            Ok(address) if kind == Kind::Server => SanType::IpAddress(address),
+            Ok(address) if matches!(kind, Kind::Server | Kind::Gateway) => {
+                SanType::IpAddress(address)
+            }
             _ => SanType::DnsName(
                 name.as_str()
                     .try_into()

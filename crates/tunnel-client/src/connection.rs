@@ -30,8 +30,10 @@ pub(crate) struct Connector {
     pub(crate) endpoint: Endpoint,
     pub(crate) keepalive: Keepalive,
     pub(crate) local_address: Option<IpAddr>,
-    /// Where to connect to, instead of an address of the endpoint's name.
-    address: Option<SocketAddr>,
+    /// Where to connect to, if not to the endpoint's own address.
+    target: Option<Uri>,
+    /// The URI whose authority requests have, if it is not that of the endpoint.
+    origin: Option<Uri>,
     pub(crate) lookup: Option<Lookup>,
     #[cfg(feature = "_tls-any")]
     pub(crate) tls: Option<(ClientTlsConfig, Arc<dyn ServerCertVerifier>)>,
@@ -45,7 +47,8 @@ impl Connector {
             endpoint,
             keepalive: Keepalive::default(),
             local_address: None,
-            address: None,
+            target: None,
+            origin: None,
             lookup: None,
             #[cfg(feature = "_tls-any")]
             tls: None,
@@ -54,13 +57,45 @@ impl Connector {
         }
     }
 
-    /// Connects to one of the addresses of the name.
+    /// Connects to one of the addresses of the name. The requests and TLS have the name.
     pub(crate) fn at(&self, address: SocketAddr) -> Self {
+        let own = self.endpoint.uri();
+        let mut parts = own.clone().into_parts();
+        parts.authority = address.to_string().parse().ok().or(parts.authority);
         Self {
-            address: Some(address),
+            target: Uri::from_parts(parts).ok(),
             lookup: None,
             ..self.clone()
         }
+    }
+
+    /// Connects to another address, which the requests have too. Everything else stays, also the name that the
+    /// certificate must be valid for. `None` for an address of another scheme, or with credentials.
+    pub(crate) fn sibling(&self, uri: &Uri) -> Option<Self> {
+        let own = self.endpoint.uri();
+        let authority = uri.authority()?;
+        let is_alike = own.scheme() == uri.scheme() && !may_be_unix(&self.endpoint);
+        if !is_alike || authority.as_str().contains('@') {
+            return None;
+        }
+        let target = Uri::builder()
+            .scheme(uri.scheme_str()?)
+            .authority(authority.clone())
+            .path_and_query("/")
+            .build()
+            .ok()?;
+        Some(Self {
+            target: Some(target.clone()),
+            origin: Some(target),
+            lookup: None,
+            ..self.clone()
+        })
+    }
+
+    /// The address that connections are made to.
+    pub(crate) fn uri(&self) -> &Uri {
+        let own = self.endpoint.uri();
+        self.target.as_ref().unwrap_or(own)
     }
 
     /// Connects for a tunnel that must open within the timeout. With `slow` the connection has the pings of
@@ -93,6 +128,10 @@ impl Connector {
         };
         let endpoint = endpoint_for_tunnels_with(self.endpoint.clone(), keepalive);
         let endpoint = limit_connect_timeout(endpoint, open_timeout);
+        let endpoint = match &self.origin {
+            Some(origin) => endpoint.origin(origin.clone()),
+            None => endpoint,
+        };
         let seen = Seen::default();
         #[cfg(feature = "_tls-any")]
         let endpoint = match &self.tls {
@@ -105,8 +144,9 @@ impl Connector {
         #[cfg(feature = "proxy")]
         if self.proxied {
             let proxy = crate::ProxyConnector::from_env(&endpoint);
-            let proxy = MapRequest::new(proxy, self.directed());
-            let channel = endpoint.connect_with_connector(seen.noting(proxy)).await?;
+            let channel = endpoint
+                .connect_with_connector(seen.noting(self.aimed(proxy)))
+                .await?;
             return Ok((channel, seen));
         }
         if may_be_unix(&endpoint) {
@@ -116,20 +156,16 @@ impl Connector {
         tcp.set_local_address(self.local_address);
         // With a connector, tonic's timeout also covers TLS.
         let endpoint = endpoint.connect_timeout(open_timeout);
-        let tcp = MapRequest::new(tcp, self.directed());
-        let channel = endpoint.connect_with_connector(seen.noting(tcp)).await?;
+        let channel = endpoint
+            .connect_with_connector(seen.noting(self.aimed(tcp)))
+            .await?;
         Ok((channel, seen))
     }
 
-    /// Directs a connector to the address, if there is one. The endpoint keeps its URI, which TLS verifies.
-    fn directed(&self) -> impl FnMut(Uri) -> Uri + Clone + Send + use<> {
-        let address = self.address;
-        move |uri| {
-            let mut parts = uri.clone().into_parts();
-            let authority = address.and_then(|address| address.to_string().parse().ok());
-            parts.authority = authority.or(parts.authority);
-            Uri::from_parts(parts).unwrap_or(uri)
-        }
+    /// A connector that connects to the target.
+    fn aimed<C>(&self, connector: C) -> MapRequest<C, impl FnMut(Uri) -> Uri + Clone + use<C>> {
+        let target = self.target.clone();
+        MapRequest::new(connector, move |uri| target.clone().unwrap_or(uri))
     }
 }
 
@@ -160,7 +196,7 @@ impl Seen {
         connector: C,
     ) -> MapResponse<C, impl FnMut(TokioIo<TcpStream>) -> TokioIo<TcpStream> + Clone + use<C>>
     where
-        C: Service<http::Uri, Response = TokioIo<TcpStream>>,
+        C: Service<Uri, Response = TokioIo<TcpStream>>,
         BoxError: From<C::Error>,
     {
         let addresses = self.addresses.clone();

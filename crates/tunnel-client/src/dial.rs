@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tunnel_core::{Config, Offer, TUNNEL_ID_HEADER};
 use tunnel_tonic::outer::{
     OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, instance_of, key_of,
-    peer_encoding, put_encodings, put_offer, put_ready,
+    peer_encoding, put_encodings, put_offer, put_ready, return_spread_of,
 };
 use tunnel_tonic::{
     Direction, Inbound, NetworkRole, Outbound, Tunnel, TunnelError, TunnelInfo, telemetry,
@@ -62,6 +62,8 @@ pub(crate) struct Accepted {
     pub(crate) tunnel: CloseOnDrop,
     pub(crate) inbound: Inbound,
     pub(crate) offer: Offer,
+    /// Over how long to spread the return, as the far end says.
+    pub(crate) return_spread: Option<Duration>,
     /// The body of the outer response.
     pub(crate) body: Body,
     /// The extensions of the outer response.
@@ -104,6 +106,7 @@ where
         tunnel,
         inbound,
         offer: common_offer(&config, &head.headers),
+        return_spread: return_spread_of(&head.headers),
         body: Body::new(body),
         extensions: head.extensions,
         instances,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use tunnel_tonic::TunnelError;
 use crate::connection::Connector;
 use crate::dial::{BoxError, unusable_channel};
 use crate::endpoint::Keepalive;
-use crate::lookup::Lookup;
+use crate::lookup::{Lookup, host_and_port};
 
 /// A channel of any kind.
 #[derive(Clone)]
@@ -43,6 +44,7 @@ impl Service<http::Request<Body>> for AnyChannel {
     }
 }
 
+type SiblingFn = dyn Fn(&http::Uri) -> Option<Gateway> + Send + Sync;
 type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + Send + Sync;
 
 /// The far end of the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
@@ -80,6 +82,18 @@ type ConnectFn = dyn Fn() -> BoxFuture<'static, Result<AnyChannel, BoxError>> + 
 pub struct Gateway {
     name: Option<Arc<str>>,
     dialer: Dialer,
+    siblings: Siblings,
+}
+
+/// Which siblings of a gateway are followed.
+#[derive(Clone)]
+enum Siblings {
+    /// None.
+    Ignored,
+    /// Those that can be reached like the gateway itself.
+    Alike,
+    /// Those that the function returns a gateway for.
+    With(Arc<SiblingFn>),
 }
 
 /// How a gateway is connected to.
@@ -97,6 +111,10 @@ impl From<Endpoint> for Gateway {
     fn from(endpoint: Endpoint) -> Self {
         Self {
             name: name_of(endpoint.uri()),
+            siblings: match endpoint.uri().scheme_str() {
+                Some("https") => Siblings::Alike,
+                _ => Siblings::Ignored,
+            },
             dialer: Dialer::Endpoint(Box::new(Connector::new(endpoint))),
         }
     }
@@ -151,6 +169,7 @@ impl Gateway {
         Self {
             name: None,
             dialer: Dialer::Channel(erase(channel)),
+            siblings: Siblings::Ignored,
         }
     }
 
@@ -190,6 +209,7 @@ impl Gateway {
         Self {
             name: Some(name.into().into()),
             dialer: Dialer::Connect(Arc::new(connect)),
+            siblings: Siblings::Ignored,
         }
     }
 
@@ -220,6 +240,71 @@ impl Gateway {
             connector.local_address = address;
         }
         self
+    }
+
+    /// Whether tunnels are opened at siblings of the gateway: the addresses that it tells when it drains
+    /// (`set_siblings` of `tunnel-server`), so that its devices have another tunnel before theirs ends. Only for
+    /// gateways made from an [`Endpoint`]. Default: true if the endpoint is `https`, otherwise false.
+    ///
+    /// A sibling is reached with the settings of this gateway, only at another host and port, and with the same
+    /// credentials. Over `https` its certificate must be valid for the name of *this* gateway (that of its
+    /// endpoint, or the `domain_name` of its TLS configuration): all gateways of a fleet need one name in common. So
+    /// nobody can lead the device to a server that could not also be this gateway. Over plain `http` nothing proves
+    /// what is at the address, and the device would tell it its credentials. Addresses of another scheme than the
+    /// endpoint's are ignored.
+    pub fn follow_siblings(mut self, follow: bool) -> Self {
+        self.siblings = match (follow, &self.dialer) {
+            (true, Dialer::Endpoint(_)) => Siblings::Alike,
+            _ => Siblings::Ignored,
+        };
+        self
+    }
+
+    /// Sets a function that makes a gateway for the address of a sibling, for gateways of any kind, and for siblings
+    /// with names of their own. With `None` the sibling is ignored. Replaces
+    /// [`follow_siblings`](Self::follow_siblings).
+    ///
+    /// The addresses come from the gateway, and are not checked. A panic is caught and logged.
+    ///
+    /// ```
+    /// use tonic::transport::Endpoint;
+    /// use tunnel_client::Gateway;
+    ///
+    /// let gateway = Gateway::from(Endpoint::from_static("http://gateway-1.internal:50051"))
+    ///     .siblings_with(|uri| {
+    ///         let is_ours = uri.host()?.ends_with(".internal");
+    ///         is_ours.then(|| Gateway::from(Endpoint::from(uri.clone())))
+    ///     });
+    /// # let _ = gateway;
+    /// ```
+    pub fn siblings_with(
+        mut self,
+        sibling: impl Fn(&http::Uri) -> Option<Self> + Send + Sync + 'static,
+    ) -> Self {
+        self.siblings = Siblings::With(Arc::new(sibling));
+        self
+    }
+
+    /// The sibling at an address, if it is followed. It follows siblings of its own like this gateway.
+    pub(crate) fn sibling(&self, uri: &http::Uri) -> Option<Self> {
+        match (&self.siblings, &self.dialer) {
+            (Siblings::With(sibling), _) => {
+                let sibling = catch_unwind(AssertUnwindSafe(|| sibling(uri)));
+                sibling.unwrap_or_else(|_| {
+                    tracing::error!("siblings_with has panicked");
+                    None
+                })
+            }
+            (Siblings::Alike, Dialer::Endpoint(connector)) => {
+                let connector = connector.sibling(uri)?;
+                Some(Self {
+                    name: name_of(connector.uri()),
+                    dialer: Dialer::Endpoint(Box::new(connector)),
+                    siblings: Siblings::Alike,
+                })
+            }
+            _ => None,
+        }
     }
 
     /// TLS with a verifier of the gateway's certificates, as
@@ -323,6 +408,15 @@ impl Gateway {
         }
     }
 
+    /// The address that is dialled, if that is not a name.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        let Dialer::Endpoint(connector) = &self.dialer else {
+            return None;
+        };
+        let (host, port) = host_and_port(connector.uri())?;
+        Some(SocketAddr::new(host.parse().ok()?, port))
+    }
+
     /// The gateway at one of the addresses of its name.
     pub(crate) fn at(&self, address: SocketAddr) -> Self {
         let mut gateway = self.clone();
@@ -397,6 +491,52 @@ mod tests {
         assert_eq!(named(secret), "https://gateway:443");
         let gateway = Gateway::from(Endpoint::from_static(secret));
         assert!(!format!("{gateway:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_sibling_has_another_address_of_the_same_scheme_and_is_followed_over_https() {
+        let sibling = |of: Gateway, uri: &'static str| {
+            let sibling = of.sibling(&http::Uri::from_static(uri))?;
+            let again = sibling.sibling(&http::Uri::from_static(uri));
+            assert_eq!(
+                again.map(|again| again.to_string()),
+                Some(sibling.to_string())
+            );
+            Some(sibling.to_string())
+        };
+        let https = || Gateway::from(Endpoint::from_static("https://one:443")).name("one");
+        let http = || Gateway::from(Endpoint::from_static("http://one:80"));
+        let two = Some("https://two:444".to_owned());
+        assert_eq!(sibling(https(), "https://two:444/path"), two);
+        for unlike in ["http://two:444", "https://me:pw@two", "two:444", "/"] {
+            assert_eq!(sibling(https(), unlike), None, "{unlike}");
+        }
+        assert_eq!(sibling(https().follow_siblings(false), "https://two"), None);
+        assert_eq!(sibling(http(), "http://two"), None);
+        let two = Some("http://two".to_owned());
+        assert_eq!(sibling(http().follow_siblings(true), "http://two"), two);
+        let other = || {
+            Gateway::connect_with("other", async || {
+                Endpoint::from_static("http://x").connect().await
+            })
+        };
+        assert_eq!(sibling(other().follow_siblings(true), "http://two"), None);
+    }
+
+    #[test]
+    fn a_hook_makes_siblings_for_a_gateway_of_any_kind() {
+        let gateway = |name| {
+            Gateway::connect_with(name, async || {
+                Endpoint::from_static("http://x").connect().await
+            })
+        };
+        let uri = http::Uri::from_static("https://two");
+        let made =
+            gateway("one").siblings_with(move |uri| Some(gateway("by hook").name(uri.to_string())));
+        let sibling = made.sibling(&uri).map(|sibling| sibling.to_string());
+        assert_eq!(sibling, Some("https://two/".to_owned()));
+        let panics = gateway("one").siblings_with(|_| panic!("as the test wants it"));
+        assert!(panics.sibling(&uri).is_none());
     }
 
     #[tokio::test]

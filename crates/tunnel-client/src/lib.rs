@@ -183,6 +183,12 @@ mod tls;
 pub use endpoint::{Keepalive, endpoint_for_tunnels, endpoint_for_tunnels_with, too_many_pings};
 pub use forward::{ForwardChannel, ForwardChannelBuilder, ForwardResponseFuture, ForwardTunnel};
 pub use gateway::Gateway;
+/// The decisions of links, for simulations.
+#[doc(hidden)]
+pub mod simulation {
+    pub use crate::links::{Beside, Draw, Plan, Steps, Told};
+}
+
 pub use links::{
     Attempt, Backoff, DownReason, FallbackTunnel, LinkState, LinkStatus, LinksHandle, LinksStopped,
     StopReason,

@@ -148,13 +148,7 @@ impl Lookup {
     }
 
     async fn find(&self, uri: &http::Uri) -> Result<Groups, BoxError> {
-        let host = uri.host().ok_or("the gateway's URI has no host")?;
-        // IPv6 addresses have brackets.
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
-            Some("https") => 443,
-            _ => 80,
-        });
+        let (host, port) = host_and_port(uri).ok_or("the gateway's URI has no host")?;
         let mut groups: Groups = match &self.source {
             Source::System => vec![tokio::net::lookup_host((host, port)).await?.collect()],
             #[cfg(feature = "dns")]
@@ -172,6 +166,17 @@ impl Lookup {
             false => Ok(groups),
         }
     }
+}
+
+/// Where a URI leads to.
+pub(crate) fn host_and_port(uri: &http::Uri) -> Option<(&str, u16)> {
+    // IPv6 addresses have brackets.
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    });
+    Some((host, port))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -68,7 +68,8 @@ use crate::links::{LinksHandle, Purpose, Settings, Shared, StopReason, link_sett
 /// - *Connected*: the gateway routes calls to the tunnel: one that the gateway makes from now on does not fail
 ///   for lack of a tunnel. A gateway of another implementation, or with revision zero, does not say when it does;
 ///   there, *connected* means that it has accepted the tunnel, and its first calls may come too early.
-/// - *Backing off*: the link waits as [`Backoff`](crate::Backoff) says. Lasting refusals
+/// - *Backing off*: the link waits as [`Backoff`](crate::Backoff) says, after a loss for the time that the
+///   gateway has told, so that its devices do not return together. Lasting refusals
 ///   (UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNIMPLEMENTED) are retried slowly, are
 ///   marked as `refused` in [`LinkState::BackingOff`](crate::LinkState::BackingOff), and are logged
 ///   as warnings. A tunnel that the gateway ends later with such a status counts as refused too.
@@ -78,6 +79,8 @@ use crate::links::{LinksHandle, Purpose, Settings, Shared, StopReason, link_sett
 ///   dials its own gateway with backoff; once that accepts, the fallback tunnel is drained. With one
 ///   gateway the link dials it again at once, because a load balancer may lead to another instance.
 ///   A gateway that drains one young tunnel after the other is dialled with backoff.
+///   A gateway that tells its *siblings* gets its fallback tunnel at one of them
+///   ([`Gateway::follow_siblings`]).
 /// - If the gateway ends a connection because pings are too frequent, its keepalive is slowed down
 ///   for a day (only for gateways made from an [`Endpoint`](tonic::transport::Endpoint)). The reason
 ///   is often lost with the connection. So if two tunnels in a row break three to five pings after

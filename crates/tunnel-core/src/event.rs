@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::streams::StreamId;
-use crate::{EndReason, Metadata, StreamError, StreamFault};
+use crate::{EndReason, Metadata, Notice, StreamError, StreamFault};
 
 /// Something the runtime must act on; see [`Connection::poll_event`](crate::Connection::poll_event).
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,9 @@ pub enum Event {
         /// The last stream that the handler serves; `None` if it serves none.
         last: Option<StreamId>,
     },
+    /// The peer has told something about tunnels to come. Comes before the [`GoingAway`](Self::GoingAway) that
+    /// it belongs to.
+    Notice(Notice),
     /// Something worth a log line, and nothing to act on.
     Note(Note),
     /// The tunnel has ended. The last event.

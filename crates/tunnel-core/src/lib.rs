@@ -26,6 +26,7 @@ mod error;
 mod event;
 pub mod frame;
 pub mod metadata;
+mod notice;
 mod side;
 mod status;
 mod streams;
@@ -37,8 +38,8 @@ pub use config::{Config, ConfigBuilder, ConfigError, Revisions};
 pub use connection::{
     BodyRead, COMPRESSED_MESSAGES_HEADER, Connection, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER,
     MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE,
-    NOT_PROCESSED_KEY, OPAQUE_TEXT_HEADER, Offer, READY_HEADER, Read, RecvStream, SendStream,
-    TUNNEL_ID_HEADER,
+    NOT_PROCESSED_KEY, NOTICES_HEADER, OPAQUE_TEXT_HEADER, Offer, READY_HEADER, Read, RecvStream,
+    SendStream, TUNNEL_ID_HEADER,
 };
 pub use error::{
     ConnectionError, EndReason, Initiator, Limit, OpenError, StreamError, StreamFault, WriteError,
@@ -46,6 +47,7 @@ pub use error::{
 pub use event::{Event, Note};
 pub use frame::{CloseStream, Frame, FrameKind, FrameKindRef, FrameRef, FrameSink};
 pub use metadata::Metadata;
+pub use notice::Notice;
 pub use side::Side;
 pub use status::{Code, Status, StatusDetail};
 pub use streams::counts::Stats;

@@ -112,7 +112,7 @@ impl Waiters {
                 self.ready
                     .extend(streams.flat_map(|(_, w)| [w.reader, w.writer]).flatten());
             }
-            Event::Note(_) => {}
+            Event::Note(_) | Event::Notice(_) => {}
         }
     }
 

@@ -201,7 +201,8 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     }
 
     /// Decides whether a tunnel of either direction may be opened; an error is the status of the
-    /// refusal. Meanwhile the tunnel is not listed and counts against no limit. Default: all may.
+    /// refusal. Meanwhile the tunnel is not listed and counts against no limit. Default: all may. Several such
+    /// hooks are asked in their order, until one refuses.
     ///
     /// The future is dropped when the peer gives up or the handler is drained. It has no timeout. If
     /// the hook panics, the tunnel is refused with INTERNAL.
@@ -209,25 +210,25 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     where
         F: Future<Output = Result<(), Status>> + Send + 'static,
     {
-        self.policy.admit = Some(Arc::new(move |opening| Box::pin(admit(opening))));
+        let admit = move |opening| Box::pin(admit(opening)) as _;
+        self.policy.admit.push(Arc::new(admit));
         self
     }
 
     /// Called when a tunnel has opened and takes calls. It must not block, because the tunnel waits. A
-    /// panic is caught and logged.
+    /// panic is caught and logged. Several such hooks are called in their order.
     pub fn on_open(mut self, opened: impl Fn(&AcceptedTunnel) + Send + Sync + 'static) -> Self {
-        self.policy.on_open = Some(Arc::new(opened));
+        self.policy.on_open.push(Arc::new(opened));
         self
     }
 
     /// Called when a tunnel that had opened has ended, with the reason and its final counters. It must not
-    /// block. A panic is
-    /// caught and logged.
+    /// block. A panic is caught and logged. Several such hooks are called in their order.
     pub fn on_close(
         mut self,
         closed: impl Fn(&TunnelInfo, &EndReason, &Stats) + Send + Sync + 'static,
     ) -> Self {
-        self.policy.on_close = Some(Arc::new(closed));
+        self.policy.on_close.push(Arc::new(closed));
         self
     }
 
@@ -278,6 +279,51 @@ impl<L> TunnelServiceHandlerBuilder<L> {
     /// says when), and handlers have their own memory.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.policy.memory_budget = bytes;
+        self
+    }
+
+    /// The most tunnels that are being opened at once; more are refused with UNAVAILABLE. Default: no limit.
+    ///
+    /// An opening counts from its request until its tunnel takes calls: while [`admit`](Self::admit) decides, and
+    /// then while the far end answers, for at most a second. So set it to the number of openings that `admit`, and
+    /// what it asks, can serve at the same time; without `admit` to about a hundred for each core. There is no
+    /// default, because only the application knows that number.
+    ///
+    /// A refusal has `grpc-retry-pushback-ms` in its metadata, from 50 ms to 90 s. It is the time until the
+    /// openings that were refused before have probably been admitted, more or less by up to a half. So a herd of
+    /// devices returns as fast as it can be admitted. Devices of this library honour it.
+    pub fn max_openings_at_once(mut self, max: usize) -> Self {
+        self.policy.max_openings_at_once = Some(max);
+        self
+    }
+
+    /// Over how long the devices should spread their return when this server is lost: a function of the number of
+    /// tunnels that are open. Default: none, and devices return as their own backoff says, within 500 ms.
+    ///
+    /// Devices are told when their tunnels open, in the response header `tunnel-return-ms`, and again each minute
+    /// if both ends run this library. A device that loses its last tunnel to a crash of the server, or of the
+    /// network, waits a random part of this time before it dials, and a device with another tunnel a random part
+    /// of ten times this time. Devices believe at most ten minutes, or an hour with another tunnel.
+    ///
+    /// A good value is the number of tunnels divided by the openings that the *other* servers can take in a
+    /// second. The function is called for each opening and each second, and must not block. If it panics, nothing
+    /// is told.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tunnel_server::TunnelServiceHandler;
+    ///
+    /// // Two other servers, with 3,000 openings a second each.
+    /// let handler = TunnelServiceHandler::builder()
+    ///     .return_spread(|open| Duration::from_secs_f64(open as f64 / 6_000.0))
+    ///     .build();
+    /// # let _ = handler;
+    /// ```
+    pub fn return_spread(
+        mut self,
+        spread: impl Fn(usize) -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        self.policy.return_spread = Some(Arc::new(spread));
         self
     }
 

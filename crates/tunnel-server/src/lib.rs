@@ -184,6 +184,7 @@
 //! a new `0.x` of these crates: upgrade both together.
 
 mod accepted;
+mod admission;
 mod age;
 mod builder;
 mod opening;
@@ -193,11 +194,15 @@ mod policy;
 mod pool;
 mod proxy;
 mod registry;
+mod returns;
 mod serve;
 mod server;
 mod service;
 
 pub use accepted::AcceptedTunnel;
+// For simulations.
+#[doc(hidden)]
+pub use admission::Admission;
 pub use builder::TunnelServiceHandlerBuilder;
 pub use opening::Opening;
 pub use policy::WhenKeyIsFull;

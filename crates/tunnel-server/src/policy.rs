@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 use tunnel_core::{EndReason, NOT_PROCESSED_KEY, Stats};
+use tunnel_tonic::outer::RETRY_PUSHBACK;
 use tunnel_tonic::telemetry::InjectTrace;
 use tunnel_tonic::{AffinityKey, TunnelInfo};
 
@@ -30,6 +31,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 type KeyOf = dyn Fn(&Opening) -> Option<AffinityKey> + Send + Sync;
 type Admit = dyn Fn(Opening) -> BoxFuture<'static, Result<(), Status>> + Send + Sync;
+type ReturnSpread = dyn Fn(usize) -> Duration + Send + Sync;
 type OnOpen = dyn Fn(&AcceptedTunnel) + Send + Sync;
 type OnClose = dyn Fn(&TunnelInfo, &EndReason, &Stats) + Send + Sync;
 
@@ -62,13 +64,25 @@ impl Refusal {
 
     /// By a server that is about to stop. The far end can open the tunnel elsewhere at once.
     pub(crate) fn draining() -> Self {
-        let pushback = fastrand::u64(50..=150).into();
-        let mut metadata = MetadataMap::new();
-        metadata.insert("grpc-retry-pushback-ms", pushback);
-        metadata.insert(NOT_PROCESSED_KEY, MetadataValue::from_static("1"));
+        let pushback = Duration::from_millis(fastrand::u64(50..=150));
         let message = "the server is draining its tunnels";
+        Self::unavailable("draining", message, pushback)
+    }
+
+    /// Over the limit on openings at once.
+    pub(crate) fn too_many_openings(pushback: Duration) -> Self {
+        let message = "the server opens as many tunnels as max_openings_at_once allows";
+        Self::unavailable("max_openings_at_once", message, pushback)
+    }
+
+    /// With the time after which the far end may try again.
+    fn unavailable(name: &'static str, message: &str, pushback: Duration) -> Self {
+        let millis = u64::try_from(pushback.as_millis()).unwrap_or(u64::MAX);
+        let mut metadata = MetadataMap::new();
+        metadata.insert(RETRY_PUSHBACK, millis.into());
+        metadata.insert(NOT_PROCESSED_KEY, MetadataValue::from_static("1"));
         let status = Status::with_metadata(Code::Unavailable, message, metadata);
-        Self::new("draining", status)
+        Self::new(name, status)
     }
 }
 
@@ -80,6 +94,8 @@ pub(crate) struct Policy {
     pub(crate) max_per_key: usize,
     pub(crate) max_per_connection: usize,
     pub(crate) max_per_address: usize,
+    pub(crate) max_openings_at_once: Option<usize>,
+    pub(crate) return_spread: Option<Arc<ReturnSpread>>,
     pub(crate) max_tunnel_age: Option<Duration>,
     pub(crate) drain_timeout: Duration,
     pub(crate) memory_budget: usize,
@@ -87,9 +103,9 @@ pub(crate) struct Policy {
     pub(crate) inject: Option<InjectTrace>,
     pub(crate) when_key_is_full: WhenKeyIsFull,
     pub(crate) key_of: Option<Arc<KeyOf>>,
-    pub(crate) admit: Option<Arc<Admit>>,
-    pub(crate) on_open: Option<Arc<OnOpen>>,
-    pub(crate) on_close: Option<Arc<OnClose>>,
+    pub(crate) admit: Vec<Arc<Admit>>,
+    pub(crate) on_open: Vec<Arc<OnOpen>>,
+    pub(crate) on_close: Vec<Arc<OnClose>>,
 }
 
 impl Default for Policy {
@@ -100,6 +116,8 @@ impl Default for Policy {
             max_per_key: MAX_PER_PEER,
             max_per_connection: MAX_PER_CONNECTION,
             max_per_address: MAX_PER_PEER,
+            max_openings_at_once: None,
+            return_spread: None,
             max_tunnel_age: None,
             drain_timeout: DRAIN_TIMEOUT,
             memory_budget: MEMORY_BUDGET,
@@ -107,9 +125,9 @@ impl Default for Policy {
             inject: None,
             when_key_is_full: WhenKeyIsFull::default(),
             key_of: None,
-            admit: None,
-            on_open: None,
-            on_close: None,
+            admit: Vec::new(),
+            on_open: Vec::new(),
+            on_close: Vec::new(),
         }
     }
 }
@@ -122,6 +140,7 @@ impl fmt::Debug for Policy {
             .field("max_per_key", &self.max_per_key)
             .field("max_per_connection", &self.max_per_connection)
             .field("max_per_address", &self.max_per_address)
+            .field("max_openings_at_once", &self.max_openings_at_once)
             .field("max_tunnel_age", &self.max_tunnel_age)
             .field("drain_timeout", &self.drain_timeout)
             .field("memory_budget", &self.memory_budget)
@@ -139,27 +158,34 @@ impl Policy {
         }
     }
 
-    /// Calls the hook that decides whether a tunnel may be opened.
+    /// Calls the hooks that decide whether a tunnel may be opened.
     pub(crate) async fn admit(&self, opening: &Opening) -> Result<(), Refusal> {
-        match &self.admit {
-            Some(admit) => {
-                let admitted = admit(opening.clone()).await;
-                admitted.map_err(|status| Refusal::new("not_admitted", status))
-            }
-            None => Ok(()),
+        for admit in &self.admit {
+            let admitted = admit(opening.clone()).await;
+            admitted.map_err(|status| Refusal::new("not_admitted", status))?;
         }
+        Ok(())
     }
 
-    /// Calls the hook for a tunnel that has opened.
+    /// Asks the hook over how long this number of tunnels should spread their return.
+    pub(crate) fn return_spread(&self, open: usize) -> Option<Duration> {
+        let mut spread = None;
+        if let Some(return_spread) = &self.return_spread {
+            catch_panic("return_spread", || spread = Some(return_spread(open)));
+        }
+        spread
+    }
+
+    /// Calls the hooks for a tunnel that has opened.
     pub(crate) fn opened(&self, tunnel: &AcceptedTunnel) {
-        if let Some(on_open) = &self.on_open {
+        for on_open in &self.on_open {
             catch_panic("on_open", || on_open(tunnel));
         }
     }
 
-    /// Calls the hook for a tunnel that is closed.
+    /// Calls the hooks for a tunnel that is closed.
     pub(crate) fn closed(&self, info: &TunnelInfo, reason: &EndReason, stats: &Stats) {
-        if let Some(on_close) = &self.on_close {
+        for on_close in &self.on_close {
             catch_panic("on_close", || on_close(info, reason, stats));
         }
     }

@@ -18,7 +18,8 @@ use crate::{ReverseChannel, TunnelServiceHandler};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type FindKey = dyn Fn(&Parts) -> Result<AffinityKey, Status> + Send + Sync;
-type Configure = dyn Fn(ReverseChannel) -> ReverseChannel + Send + Sync;
+type ChannelOf<C> = dyn Fn(AffinityKey) -> C + Send + Sync;
+type Configure<C> = dyn Fn(C) -> C + Send + Sync;
 
 /// Where a [`KeyProxy`] finds the key of a call. Cheap to clone.
 #[derive(Clone)]
@@ -119,25 +120,40 @@ impl fmt::Debug for KeyFrom {
 ///
 /// A device may serve the calls itself, or forward them to a server of its own
 /// (`ReverseTunnelServerBuilder::forward_to` in `tunnel-client`).
-#[derive(Clone)]
-pub struct KeyProxy {
-    handler: TunnelServiceHandler,
+pub struct KeyProxy<C = ReverseChannel> {
+    channel: Arc<ChannelOf<C>>,
     key: KeyFrom,
-    configure: Option<Arc<Configure>>,
+    configure: Option<Arc<Configure<C>>>,
+}
+
+impl<C> Clone for KeyProxy<C> {
+    fn clone(&self) -> Self {
+        Self {
+            channel: self.channel.clone(),
+            key: self.key.clone(),
+            configure: self.configure.clone(),
+        }
+    }
 }
 
 impl TunnelServiceHandler {
     /// A service that passes any gRPC call on to the reverse tunnels of a key.
     pub fn proxy(&self, key: KeyFrom) -> KeyProxy {
-        KeyProxy {
-            handler: self.clone(),
+        let handler = self.clone();
+        KeyProxy::over(key, move |key| handler.key_as_channel(key))
+    }
+}
+
+impl<C> KeyProxy<C> {
+    /// A proxy over other channels than those of a handler, for example those of a fleet of gateways.
+    pub fn over(key: KeyFrom, channel: impl Fn(AffinityKey) -> C + Send + Sync + 'static) -> Self {
+        Self {
+            channel: Arc::new(channel),
             key,
             configure: None,
         }
     }
-}
 
-impl KeyProxy {
     /// Settings of the channel of each call, for example to wait for a device that is not there. Default: those of
     /// [`key_as_channel`](TunnelServiceHandler::key_as_channel).
     ///
@@ -150,19 +166,21 @@ impl KeyProxy {
     /// # let _ = proxy;
     /// ```
     #[must_use = "the setting is for the service returned"]
-    pub fn configure(
-        mut self,
-        configure: impl Fn(ReverseChannel) -> ReverseChannel + Send + Sync + 'static,
-    ) -> Self {
+    pub fn configure(mut self, configure: impl Fn(C) -> C + Send + Sync + 'static) -> Self {
         self.configure = Some(Arc::new(configure));
         self
     }
 }
 
-impl<B> Service<http::Request<B>> for KeyProxy
+impl<B, C, A> Service<http::Request<B>> for KeyProxy<C>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    C: Service<http::Request<Body>, Response = http::Response<A>> + Clone + Send + 'static,
+    C::Error: Into<BoxError> + Send,
+    C::Future: Send,
+    A: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    A::Error: Into<BoxError>,
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -184,7 +202,7 @@ where
             Ok(key) => key,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
-        let channel = self.handler.key_as_channel(key);
+        let channel = (self.channel)(key);
         let channel = match &self.configure {
             Some(configure) => configure(channel),
             None => channel,
@@ -193,7 +211,7 @@ where
     }
 }
 
-impl fmt::Debug for KeyProxy {
+impl<C> fmt::Debug for KeyProxy<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyProxy").finish_non_exhaustive()
     }

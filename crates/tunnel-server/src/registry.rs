@@ -5,11 +5,12 @@
 //! - A tunnel is listed from before its first frame until its outer stream, or its runtime, has ended.
 //! - A reverse tunnel is in its pools exactly while it takes calls.
 //! - No hook and no waker runs under a lock, and no value of the user is dropped there.
-//! - Locks are taken in this order: the registry's, a pool's, a tunnel's.
+//! - Locks are taken in this order: the registry's, a pool's, a tunnel's or that of the limit on openings.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,13 +18,13 @@ use futures::FutureExt as _;
 use futures::future::{Either, select};
 use tokio::sync::watch;
 use tonic::Status;
-use tunnel_core::{EndReason, Stats};
+use tunnel_core::{EndReason, Notice, Stats};
 use tunnel_tonic::{
     AffinityKey, Direction, MemoryBudget, NetworkRole, TunnelError, TunnelId, TunnelInfo,
     TunnelReporter, telemetry,
 };
 
-use crate::openings::{Openings, Pending};
+use crate::openings::{Openings, Pending, Place};
 use crate::origin::{Origin, Origins};
 use crate::policy::{Policy, Refusal, WhenKeyIsFull};
 use crate::pool::Pool;
@@ -41,6 +42,10 @@ pub(crate) struct Registry {
     pub(crate) openings: Arc<Openings>,
     state: Mutex<State>,
     phase: watch::Sender<Phase>,
+    /// Where devices can go when this server drains, as URIs.
+    siblings: Mutex<Vec<String>>,
+    /// Whether a task renews what the tunnels were told about their return.
+    pub(crate) renews: Arc<AtomicBool>,
 }
 
 /// The phases of a handler, in their order.
@@ -71,6 +76,8 @@ struct State {
 struct Listed {
     tunnel: AcceptedTunnel,
     origin: Origin,
+    /// Until it takes calls: its place under the limit on openings.
+    place: Option<Place>,
     /// Whether its opening was reported to the hook and to subscribers.
     announced: bool,
     /// Whether it was closed for a newer one.
@@ -113,12 +120,14 @@ impl Registry {
     pub(crate) fn new(policy: Policy) -> Arc<Self> {
         Arc::new(Self {
             memory: MemoryBudget::new(policy.memory_budget),
+            openings: Openings::new(policy.max_openings_at_once),
             policy,
             all: Pool::of_all(),
             reporter: TunnelReporter::default(),
-            openings: Arc::default(),
             state: Mutex::default(),
             phase: watch::Sender::new(Phase::Open),
+            siblings: Mutex::default(),
+            renews: Arc::default(),
         })
     }
 
@@ -131,8 +140,9 @@ impl Registry {
     pub(crate) async fn consider(&self, opening: &mut Opening) -> Result<Pending, Refusal> {
         let refusing = pin!(self.refuses_openings());
         let asked = AssertUnwindSafe(async {
+            let place = self.openings.place()?;
             self.policy.give_key(opening);
-            let pending = self.openings.begin(opening.key());
+            let pending = self.openings.begin(opening.key(), place);
             self.policy.admit(opening).await?;
             Ok(pending)
         });
@@ -152,15 +162,16 @@ impl Registry {
         self: &Arc<Self>,
         tunnel: &AcceptedTunnel,
         origin: Origin,
-        pending: &Pending,
+        mut pending: Pending,
     ) -> Result<Entry, Refusal> {
         let id = tunnel.id();
+        let place = pending.admitted();
         let displaced = {
             let mut state = self.lock();
             if *self.phase.borrow() != Phase::Open {
                 return Err(Refusal::draining());
             }
-            state.list(&self.policy, tunnel, origin)?
+            state.list(&self.policy, tunnel, origin, place)?
         };
         let entry = Entry {
             registry: self.clone(),
@@ -204,6 +215,8 @@ impl Registry {
         let pooled = listed.pooled.is_some();
         if is_ready && !listed.announced {
             listed.announced = true;
+            // Before the tunnel can be found.
+            listed.place = None;
             change.announce = Some(listed.tunnel.clone());
         }
         if is_ready && !pooled && listed.tunnel.direction() == Direction::Reverse {
@@ -377,12 +390,41 @@ impl Registry {
         state.keys.len() + state.pools.len() + state.origins.kept()
     }
 
-    /// Drains all tunnels and refuses new ones. Returns when all tunnels are closed.
-    pub(crate) async fn drain(&self, timeout: Duration) {
+    /// Whether a tunnel is listed.
+    pub(crate) fn is_used(&self) -> bool {
+        !self.lock().tunnels.is_empty()
+    }
+
+    /// The ids of the tunnels.
+    pub(crate) fn ids(&self) -> Vec<TunnelId> {
+        self.lock().tunnels.keys().copied().collect()
+    }
+
+    /// Over how long the tunnels should spread their return, if the policy says it.
+    pub(crate) fn return_spread(&self) -> Option<Duration> {
+        let open = self.lock().tunnels.len();
+        self.policy.return_spread(open)
+    }
+
+    pub(crate) fn siblings(&self) -> Vec<String> {
+        let siblings = self.siblings.lock();
+        siblings.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_siblings(&self, uris: Vec<String>) {
+        let siblings = self.siblings.lock();
+        *siblings.unwrap_or_else(PoisonError::into_inner) = uris;
+    }
+
+    /// Drains all tunnels, tells them farewell, and refuses new ones. Returns when all tunnels are closed.
+    pub(crate) async fn drain(&self, timeout: Duration, farewell: Notice) {
         // First, so that each tunnel is either refused or found below.
         self.enter(Phase::Draining);
         let tunnels = self.tunnels();
         for tunnel in &tunnels {
+            if farewell != Notice::new() {
+                tunnel.tunnel().tell(farewell.clone());
+            }
             tunnel.begin_drain(timeout);
         }
         // Calls that wait for a tunnel fail.
@@ -408,6 +450,7 @@ impl State {
         policy: &Policy,
         tunnel: &AcceptedTunnel,
         origin: Origin,
+        place: Option<Place>,
     ) -> Result<Option<AcceptedTunnel>, Refusal> {
         let origin = match tunnel.key() {
             Some(_) => origin.without_address(),
@@ -434,6 +477,7 @@ impl State {
         let listed = Listed {
             tunnel: tunnel.clone(),
             origin,
+            place,
             announced: false,
             displaced: false,
             pooled: None,

@@ -16,6 +16,7 @@ use tunnel_core::{Config, Stats};
 use tunnel_tonic::outer::{
     OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, accepted_encoding, common_offer,
     is_grpc, peer_encoding, put_encodings, put_instance, put_key, put_offer, put_ready,
+    put_return_spread,
 };
 use tunnel_tonic::{
     AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelEvents, TunnelId,
@@ -25,6 +26,7 @@ use crate::age;
 use crate::origin::Origin;
 use crate::policy::{Policy, Refusal};
 use crate::registry::Registry;
+use crate::returns;
 use crate::{AcceptedTunnel, Opening, ReverseChannel};
 
 /// Accepts tunnels and serves their calls. Cheap to clone; clones are the same handler.
@@ -190,18 +192,57 @@ impl TunnelServiceHandler {
         self.registry.kept_keys()
     }
 
+    /// Sets where devices can open their next tunnels when this handler [retires](Self::retire) or
+    /// [drains](Self::drain) all tunnels: the addresses of other servers for the same callers, with scheme and
+    /// authority. Replaces those set before. Default: none.
+    ///
+    /// A device of this library that follows siblings (`Gateway::follow_siblings` of `tunnel-client`) opens a tunnel
+    /// at one of them, chosen at random, before it dials this address again. It reads at most 16, and ignores those
+    /// with another scheme than its own gateway. Devices of other implementations are not told.
+    ///
+    /// ```
+    /// # use tunnel_server::TunnelServiceHandler;
+    /// # fn example(handler: TunnelServiceHandler) -> Result<(), http::uri::InvalidUri> {
+    /// handler.set_siblings(["https://gateway-2.example:443".parse()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_siblings(&self, siblings: impl IntoIterator<Item = http::Uri>) {
+        let siblings = siblings.into_iter().map(|uri| uri.to_string());
+        self.registry.set_siblings(siblings.collect());
+    }
+
+    /// Prepares a drain without a gap: refuses new tunnels from now on, and asks the devices of reverse tunnels to
+    /// open others, at the [siblings](Self::set_siblings) if there are any. Meanwhile their tunnels take calls as
+    /// before. [`drain`](Self::drain) ends them; call it after about `grace`.
+    ///
+    /// Devices open their next tunnels at random times within half of `grace`, so that they do not arrive at the
+    /// siblings together. Forward tunnels go on; they are told with the drain. Devices of other implementations are not
+    /// told. [`serve`](Self::serve) does this by itself.
+    pub fn retire(&self, grace: Duration) {
+        returns::retire(&self.registry, grace);
+    }
+
     /// Drains all tunnels, for a shutdown: new tunnels and new calls are refused with UNAVAILABLE, and
     /// calls in flight are ended after `timeout`. Returns when the last tunnel is closed.
     ///
     /// The drain goes on when the future is dropped. A second drain can end the calls earlier; zero ends
     /// them now.
     ///
-    /// Reverse tunnels leave their pools at once, and their devices get a drain notice. Calls that wait
+    /// Reverse tunnels leave their pools at once, and their devices get a drain notice, with the
+    /// [siblings](Self::set_siblings). Without siblings they are told to return within the
+    /// [spread](crate::TunnelServiceHandlerBuilder::return_spread), if one is set. Calls that wait
     /// for a tunnel fail.
     ///
     /// To stop a server use [`serve`](Self::serve), which also closes the connections.
     pub async fn drain(&self, timeout: Duration) {
-        self.registry.drain(timeout).await;
+        let farewell = returns::farewell(&self.registry);
+        self.registry.drain(timeout, farewell).await;
+    }
+
+    /// Whether siblings are set.
+    pub(crate) fn has_siblings(&self) -> bool {
+        !self.registry.siblings().is_empty()
     }
 
     /// Refuses new tunnels from now on; open ones go on.
@@ -254,7 +295,7 @@ impl TunnelServiceHandler {
             tunnel.inject_trace(inject.clone());
         }
         let accepted = AcceptedTunnel::new(tunnel);
-        let entry = self.registry.insert(&accepted, origin, &pending);
+        let entry = self.registry.insert(&accepted, origin, pending);
         let entry = entry.map_err(refused)?;
         let mut response = http::Response::new(Body::new(outbound));
         put_offer(&self.config, response.headers_mut());
@@ -264,7 +305,13 @@ impl TunnelServiceHandler {
         if let Some(Instance { name, instances }) = self.instance().clone() {
             put_instance(&name, instances, response.headers_mut());
         }
+        if let Some(spread) = self.registry.return_spread() {
+            put_return_spread(spread, response.headers_mut());
+        }
         inbound.start(offer, body, service, entry);
+        if self.registry.policy.return_spread.is_some() {
+            returns::renew(&self.registry);
+        }
         let Policy {
             max_tunnel_age,
             drain_timeout,

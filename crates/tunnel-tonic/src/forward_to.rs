@@ -6,6 +6,7 @@ use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, select};
@@ -89,10 +90,15 @@ where
 
 type Response = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
 
+/// How long a call that was dropped waits for its upload to fail.
+const CUT_GRACE: Duration = Duration::from_millis(500);
+
 /// A call before its response.
 ///
 /// If it is dropped during the upload, the upload fails first and the call ends after it. In the other order hyper
-/// would reset the stream with CANCEL, which tonic's server reads as the clean end of an upload.
+/// would reset the stream with CANCEL, which tonic's server reads as the clean end of an upload. A channel that flow
+/// control holds up does not read the upload, so that it cannot fail. Its server does not read either, and sees no
+/// end: then the call ends without it.
 struct Call {
     response: Option<Response>,
     /// True once the channel has begun to read the upload, closed at its end.
@@ -124,7 +130,8 @@ impl Drop for Call {
         let begun = *upload.borrow_and_update() && upload.has_changed().is_ok();
         if let (true, Ok(runtime)) = (begun, Handle::try_current()) {
             runtime.spawn(async move {
-                select(response, upload.changed().boxed()).await;
+                let over = select(response, upload.changed().boxed());
+                let _ = tokio::time::timeout(CUT_GRACE, over).await;
             });
         }
     }

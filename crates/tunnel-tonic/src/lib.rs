@@ -63,7 +63,7 @@ pub use info::{AffinityKey, Direction, NetworkRole, TunnelId, TunnelInfo};
 pub use outbound::Outbound;
 #[cfg(feature = "router")]
 pub use services::Services;
-pub use status::{is_safe_to_retry, tonic_status};
+pub use status::{NotProcessed, is_safe_to_retry, tonic_status};
 pub use tunnel::{Inbound, Tunnel};
 /// The crate of the state machine: [`Config`](tunnel_core::Config), [`EndReason`](tunnel_core::EndReason) and
 /// other types of this API are from there.

@@ -8,7 +8,7 @@ use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tunnel_core::{
     COMPRESSED_MESSAGES_HEADER, Config, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER,
-    MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE,
+    MAX_STREAMS_HEADER, MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOTICES_HEADER,
     OPAQUE_TEXT_HEADER, Offer, READY_HEADER,
 };
 
@@ -34,6 +34,10 @@ const KEY_HEADER: HeaderName = HeaderName::from_static("grpctunnel-key");
 /// The response headers in which the accepting end says its own name, percent-encoded, and how many such ends there are.
 const INSTANCE_HEADER: HeaderName = HeaderName::from_static("grpctunnel-instance");
 const INSTANCES_HEADER: HeaderName = HeaderName::from_static("grpctunnel-instances");
+
+/// The response header in which the accepting end says over how many milliseconds the ends that lose their tunnels
+/// to it together should spread their return. A [`Notice`](tunnel_core::Notice) renews it.
+const RETURN_HEADER: HeaderName = HeaderName::from_static("tunnel-return-ms");
 
 /// The longest key that is told to the other end, encoded. More would not fit the headers of a response.
 const LONGEST_KEY: usize = 4096;
@@ -87,6 +91,18 @@ pub fn instance_of(headers: &HeaderMap) -> Option<(Arc<str>, usize)> {
     Some((name, instances))
 }
 
+/// Puts the spread of the return into the headers of the response that accepts a tunnel.
+pub fn put_return_spread(spread: Duration, headers: &mut HeaderMap) {
+    let millis = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(RETURN_HEADER, millis.into());
+}
+
+/// The spread of the return, from the headers of the response that accepted a tunnel.
+pub fn return_spread_of(headers: &HeaderMap) -> Option<Duration> {
+    let millis = headers.get(RETURN_HEADER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_millis(millis))
+}
+
 /// Puts this end's offer and the content type into the headers of the outer call.
 pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -97,6 +113,7 @@ pub fn put_offer(config: &Config, headers: &mut HeaderMap) {
     for (name, offered) in [
         (NEGOTIATE_HEADER, ours.negotiate),
         (DRAIN_HEADER, ours.drain),
+        (NOTICES_HEADER, ours.notices),
         (ECHO_HEADER, ours.echo),
         (MESSAGE_CREDIT_HEADER, ours.message_credit),
         (OPAQUE_TEXT_HEADER, ours.opaque_text),
@@ -134,6 +151,7 @@ pub fn common_offer(config: &Config, peer: &HeaderMap) -> Offer {
     let number = |name: &str| peer.get(name)?.to_str().ok()?.parse::<u32>().ok();
     offer.negotiate = has(NEGOTIATE_HEADER);
     offer.drain = has(DRAIN_HEADER);
+    offer.notices = has(NOTICES_HEADER);
     offer.echo = has(ECHO_HEADER);
     offer.message_credit = has(MESSAGE_CREDIT_HEADER);
     offer.ready = offer.negotiate && has(READY_HEADER);
@@ -288,6 +306,17 @@ mod tests {
             headers.insert(INSTANCES_HEADER, HeaderValue::from_static(wrong));
             assert_eq!(instance_of(&headers), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_spread_is_told_in_milliseconds() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(return_spread_of(&headers), None);
+        put_return_spread(Duration::from_secs(20), &mut headers);
+        assert_eq!(headers["tunnel-return-ms"], "20000");
+        assert_eq!(return_spread_of(&headers), Some(Duration::from_secs(20)));
+        headers.insert("tunnel-return-ms", HeaderValue::from_static("soon"));
+        assert_eq!(return_spread_of(&headers), None);
     }
 
     #[test]

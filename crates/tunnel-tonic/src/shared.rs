@@ -70,7 +70,7 @@ impl Shared {
         let mut conn = Connection::new(side, config);
         conn.keep_released();
         Arc::new(Self {
-            state: Mutex::new(State::new(conn)),
+            state: Mutex::new(State::new(conn, role)),
             lifecycle: watch::Sender::new(Lifecycle::Opening),
             observer: OnceLock::new(),
             budget: OnceLock::new(),
@@ -281,6 +281,12 @@ impl Shared {
     pub(crate) fn unanswered_for(&self) -> Option<Duration> {
         let since = self.lock().conn.unanswered_since()?;
         Some(now().saturating_duration_since(since))
+    }
+
+    /// How long ago the peer was last heard.
+    pub(crate) fn silent_for(&self) -> Option<Duration> {
+        let heard = self.lock().conn.heard_at()?;
+        Some(now().saturating_duration_since(heard))
     }
 
     /// Whether a call could be opened now, apart from limits.

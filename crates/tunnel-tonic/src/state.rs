@@ -11,10 +11,11 @@ use std::time::Instant;
 use smallvec::SmallVec;
 use tracing::Span;
 use tunnel_core::{
-    Connection, ConnectionError, Event, Metadata, Note, Offer, RecvStream, Released, StreamError,
-    StreamId, StreamIdHash, TransportCause,
+    Connection, ConnectionError, Event, Metadata, Note, Notice, Offer, RecvStream, Released,
+    StreamError, StreamId, StreamIdHash, TransportCause,
 };
 
+use crate::info::NetworkRole;
 use crate::lifecycle::Lifecycle;
 use crate::slots::{Awake, Failure, Slot};
 use crate::waiting::{Turn, WaitQueue};
@@ -58,6 +59,8 @@ pub(crate) struct State {
     driver_paused: bool,
     /// Whether [`Lifecycle::Draining`] was announced.
     told_draining: bool,
+    /// Network client: what the peer has told about tunnels to come.
+    told: Option<Box<Notice>>,
     /// Log lines to write after unlocking.
     notes: Vec<LogNote>,
     /// Wakers that were replaced, to be dropped after unlocking.
@@ -104,7 +107,7 @@ pub(crate) struct Actions {
 }
 
 impl State {
-    pub(crate) fn new(conn: Connection) -> Self {
+    pub(crate) fn new(conn: Connection, role: NetworkRole) -> Self {
         Self {
             conn,
             slots: HashMap::default(),
@@ -122,10 +125,16 @@ impl State {
             driver_timeout: None,
             driver_paused: false,
             told_draining: false,
+            told: (role == NetworkRole::Client).then(Box::default),
             notes: Vec::new(),
             replaced: Wakers::new(),
             pending_wakes: Wakers::new(),
         }
+    }
+
+    /// What the peer has told about tunnels to come.
+    pub(crate) fn told(&self) -> Notice {
+        self.told.as_deref().cloned().unwrap_or_default()
     }
 
     /// The number of calls with a [`Slot`].
@@ -294,6 +303,11 @@ impl State {
                 });
             }
             Event::Cancelled { id, error, .. } => self.on_cancelled(id, error),
+            Event::Notice(notice) => {
+                if let Some(told) = &mut self.told {
+                    told.merge(notice);
+                }
+            }
             Event::Note(note) => self.notes.push(LogNote::Core(note)),
             Event::Ready => actions.lifecycle = Some(Lifecycle::Ready),
             Event::PeerReady => actions.lifecycle = Some(Lifecycle::Routed),

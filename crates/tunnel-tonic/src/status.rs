@@ -71,11 +71,66 @@ pub(crate) fn from_open_error(error: OpenError) -> tonic::Status {
 
 /// The status of a call that was refused as not processed, if the close has the mark.
 pub(crate) fn not_processed(close: &CloseStream) -> Option<tonic::Status> {
-    close.trailers.get(NOT_PROCESSED_KEY)?;
+    let reason = close.trailers.get(NOT_PROCESSED_KEY)?;
     let (code, message) = (close.status.code, close.status.message.clone());
     let mut error = StreamError::new(code, message, Initiator::Remote);
     error.not_processed = true;
-    Some(from_stream_error(error))
+    let mut status = tonic::Status::new(code_from_wire(error.code), error.message.to_string());
+    status.set_source(Arc::new(NotProcessed {
+        reason: reason.to_owned().into(),
+        error: Some(error),
+    }));
+    Some(status)
+}
+
+/// Says that a call was refused before anything of it was processed, and why. The caller may make it again elsewhere.
+///
+/// A handler puts it into the extensions of a response that is only a status, UNAVAILABLE or RESOURCE_EXHAUSTED, as
+/// `Status::into_http` makes it. It counts only there: metadata that a handler sets by itself never says this. The
+/// caller's channel then retries the call on another tunnel, and [`NotProcessed::of`] finds the reason in the status.
+#[derive(Clone, Debug)]
+pub struct NotProcessed {
+    reason: Cow<'static, str>,
+    error: Option<StreamError>,
+}
+
+impl NotProcessed {
+    /// With a reason, which both ends agree on: a word of ASCII.
+    pub fn new(reason: &'static str) -> Self {
+        Self {
+            reason: reason.into(),
+            error: None,
+        }
+    }
+
+    /// The reason.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// What the far end said of a call that failed with this status.
+    pub fn of(status: &tonic::Status) -> Option<&Self> {
+        let first = std::error::Error::source(status);
+        let mut sources = std::iter::successors(first, |error| error.source());
+        sources.find_map(|error| error.downcast_ref())
+    }
+
+    /// Adds the mark to the trailers of a refusal.
+    pub(crate) fn mark(&self, trailers: &mut Metadata) {
+        trailers.push(NOT_PROCESSED_KEY, &self.reason);
+    }
+}
+
+impl std::fmt::Display for NotProcessed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "not processed: {}", self.reason)
+    }
+}
+
+impl std::error::Error for NotProcessed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.as_ref().map(|error| error as _)
+    }
 }
 
 /// Whether a call that failed with this status was certainly not processed, so that it is safe to make

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
-use tunnel_core::{Config, EndReason, Offer, Side};
+use tunnel_core::{Config, EndReason, Notice, Offer, Side};
 
 use crate::carrier;
 use crate::compression::frames::FrameReader;
@@ -229,6 +229,16 @@ impl Tunnel {
     /// [`Connection::retire`](tunnel_core::Connection::retire).
     pub fn retire(&self) -> bool {
         self.shared.with(|state| state.conn.retire(now()))
+    }
+
+    /// Tells the peer about tunnels to come; see [`Connection::tell`](tunnel_core::Connection::tell).
+    pub fn tell(&self, notice: Notice) -> bool {
+        self.shared.with(|state| state.conn.tell(notice))
+    }
+
+    /// What the peer has told about tunnels to come, the latest of each field. Only the end that dialled is told.
+    pub fn told(&self) -> Notice {
+        self.shared.with(|state| state.told())
     }
 
     /// Ends the tunnel now.

@@ -19,7 +19,8 @@ def main():
     services.add_EchoServiceServicer_to_server(Echo(), server)
     names = [messages.DESCRIPTOR.services_by_name["EchoService"].full_name, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:0"
+    port = server.add_insecure_port(address)
     server.start()
     print(f"server: listening at 127.0.0.1:{port}", flush=True)
     sys.stdin.read()

@@ -64,7 +64,8 @@ pub(crate) struct DrainArgs {
     /// End the calls in flight after this time, for example 30s.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     timeout: humantime::Duration,
-    /// Begin no drain, but say how far it is. The exit code is 0 if the gateway is drained, and otherwise 1.
+    /// Begin no drain, but say how far it is. The exit code is 0 if the gateway is drained, or if it is one of a fleet and every
+    /// device is at another gateway too; otherwise 1.
     #[arg(long, conflicts_with = "timeout")]
     check: bool,
 }
@@ -107,6 +108,7 @@ pub(super) async fn deny(args: DenyArgs, out: &mut impl Write) -> Result<ExitCod
         None => "denied".to_owned(),
     };
     writeln!(out, "{:?}: {until}, {}", args.key, ended(denied.tunnels))?;
+    say_unconfirmed(&denied.unconfirmed, out)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -115,18 +117,21 @@ pub(super) async fn allow(args: AllowArgs, out: &mut impl Write) -> Result<ExitC
     let request = api::AllowRequest {
         key: args.key.clone(),
     };
-    let was_denied = client
-        .allow(request)
-        .await
-        .map_err(failed)?
-        .into_inner()
-        .was_denied;
-    let what = match was_denied {
+    let allowed = client.allow(request).await.map_err(failed)?.into_inner();
+    let what = match allowed.was_denied {
         true => "allowed again",
         false => "was not denied",
     };
     writeln!(out, "{:?}: {what}", args.key)?;
+    say_unconfirmed(&allowed.unconfirmed, out)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn say_unconfirmed(who: &[String], out: &mut impl Write) -> Result<()> {
+    for name in who {
+        writeln!(out, "not confirmed: {}", human::clean(name))?;
+    }
+    Ok(())
 }
 
 pub(super) async fn denied(args: DeniedArgs, out: &mut impl Write) -> Result<ExitCode> {
@@ -171,7 +176,18 @@ pub(super) async fn drain(args: DrainArgs, out: &mut impl Write) -> Result<ExitC
         "{how_far} (open tunnels: {}, calls in flight: {})",
         drain.tunnels_open, drain.calls_in_flight
     )?;
-    match drain.drained {
+    let costs_nobody = args.check && drain.in_fleet && drain.only_here.is_empty();
+    if args.check && drain.in_fleet {
+        match drain.only_here.as_slice() {
+            [] => writeln!(out, "every device is at another gateway too")?,
+            keys => {
+                let some: Vec<String> = keys.iter().take(10).map(|key| human::clean(key)).collect();
+                let more = if keys.len() > some.len() { ", ..." } else { "" };
+                writeln!(out, "only here: {} ({}{more})", keys.len(), some.join(", "))?;
+            }
+        }
+    }
+    match drain.drained || costs_nobody {
         true => Ok(ExitCode::SUCCESS),
         false => Ok(ExitCode::FAILURE),
     }

@@ -104,6 +104,7 @@ fn server(settings: &Settings) -> Result<ReverseTunnelServer> {
     let builder = builder
         .config(tunnels::config()?)
         .backoff(Backoff::default().refused_cap(REFUSED_PAUSE))
+        .tunnels_per_gateway(settings.tunnels.unwrap_or(1))
         .metadata(settings.metadata()?)
         .credentials(move |_| {
             let metadata = token(&credentials);
@@ -163,18 +164,23 @@ fn exposed(settings: &Settings) -> Result<String> {
 /// A gateway. With certificates, each connection reads their files again.
 fn gateway(address: &str, credentials: &Credentials) -> Result<Gateway> {
     let endpoint = credentials.endpoint(address)?;
+    // A gateway that stops sends its agents to others of its fleet, where the same credentials count.
+    let for_siblings = credentials.clone();
+    let sibling = move |uri: &http::Uri| gateway(&uri.to_string(), &for_siblings).ok();
     if credentials.ca.is_none() && credentials.cert.is_none() {
-        return Ok(Gateway::from(endpoint).name(address));
+        let gateway = Gateway::from(endpoint).name(address);
+        return Ok(gateway.siblings_with(sibling));
     }
     let (address, credentials) = (address.to_owned(), credentials.clone());
     let name = address.clone();
-    Ok(Gateway::connect_with(name, move || {
+    let gateway = Gateway::connect_with(name, move || {
         let endpoint = credentials.endpoint(&address);
         async move {
             let channel = endpoint_for_tunnels(endpoint?).connect().await;
             channel.map_err(|error| anyhow::anyhow!("cannot connect: {}", cause(&error)))
         }
-    }))
+    });
+    Ok(gateway.siblings_with(sibling))
 }
 
 /// The metadata with the token, read from its file.

@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 
+use tunnel_fleet::SESSION;
+
 use super::routes::parse_rules;
 use crate::connect::Credentials;
 use crate::settings::with_file;
@@ -28,6 +30,11 @@ pub(crate) struct Settings {
     )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) gateway: Vec<String>,
+    /// How many tunnels to each gateway. Behind an address with several gateways of a fleet they go to different ones.
+    /// Default: 1.
+    #[arg(long, env = "TUNNEL_AGENT_TUNNELS", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tunnels: Option<usize>,
     /// The key that clients call the local server by. Default: the name in the credentials.
     #[arg(long, env = "TUNNEL_AGENT_KEY", value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,6 +197,9 @@ impl Settings {
                 parse_label(label).with_context(|| format!("--label {label}: not NAME=VALUE"))?;
             metadata.append(name, value);
         }
+        // By this gateways know tunnels of one start of the agent, if keys are exclusive.
+        let session = format!("{:016x}", fastrand::u64(..));
+        metadata.insert(SESSION, session.parse()?);
         Ok(metadata)
     }
 }

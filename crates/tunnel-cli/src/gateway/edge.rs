@@ -17,7 +17,8 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tower_service::Service;
-use tunnel_server::{AffinityKey, KeyFrom, KeyProxy, TunnelServiceHandler};
+use tunnel_fleet::{Fleet, FleetChannel};
+use tunnel_server::{AffinityKey, KeyFrom, KeyProxy};
 
 use super::audit::AuditLog;
 use super::deny::DenyList;
@@ -132,7 +133,7 @@ pub(crate) fn certificates(extensions: &Extensions) -> Option<Arc<Vec<Certificat
 
 /// What the service needs.
 pub(crate) struct Services {
-    pub(crate) handler: TunnelServiceHandler,
+    pub(crate) fleet: Fleet,
     pub(crate) rule: KeyRule,
     pub(crate) gate: Arc<Gate>,
     pub(crate) deny: Arc<DenyList>,
@@ -147,7 +148,7 @@ pub(crate) struct Services {
 #[derive(Clone)]
 pub(crate) struct Edge {
     services: Arc<Services>,
-    proxy: KeyProxy,
+    proxy: KeyProxy<FleetChannel>,
     /// Answers calls without a key.
     own: Routes,
 }
@@ -166,7 +167,7 @@ impl Edge {
             key.ok_or_else(|| Status::internal("the call has no key"))
         };
         Self {
-            proxy: services.handler.proxy(KeyFrom::head(key)),
+            proxy: services.fleet.proxy(KeyFrom::head(key)),
             services: Arc::new(services),
             own,
         }
@@ -235,7 +236,7 @@ impl Edge {
         record: &mut Record,
     ) -> Result<(Option<Identity>, Option<Arc<str>>), Status> {
         let Services {
-            handler,
+            fleet,
             rule,
             gate,
             deny,
@@ -256,7 +257,7 @@ impl Edge {
         };
         gate.check(who.as_ref(), &key, head.uri.path())?;
         deny.check(&key)?;
-        if handler.tunnels_of_key(&*key).is_empty() {
+        if !fleet.may_have(&key) {
             return Err(Status::unavailable(presence.away_message(&key)));
         }
         Ok((who, Some(key)))

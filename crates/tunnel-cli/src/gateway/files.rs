@@ -132,6 +132,7 @@ pub(crate) enum For {
     Agents,
     Clients,
     Admins,
+    Gateways,
 }
 
 impl For {
@@ -140,6 +141,7 @@ impl For {
             Self::Agents => "agents",
             Self::Clients => "clients",
             Self::Admins => "admin",
+            Self::Gateways => "hop",
         }
     }
 
@@ -148,6 +150,7 @@ impl For {
             Self::Agents => settings.agents_listen,
             Self::Clients => settings.clients_listen,
             Self::Admins => settings.admin_listen,
+            Self::Gateways => settings.hop_listen,
         }
     }
 }
@@ -180,8 +183,12 @@ pub(crate) fn options(settings: &Settings, who: For) -> ListenOptions {
             settings.clients_proxy_protocol,
         ),
         For::Admins => (&None, true, false),
+        For::Gateways => (&settings.hop_ca, false, false),
     };
-    let files = settings.tls_cert.clone().zip(settings.tls_key.clone());
+    let files = match who {
+        For::Gateways => settings.hop_cert.clone().zip(settings.hop_key.clone()),
+        _ => settings.tls_cert.clone().zip(settings.tls_key.clone()),
+    };
     let files = files.filter(|_| who != For::Admins || settings.admin_tls());
     ListenOptions {
         tls: files.map(|(cert, key)| TlsFiles {
@@ -221,7 +228,7 @@ pub(crate) async fn bind(
 /// Reads all files, and opens nothing.
 pub(crate) fn check(settings: &Settings) -> Result<()> {
     let _files = Files::open(settings)?;
-    for who in [For::Agents, For::Clients, For::Admins] {
+    for who in [For::Agents, For::Clients, For::Admins, For::Gateways] {
         if let Some(files) = options(settings, who).tls {
             Tls::open(files)?;
         }

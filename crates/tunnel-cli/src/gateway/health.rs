@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
-use tunnel_server::TunnelServiceHandler;
+use tunnel_fleet::Fleet;
 
 use super::edge::Gate;
 use super::record::Revoked;
@@ -25,7 +25,7 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 /// The health service. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct GatewayHealth {
-    pub(crate) handler: TunnelServiceHandler,
+    pub(crate) fleet: Fleet,
     pub(crate) gate: Arc<Gate>,
     /// Whether the gateway is ready.
     pub(crate) ready: watch::Receiver<bool>,
@@ -34,7 +34,7 @@ pub(crate) struct GatewayHealth {
 impl GatewayHealth {
     fn status(&self, service: &str) -> ServingStatus {
         let serving = match service.strip_prefix(DEVICE) {
-            Some(key) => self.handler.key_as_channel(key).is_ready(),
+            Some(key) => self.fleet.channel(key).is_ready(),
             None if service.is_empty() => *self.ready.borrow(),
             None => return ServingStatus::ServiceUnknown,
         };
@@ -92,7 +92,7 @@ impl Health for GatewayHealth {
             Some(key) => self.gate.revoked(who, key.into(), CHECK.to_owned()),
             None => Box::pin(std::future::pending()),
         };
-        let mut open = self.handler.open_tunnels();
+        let mut open = self.fleet.changes();
         let mut ready = self.ready.clone();
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         tokio::spawn(async move {

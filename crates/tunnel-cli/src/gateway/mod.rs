@@ -12,6 +12,7 @@ mod deny;
 mod edge;
 mod exposure;
 mod files;
+mod fleet;
 mod health;
 mod history;
 mod key;

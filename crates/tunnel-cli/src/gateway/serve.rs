@@ -19,6 +19,7 @@ use tonic_web::GrpcWebLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
 use tower_layer::Layer;
 use tower_service::Service;
+use tunnel_fleet::Fleet;
 use tunnel_server::{
     Shutdown, TunnelServiceHandler, WhenKeyIsFull, server_for_tunnels, server_for_tunnels_and_calls,
 };
@@ -28,6 +29,7 @@ use super::agents;
 use super::audit::AuditLog;
 use super::edge::{Edge, Gate, Services};
 use super::files::{Files, For, bind};
+use super::fleet;
 use super::health::GatewayHealth;
 use super::history::History;
 use super::limits::Limits;
@@ -57,6 +59,7 @@ fn handler(
     settings: &Settings,
     files: &Files,
     presence: &Arc<Presence>,
+    fleet: &Fleet,
 ) -> Result<TunnelServiceHandler> {
     let (deny, admitted) = (files.deny.clone(), presence.clone());
     let max_of_address = settings.max_tunnels_of_address.unwrap_or(usize::MAX);
@@ -77,10 +80,15 @@ fn handler(
     if let Some(max) = settings.max_tunnels_of_key {
         builder = builder.max_tunnels_per_key(max);
     }
+    if let Some(max) = settings.max_openings {
+        builder = builder.max_openings_at_once(max);
+    }
+    let others = fleet.clone();
+    builder = builder.return_spread(move |open| fleet::return_spread(&others, open));
     if let Some(mib) = settings.memory_budget {
         builder = builder.memory_budget(mib << 20);
     }
-    Ok(builder.build())
+    Ok(fleet.watch_tunnels(builder).build())
 }
 
 /// The services that answer calls without a key: the health of the gateway, and the reflection of its admin API.
@@ -174,7 +182,8 @@ pub(crate) async fn serve(
     metrics::set_global_recorder(recorder).map_err(|error| anyhow::anyhow!("{error}"))?;
     let files = Files::open(&settings)?;
     let presence = Arc::new(Presence::default());
-    let handler = handler(&settings, &files, &presence)?;
+    let fleet = fleet::open(&settings, &files.deny, &presence)?;
+    let handler = handler(&settings, &files, &presence, &fleet)?;
     let stop = Stop::new(&settings);
     let mut reloader = Reloader::new();
     let reloaded = reloader.subscribe();
@@ -207,13 +216,13 @@ pub(crate) async fn serve(
         .map(AuditLog::open)
         .transpose()?;
     let health = GatewayHealth {
-        handler: handler.clone(),
+        fleet: fleet.clone(),
         gate: gate.clone(),
         ready: stop.ready.subscribe(),
     };
     let edge = Edge::new(
         Services {
-            handler: handler.clone(),
+            fleet: fleet.clone(),
             rule: files.rule.clone(),
             gate,
             deny: files.deny.clone(),
@@ -233,6 +242,7 @@ pub(crate) async fn serve(
     let drain = Drain::default();
     let admin = Arc::new(AdminService::new(AdminParts {
         handler: handler.clone(),
+        fleet: fleet.clone(),
         presence: presence.clone(),
         deny: files.deny.clone(),
         taps,
@@ -256,6 +266,10 @@ pub(crate) async fn serve(
         false => Some(bind(&settings, For::Clients, &mut reloader).await?),
     };
     let admin_at = bind(&settings, For::Admins, &mut reloader).await?;
+    let hops_at = match settings.has_fleet() {
+        true => Some(bind(&settings, For::Gateways, &mut reloader).await?),
+        false => None,
+    };
     let http_at = settings.http_listen.context("http-listen has no address")?;
     let http_at = tokio::net::TcpListener::bind(http_at).await;
     let http_at =
@@ -293,7 +307,21 @@ pub(crate) async fn serve(
         }
     });
     let (draining, ready, notice) = (handler.clone(), stop.ready.clone(), stop.notice);
-    helpers.spawn(async move { drain.run(&draining, &ready, notice).await });
+    let (leaving, asked) = (fleet.clone(), drain.clone());
+    helpers.spawn(async move {
+        drain.run(&draining, &leaving, &ready, notice).await;
+    });
+    if let Some(hops_at) = hops_at {
+        helpers.spawn(fleet::serve_hops(fleet.clone(), hops_at));
+        helpers.spawn(fleet::keep_ready(
+            fleet.clone(),
+            stop.ready.clone(),
+            asked,
+            stop.began(),
+        ));
+        helpers.spawn(fleet::record(fleet.clone()));
+        helpers.spawn(fleet::tell_siblings(fleet.clone(), handler.clone()));
+    }
     let pages = ops::router(metrics, stop.ready.subscribe());
     helpers.spawn(async move {
         if let Err(error) = axum::serve(http_at, pages).await {
@@ -359,14 +387,25 @@ pub(crate) async fn serve(
         )?;
         Ok(())
     };
+    fleet.join(&handler).await?;
     stop.ready.send_replace(true);
     let signals = stop.signals()?;
     systemd::ready("serving");
-    tokio::select! {
+    let mut began = stop.began();
+    let leaving = fleet.clone();
+    helpers.spawn(async move {
+        // An error means that the gateway is dropped.
+        if began.wait_for(|began| *began).await.is_ok() {
+            leaving.begin_drain();
+        }
+    });
+    let served = tokio::select! {
         served = serving => Ok(served?),
         () = signals => Ok(()),
         panic = panic_of(&mut helpers) => Err(panic.into()),
-    }
+    };
+    fleet.leave().await;
+    served
 }
 
 /// Resolves when a task has panicked. Without one of them the gateway would not be what it seems to be: for example it

@@ -321,6 +321,15 @@ pub(crate) struct Settings {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_handshakes: Option<usize>,
+    /// Openings of tunnels at once. More are refused, and told when to come back. Default: 100 for each core.
+    #[arg(
+        long,
+        env = "TUNNEL_MAX_OPENINGS",
+        value_name = "N",
+        help_heading = "Limits"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_openings: Option<usize>,
     /// Memory for the messages and calls of all tunnels, in MiB. Default: 1,024.
     #[arg(
         long,
@@ -357,6 +366,166 @@ pub(crate) struct Settings {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes_per_second_of_key: Option<u32>,
+
+    /// The directory that the gateways of a fleet share: URLs of etcd, separated by commas. Default: none, for a gateway
+    /// that is alone.
+    #[arg(
+        long,
+        env = "TUNNEL_ETCD",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) etcd: Vec<String>,
+    /// The user of etcd. Default: none.
+    #[arg(
+        long,
+        env = "TUNNEL_ETCD_USER",
+        value_name = "NAME",
+        requires = "etcd_password_file",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) etcd_user: Option<String>,
+    /// A file with the user's password.
+    #[arg(
+        long,
+        env = "TUNNEL_ETCD_PASSWORD_FILE",
+        value_name = "FILE",
+        requires = "etcd_user",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) etcd_password_file: Option<PathBuf>,
+    /// The certificates (PEM) that etcd's must lead to. Default: those of the system.
+    #[arg(
+        long,
+        env = "TUNNEL_ETCD_CA",
+        value_name = "FILE",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) etcd_ca: Option<PathBuf>,
+    /// The certificate (PEM) for etcd, for mutual TLS.
+    #[arg(
+        long,
+        env = "TUNNEL_ETCD_CERT",
+        value_name = "FILE",
+        requires = "etcd_key",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) etcd_cert: Option<PathBuf>,
+    /// The private key of that certificate (PEM).
+    #[arg(
+        long,
+        env = "TUNNEL_ETCD_KEY",
+        value_name = "FILE",
+        requires = "etcd_cert",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) etcd_key: Option<PathBuf>,
+    /// The name of the fleet. Several fleets can share an etcd. Default: default.
+    #[arg(
+        long,
+        env = "TUNNEL_FLEET",
+        value_name = "NAME",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fleet: Option<String>,
+    /// The name of this gateway: another one for each, and the same after each start. Default: the first label of
+    /// the machine's name.
+    #[arg(long, env = "TUNNEL_NAME", value_name = "NAME", help_heading = "Fleet")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Where the other gateways dial. Default: 127.0.0.1:7004.
+    #[arg(
+        long,
+        env = "TUNNEL_HOP_LISTEN",
+        value_name = "ADDRESS",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hop_listen: Option<SocketAddr>,
+    /// The URL by which the other gateways dial it: https://HOST:PORT. Default: the address where it listens.
+    #[arg(
+        long,
+        env = "TUNNEL_ADVERTISE",
+        value_name = "URL",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) advertise: Option<String>,
+    /// The certificate (PEM) by which gateways know each other, as servers and as clients. Turns TLS on between them.
+    #[arg(
+        long,
+        env = "TUNNEL_HOP_CERT",
+        value_name = "FILE",
+        requires = "hop_key",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hop_cert: Option<PathBuf>,
+    /// The private key of that certificate (PEM).
+    #[arg(
+        long,
+        env = "TUNNEL_HOP_KEY",
+        value_name = "FILE",
+        requires = "hop_cert",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hop_key: Option<PathBuf>,
+    /// The CA (PEM) of the gateways' certificates. It signs gateways only: who has a certificate of it can call every
+    /// device.
+    #[arg(
+        long,
+        env = "TUNNEL_HOP_CA",
+        value_name = "FILE",
+        requires = "hop_cert",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hop_ca: Option<PathBuf>,
+    /// The name in the gateways' certificates, if it is not that of their addresses.
+    #[arg(
+        long,
+        env = "TUNNEL_HOP_SERVER_NAME",
+        value_name = "NAME",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hop_server_name: Option<String>,
+    /// The zone of this gateway. Calls prefer gateways of the same zone. Default: none.
+    #[arg(long, env = "TUNNEL_ZONE", value_name = "ZONE", help_heading = "Fleet")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) zone: Option<String>,
+    /// The URLs where agents dial this gateway, separated by commas, for agents of gateways that stop. Default: none.
+    #[arg(
+        long,
+        env = "TUNNEL_PUBLIC_ADDRESS",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) public_address: Vec<String>,
+    /// Whether a key belongs to one device at a time in the whole fleet: the latest one. Default: no.
+    #[arg(
+        long,
+        env = "TUNNEL_EXCLUSIVE_KEYS",
+        value_name = "WHETHER",
+        help_heading = "Fleet"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) exclusive_keys: Option<ExclusiveKeys>,
+    /// Refuse agents while etcd does not answer, because a denial may not have been heard.
+    #[arg(long, env = "TUNNEL_REFUSE_WHILE_STALE", help_heading = "Fleet")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) refuse_while_stale: bool,
 
     /// A file to which a line of JSON is added for each call that has ended.
     #[arg(
@@ -416,6 +585,18 @@ pub(crate) struct Settings {
     pub(crate) drain_notice: Option<u64>,
 }
 
+/// Whether a key belongs to one device at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ExclusiveKeys {
+    /// Several devices may share a key.
+    No,
+    /// Without etcd agents are accepted, and nothing is guaranteed.
+    Yes,
+    /// Without etcd no agent is accepted.
+    Strict,
+}
+
 /// Which name of a certificate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -425,6 +606,9 @@ pub(crate) enum Name {
     /// The common name.
     Cn,
 }
+
+/// How many tunnels a core opens at once: see `max_openings_at_once` of the library.
+const OPENINGS_OF_CORE: usize = 100;
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
@@ -457,12 +641,52 @@ impl Settings {
         settings.max_tunnels_of_key.get_or_insert(4);
         settings.max_tunnels_of_address.get_or_insert(1000);
         settings.max_handshakes.get_or_insert(256);
+        settings.max_openings.get_or_insert_with(|| {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            OPENINGS_OF_CORE * cores
+        });
         settings.memory_budget.get_or_insert(1024);
         settings.max_calls_of_key.get_or_insert(1000);
         settings.drain_timeout.get_or_insert(20);
         settings.drain_notice.get_or_insert(0);
+        if settings.has_fleet() {
+            settings.complete_fleet()?;
+        }
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Whether the gateway is one of a fleet.
+    pub(crate) fn has_fleet(&self) -> bool {
+        !self.etcd.is_empty()
+    }
+
+    fn complete_fleet(&mut self) -> Result<()> {
+        self.fleet.get_or_insert_with(|| "default".to_owned());
+        self.exclusive_keys.get_or_insert(ExclusiveKeys::No);
+        let listen = *self.hop_listen.get_or_insert(loopback(7004));
+        if self.name.is_none() {
+            let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let label = machine.trim().split('.').next().unwrap_or_default();
+            if label.is_empty() {
+                bail!("this machine has no name: set name");
+            }
+            self.name = Some(label.to_owned());
+        }
+        if self.advertise.is_none() && listen.port() != 0 {
+            if listen.ip().is_unspecified() {
+                bail!(
+                    "hop-listen is every address of this machine: set advertise to the one that the others dial"
+                );
+            }
+            let scheme = if self.hop_cert.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            self.advertise = Some(format!("{scheme}://{listen}"));
+        }
+        Ok(())
     }
 
     /// Whether agents and clients dial the same address. Port 0 is another port for each.
@@ -515,6 +739,25 @@ impl Settings {
         }
         if self.agents_ca.is_none() && self.agents_name == Some(Name::Cn) {
             bail!("agents-name needs agents-ca");
+        }
+        if self.etcd.is_empty() && (self.hop_listen.is_some() || self.advertise.is_some()) {
+            bail!("hop-listen and advertise are for a fleet: set etcd");
+        }
+        if beyond(self.hop_listen) && self.hop_ca.is_none() {
+            bail!(
+                "hop-listen is reachable from other machines, and who dials it can call every device: set hop-ca, \
+                 hop-cert and hop-key"
+            );
+        }
+        if self.hop_cert.is_some() != self.hop_ca.is_some() {
+            bail!("hop-cert, hop-key and hop-ca belong together");
+        }
+        if self.hop_ca.is_some()
+            && (self.hop_ca == self.agents_ca || self.hop_ca == self.clients_ca)
+        {
+            bail!(
+                "hop-ca also signs agents or clients, which could then act as gateways: use a CA of its own"
+            );
         }
         if beyond(self.admin_listen) && self.admin_tokens.is_none() {
             bail!("admin-listen is reachable from other machines: set admin-tokens");

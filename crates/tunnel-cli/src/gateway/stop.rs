@@ -33,6 +33,11 @@ impl Stop {
         }
     }
 
+    /// Whether the stop has begun.
+    pub(crate) fn began(&self) -> watch::Receiver<bool> {
+        self.began.subscribe()
+    }
+
     /// The steps for one listener.
     pub(crate) fn shutdown(&self) -> Shutdown {
         let mut began = self.began.subscribe();

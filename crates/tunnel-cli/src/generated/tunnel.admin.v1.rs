@@ -339,9 +339,12 @@ pub struct DenyResponse {
     /// The denial.
     #[prost(message, optional, tag = "1")]
     pub denial: ::core::option::Option<Denial>,
-    /// The number of tunnels that were ended, with those that were being opened.
+    /// The number of tunnels that were ended here, with those that were being opened.
     #[prost(uint64, tag = "2")]
     pub tunnels: u64,
+    /// In a fleet: who has not confirmed the denial. Gateways by name; the directory by its error.
+    #[prost(string, repeated, tag = "3")]
+    pub unconfirmed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Whom to allow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -351,11 +354,14 @@ pub struct AllowRequest {
     pub key: ::prost::alloc::string::String,
 }
 /// What was taken back.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AllowResponse {
     /// Whether the key was denied.
     #[prost(bool, tag = "1")]
     pub was_denied: bool,
+    /// In a fleet: who has not confirmed it.
+    #[prost(string, repeated, tag = "2")]
+    pub unconfirmed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Asks for all keys that are denied.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -373,12 +379,12 @@ pub struct DrainRequest {
     /// Calls in flight are ended after this time. Absent: 30 seconds. Not used by a check.
     #[prost(message, optional, tag = "1")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
-    /// Only say how far a drain is, and begin none.
+    /// Only say how far a drain is, and whom it would cost; begin none.
     #[prost(bool, tag = "2")]
     pub check: bool,
 }
 /// How far the drain is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DrainResponse {
     /// Whether the gateway is draining or drained.
     #[prost(bool, tag = "1")]
@@ -392,6 +398,12 @@ pub struct DrainResponse {
     /// Calls in flight.
     #[prost(uint64, tag = "4")]
     pub calls_in_flight: u64,
+    /// Whether the gateway is one of a fleet.
+    #[prost(bool, tag = "5")]
+    pub in_fleet: bool,
+    /// In a fleet: the devices that are at no other gateway, in order. A stop of this gateway would cost them.
+    #[prost(string, repeated, tag = "6")]
+    pub only_here: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Asks how the gateway is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -123,11 +123,32 @@ impl GatewayState {
         self.removed.send_replace(true);
     }
 
+    pub(crate) fn is_removed(&self) -> bool {
+        *self.removed.borrow()
+    }
+
     /// Waits until the gateway is removed.
     pub(crate) async fn removed(&self) {
         let mut removed = self.removed.subscribe();
         // Cannot fail: the sender is borrowed here.
         let _ = removed.wait_for(|removed| *removed).await;
+    }
+
+    /// Siblings of the gateway, from addresses that it has told, except those that its settings do not allow. They have
+    /// no links, are at no address of a name, and are never removed.
+    pub(crate) fn siblings(&self, told: &[String]) -> Vec<Arc<Self>> {
+        let uris = told.iter().filter_map(|uri| uri.parse().ok());
+        let siblings = uris.filter_map(|uri: http::Uri| {
+            let sibling = self.gateway.sibling(&uri);
+            if sibling.is_none() {
+                tracing::debug!(gateway = %self.name, %uri, "not following a sibling of the gateway");
+            }
+            sibling
+        });
+        let siblings = siblings.enumerate();
+        siblings
+            .map(|(n, gateway)| Arc::new(Self::new(gateway, None, n, 0, 0)))
+            .collect()
     }
 
     /// Whether the gateway announced for its latest tunnel when it routes calls to it.

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tunnel_core::EndReason;
 use tunnel_tonic::{TunnelError, telemetry};
 
+use super::backoff::Steps;
 use super::gateway_state::{GatewayState, Standing};
-use super::reconnect::{Plan, Steps};
+use super::reconnect::{Beside, Plan};
 use super::settings::Attempt;
 use super::shared::{Live, Shared};
 use super::status::{DownReason, FallbackTunnel, LinkState, LinkStatus, StopReason};
@@ -32,6 +34,8 @@ pub(crate) struct Link {
     pub(super) primary: Arc<GatewayState>,
     /// Its number among the links of that gateway.
     pub(super) index: usize,
+    /// Notified when a sibling does not accept the fallback tunnel.
+    no_sibling: Notify,
 }
 
 impl Shared {
@@ -51,13 +55,7 @@ impl Shared {
                 let links = gateway.links().enumerate();
                 running.extend(links.map(|(index, number)| {
                     let (shared, primary) = (self.clone(), gateway.clone());
-                    Link {
-                        shared,
-                        number,
-                        primary,
-                        index,
-                    }
-                    .run()
+                    Link::new(shared, number, primary, index).run()
                 }));
             }
             tokio::select! {
@@ -85,6 +83,16 @@ enum Ending {
 }
 
 impl Link {
+    fn new(shared: Arc<Shared>, number: usize, primary: Arc<GatewayState>, index: usize) -> Self {
+        Self {
+            shared,
+            number,
+            primary,
+            index,
+            no_sibling: Notify::new(),
+        }
+    }
+
     /// Keeps the tunnel up until the links are stopped or the gateway is removed, then waits until the tunnel is
     /// closed.
     async fn run(self) {
@@ -117,8 +125,8 @@ impl Link {
     }
 
     /// Waits until the gateway is removed and the link is not needed: the link of the same index to another gateway
-    /// is connected, there is no other gateway, or this link has no tunnel. This takes no longer than an attempt.
-    /// Returns whether it has been replaced.
+    /// is connected, there is no other gateway, or this link has no tunnel, not even to a sibling. This takes no longer
+    /// than an attempt. Returns whether it has been replaced.
     async fn dispensable(&self) -> bool {
         self.primary.removed().await;
         let mut links = self.shared.status_tx.subscribe();
@@ -129,7 +137,7 @@ impl Link {
             let mut others = links.iter().filter(|link| !link.removed).peekable();
             let alone = others.peek().is_none();
             replaced = others.any(|link| link.index == self.index && has_tunnel(link));
-            replaced || alone || !own.is_some_and(has_tunnel)
+            replaced || alone || !own.is_some_and(LinkStatus::is_connected)
         });
         // An error is impossible: the sender is borrowed here.
         let _ = timeout(self.shared.settings.open_timeout, dispensable).await;
@@ -142,9 +150,11 @@ impl Link {
         }
         let mut steps = Steps::new(&self.shared.settings.backoff);
         let mut plan = Plan::default();
+        let mut siblings = Vec::new();
         let mut reconnecting = false;
         loop {
-            let mut live = self.connect(plan, &mut steps).await;
+            let siblings_told = std::mem::take(&mut siblings);
+            let mut live = self.connect(plan, siblings_told, &mut steps).await;
             if std::mem::replace(&mut reconnecting, true) {
                 telemetry::reconnecting(self.shared.direction());
             }
@@ -153,7 +163,8 @@ impl Link {
                     biased;
                     reason = self.over(&live) => {
                         self.primary.seats.send_modify(|seats| seats.leave(self.index));
-                        break self.after(&live, reason, &mut steps);
+                        siblings = self.siblings(&live);
+                        break self.after(&live, reason, !siblings.is_empty(), &mut steps);
                     }
                     younger = self.replacement() => {
                         let old = std::mem::replace(&mut live, younger);
@@ -177,14 +188,19 @@ impl Link {
     }
 
     /// Opens a tunnel to the primary gateway, with a fallback tunnel meanwhile if the plan says so.
-    async fn connect(&self, plan: Plan, steps: &mut Steps) -> Live {
+    async fn connect(
+        &self,
+        plan: Plan,
+        siblings: Vec<Arc<GatewayState>>,
+        steps: &mut Steps,
+    ) -> Live {
         if !plan.fallback {
             return self.reach_primary(plan, steps).await;
         }
         tokio::select! {
             biased;
             live = self.reach_primary(plan, steps) => live,
-            never = self.keep_fallback() => match never {},
+            never = self.keep_fallback(plan.fallback_wait, siblings) => match never {},
         }
     }
 
@@ -206,7 +222,7 @@ impl Link {
                 }
                 Err(error) => {
                     let reason = DownReason::NotOpened(error);
-                    plan = Plan::after_failure(&reason, steps);
+                    plan = Plan::after_failure(&reason, steps, &mut fastrand::f64);
                     self.report(reason, plan);
                     self.shared.wake_calls();
                 }
@@ -229,18 +245,30 @@ impl Link {
         telemetry::backing_off(self.shared.direction(), since.elapsed());
     }
 
-    /// Waits as planned. If calls wait for a tunnel, the wait is at most the first step.
+    /// Waits as planned. If calls wait for a tunnel, the wait is at most the first step; while a sibling is to take
+    /// the calls, if that does not accept the tunnel.
     async fn wait(&self, plan: Plan, steps: &Steps) {
         let now = Instant::now();
         let until = now + plan.wait;
-        let soon = now + steps.first().max(plan.least);
+        let soon = now + steps.first(&mut fastrand::f64).max(plan.least);
         tokio::select! {
             biased;
             () = sleep_until(until) => {}
-            () = self.primary.wanted[self.index].notified(), if soon < until && !plan.refused => {
-                sleep_until(soon).await;
-            }
+            () = self.hurried(plan), if soon < until && !plan.refused => sleep_until(soon).await,
         }
+    }
+
+    /// Waits until there is a reason to shorten a wait.
+    async fn hurried(&self, plan: Plan) {
+        match plan.siblings {
+            true => self.no_sibling.notified().await,
+            false => self.wanted().await,
+        }
+    }
+
+    /// Waits until calls wait for a tunnel.
+    async fn wanted(&self) {
+        self.primary.wanted[self.index].notified().await;
     }
 
     /// Waits until the tunnel has reached its maximum age, and opens the next one.
@@ -259,7 +287,7 @@ impl Link {
                 }
                 Err(error) => {
                     let reason = DownReason::NotOpened(error);
-                    let plan = Plan::after_failure(&reason, &mut steps);
+                    let plan = Plan::after_failure(&reason, &mut steps, &mut fastrand::f64);
                     self.report(reason, plan);
                     sleep(plan.wait).await;
                 }
@@ -268,14 +296,54 @@ impl Link {
     }
 
     /// Notes how a tunnel ended, or that it is draining. Returns the plan for the next one.
-    fn after(&self, live: &Live, reason: Option<EndReason>, steps: &mut Steps) -> Plan {
-        let others = !self.shared.gateways.others(&self.primary).is_empty();
-        let plan = Plan::after_tunnel(reason.as_ref(), live.open_for(), others, steps);
+    fn after(
+        &self,
+        live: &Live,
+        reason: Option<EndReason>,
+        siblings: bool,
+        steps: &mut Steps,
+    ) -> Plan {
+        let plan = self.plan_after(live, reason.as_ref(), siblings, steps);
         match reason {
             Some(reason) => self.report(DownReason::Ended(reason), plan),
             None => self.note(DownReason::Ended(EndReason::PeerDrained)),
         }
         plan
+    }
+
+    fn plan_after(
+        &self,
+        live: &Live,
+        reason: Option<&EndReason>,
+        siblings: bool,
+        steps: &mut Steps,
+    ) -> Plan {
+        let beside = Beside {
+            gateways: !self.shared.gateways.others(&self.primary).is_empty(),
+            siblings,
+            tunnel: self.has_another_tunnel(),
+        };
+        let (open, told) = (live.open_for(), live.told());
+        Plan::after_tunnel(reason, open, beside, told, steps, &mut fastrand::f64)
+    }
+
+    /// Whether calls can arrive by another link.
+    fn has_another_tunnel(&self) -> bool {
+        let links = self.shared.status_tx.borrow();
+        let is_other = |link: &&LinkStatus| link.number != self.number && !link.removed;
+        let mut others = links.iter().filter(is_other);
+        others.any(LinkStatus::is_connected)
+    }
+
+    /// The siblings that the gateway of a tunnel has told with its drain, in the order to try them: random.
+    fn siblings(&self, live: &Live) -> Vec<Arc<GatewayState>> {
+        let told = live.tunnel.told().siblings;
+        let mut siblings = live.gateway.siblings(&told);
+        fastrand::shuffle(&mut siblings);
+        let links = self.shared.status_tx.borrow();
+        // Those that the device has a tunnel to are last.
+        siblings.sort_by_key(|sibling| links.iter().any(|link| leads_to(link, sibling)));
+        siblings
     }
 
     /// Waits until a tunnel takes no new calls, and learns from it. Returns why it ended, if it did.
@@ -285,30 +353,84 @@ impl Link {
         reason
     }
 
-    /// Keeps a fallback tunnel open, if another gateway accepts one.
-    async fn keep_fallback(&self) -> Infallible {
+    /// Keeps a fallback tunnel open, if a sibling or another gateway accepts one.
+    async fn keep_fallback(
+        &self,
+        wait: Duration,
+        mut siblings: Vec<Arc<GatewayState>>,
+    ) -> Infallible {
+        sleep(wait).await;
         let mut steps = Steps::new(&self.shared.settings.backoff);
         loop {
-            if let Some(fallback) = self.find_fallback().await {
-                tokio::select! {
-                    _ = self.over(&fallback.live) => {}
-                    () = fallback.live.gateway.removed() => {}
+            let mut least = Duration::ZERO;
+            let found = self.find_fallback(&siblings, &steps, &mut least).await;
+            let wait = match found {
+                Some(fallback) => {
+                    let live = &fallback.live;
+                    let over = tokio::select! {
+                        biased;
+                        reason = self.over(live) => Some(reason),
+                        () = live.gateway.removed() => None,
+                    };
+                    match over {
+                        Some(reason) => {
+                            let told = self.siblings(live);
+                            if !told.is_empty() {
+                                siblings = told;
+                            }
+                            // Whether it has siblings matters to the primary alone.
+                            self.plan_after(live, reason.as_ref(), false, &mut steps)
+                                .wait
+                        }
+                        // Nothing has failed.
+                        None => Duration::ZERO,
+                    }
                 }
-                steps.was_open(fallback.live.open_for());
+                None => steps.after_failure(&mut fastrand::f64).max(least),
+            };
+            // While a sibling is to take the calls, those that wait do not bring the primary forward.
+            let wanted = async {
+                match siblings.is_empty() {
+                    true => std::future::pending().await,
+                    false => self.wanted().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = sleep(wait) => {}
+                () = wanted => sleep(steps.first(&mut fastrand::f64).max(least).min(wait)).await,
             }
-            sleep(steps.after_failure()).await;
         }
     }
 
-    /// Opens a tunnel to the first other gateway that accepts one, except those known to be away.
-    async fn find_fallback(&self) -> Option<Fallback<'_>> {
+    /// Opens a tunnel to the first sibling that accepts one, or to the first other gateway, except those known to
+    /// be away. `least` becomes the time that those who refuse ask for.
+    async fn find_fallback(
+        &self,
+        siblings: &[Arc<GatewayState>],
+        steps: &Steps,
+        least: &mut Duration,
+    ) -> Option<Fallback<'_>> {
+        let mut failed = |error| {
+            let reason = DownReason::NotOpened(error);
+            *least = steps.least_after(&reason, &mut fastrand::f64).max(*least);
+            self.note(reason);
+        };
+        for sibling in siblings {
+            match self.attempt(sibling).await {
+                Ok(live) => return Some(Fallback::new(self, live)),
+                Err(error) => failed(error),
+            }
+            // The primary's turn, which waits because a sibling was expected to take the calls.
+            self.no_sibling.notify_one();
+        }
         for gateway in self.shared.gateways.others(&self.primary) {
             if gateway.standing() == Standing::Away {
                 continue;
             }
             match self.attempt(&gateway).await {
                 Ok(live) => return Some(Fallback::new(self, live)),
-                Err(error) => self.note(DownReason::NotOpened(error)),
+                Err(error) => failed(error),
             }
         }
         None
@@ -326,7 +448,8 @@ impl Link {
             number,
             last_down_reason,
         };
-        self.shared.open(gateway, Some(self.number), attempt).await
+        let link = Some(self.number);
+        self.shared.open(gateway, link, attempt).await
     }
 
     /// Logs why there is no tunnel, and when the next attempt is made.
@@ -376,7 +499,23 @@ impl Link {
     }
 }
 
-/// A fallback tunnel. Dropping it drains the tunnel.
+/// Whether a link has a tunnel to a sibling, which may be one of the addresses of a name.
+fn leads_to(link: &LinkStatus, sibling: &GatewayState) -> bool {
+    let own = match &link.state {
+        LinkState::Connected(tunnel) => Some((&link.gateway, tunnel)),
+        _ => None,
+    };
+    let fallback = link.fallback_tunnel.as_ref();
+    let fallback = fallback.map(|fallback| (&fallback.gateway, &fallback.tunnel));
+    let address = sibling.gateway.address();
+    let mut tunnels = own.into_iter().chain(fallback);
+    tunnels.any(|(gateway, tunnel)| {
+        *gateway == sibling.name || (address.is_some() && tunnel.peer_addr() == address)
+    })
+}
+
+/// A fallback tunnel. Dropping it drains the tunnel, unless the primary gateway was removed: then the link drains all
+/// its tunnels together.
 struct Fallback<'a> {
     link: &'a Link,
     live: Live,
@@ -397,6 +536,8 @@ impl<'a> Fallback<'a> {
 impl Drop for Fallback<'_> {
     fn drop(&mut self) {
         self.link.update(|status| status.fallback_tunnel = None);
-        self.link.shared.retire(&self.live, &self.link.primary);
+        if !self.link.primary.is_removed() {
+            self.link.shared.retire(&self.live, &self.link.primary);
+        }
     }
 }

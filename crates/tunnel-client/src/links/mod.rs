@@ -5,6 +5,7 @@
 //! pool of tunnels for calls. `Gateways` is the set of gateways, which changes at run time: by the handle (`changes`), or
 //! with the addresses of a name (`names`).
 
+mod backoff;
 mod changes;
 mod elsewhere;
 mod gateway_state;
@@ -19,8 +20,9 @@ mod settings;
 mod shared;
 mod status;
 
+pub use backoff::{Backoff, Draw, Steps};
 pub use handle::LinksHandle;
-pub use reconnect::Backoff;
+pub use reconnect::{Beside, Plan, Told};
 pub use settings::Attempt;
 pub use status::{DownReason, FallbackTunnel, LinkState, LinkStatus, LinksStopped, StopReason};
 

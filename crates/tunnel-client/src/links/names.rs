@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tunnel_tonic::TunnelError;
 
+use super::backoff::Steps;
 use super::gateway_state::{GatewayState, Standing};
 use super::link::Link;
-use super::reconnect::{Plan, Steps};
+use super::reconnect::Plan;
 use super::status::{DownReason, LinkState};
 use crate::lookup::{Groups, Lookup};
 
@@ -40,7 +41,7 @@ impl Link {
                 }
                 Err(error) => {
                     let reason = DownReason::NotOpened(error);
-                    let plan = Plan::after_failure(&reason, &mut steps);
+                    let plan = Plan::after_failure(&reason, &mut steps, &mut fastrand::f64);
                     tracing::info!(
                         gateway = %self.primary.name, %reason, retry_within_s = plan.wait.as_secs_f64(),
                         "the addresses of a gateway were not found, retrying"

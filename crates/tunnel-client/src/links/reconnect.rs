@@ -1,191 +1,96 @@
-//! When a link opens its next tunnel: the backoff, and what to do meanwhile. Decisions only; the link
-//! does the waiting.
+//! When a link opens its next tunnel, and what to do meanwhile: by the backoff, and by what the gateway has told.
+//!
+//! Decisions only, so that a simulation can run them. The link does the waiting.
 
 use std::time::Duration;
 
 use tunnel_core::EndReason;
 
-use super::status::{DownReason, Pushback};
+use super::backoff::{Draw, Steps};
+use super::status::DownReason;
 
-/// The longest wait with any settings.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest return that a gateway is believed. Nobody can tell a device without a tunnel that it may come
+/// earlier, so a wrong value must not keep it away for long.
+const LONGEST_RETURN: Duration = Duration::from_secs(10 * 60);
 
-/// The time that a [`ReverseTunnelServer`](crate::ReverseTunnelServer) or a
-/// [`ForwardChannel`](crate::ForwardChannel) waits between attempts to open a tunnel.
-///
-/// The backoff is exponential with full jitter. The step doubles from [`initial`](Self::initial) to
-/// [`cap`](Self::cap), and each wait is drawn evenly between zero and the step, so that devices
-/// that lost their gateway at the same moment do not return at the same moment. A tunnel that was
-/// open for [`healthy_after`](Self::healthy_after) resets the step.
-///
-/// Lasting refusals (UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT, UNIMPLEMENTED) do not
-/// change the step. They are retried after between half of [`refused_cap`](Self::refused_cap) and
-/// all of it.
-///
-/// After a drain by the gateway the first attempt is made at once, unless the drained tunnel and
-/// the one before it were both younger than `healthy_after`. While calls wait for a forward tunnel,
-/// the wait is at most the first step, except after a refusal. A refusal with
-/// `grpc-retry-pushback-ms` is retried after that time; if the value is negative or not a number,
-/// after `refused_cap`.
-///
-/// No wait is longer than a day.
-///
-/// ```
-/// use std::time::Duration;
-/// use tunnel_client::Backoff;
-/// let backoff = Backoff::default()
-///     .initial(Duration::from_millis(100))
-///     .cap(Duration::from_secs(5));
-/// # let _ = backoff;
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "a backoff does nothing unless it is given to a builder"]
-pub struct Backoff {
-    initial: Duration,
-    cap: Duration,
-    refused_cap: Duration,
-    healthy_after: Duration,
+/// How much longer a device takes to return if it has another tunnel.
+const WITH_ANOTHER: u32 = 10;
+
+/// The longest return that a gateway is believed if the device has another tunnel. It can be called meanwhile, but
+/// the loss of that tunnel too would cut it off.
+const LONGEST_RETURN_WITH_ANOTHER: Duration = Duration::from_secs(60 * 60);
+
+/// How long a sibling has to take the tunnel, before the primary gateway is dialled.
+const SIBLING_FIRST: Duration = Duration::from_secs(5);
+
+/// What a gateway has told about the next tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Over how long to spread the return after a loss.
+    pub return_spread: Option<Duration>,
+    /// With a drain: the time within which to open the next tunnel.
+    pub grace: Option<Duration>,
 }
 
-impl Default for Backoff {
-    fn default() -> Self {
-        Self {
-            initial: Duration::from_millis(500),
-            cap: Duration::from_secs(30),
-            refused_cap: Duration::from_secs(120),
-            healthy_after: Duration::from_secs(10),
-        }
-    }
+/// What a link has beside the tunnel that is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Other gateways that are configured.
+    pub gateways: bool,
+    /// Siblings, which the gateway has told with its drain.
+    pub siblings: bool,
+    /// A tunnel of another link that takes calls.
+    pub tunnel: bool,
 }
 
-impl Backoff {
-    /// The first step: the longest wait after one failure. Default: 500 ms.
-    pub fn initial(mut self, initial: Duration) -> Self {
-        self.initial = initial;
-        self
+impl Told {
+    /// How long to wait before the return after a loss.
+    fn return_after(self, another_tunnel: bool, draw: Draw<'_>) -> Duration {
+        let spread = self.return_spread.unwrap_or_default();
+        let spread = match another_tunnel {
+            false => spread.min(LONGEST_RETURN),
+            true => spread
+                .saturating_mul(WITH_ANOTHER)
+                .min(LONGEST_RETURN_WITH_ANOTHER),
+        };
+        spread.mul_f64(draw())
     }
 
-    /// The largest step. Default: 30 s. If it is smaller than [`initial`](Self::initial), it limits
-    /// that too.
-    pub fn cap(mut self, cap: Duration) -> Self {
-        self.cap = cap;
-        self
-    }
-
-    /// The longest wait after a lasting refusal; the shortest is half of it. Default: 2 min.
-    pub fn refused_cap(mut self, cap: Duration) -> Self {
-        self.refused_cap = cap;
-        self
-    }
-
-    /// How long a tunnel must have been open to reset the step. Default: 10 s.
-    pub fn healthy_after(mut self, time: Duration) -> Self {
-        self.healthy_after = time;
-        self
-    }
-
-    /// Whether a tunnel that was open for this time resets the step.
-    pub(crate) fn is_healthy(&self, open: Duration) -> bool {
-        open >= self.healthy_after
-    }
-
-    /// The step after a number of failures: it doubles with each of them.
-    fn step(&self, failures: u32) -> Duration {
-        let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
-        self.initial
-            .saturating_mul(factor)
-            .min(self.cap)
-            .min(LONGEST)
-    }
-}
-
-/// The state of one link's backoff.
-#[derive(Debug)]
-pub(crate) struct Steps {
-    backoff: Backoff,
-    /// Failures since the last healthy tunnel.
-    failures: u32,
-}
-
-impl Steps {
-    pub(crate) fn new(backoff: &Backoff) -> Self {
-        Self {
-            backoff: backoff.clone(),
-            failures: 0,
-        }
-    }
-
-    /// How long to wait after a failure, or after a tunnel that was not healthy.
-    pub(crate) fn after_failure(&mut self) -> Duration {
-        let step = self.backoff.step(self.failures);
-        self.failures = self.failures.saturating_add(1);
-        step.mul_f64(fastrand::f64())
-    }
-
-    /// How long to wait after a tunnel that its gateway drained: no time, unless the tunnels before
-    /// it were not healthy either.
-    pub(crate) fn after_drain(&mut self, healthy: bool) -> Duration {
-        if self.failures > 0 {
-            return self.after_failure();
-        }
-        self.failures = u32::from(!healthy);
-        Duration::ZERO
-    }
-
-    /// The longest wait while calls wait for the tunnel.
-    pub(crate) fn first(&self) -> Duration {
-        self.backoff.step(0).mul_f64(fastrand::f64())
-    }
-
-    /// A wait that the gateway has asked for, limited to a day.
-    pub(crate) fn bounded(&self, time: Duration) -> Duration {
-        time.min(LONGEST)
-    }
-
-    /// How long to wait after a lasting refusal.
-    pub(crate) fn after_refusal(&self) -> Duration {
-        let longest = self.backoff.refused_cap.min(LONGEST);
-        longest.mul_f64(0.5 + 0.5 * fastrand::f64())
-    }
-
-    /// Notes that a tunnel was open for this time. Returns whether that resets the step.
-    pub(crate) fn was_open(&mut self, time: Duration) -> bool {
-        let healthy = self.backoff.is_healthy(time);
-        if healthy {
-            self.failures = 0;
-        }
-        healthy
+    /// How long to wait before the next tunnel after a drain.
+    fn move_after(self, draw: Draw<'_>) -> Duration {
+        let grace = self.grace.unwrap_or_default().min(LONGEST_RETURN);
+        grace.mul_f64(draw())
     }
 }
 
 /// The plan for a link's next tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// How long to wait before the next attempt.
-    pub(crate) wait: Duration,
+    pub wait: Duration,
     /// The shortest wait, also while calls wait for the tunnel.
-    pub(crate) least: Duration,
+    pub least: Duration,
     /// Whether the wait follows a lasting refusal.
-    pub(crate) refused: bool,
-    /// Whether to open a fallback tunnel to another gateway meanwhile.
-    pub(crate) fallback: bool,
+    pub refused: bool,
+    /// Whether to open a fallback tunnel to a sibling or another gateway meanwhile.
+    pub fallback: bool,
+    /// Whether that is expected at a sibling. Calls that wait do not shorten the wait then.
+    pub siblings: bool,
+    /// How long to wait before the fallback tunnel.
+    pub fallback_wait: Duration,
     /// Whether the last tunnel is draining and about to be replaced.
-    pub(crate) draining: bool,
+    pub draining: bool,
 }
 
 impl Plan {
     /// The plan after a failure.
-    pub(crate) fn after_failure(error: &DownReason, steps: &mut Steps) -> Self {
+    pub fn after_failure(error: &DownReason, steps: &mut Steps, draw: Draw<'_>) -> Self {
         let refused = error.is_refusal();
         let wait = match refused {
-            true => steps.after_refusal(),
-            false => steps.after_failure(),
+            true => steps.after_refusal(draw),
+            false => steps.after_failure(draw),
         };
-        let least = match error.pushback() {
-            None => Duration::ZERO,
-            Some(Pushback::AtLeast(time)) => steps.bounded(time),
-            Some(Pushback::NotSoon) => steps.after_refusal(),
-        };
+        let least = steps.least_after(error, draw);
         Self {
             wait: wait.max(least),
             least,
@@ -195,28 +100,49 @@ impl Plan {
     }
 
     /// The plan after a tunnel that was open for some time. Without a reason it has not ended, but its
-    /// gateway drains it. `others` says whether there are other gateways.
-    pub(crate) fn after_tunnel(
+    /// gateway drains it.
+    pub fn after_tunnel(
         reason: Option<&EndReason>,
         open: Duration,
-        others: bool,
+        beside: Beside,
+        told: Told,
         steps: &mut Steps,
+        draw: Draw<'_>,
     ) -> Self {
         let healthy = steps.was_open(open);
         match reason {
             // A gateway also just closes the tunnel if it drains one without calls, or does not know
             // drain notices.
-            None | Some(EndReason::PeerDrained | EndReason::PeerClosed) => Self {
+            None | Some(EndReason::PeerDrained | EndReason::PeerClosed) => {
+                let fallback = beside.gateways || beside.siblings;
+                let fallback_wait = told.move_after(draw);
                 // The address of the only gateway may lead to another instance, which is not draining.
-                wait: match others {
-                    true => steps.after_failure(),
-                    false => steps.after_drain(healthy),
-                },
-                fallback: others,
-                draining: reason.is_none(),
-                ..Self::default()
-            },
-            Some(reason) => Self::after_failure(&DownReason::Ended(reason.clone()), steps),
+                let mut wait = fallback_wait
+                    + match fallback {
+                        true => steps.after_failure(draw),
+                        false => steps.after_drain(healthy, draw),
+                    };
+                if beside.siblings {
+                    // The tunnel to the sibling is another tunnel.
+                    wait = (wait + SIBLING_FIRST).max(told.return_after(true, draw));
+                }
+                Self {
+                    wait,
+                    fallback,
+                    siblings: beside.siblings,
+                    fallback_wait,
+                    draining: reason.is_none(),
+                    ..Self::default()
+                }
+            }
+            Some(reason) => {
+                let reason = DownReason::Ended(reason.clone());
+                let mut plan = Self::after_failure(&reason, steps, draw);
+                if !plan.refused {
+                    plan.wait = plan.wait.max(told.return_after(beside.tunnel, draw));
+                }
+                plan
+            }
         }
     }
 }
@@ -224,6 +150,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::links::backoff::Backoff;
     use tonic::Status;
     use tunnel_core::ConnectionError;
     use tunnel_tonic::TunnelError;
@@ -239,85 +166,6 @@ mod tests {
         (*shortest, *longest)
     }
 
-    fn at_step(step: u32) -> Steps {
-        let mut steps = Steps::new(&Backoff::default());
-        steps.failures = step;
-        steps
-    }
-
-    #[test]
-    fn each_step_is_drawn_from_zero_to_twice_the_last_up_to_the_cap() {
-        for (step, most) in [(0, 0.5), (1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0)] {
-            let most = Duration::from_secs_f64(most);
-            let (shortest, longest) = spread(|| at_step(step).after_failure());
-            assert!(longest <= most, "step {step}: {longest:?}");
-            // By chance these assertions fail once in 10^21 and once in 10^14 runs.
-            assert!(shortest < most / 10, "step {step}: {shortest:?}");
-            assert!(longest > most * 15 / 16, "step {step}: {longest:?}");
-        }
-    }
-
-    #[test]
-    fn any_number_of_failures_has_a_wait_up_to_the_cap() {
-        for step in [31, 32, 64, 1 << 20, u32::MAX - 1, u32::MAX] {
-            let mut steps = at_step(step);
-            for _ in 0..3 {
-                assert!(steps.after_failure() <= 30 * SECOND);
-            }
-            assert!(steps.failures >= step);
-        }
-    }
-
-    #[test]
-    fn failures_increase_the_step_and_a_healthy_tunnel_resets_it() {
-        let mut steps = at_step(0);
-        for failure in 1..=10 {
-            steps.after_failure();
-            assert_eq!(steps.failures, failure);
-        }
-        assert!(!steps.was_open(9 * SECOND));
-        assert_eq!(
-            steps.failures, 10,
-            "a tunnel that ends at once is no success"
-        );
-        assert!(steps.was_open(10 * SECOND));
-        assert_eq!(steps.failures, 0);
-        assert!(steps.after_failure() <= Duration::from_millis(500));
-    }
-
-    #[test]
-    fn a_refusal_waits_for_at_least_half_the_refused_cap_and_does_not_step() {
-        let steps = at_step(3);
-        let (shortest, longest) = spread(|| steps.after_refusal());
-        assert!(shortest >= 60 * SECOND, "{shortest:?}");
-        assert!(shortest < 70 * SECOND, "{shortest:?}");
-        assert!(
-            longest <= 120 * SECOND && longest > 110 * SECOND,
-            "{longest:?}"
-        );
-        assert_eq!(steps.failures, 3);
-    }
-
-    #[test]
-    fn contradictory_and_overflowing_settings_are_adjusted() {
-        for (initial, cap) in [
-            (Duration::MAX, Duration::MAX),
-            (Duration::MAX, SECOND),
-            (SECOND, Duration::ZERO),
-            (Duration::ZERO, Duration::ZERO),
-        ] {
-            let backoff = Backoff::default()
-                .initial(initial)
-                .cap(cap)
-                .refused_cap(cap);
-            let mut steps = Steps::new(&backoff);
-            for _ in 0..40 {
-                assert!(steps.after_failure() <= cap.min(LONGEST));
-                assert!(steps.after_refusal() <= cap.min(LONGEST));
-            }
-        }
-    }
-
     const HEALTHY: Duration = Duration::from_secs(3600);
     const INITIAL: Duration = Duration::from_millis(500);
 
@@ -325,8 +173,22 @@ mod tests {
         Steps::new(&Backoff::default())
     }
 
-    fn after(reason: Option<&EndReason>, open: Duration, others: bool) -> Plan {
-        Plan::after_tunnel(reason, open, others, &mut steps())
+    fn after(reason: Option<&EndReason>, open: Duration, gateways: bool) -> Plan {
+        let beside = Beside {
+            gateways,
+            ..Beside::default()
+        };
+        plan_after(reason, open, beside, Told::default(), &mut steps())
+    }
+
+    fn plan_after(
+        reason: Option<&EndReason>,
+        open: Duration,
+        beside: Beside,
+        told: Told,
+        steps: &mut Steps,
+    ) -> Plan {
+        Plan::after_tunnel(reason, open, beside, told, steps, &mut fastrand::f64)
     }
 
     #[test]
@@ -359,7 +221,10 @@ mod tests {
     #[test]
     fn a_gateway_that_drains_one_young_tunnel_is_dialled_at_once_and_later_with_backoff() {
         let mut steps = steps();
-        let plans = (0..200).map(|_| Plan::after_tunnel(None, Duration::ZERO, false, &mut steps));
+        let plans = (0..200).map(|_| {
+            let (beside, told) = (Beside::default(), Told::default());
+            plan_after(None, Duration::ZERO, beside, told, &mut steps)
+        });
         let waits: Vec<_> = plans.map(|plan| plan.wait).collect();
         assert_eq!(waits[0], Duration::ZERO);
         assert!(waits[1..].iter().max() > Some(&INITIAL));
@@ -372,7 +237,7 @@ mod tests {
             .metadata_mut()
             .insert("grpc-retry-pushback-ms", value);
         let error = DownReason::NotOpened(TunnelError::Refused(refusal));
-        Plan::after_failure(&error, &mut steps())
+        Plan::after_failure(&error, &mut steps(), &mut fastrand::f64)
     }
 
     #[test]
@@ -408,13 +273,123 @@ mod tests {
         let kick = EndReason::Error(ConnectionError::EndedByPeer(kick));
         let kicked = after(Some(&kick), HEALTHY, false);
         let refused = TunnelError::Refused(Status::unauthenticated("who?"));
-        let refused = Plan::after_failure(&DownReason::NotOpened(refused), &mut steps());
+        let refused = Plan::after_failure(
+            &DownReason::NotOpened(refused),
+            &mut steps(),
+            &mut fastrand::f64,
+        );
         for plan in [kicked, refused] {
             assert!(plan.refused);
             assert!(plan.wait > Duration::from_secs(59));
         }
         let busy = TunnelError::Refused(Status::unavailable("later"));
-        let busy = Plan::after_failure(&DownReason::NotOpened(busy), &mut steps());
+        let busy = Plan::after_failure(
+            &DownReason::NotOpened(busy),
+            &mut steps(),
+            &mut fastrand::f64,
+        );
         assert!(!busy.refused && busy.wait <= INITIAL);
+    }
+
+    fn lost() -> EndReason {
+        EndReason::Error(ConnectionError::TransportLost(
+            tunnel_core::TransportCause::Other.into(),
+        ))
+    }
+
+    /// The shortest and the longest wait after a loss, with a spread that the gateway has told.
+    fn return_within(spread: Duration, tunnel: bool) -> (Duration, Duration) {
+        let beside = Beside {
+            tunnel,
+            ..Beside::default()
+        };
+        let told = Told {
+            return_spread: Some(spread),
+            grace: None,
+        };
+        let plan = || plan_after(Some(&lost()), HEALTHY, beside, told, &mut steps());
+        self::spread(|| plan().wait)
+    }
+
+    #[test]
+    fn a_lost_device_returns_within_the_told_spread_or_ten_times_of_it_with_another_tunnel() {
+        for (told, tunnel, most) in [
+            (20, false, 20),
+            (20, true, 200),
+            // Not everything is believed.
+            (3600, false, 600),
+            (3600, true, 3600),
+            (u64::MAX, false, 600),
+            (u64::MAX, true, 3600),
+        ] {
+            let most = most * SECOND;
+            let (shortest, longest) = return_within(Duration::from_secs(told), tunnel);
+            assert!(longest <= most && longest > most * 15 / 16, "{longest:?}");
+            assert!(shortest < most / 10, "{shortest:?}");
+        }
+        // The backoff holds too.
+        let (_, longest) = return_within(Duration::ZERO, false);
+        assert!(longest <= INITIAL && longest > INITIAL / 2);
+    }
+
+    #[test]
+    fn the_told_spread_counts_once_and_never_after_a_refusal() {
+        let told = Told {
+            return_spread: Some(600 * SECOND),
+            grace: None,
+        };
+        let mut steps = steps();
+        plan_after(Some(&lost()), HEALTHY, Beside::default(), told, &mut steps);
+        let busy = DownReason::NotOpened(TunnelError::Refused(Status::unavailable("later")));
+        let plan = Plan::after_failure(&busy, &mut steps, &mut fastrand::f64);
+        assert!(plan.wait <= SECOND, "{plan:?}");
+        let kick = tunnel_core::Status::new(tunnel_core::Code::PermissionDenied, "no");
+        let kick = EndReason::Error(ConnectionError::EndedByPeer(kick));
+        let kicked = || {
+            plan_after(
+                Some(&kick),
+                HEALTHY,
+                Beside::default(),
+                told,
+                &mut self::steps(),
+            )
+        };
+        assert!(spread(|| kicked().wait).1 <= 120 * SECOND);
+    }
+
+    #[test]
+    fn a_device_that_is_told_of_siblings_moves_within_the_grace_and_returns_later() {
+        let beside = Beside {
+            siblings: true,
+            ..Beside::default()
+        };
+        let told = Told {
+            return_spread: Some(20 * SECOND),
+            grace: Some(4 * SECOND),
+        };
+        let plan = || plan_after(None, HEALTHY, beside, told, &mut steps());
+        for _ in 0..DRAWS {
+            let plan = plan();
+            assert!(plan.fallback && plan.draining);
+            assert!(plan.wait >= plan.fallback_wait + 5 * SECOND, "{plan:?}");
+        }
+        let (_, longest) = spread(|| plan().fallback_wait);
+        assert!(longest <= 4 * SECOND && longest > 3 * SECOND, "{longest:?}");
+        let (_, longest) = spread(|| plan().wait);
+        assert!(longest <= 200 * SECOND && longest > 150 * SECOND);
+    }
+
+    #[test]
+    fn a_drain_without_siblings_follows_its_grace_alone() {
+        let told = |grace| Told {
+            return_spread: Some(600 * SECOND),
+            grace,
+        };
+        let plan = |told| plan_after(None, HEALTHY, Beside::default(), told, &mut steps());
+        assert_eq!(plan(told(None)).wait, Duration::ZERO);
+        let (_, longest) = spread(|| plan(told(Some(8 * SECOND))).wait);
+        assert!(longest <= 8 * SECOND && longest > 7 * SECOND, "{longest:?}");
+        let (_, longest) = spread(|| plan(told(Some(Duration::MAX))).wait);
+        assert!(longest <= LONGEST_RETURN, "{longest:?}");
     }
 }

@@ -15,7 +15,7 @@ use tunnel_core::Config;
 use tunnel_tonic::TunnelError;
 use tunnel_tonic::telemetry::InjectTrace;
 
-use super::reconnect::Backoff;
+use super::backoff::Backoff;
 use super::status::DownReason;
 use crate::dial::OPEN_TIMEOUT;
 

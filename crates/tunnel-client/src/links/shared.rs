@@ -17,6 +17,7 @@ use tunnel_tonic::{CallService, Direction, Tunnel, TunnelChannel, TunnelError, T
 
 use super::gateway_state::{Activity, GatewayState, Standing};
 use super::gateways::Gateways;
+use super::reconnect::Told;
 use super::registry::Registry;
 use super::seats::Seats;
 use super::settings::{Attempt, Settings};
@@ -56,9 +57,12 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) tunnel: Tunnel,
+    /// Also a sibling.
     pub(crate) gateway: Arc<GatewayState>,
     since: Instant,
     activity: Activity,
+    /// The spread of the return that was told at opening.
+    return_spread: Option<Duration>,
     /// Whether its pings were slowed down.
     slow: bool,
     _member: Option<Member>,
@@ -99,7 +103,7 @@ impl Shared {
         })
     }
 
-    /// Opens a tunnel to a gateway, for a link or for none.
+    /// Opens a tunnel to a gateway or a sibling, for a link or for none.
     pub(crate) async fn open(
         &self,
         state: &Arc<GatewayState>,
@@ -249,6 +253,7 @@ impl Shared {
         Ok(Live {
             tunnel: accepted.tunnel.keep(),
             gateway: gateway.clone(),
+            return_spread: accepted.return_spread,
             since: Instant::now(),
             activity,
             slow,
@@ -438,6 +443,15 @@ impl Live {
     /// How long it has been open.
     pub(crate) fn open_for(&self) -> Duration {
         self.since.elapsed()
+    }
+
+    /// What its gateway has told.
+    pub(crate) fn told(&self) -> Told {
+        let notice = self.tunnel.told();
+        Told {
+            return_spread: notice.return_spread.or(self.return_spread),
+            grace: notice.grace,
+        }
     }
 
     /// Waits until it takes no new calls. Returns why it ended; `None` if it is only draining.

@@ -132,3 +132,40 @@ async fn a_gateway_that_is_not_trusted_is_an_error_of_the_channel() {
     })
     .await;
 }
+
+/// The device goes only to a server that could also be its gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_needs_a_certificate_that_is_valid_for_the_gateway_itself() {
+    guarded(async {
+        let own = signed();
+        let pem = own.cert.pem();
+        let key = own.signing_key.serialize_pem();
+        let alike = || {
+            let signing_key = KeyPair::from_pem(&key).expect("a key");
+            CertifiedKey {
+                cert: own.cert.clone(),
+                signing_key,
+            }
+        };
+        let (home, endpoint) = with_certificate(alike()).await;
+        let (alike, at_alike) = with_certificate(alike()).await;
+        let (foreign, at_foreign) = with_certificate(signed()).await;
+        // By address: the name of the certificate is that of the gateway, not that of the address.
+        let by_address = |of: &Endpoint| -> http::Uri {
+            let uri = of.uri().to_string().replace("localhost", "127.0.0.1");
+            uri.parse().expect("a valid address")
+        };
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+        let endpoint = endpoint.tls_config(tls).expect("valid");
+        let device = Running::start(device(endpoint).0.build());
+        home.has(1).await;
+        home.handler
+            .set_siblings([by_address(&at_foreign), by_address(&at_alike)]);
+        home.handler.drain(crate::support::NEVER).await;
+        alike.has(1).await;
+        assert_usable(&alike.client()).await;
+        assert!(foreign.handler.tunnels().is_empty());
+        drop(device);
+    })
+    .await;
+}

@@ -12,24 +12,32 @@ use tunnel_server::{AcceptedTunnel, TunnelServiceHandler, TunnelServiceHandlerBu
 
 use crate::support::Running;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Fails a test that exceeds a limit of virtual time. A test that hangs reaches it at once.
-async fn guarded(test: impl Future<Output = ()>) {
+pub(crate) async fn guarded(test: impl Future<Output = ()>) {
     let year = Duration::from_secs(365 * 24 * 3600);
     let in_time = tokio::time::timeout(year, test).await;
     in_time.expect("the test hangs");
 }
 
 /// A gateway that records each opening request and each opened tunnel.
-struct Local {
-    handler: TunnelServiceHandler,
+pub(crate) struct Local {
+    pub(crate) handler: TunnelServiceHandler,
     asked: mpsc::UnboundedReceiver<Instant>,
     opened: mpsc::UnboundedReceiver<AcceptedTunnel>,
 }
 
 impl Local {
-    fn new(answer: impl Fn() -> Result<(), Status> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(answer: impl Fn() -> Result<(), Status> + Send + Sync + 'static) -> Self {
+        Self::with(|builder| builder, answer)
+    }
+
+    /// The same with custom settings.
+    pub(crate) fn with(
+        settings: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandlerBuilder,
+        answer: impl Fn() -> Result<(), Status> + Send + Sync + 'static,
+    ) -> Self {
         let (ask, asked) = mpsc::unbounded_channel();
         let (open, opened) = mpsc::unbounded_channel();
         let handler = TunnelServiceHandler::builder()
@@ -40,7 +48,7 @@ impl Local {
             .on_open(move |tunnel| {
                 let _ = open.send(tunnel.clone());
             });
-        let handler = TunnelServiceHandlerBuilder::build(handler);
+        let handler = settings(handler).build();
         Self {
             handler,
             asked,
@@ -48,20 +56,20 @@ impl Local {
         }
     }
 
-    fn gateway(&self) -> Gateway {
+    pub(crate) fn gateway(&self) -> Gateway {
         Gateway::over(Routes::new(self.handler.service()))
     }
 
     /// A device with the default settings.
-    fn device(&self) -> ReverseTunnelServerBuilder {
+    pub(crate) fn device(&self) -> ReverseTunnelServerBuilder {
         ReverseTunnelServer::builder(self.gateway())
     }
 
-    async fn asked(&mut self) -> Instant {
+    pub(crate) async fn asked(&mut self) -> Instant {
         self.asked.recv().await.expect("the gateway lives")
     }
 
-    async fn opened(&mut self) -> AcceptedTunnel {
+    pub(crate) async fn opened(&mut self) -> AcceptedTunnel {
         self.opened.recv().await.expect("the gateway lives")
     }
 
@@ -78,7 +86,11 @@ impl Local {
     }
 
     /// Kicks each tunnel after it was open for `open`. Returns how long each reconnection took.
-    async fn waits_after_tunnels(&mut self, open: Duration, count: usize) -> Vec<Duration> {
+    pub(crate) async fn waits_after_tunnels(
+        &mut self,
+        open: Duration,
+        count: usize,
+    ) -> Vec<Duration> {
         let mut waits = Vec::new();
         self.asked().await;
         for _ in 0..count {
@@ -93,7 +105,7 @@ impl Local {
 }
 
 /// The backoff policy reads the wall clock, so waits differ slightly from virtual time.
-const ROUNDING: Duration = Duration::from_millis(50);
+pub(crate) const ROUNDING: Duration = Duration::from_millis(50);
 
 #[tokio::test(start_paused = true)]
 async fn waits_after_failures_double_with_full_jitter_up_to_thirty_seconds() {

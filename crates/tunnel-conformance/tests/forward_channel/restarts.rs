@@ -5,15 +5,65 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tunnel_client::{Gateway, WhenNoTunnel};
 use tunnel_conformance::{FaultProxy, Probe};
 
-use crate::support::{Backend, LongCall, assert_usable, channel, client, eventually, guarded};
+use crate::support::{
+    Backend, LongCall, assert_usable, channel, client, eventually, guarded, tunnel_of,
+};
 
 const CALLERS: usize = 4;
 const ROUNDS: usize = 6;
 
 /// Longer than any test lasts.
 const DRAIN: Duration = Duration::from_secs(600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_goes_on_at_the_sibling_of_a_backend_that_drains() {
+    guarded(async {
+        let probe = Probe::default();
+        let first = Backend::start(&probe).await;
+        let second = Backend::start(&probe).await;
+        let gateway = Gateway::from(first.server.endpoint()).follow_siblings(true);
+        let kept = channel(gateway).connect().await.expect("it opens");
+        let client = client(&kept);
+        let sibling = second.server.endpoint().uri().clone();
+        first.handler.set_siblings([sibling]);
+        first.handler.drain(DRAIN).await;
+        // The first, which refuses, is not dialled while the sibling is.
+        assert_usable(&client).await;
+        second.has(1).await;
+    })
+    .await;
+}
+
+/// With a tunnel at the sibling, the channel would take up to an hour to return.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_whose_sibling_is_lost_returns_to_its_gateway_at_once() {
+    guarded(async {
+        let probe = Probe::default();
+        let told = |_| DRAIN;
+        let first = Backend::start_with(&probe, |builder| builder.return_spread(told)).await;
+        let second = Backend::start(&probe).await;
+        let renewed = Backend::start(&probe).await;
+        let link = FaultProxy::to(first.server.address()).await;
+        let gateway = Gateway::from(link.endpoint()).follow_siblings(true);
+        let builder = channel(gateway).when_no_tunnel(WhenNoTunnel::Wait);
+        let kept = builder.connect().await.expect("it opens");
+        let client = client(&kept);
+        let sibling = second.server.endpoint().uri().clone();
+        first.handler.set_siblings([sibling]);
+        first.handler.drain(DRAIN).await;
+        assert_usable(&client).await;
+        let at_sibling = tunnel_of(&kept);
+        link.set_target(Some(renewed.server.address()));
+        second.server.kill();
+        eventually(|| tunnel_of(&kept) != at_sibling).await;
+        assert_usable(&client).await;
+        renewed.has(1).await;
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_of_two_backends_behind_one_address_fails_no_call() {

@@ -195,6 +195,40 @@ async fn a_device_that_gives_up_while_it_waits_to_be_admitted_leaves_nothing() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn openings_over_the_limit_are_refused_with_a_time_to_come_back_and_the_hook_is_not_asked() {
+    guarded(async {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let gateway =
+            Gateway::start_with(|builder| builder.max_openings_at_once(1).admit(undecided(tell)))
+                .await;
+        let waiting = tokio::spawn(dial("device-7").dial(gateway.connect().await));
+        assert_eq!(told.recv().await, Some("asked"));
+        for _ in 0..3 {
+            let status = refused(&gateway, "device-8").await;
+            assert_eq!(status.code(), Code::Unavailable);
+            let pushback = status.metadata().get("grpc-retry-pushback-ms");
+            let pushback = pushback.and_then(|millis| millis.to_str().ok()?.parse().ok());
+            assert!(matches!(pushback, Some(50..=90_000)), "{status:?}");
+        }
+        assert!(told.try_recv().is_err());
+        // The place of the one that gives up is free, after a moment.
+        waiting.abort();
+        assert_eq!(told.recv().await, Some("dropped"));
+        let next = async || dial("welcome").dial(gateway.connect().await).await;
+        let mut device = next().await;
+        while device.is_err() {
+            device = next().await;
+        }
+        ready(&gateway.handler, &device.expect("just checked")).await;
+        // Each of them has left its place when its tunnel takes calls.
+        for _ in 0..3 {
+            gateway.device("welcome").await;
+        }
+    })
+    .await;
+}
+
 /// Otherwise a credential that is revoked while its tunnel is admitted would leave the tunnel open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_closed_while_its_tunnel_is_admitted_gets_no_tunnel() {

@@ -231,6 +231,29 @@ async fn a_server_that_is_not_ready_serves_all_but_new_tunnels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_tells_its_devices_of_siblings_and_serves_them_meanwhile() {
+    guarded(async {
+        let server = Graceful::start_with(handler(|b| b), |shutdown| {
+            shutdown.not_ready(Duration::from_secs(7200), async {})
+        });
+        let server = server.await;
+        let device = server.device("device-7").await;
+        let channel = server.handler.key_as_channel("device-7");
+        let sibling = "https://gateway-2.example/";
+        server
+            .handler
+            .set_siblings([http::Uri::from_static(sibling)]);
+        server.stop.notify_one();
+        device.tunnel.draining().await;
+        let told = device.tunnel.told();
+        assert_eq!(told.siblings, [sibling]);
+        assert_eq!(told.grace, Some(Duration::from_secs(3600)));
+        assert_usable(&channel).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_dropped_closes_its_connections() {
     guarded(async {
         let server = Graceful::start(handler(|builder| builder), NEVER).await;

@@ -172,6 +172,11 @@ impl ConfigBuilder {
         /// half of its intervals (12.5 s by default). This also works behind proxies, which answer
         /// HTTP/2 pings themselves.
         heartbeat: Option<Duration>;
+
+        /// The shortest silence for which a peer counts as lost. With short heartbeats a silent peer is noticed
+        /// early ([`Connection::heard_at`](crate::Connection::heard_at)), and with this it is given up late.
+        /// Default zero: two and a half intervals of the peer's heartbeats.
+        silence_timeout: Duration;
     }
 
     /// Checks that the settings agree with each other.

@@ -165,6 +165,8 @@ impl Config {
         drain_grace: Duration;
         /// The heartbeat interval; `None` without heartbeats.
         heartbeat: Option<Duration>;
+        /// The shortest silence for which a peer counts as lost.
+        silence_timeout: Duration;
     }
 }
 
@@ -193,6 +195,7 @@ pub(crate) struct Values {
     pub(crate) settings_timeout: Duration,
     pub(crate) drain_grace: Duration,
     pub(crate) heartbeat: Option<Duration>,
+    pub(crate) silence_timeout: Duration,
 }
 
 impl Default for Values {
@@ -221,6 +224,7 @@ impl Default for Values {
             settings_timeout: Duration::from_secs(10),
             drain_grace: Duration::from_secs(1),
             heartbeat: Some(Duration::from_secs(5)),
+            silence_timeout: Duration::ZERO,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Received frames of the tunnel itself, on stream -1: drain notices and heartbeats.
+//! Received frames of the tunnel itself, on stream -1: drain notices, heartbeats and notices.
 
 use super::Connection;
 use super::negotiation::LAST_STREAM_KEY;
@@ -7,7 +7,7 @@ use crate::frame::FrameKind;
 use crate::streams::StreamId;
 use crate::streams::counts::LateFrame;
 use crate::streams::store::Reply;
-use crate::{Code, ConnectionError, Initiator, StreamError};
+use crate::{Code, ConnectionError, Initiator, Notice, StreamError};
 
 /// The id of the last stream opened; `None` before the first.
 pub(super) fn opened(last: i64) -> Option<StreamId> {
@@ -31,6 +31,14 @@ impl Connection {
         if matches!(kind, FrameKind::HalfClose) && self.peer_knows_drain {
             // Only a caller may send this kind.
             return self.on_going_away(self.highest_seen);
+        }
+        if let FrameKind::Message { size, data, .. } = &kind
+            && self.knows_notices
+            && usize::try_from(*size).is_ok_and(|size| size == data.len())
+            && let Some(notice) = Notice::decode(data)
+        {
+            self.store.events.push_back(Event::Notice(notice));
+            return Ok(());
         }
         match kind {
             // A heartbeat carries no information beyond its arrival.

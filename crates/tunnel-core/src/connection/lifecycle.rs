@@ -8,7 +8,7 @@ use super::phase::Phase;
 use crate::event::Event;
 use crate::streams::store::Reply;
 use crate::timer::Timer;
-use crate::{Code, ConnectionError, EndReason, Initiator, Side, Status, StreamError};
+use crate::{Code, ConnectionError, EndReason, Initiator, Notice, Side, Status, StreamError};
 
 /// How long after a drain's deadline the transport may take to write the ends of the calls
 /// that it cut.
@@ -134,6 +134,43 @@ impl Connection {
         if is_due && self.phase == Phase::Ready && self.peer_knows_drain {
             self.drain_announced = true;
             self.store.schedule.going_away = Some(self.highest_seen);
+            self.send_notice();
+        }
+    }
+
+    /// Sends a notice, if the peer understands notices. Returns `false` if it does not, or the tunnel has
+    /// ended. The notice of a drain must be told before the drain begins.
+    ///
+    /// A tunnel that is being opened tells it when it is ready. Of notices that were not sent yet, the later
+    /// one replaces the fields that it has.
+    pub fn tell(&mut self, notice: Notice) -> bool {
+        let knows = match self.phase {
+            Phase::Opening => true,
+            Phase::AwaitingSettings | Phase::Ready => self.knows_notices,
+            Phase::Ended(_) => false,
+        };
+        if knows {
+            let scheduled = self.store.schedule.notice.take();
+            let untold = scheduled.or(self.untold.take()).unwrap_or_default();
+            self.untold.insert(untold).merge(notice);
+            self.send_notice();
+        }
+        knows
+    }
+
+    /// Schedules the notice that was told. A caller's first frame announces that it routes calls, so a notice
+    /// waits for that, unless the tunnel drains.
+    pub(super) fn send_notice(&mut self) {
+        if self.phase != Phase::Ready {
+            return;
+        }
+        let announced = !self.ready_is_due || self.store.side == Side::Handler;
+        if (announced || self.drain_announced)
+            && let Some(notice) = self.untold.take()
+            && self.knows_notices
+            && *notice != Notice::new()
+        {
+            self.store.schedule.notice = Some(notice);
         }
     }
 

@@ -63,7 +63,10 @@ impl Connection {
         }
         self.liveness = Some(Liveness {
             interval,
-            silence: peer.heartbeat.map(|interval| interval * 5 / 2),
+            silence: peer.heartbeat.map(|interval| {
+                let shortest = self.config().silence_timeout();
+                shortest.max(interval * 5 / 2)
+            }),
             after_first_call: peer.heartbeat.is_none() && self.store.side == Side::Handler,
             sent: now,
             heard: now,
@@ -124,6 +127,12 @@ impl Connection {
     /// heard since. Calls that were cancelled count too, because the peer was silent all the same.
     pub fn unanswered_since(&self) -> Option<Instant> {
         self.unanswered_since
+    }
+
+    /// When the peer was last heard; `None` if it sends no heartbeats, or this end has none.
+    pub fn heard_at(&self) -> Option<Instant> {
+        let liveness = self.liveness.as_ref()?;
+        liveness.silence.map(|_| liveness.heard)
     }
 
     /// Handles the timer: sends a heartbeat, or ends the tunnel of a silent peer.

@@ -21,11 +21,13 @@ use crate::streams::send::Opening;
 use crate::streams::store::{Reply, Store};
 use crate::streams::{Revision, StreamId, flow::Window};
 use crate::timer::timeout_of;
-use crate::{Code, Config, EndReason, Initiator, Metadata, OpenError, Side, Status, StreamError};
+use crate::{
+    Code, Config, EndReason, Initiator, Metadata, Notice, OpenError, Side, Status, StreamError,
+};
 
 pub use negotiation::{
     COMPRESSED_MESSAGES_HEADER, DRAIN_HEADER, ECHO_HEADER, HEARTBEAT_HEADER, MAX_STREAMS_HEADER,
-    MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY,
+    MESSAGE_CREDIT_HEADER, NEGOTIATE_HEADER, NEGOTIATE_VALUE, NOT_PROCESSED_KEY, NOTICES_HEADER,
     OPAQUE_TEXT_HEADER, Offer, READY_HEADER, TUNNEL_ID_HEADER,
 };
 pub use stream_handles::{BodyRead, Read, RecvStream, SendStream};
@@ -137,6 +139,10 @@ pub struct Connection {
     drain_cut: bool,
     /// The peer takes no new calls.
     peer_draining: bool,
+    /// Whether both ends understand notices.
+    knows_notices: bool,
+    /// A notice that waits until the tunnel is ready.
+    untold: Option<Box<Notice>>,
     /// Whether reading is paused for refusals that the peer does not read.
     refusals_pause: bool,
     /// Heartbeats, if they were negotiated.
@@ -167,6 +173,8 @@ impl Connection {
             drain_announced: false,
             drain_cut: false,
             peer_draining: false,
+            knows_notices: false,
+            untold: None,
             refusals_pause: false,
             liveness: None,
             unanswered_since: None,

@@ -16,7 +16,7 @@ use crate::{Config, ConnectionError, EndReason, Revisions, Side};
 pub const NEGOTIATE_HEADER: &str = "grpctunnel-negotiate";
 
 /// The value of [`NEGOTIATE_HEADER`], [`DRAIN_HEADER`], [`ECHO_HEADER`], [`MESSAGE_CREDIT_HEADER`],
-/// [`READY_HEADER`], [`OPAQUE_TEXT_HEADER`] and [`COMPRESSED_MESSAGES_HEADER`].
+/// [`NOTICES_HEADER`], [`READY_HEADER`], [`OPAQUE_TEXT_HEADER`] and [`COMPRESSED_MESSAGES_HEADER`].
 pub const NEGOTIATE_VALUE: &str = "on";
 
 /// The header by which each end says that it understands drain notices. An extension of this
@@ -26,6 +26,10 @@ pub const NEGOTIATE_VALUE: &str = "on";
 /// stream that it serves, a caller sends a half-close. It is sent only to a peer that has sent this
 /// header.
 pub const DRAIN_HEADER: &str = "grpctunnel-drain";
+
+/// The header by which each end says that it understands a [`Notice`](crate::Notice), a message on stream -1. Sent
+/// only where both ends have sent this header. An extension of this library.
+pub const NOTICES_HEADER: &str = "grpctunnel-notices";
 
 /// The header by which each end offers heartbeats, with its interval in milliseconds. An extension
 /// of this library.
@@ -91,6 +95,8 @@ pub struct Offer {
     pub negotiate: bool,
     /// It sent [`DRAIN_HEADER`].
     pub drain: bool,
+    /// It sent [`NOTICES_HEADER`].
+    pub notices: bool,
     /// The interval in its [`HEARTBEAT_HEADER`].
     pub heartbeat: Option<Duration>,
     /// It sent [`ECHO_HEADER`].
@@ -115,6 +121,7 @@ impl Offer {
         Self {
             negotiate: false,
             drain: false,
+            notices: false,
             heartbeat: None,
             echo: false,
             message_credit: false,
@@ -138,6 +145,7 @@ impl Offer {
         Self {
             negotiate: true,
             drain: true,
+            notices: true,
             heartbeat: config.heartbeat(),
             echo: true,
             message_credit: config.initial_window() >= SMALLEST_COUNTED_WINDOW,
@@ -163,6 +171,7 @@ impl Connection {
         self.peer_knows_drain = peer.negotiate && peer.drain;
         self.ready_is_due = peer.negotiate && peer.ready;
         let ours = Offer::of(self.config());
+        self.knows_notices = peer.negotiate && peer.notices && ours.notices;
         if peer.message_credit && ours.message_credit {
             self.store.message_cost = MESSAGE_COST;
         }
@@ -213,6 +222,7 @@ impl Connection {
     fn become_ready(&mut self) {
         self.phase = Phase::Ready;
         self.store.events.push_back(Event::Ready);
+        self.send_notice();
         // The drain may have begun while the tunnel was being opened.
         self.announce_drain();
         self.finish_drain_if_done();
@@ -225,6 +235,7 @@ impl Connection {
         if self.store.side == Side::Caller && self.phase == Phase::Ready && self.ready_is_due {
             self.ready_is_due = false;
             self.store.schedule.heartbeat = Some(Heartbeat::Plain);
+            self.send_notice();
         }
     }
 

@@ -13,7 +13,7 @@ use crate::streams::send::Head;
 use crate::streams::state::SendState;
 use crate::streams::stream::Stream;
 use crate::timer::Timer;
-use crate::{Metadata, Side, Status, StreamId};
+use crate::{Metadata, Notice, Side, Status, StreamId};
 
 const CONTROL: i64 = StreamId::CONTROL.0;
 
@@ -99,6 +99,11 @@ impl Connection {
             w.write(CONTROL, FrameKindRef::WindowUpdate(Heartbeat::Echo as u32));
         }
         if w.has_room()
+            && let Some(notice) = self.store.schedule.notice.take()
+        {
+            write_notice(w, &notice);
+        }
+        if w.has_room()
             && let Some(last) = self.store.schedule.going_away.take()
         {
             write_going_away(w, self.store.side, last);
@@ -182,6 +187,17 @@ impl Connection {
         status.message.truncate(end);
         status
     }
+}
+
+fn write_notice<S: FrameSink>(w: &mut Writer<'_, S>, notice: &Notice) {
+    let text = notice.encode();
+    let kind = FrameKindRef::Message {
+        // Cannot fail: a notice fits a chunk.
+        size: u32::try_from(text.len()).unwrap_or_default(),
+        data: text.as_bytes(),
+        compressed: false,
+    };
+    w.write(CONTROL, kind);
 }
 
 /// The drain notice. A handler names the last stream it serves; a caller half-closes the

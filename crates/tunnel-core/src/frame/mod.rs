@@ -38,7 +38,7 @@ pub enum FrameKind {
     NewStream(NewStream),
     /// Handler to caller: the response headers.
     Headers(Metadata),
-    /// Both directions: a message begins.
+    /// Both directions: a message begins. On the control stream: a [`Notice`](crate::Notice).
     Message {
         /// The size of the whole message, in bytes.
         size: u32,

@@ -1,7 +1,7 @@
 //! The scheduler: the order of sent frames.
 //!
 //! Queues hold stream ids, not frames; frames are encoded when the transport requests them. Order:
-//! settings, heartbeats, a drain notice, cancels, refusals; then control frames of streams (new
+//! settings, heartbeats, a notice, a drain notice, cancels, refusals; then control frames of streams (new
 //! streams in the order of their ids, response headers, window updates, ends of streams without
 //! data); then data, one chunk for each stream in turn.
 //!
@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use super::cancels::Cancels;
-use crate::Status;
+use crate::{Notice, Status};
 
 /// The status text that refusals may have on average, in bytes. With more text the limit on
 /// refusals is reached earlier. Refusals of this library have less.
@@ -134,6 +134,8 @@ pub(crate) struct Schedule {
     pub(crate) heartbeat: Option<Heartbeat>,
     /// A probe of the peer is to be answered.
     pub(crate) echo: bool,
+    /// A notice to send.
+    pub(crate) notice: Option<Box<Notice>>,
     /// Handler: the last stream served, for the drain notice.
     pub(crate) going_away: Option<i64>,
     pub(crate) cancels: Cancels,
@@ -147,6 +149,7 @@ impl Schedule {
     /// Whether there is nothing to send. Data that waits for credit does not count.
     pub(crate) fn is_empty(&self) -> bool {
         !self.settings
+            && self.notice.is_none()
             && self.going_away.is_none()
             && self.heartbeat.is_none()
             && !self.echo

@@ -13,6 +13,7 @@ mod growth;
 mod heartbeats;
 mod kinds;
 mod negotiation;
+mod notices;
 mod schedule;
 mod time;
 mod zero;

@@ -36,7 +36,8 @@ const CLOSING: Duration = Duration::from_secs(1);
 ///    with a `grpc-retry-pushback-ms` of 50 to 150, so that devices open them elsewhere at once.
 /// 2. With [`not_ready`](Self::not_ready): the hook runs, for example to report NOT_SERVING to health
 ///    checks. During its notice the server goes on as before, apart from new tunnels, so that load
-///    balancers can notice.
+///    balancers can notice. With [siblings](TunnelServiceHandler::set_siblings) the devices of reverse tunnels are
+///    [asked](TunnelServiceHandler::retire) to open tunnels there meanwhile.
 /// 3. The listener closes, and with it all connections that have sent nothing yet. Clients are told to
 ///    use other connections (HTTP/2 GOAWAY), and all tunnels are
 ///    [drained](TunnelServiceHandler::drain). Calls in flight go on. The [`timeout`](Self::timeout)
@@ -205,6 +206,9 @@ impl TunnelServiceHandler {
         shutdown.signal.await;
         self.refuse_openings();
         if let Some((hook, notice)) = shutdown.not_ready {
+            if self.has_siblings() {
+                self.retire(notice);
+            }
             let end = after(notice);
             match end {
                 // A hook that takes too long is dropped.

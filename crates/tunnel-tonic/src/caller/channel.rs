@@ -94,6 +94,12 @@ impl TunnelChannel {
         self.shared().unanswered_for()
     }
 
+    /// How long ago anything was last received from the far end; `None` if it sends no heartbeats. This end counts
+    /// it also while it is itself suspended.
+    pub fn silent_for(&self) -> Option<Duration> {
+        self.shared().silent_for()
+    }
+
     /// Why the tunnel ended, if it has.
     pub fn end_reason(&self) -> Option<EndReason> {
         self.shared().end_reason()

@@ -31,6 +31,11 @@ impl CallHead {
         self.headers.get(TIMEOUT).and_then(parse_grpc_timeout)
     }
 
+    /// Adds metadata.
+    pub fn push(&mut self, key: &str, value: &str) {
+        self.headers.push(key, value);
+    }
+
     /// Replaces the timeout of a call that has one, after a part of it has passed.
     pub fn set_timeout(&mut self, left: Duration) {
         let left = format_grpc_timeout(left);

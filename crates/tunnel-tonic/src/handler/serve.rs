@@ -19,7 +19,7 @@ use crate::message::{BodyError, BodyWriter};
 use crate::shared::Shared;
 use crate::slots::Slot;
 use crate::state::State;
-use crate::status;
+use crate::status::{self, NotProcessed};
 use crate::telemetry::CallTelemetry;
 
 /// How much of a response body is gathered before it is put on the stream, in bytes.
@@ -153,7 +153,7 @@ impl ServeCall {
     /// Begins a response. A response that is only a status is finished at once.
     fn respond(&mut self, response: http::Response<Body>) -> ServeStage {
         let (parts, body) = response.into_parts();
-        let (head, status) = status::split_headers(&parts.headers);
+        let (mut head, status) = status::split_headers(&parts.headers);
         let mut status = match status {
             None if parts.status == http::StatusCode::OK => match self.decompressed(&head, body) {
                 Ok(body) => {
@@ -171,6 +171,9 @@ impl ServeCall {
         };
         if self.has_deadline {
             status::own_deadline(&mut status);
+        }
+        if let Some(not_processed) = parts.extensions.get::<NotProcessed>() {
+            not_processed.mark(&mut head);
         }
         self.left = true;
         let code = status.code;

@@ -19,7 +19,8 @@ use super::replay::{Replay, TakenBack};
 use super::with_deadline;
 use crate::telemetry;
 use crate::{
-    CallHead, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo, is_safe_to_retry,
+    CallHead, NotProcessed, ResponseBody, ResponseFuture, TunnelChannel, TunnelId, TunnelInfo,
+    is_safe_to_retry,
 };
 
 /// The most retries of a call, not counting those after full tunnels. A retry happens when a tunnel has
@@ -72,6 +73,12 @@ pub struct WaitForReady(pub bool);
 pub trait Tunnels {
     /// A tunnel for a call that has tried some already.
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel>;
+
+    /// Changes the head of a call before it is sent through a tunnel.
+    fn prepare(&self, _tunnel: &TunnelChannel, _head: &mut CallHead) {}
+
+    /// Hears of a tunnel that did not take a call, and why.
+    fn not_taken(&self, _tunnel: TunnelId, _status: &Status) {}
 
     /// Changes when a call that waits for a tunnel should look again.
     fn subscribe(&self) -> watch::Receiver<()>;
@@ -219,7 +226,9 @@ impl<T: Tunnels> Call<T> {
             self.head.set_timeout(left);
         }
         let tunnel = tunnel.clone().queue_calls(queue);
-        let response = tunnel.begin(self.head.clone(), self.replay.body());
+        let mut head = self.head.clone();
+        self.tunnels.prepare(&tunnel, &mut head);
+        let response = tunnel.begin(head, self.replay.body());
         Ok(Stage::Given(tunnel.info().clone(), response))
     }
 
@@ -239,6 +248,7 @@ impl<T: Tunnels> Call<T> {
             detail = status.message(),
             "retrying a call on another tunnel"
         );
+        self.tunnels.not_taken(tunnel, &status);
         self.tried.insert(tunnel);
         if status.code() == tonic::Code::ResourceExhausted {
             self.full.insert(tunnel);
@@ -288,17 +298,16 @@ impl<T: Tunnels> Call<T> {
         waits && !self.tunnels.is_closing()
     }
 
-    /// No tunnel is left to try: the call waits, or fails with the error.
-    fn without_tunnel(&mut self) -> Result<(), Status> {
-        match (self.full_status.take(), self.failed.take()) {
-            (Some(full), _) => {
+    /// The failure of a call that has no tunnel left to try, and does not wait.
+    fn without_tunnel(&mut self) -> Status {
+        match self.full_status.take() {
+            Some(full) => {
                 telemetry::not_sent("full");
-                Err(self.tunnels.all_full(full))
+                self.tunnels.all_full(full)
             }
-            (None, _) if self.waits() => Ok(()),
-            (None, failed) => {
+            None => {
                 telemetry::not_sent("no_tunnel");
-                Err(self.tunnels.no_tunnel(failed))
+                self.tunnels.no_tunnel(self.failed.take())
             }
         }
     }
@@ -329,7 +338,7 @@ pub fn explained(message: String, status: Status) -> Status {
 /// Whether a tunnel was full by a limit of its far end.
 fn is_of_far_end(status: &Status) -> bool {
     let source = std::error::Error::source(status);
-    source.is_some_and(|source| source.is::<StreamError>())
+    source.is_some_and(|source| source.is::<StreamError>() || source.is::<NotProcessed>())
 }
 
 /// The failure of a call that could be retried if its request had been kept.
@@ -401,11 +410,12 @@ fn pick<T: Tunnels>(call: &mut Call<T>) -> Result<Stage, Status> {
         return call.start_on(&tunnel, true);
     }
     let joined = call.tunnels.subscribe();
-    call.without_tunnel()?;
-    // A tunnel may have joined before the subscription.
+    let waits = call.full_status.is_none() && call.waits();
+    // A tunnel may have joined before the subscription, and what the call would have waited for may have brought one.
     match call.tunnels.pick(&call.tried) {
         Some(tunnel) => call.start_on(&tunnel, false),
-        None => Ok(call.wait(joined)),
+        None if waits => Ok(call.wait(joined)),
+        None => Err(call.without_tunnel()),
     }
 }
 

@@ -70,6 +70,14 @@ pub(crate) const TARGETS: &[Target] = &[
         stubs: plain_stubs,
     },
     Target {
+        include: "crates/tunnel-fleet/proto",
+        protos: Protos::Files(&["tunnel/fleet/v1/peer.proto"]),
+        out: "crates/tunnel-fleet/src/peer/generated",
+        wire_types: true,
+        descriptor: false,
+        stubs: plain_stubs,
+    },
+    Target {
         include: "crates/tunnel-cli/proto",
         protos: Protos::Files(&["tunnel/admin/v1/admin.proto"]),
         out: "crates/tunnel-cli/src/generated",
@@ -85,11 +93,24 @@ pub(crate) const TARGETS: &[Target] = &[
         descriptor: false,
         stubs: plain_stubs,
     },
+    Target {
+        include: "crates/tunnel-fleet/proto",
+        protos: Protos::All,
+        out: "crates/tunnel-fleet/src/directory/etcd/generated",
+        wire_types: true,
+        descriptor: false,
+        stubs: client_stubs,
+    },
 ];
 
 /// Stubs with tonic's default options.
 fn plain_stubs(builder: Builder) -> Builder {
     builder
+}
+
+/// Client stubs alone, without `connect`: for the API of somebody else's server.
+fn client_stubs(builder: Builder) -> Builder {
+    builder.build_server(false).build_transport(false)
 }
 
 /// Stubs behind the crate features `client` and `server`, without `connect`, so that they do not

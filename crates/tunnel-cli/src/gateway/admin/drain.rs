@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tunnel_fleet::Fleet;
 use tunnel_server::TunnelServiceHandler;
 
 /// How far the drain is.
@@ -59,6 +60,7 @@ impl Drain {
     pub(crate) async fn run(
         &self,
         handler: &TunnelServiceHandler,
+        fleet: &Fleet,
         ready: &watch::Sender<bool>,
         notice: Duration,
     ) {
@@ -66,6 +68,10 @@ impl Drain {
         // Cannot fail: the sender is borrowed here.
         let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
         ready.send_replace(false);
+        fleet.begin_drain();
+        if !fleet.is_alone() {
+            handler.retire(notice);
+        }
         tokio::time::sleep(notice).await;
         while let Phase::Draining(timeout) = { *phase.borrow_and_update() } {
             tokio::select! {

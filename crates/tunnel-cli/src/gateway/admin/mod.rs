@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch::Receiver;
 use tonic::{Request, Response, Status};
+use tunnel_fleet::{DenyReport, Fleet, record};
 use tunnel_server::{Report, TunnelServiceHandler};
 
 pub(crate) use self::drain::{Drain, Phase};
@@ -32,6 +33,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the service needs.
 pub(crate) struct AdminParts {
     pub(crate) handler: TunnelServiceHandler,
+    pub(crate) fleet: Fleet,
     /// With `opened` and `closed` as hooks of the handler, and `follow` running.
     pub(crate) presence: Arc<Presence>,
     /// Checked when tunnels are admitted.
@@ -79,6 +81,20 @@ impl AdminService {
         changed.map_err(|error| Status::internal(error.to_string()))
     }
 
+    /// Tells the fleet of a denial. Returns who has not confirmed it.
+    async fn deny_in_fleet(&self, denial: &Denial) -> Vec<String> {
+        let fleet = &self.parts.fleet;
+        if fleet.is_alone() {
+            return Vec::new();
+        }
+        let record = record::Denial {
+            until: denial.until.map(record::millis),
+            reason: denial.reason.clone(),
+            by: denial.by.clone(),
+        };
+        names(fleet.deny(&denial.key, record).await)
+    }
+
     /// How far the drain is.
     pub(crate) fn phase(&self) -> Phase {
         *self.parts.drain.phase().borrow()
@@ -92,6 +108,11 @@ impl AdminService {
             drained: phase == Phase::Drained,
             tunnels_open: totals.tunnels_open,
             calls_in_flight: totals.calls_in_flight,
+            in_fleet: !self.parts.fleet.is_alone(),
+            only_here: match self.parts.fleet.is_alone() {
+                true => Vec::new(),
+                false => self.parts.fleet.only_here(),
+            },
         }
     }
 }
@@ -106,6 +127,15 @@ fn operator<T>(request: &Request<T>) -> String {
         (None, Some(address)) => address.ip().to_string(),
         (None, None) => "unknown".to_owned(),
     }
+}
+
+/// Who has not confirmed a change: gateways, and the directory.
+fn names(report: DenyReport) -> Vec<String> {
+    let mut names = report.unconfirmed;
+    if let Err(error) = report.written {
+        names.push(error.to_string());
+    }
+    names
 }
 
 fn some_key(key: String) -> Result<String, Status> {
@@ -223,9 +253,11 @@ impl Admin for AdminService {
         } = &denial;
         tracing::info!(key, by, reason, tunnels, "denied");
         saved.map_err(|error| unsaved("denied", &error))?;
+        let report = self.deny_in_fleet(&denial).await;
         Ok(Response::new(api::DenyResponse {
             denial: Some(denial.into()),
             tunnels,
+            unconfirmed: report,
         }))
     }
 
@@ -243,7 +275,14 @@ impl Admin for AdminService {
             tracing::info!(key, by, "allowed");
         }
         allowed.map_err(|error| unsaved("allowed", &error))?;
-        Ok(Response::new(api::AllowResponse { was_denied }))
+        let unconfirmed = match self.parts.fleet.is_alone() {
+            true => Vec::new(),
+            false => names(self.parts.fleet.allow(&key).await),
+        };
+        Ok(Response::new(api::AllowResponse {
+            was_denied,
+            unconfirmed,
+        }))
     }
 
     async fn list_denied(

@@ -16,6 +16,7 @@ use tonic::{Code, Request, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tunnel_client::{Backoff, LinksHandle, ReverseTunnelServer};
+use tunnel_fleet::Fleet;
 use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels};
 
 use super::{AdminParts, AdminService, Drain};
@@ -59,9 +60,12 @@ impl Gateway {
         let (drain, draining) = (Drain::default(), handler.clone());
         let (ready, is_ready) = watch::channel(true);
         let run = drain.clone();
-        tokio::spawn(async move { run.run(&draining, &ready, Duration::ZERO).await });
+        let fleet = Fleet::builder("alone").build();
+        let leaving = fleet.clone();
+        tokio::spawn(async move { run.run(&draining, &leaving, &ready, Duration::ZERO).await });
         let service = Arc::new(AdminService::new(AdminParts {
             handler: handler.clone(),
+            fleet,
             presence: presence.clone(),
             deny,
             taps: Arc::default(),

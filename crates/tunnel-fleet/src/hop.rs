@@ -1,0 +1,121 @@
+//! The far end of a hop: calls that another gateway has sent here, for devices that are here.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use http::HeaderMap;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower_service::Service;
+use tunnel_tonic::{NotProcessed, is_safe_to_retry};
+
+use crate::record::decode_key;
+use crate::shared::Shared;
+
+/// The metadata key with the key of the device, in base32.
+pub(crate) const KEY: &str = "tunnel-hop-key";
+
+/// The metadata key with the name of the gateway that sent the call.
+pub(crate) const VIA: &str = "tunnel-hop-via";
+
+/// The metadata key with the caller, as the other gateway has found out.
+pub(crate) const CALLER: &str = "tunnel-hop-caller";
+
+/// Why a call is refused: the device is not here.
+pub(crate) const ABSENT: &str = "absent";
+
+/// Its tunnels are full.
+const FULL: &str = "full";
+
+/// The gateway is about to stop.
+const DRAINING: &str = "draining";
+
+/// A call that came from another gateway of the fleet. In the extensions of its request, for layers around
+/// the service of hops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HopCall {
+    /// The key of the device.
+    pub key: String,
+    /// The name of the gateway that sent it.
+    pub via: String,
+    /// Who made the call, as that gateway has found out. Empty if nobody is known.
+    pub caller: String,
+}
+
+/// Passes calls of other gateways on to devices that are here, and never to a third gateway.
+#[derive(Clone)]
+pub(crate) struct HopService {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Service<http::Request<Body>> for HopService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let call = match request.extensions_mut().remove::<HopCall>() {
+            Some(call) => Some(call),
+            None => take(request.headers_mut()),
+        };
+        let Some(call) = call else {
+            let status = Status::invalid_argument("a call over a hop names no key");
+            return Box::pin(std::future::ready(Ok(status.into_http())));
+        };
+        let Some(handler) = self.shared.handler() else {
+            return Box::pin(std::future::ready(Ok(refuse(
+                Status::unavailable("the gateway is starting"),
+                ABSENT,
+            ))));
+        };
+        self.shared.counters.hops_served.add();
+        // The other gateway waits, or tries elsewhere.
+        let mut device = handler.key_as_channel(&*call.key).queue_calls(false);
+        let response = device.call(request);
+        let draining = self.shared.is_draining();
+        Box::pin(async move {
+            Ok(match response.await {
+                Ok(response) => response.map(Body::new),
+                Err(status) if is_safe_to_retry(&status) => {
+                    let reason = match status.code() {
+                        Code::ResourceExhausted => FULL,
+                        _ if draining => DRAINING,
+                        _ => ABSENT,
+                    };
+                    refuse(status, reason)
+                }
+                Err(status) => status.into_http(),
+            })
+        })
+    }
+}
+
+/// Takes what is between the gateways out of the metadata of a call.
+pub(crate) fn take(headers: &mut HeaderMap) -> Option<HopCall> {
+    let mut last = |name: &str| {
+        let value = headers.get_all(name).iter().next_back();
+        let value = value
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        headers.remove(name);
+        value
+    };
+    let (key, via, caller) = (last(KEY), last(VIA), last(CALLER));
+    Some(HopCall {
+        key: decode_key(&key?)?,
+        via: via?,
+        caller: caller.unwrap_or_default(),
+    })
+}
+
+fn refuse(status: Status, reason: &'static str) -> http::Response<Body> {
+    let mut response = status.into_http();
+    response.extensions_mut().insert(NotProcessed::new(reason));
+    response
+}

@@ -246,8 +246,8 @@ impl Gateway {
     /// (`set_siblings` of `tunnel-server`), so that its devices have another tunnel before theirs ends. Only for
     /// gateways made from an [`Endpoint`]. Default: true if the endpoint is `https`, otherwise false.
     ///
-    /// A sibling is reached with the settings of this gateway, only at another host and port, and with the same
-    /// credentials. Over `https` its certificate must be valid for the name of *this* gateway (that of its
+    /// A sibling is reached with the settings of this gateway, only at another host and port. Its name, also for the
+    /// hook of the [credentials](crate::ReverseTunnelServerBuilder::credentials), is its address. Over `https` its certificate must be valid for the name of *this* gateway (that of its
     /// endpoint, or the `domain_name` of its TLS configuration): all gateways of a fleet need one name in common. So
     /// nobody can lead the device to a server that could not also be this gateway. Over plain `http` nothing proves
     /// what is at the address, and the device would tell it its credentials. Addresses of another scheme than the

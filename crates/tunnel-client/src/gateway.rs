@@ -524,6 +524,28 @@ mod tests {
     }
 
     #[test]
+    fn a_sibling_of_a_gateway_at_an_address_of_a_name_is_at_its_own_address() {
+        let name = Gateway::from(Endpoint::from_static("https://gateways.example:444"));
+        let name = name.each_address(Lookup::system());
+        assert_eq!(name.address(), None);
+        let first: SocketAddr = "192.0.2.1:444".parse().expect("an address");
+        let at_first = name.at(first);
+        assert_eq!(at_first.address(), Some(first));
+        let sibling = |of: &Gateway, uri| of.sibling(&http::Uri::from_static(uri)).expect("alike");
+        for of in [&name, &at_first] {
+            let second = sibling(of, "https://192.0.2.2:445");
+            assert!(second.lookup().is_none());
+            assert_eq!(second.to_string(), "https://192.0.2.2:445");
+            let second = second.address().expect("it is no name");
+            assert_eq!(second.to_string(), "192.0.2.2:445");
+        }
+        let third = sibling(&at_first, "https://[2001:db8::1]").address();
+        let third = third.map(|address| address.to_string());
+        assert_eq!(third.as_deref(), Some("[2001:db8::1]:443"));
+        assert_eq!(sibling(&at_first, "https://named").address(), None);
+    }
+
+    #[test]
     fn a_hook_makes_siblings_for_a_gateway_of_any_kind() {
         let gateway = |name| {
             Gateway::connect_with(name, async || {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
-use rcgen::generate_simple_self_signed;
+use http::uri::Authority;
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tower::util::MapRequestLayer;
@@ -17,7 +18,7 @@ use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
 
 use crate::dns::TestDns;
 use crate::support::{
-    LongCall, NEVER, Running, TestGateway, assert_usable, device, eventually, guarded,
+    LongCall, NEVER, Running, TestGateway, assert_usable, device, eventually, guarded, no_waits,
 };
 
 const NAME: &str = "gateways.test";
@@ -202,24 +203,30 @@ async fn a_name_is_looked_up_soon_after_a_tunnel_has_failed() {
     .await;
 }
 
+/// A gateway with a certificate, and the authority of the last request.
+async fn with_certificate(
+    own: &CertifiedKey<KeyPair>,
+) -> (TestGateway, Arc<Mutex<Option<Authority>>>) {
+    let identity = Identity::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
+    let handler = TunnelServiceHandler::builder().build();
+    let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity));
+    let server = server_for_tunnels(server.expect("valid"));
+    let authority = Arc::new(Mutex::new(None));
+    let seen = authority.clone();
+    let routes = Routes::new(handler.service()).into_axum_router();
+    let routes = routes.layer(MapRequestLayer::new(move |request: http::Request<_>| {
+        *seen.lock().expect("not poisoned") = request.uri().authority().cloned();
+        request
+    }));
+    let server = TcpServer::start(server, Routes::from(routes)).await;
+    (TestGateway { handler, server }, authority)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_verifies_the_name_and_requests_have_it_as_their_authority() {
     guarded(async {
         let own = generate_simple_self_signed([NAME.to_owned()]).expect("a certificate");
-        let identity = Identity::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
-        let handler = TunnelServiceHandler::builder().build();
-        let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity));
-        let server = server_for_tunnels(server.expect("valid"));
-        let authority = Arc::new(Mutex::new(None));
-        let seen = authority.clone();
-        let routes = Routes::new(handler.service()).into_axum_router();
-        let routes = routes.layer(MapRequestLayer::new(move |request: http::Request<_>| {
-            *seen.lock().expect("not poisoned") = request.uri().authority().cloned();
-            request
-        }));
-        let server = TcpServer::start(server, Routes::from(routes)).await;
-        let gateway = TestGateway { handler, server };
-
+        let (gateway, authority) = with_certificate(&own).await;
         let dns = TestDns::start().await;
         dns.set(NAME, &[ip(1)]);
         dns.set("another.test", &[ip(1)]);
@@ -240,6 +247,53 @@ async fn tls_verifies_the_name_and_requests_have_it_as_their_authority() {
         // The same address by a name that the certificate has not.
         let error = device(endpoint("another.test")).0.serve().await;
         assert!(matches!(error, Err(TunnelError::Channel(_))), "{error:?}");
+
+        // A sibling has the certificate of the name too, but requests have its own address.
+        let (sibling, authority) = with_certificate(&own).await;
+        let address = format!("127.0.0.1:{}", port(&sibling));
+        let uri: http::Uri = format!("https://{address}").parse().expect("a legal URI");
+        gateway.handler.set_siblings([uri]);
+        gateway.handler.drain(NEVER).await;
+        sibling.has(1).await;
+        assert_usable(&sibling.client()).await;
+        let seen = authority.lock().expect("not poisoned").take();
+        assert_eq!(seen.expect("a request came").as_str(), address);
+    })
+    .await;
+}
+
+/// It is at neither the name nor another of its addresses, and the device goes where it has no tunnel yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_a_name_leads_to_a_sibling_that_is_at_none_of_the_others() {
+    guarded(async {
+        let gateways = gateways(3).await;
+        let port = port(&gateways[0]);
+        let dns = TestDns::start().await;
+        dns.set(NAME, &[ip(1), ip(2)]);
+        let all = named(port).each_address(dns.lookup().interval(NEVER));
+        let backoff = no_waits().initial(NEVER).cap(NEVER);
+        let builder = device(all.follow_siblings(true)).0.backoff(backoff);
+        let device = Running::start(builder.build());
+        for gateway in &gateways[..2] {
+            gateway.has(1).await;
+        }
+        assert_eq!(device.handle.all_connected().await, Ok(()));
+        let sibling = |last| -> http::Uri {
+            let uri = format!("http://127.0.0.{last}:{port}");
+            uri.parse().expect("a legal URI")
+        };
+        // In random order the third would seldom be first.
+        let siblings = std::iter::repeat_n(sibling(2), 15).chain([sibling(3)]);
+        gateways[0].handler.set_siblings(siblings);
+        gateways[0].handler.drain(NEVER).await;
+        gateways[2].has(1).await;
+        assert_usable(&gateways[2].client()).await;
+        gateways[1].has(1).await;
+        let links = device.handle.links();
+        let drained = links.iter().find(|link| link.gateway() == at(1, port));
+        let fallback = drained.and_then(|link| link.fallback_tunnel());
+        let shown = fallback.map(|fallback| fallback.gateway().to_owned());
+        assert_eq!(shown, Some(format!("http://127.0.0.3:{port}")));
     })
     .await;
 }

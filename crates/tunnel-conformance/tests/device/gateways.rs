@@ -1,10 +1,12 @@
 //! Gateways that are added and removed while a device runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tunnel_client::{Gateway, LinkState, LinkStatus, StopReason};
 use tunnel_conformance::FaultProxy;
 
@@ -91,6 +93,40 @@ async fn a_removed_gateway_keeps_its_tunnel_until_another_gateway_has_one() {
         eventually(|| shown(&device) == ["new"]).await;
         device.handle.drain(NEVER).await;
         device.ends_with(StopReason::Drained).await;
+    })
+    .await;
+}
+
+/// The gateway is removed while it drains: its sibling has the only tunnel.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tunnel_at_a_sibling_of_a_removed_gateway_is_kept_until_another_gateway_has_one() {
+    guarded(async {
+        let [old, sibling] = [TestGateway::start().await, TestGateway::start().await];
+        let (new, admitted) = guarded_gateway(0).await;
+        let (builder, probe) = device(named(&old, "old").follow_siblings(true));
+        let device = Running::start(builder.build());
+        old.has(1).await;
+        let uri = sibling.endpoint().uri().clone();
+        old.handler.set_siblings([uri]);
+        old.handler.drain(NEVER).await;
+        let tunnel = sibling.has(1).await.remove(0);
+        let call = LongCall::begin(&sibling.client(), &probe, "at the sibling").await;
+
+        let new_one = named(&new, "new");
+        device.handle.add_gateway(new_one).expect("it runs");
+        assert!(device.handle.remove_gateway("old"));
+        device.until(1, |status| status.attempts() > 0).await;
+        sleep(Duration::from_millis(50)).await;
+        assert!(tunnel.is_ready());
+        assert_usable(&sibling.client()).await;
+
+        admitted.add_permits(1);
+        new.has(1).await;
+        sibling.has(0).await;
+        assert_usable(&new.client()).await;
+        call.finish().await.expect_success();
+        sibling.is_left().await;
+        eventually(|| shown(&device) == ["new"]).await;
     })
     .await;
 }

@@ -255,6 +255,50 @@ async fn tries_that_fail_cost_no_tunnel() {
     .await;
 }
 
+/// The instance of a fallback tunnel has no tunnel of a link yet, so that a link can move there.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_tunnel_at_a_sibling_is_not_counted() {
+    limited(async {
+        let mut balancer = Balancer::new(3, &[0, 1, 1]);
+        let direct = balancer.instances[2].clone();
+        let gateway = balancer.gateway.clone().siblings_with(move |_| {
+            let direct = direct.clone();
+            let connect = move || {
+                let service = Routes::new(direct.service());
+                async move { Ok::<_, Status>(service) }
+            };
+            Some(Gateway::connect_with("direct", connect))
+        });
+        let builder = ReverseTunnelServer::builder(gateway).tunnels_per_gateway(2);
+        let device = Running::start(builder.build());
+        are_at(&device.handle, &["instance 0", "instance 1"]).await;
+        assert_eq!(balancer.dialled_in_all().await, 2);
+
+        let drained = balancer.instances[0].clone();
+        drained.set_siblings([http::Uri::from_static("https://direct")]);
+        drained.drain(MINUTE).await;
+        let mut links = device.handle.watch();
+        let has_fallback = |links: &Vec<LinkStatus>| {
+            let mut fallbacks = links.iter().filter_map(LinkStatus::fallback_tunnel);
+            fallbacks.any(|f| f.tunnel().instance() == Some("instance 2"))
+        };
+        drop(
+            links
+                .wait_for(has_fallback)
+                .await
+                .expect("the handle lives"),
+        );
+        are_at(&device.handle, &["instance 1"]).await;
+        // The link returns to where the other one is.
+        are_at(&device.handle, &["instance 1", "instance 1"]).await;
+        balancer.leads_to(2);
+        are_at(&device.handle, &["instance 1", "instance 2"]).await;
+        sleep(60 * MINUTE).await;
+        assert_eq!(balancer.tunnels(), [0, 1, 1]);
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_channel_has_tunnels_to_several_instances_too() {
     limited(async {

@@ -128,7 +128,7 @@ pub(crate) const EXAMPLES: &[Example] = &[
         },
     },
     cookbook(
-        "fleet",
+        "many-devices",
         "twenty devices, called by key and in turn; one goes away and comes back",
     ),
     cookbook(
@@ -183,6 +183,12 @@ pub(crate) const EXAMPLES: &[Example] = &[
         "in-memory",
         "tunnels of both directions without sockets, for tests",
     ),
+    Example {
+        name: "fleet",
+        about: "three gateways with etcd reach twenty devices; one is killed, all are restarted",
+        package: "fleet",
+        kind: Kind::Alone { program: "fleet" },
+    },
     Example {
         name: "any-language",
         about: "without code: a server in Python, by an agent and a gateway of the program tunnel",

@@ -11,6 +11,7 @@ mod deployment;
 mod examples;
 mod features;
 mod field;
+mod fleet_test;
 mod fuzz;
 mod interop;
 mod lint;
@@ -43,6 +44,7 @@ enum Task {
     Field(field::Args),
     /// Make calls while links and processes fail; look for lost calls and leaks.
     Soak(field::Args),
+    FleetTest(fleet_test::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Lint(lint::Args),
@@ -75,6 +77,7 @@ fn dispatch(task: Option<Task>) -> Result<ExitCode> {
         Some(Task::Interop(args)) => return interop::run(&args),
         Some(Task::Field(args)) => return field::run("proxies", &args),
         Some(Task::Soak(args)) => return field::run("soak", &args),
+        Some(Task::FleetTest(args)) => return fleet_test::run(&args),
         Some(Task::Bench(args)) => return bench::run(&args),
         Some(Task::Fuzz(args)) => fuzz::run(&args)?,
         Some(Task::Lint(args)) => lint::run(&args)?,

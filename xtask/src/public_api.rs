@@ -25,7 +25,6 @@ const CRATES: &[&str] = &[
     "tunnel-tonic",
     "tunnel-server",
     "tunnel-client",
-    "tunnel-fleet",
 ];
 
 /// Writes or compares the file of each crate.

@@ -117,6 +117,22 @@ fn the_any_language_example_calls_a_server_by_its_name() {
 }
 
 #[test]
+fn the_fleet_example_loses_no_call_by_restarts() {
+    let output = run_example("fleet");
+    if std::env::var_os("CI").is_some_and(|value| !value.is_empty()) {
+        assert_says("fleet", &output, "the directory is in etcd");
+    }
+    for line in [
+        "20 devices are reached at each of 3 gateways",
+        "north is back, and so are its devices",
+        "all gateways are restarted",
+        "✓ Each gateway reached every device, and no restart cost a call",
+    ] {
+        assert_says("fleet", &output, line);
+    }
+}
+
+#[test]
 fn the_web_socket_example_succeeds() {
     assert_says("web-socket", &run_example("web-socket"), "✓");
 }
@@ -132,7 +148,7 @@ const COOKBOOK: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "fleet",
+        "many-devices",
         &[
             "20 devices are connected",
             "a call to it fails at once: no reverse tunnel was open for key \"device-1\"",
@@ -293,6 +309,7 @@ fn every_example_that_is_listed_is_run_here_and_has_a_row_in_the_readme() {
         "custom-transport",
         "web-socket",
         "any-language",
+        "fleet",
     ];
     run.extend(COOKBOOK.iter().map(|(name, _)| name));
     names.sort_unstable();

@@ -59,6 +59,9 @@ impl FleetChannel {
     }
 
     /// What calls of this clone and its clones do without a tunnel in the fleet. Default: [`WhenNoTunnel::Fail`].
+    ///
+    /// With that a call still waits for up to a second if the device, or the way to it, was lost within the last second: it may
+    /// be on its way to another gateway.
     #[must_use = "the setting is for the channel returned"]
     pub fn when_no_tunnel(mut self, then: WhenNoTunnel) -> Self {
         self.options.when_no_tunnel = match then {
@@ -129,8 +132,12 @@ impl Tunnels for FleetChannel {
         self.shared.waiters.subscribe(&self.key)
     }
 
-    fn has_failed_since(&self, _: u64) -> bool {
-        !self.shared.is_looking_for(&self.key)
+    fn mark(&self) -> u64 {
+        self.shared.now()
+    }
+
+    fn has_failed_since(&self, began: u64) -> bool {
+        !self.shared.is_looking_for(&self.key, began)
     }
 
     fn runtime(&self) -> Option<&Handle> {

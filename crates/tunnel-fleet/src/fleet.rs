@@ -2,13 +2,11 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tonic::transport::Endpoint;
 use tonic::{Request, Status};
-use tunnel_client::Gateway;
 use tunnel_server::{
     AffinityKey, KeyFrom, KeyProxy, Opening, TunnelServiceHandler, TunnelServiceHandlerBuilder,
     TunnelServiceServer,
@@ -17,172 +15,22 @@ use tunnel_tonic::{Direction, TunnelChannel};
 
 use crate::cache::{GatewayState, Route};
 use crate::channel::FleetChannel;
-use crate::directory::{Committed, Directory, DirectoryError, MemoryDirectory, Transaction, Write};
 use crate::hop::HopService;
-use crate::hops::{self, Connect, Hops};
+use crate::hops;
 use crate::member::{self, JoinError};
 use crate::peer::PeerService;
+use crate::peer::api;
 use crate::peer::api::peer_client::PeerClient;
 use crate::peer::api::peer_server::PeerServer;
-use crate::peer::api::{self, DenyRequest};
-use crate::record::{Denial, GatewayRecord, encode};
-use crate::settings::{Exclusive, OnDenial, Settings};
+use crate::settings::Exclusive;
 use crate::shared::Shared;
 use crate::{exclusive, follow, publish};
 
-/// The time to live of a gateway's lease.
-const TTL: Duration = Duration::from_secs(5);
-
-/// How long another gateway may take to confirm a denial.
-const CONFIRM: Duration = Duration::from_secs(1);
+/// How long another gateway may take to answer.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// How long leaving waits for the directory.
 const LEAVE: Duration = Duration::from_secs(2);
-
-/// The builder of a gateway's place in a fleet; from [`Fleet::builder`].
-#[must_use = "a builder does nothing until it is built"]
-pub struct FleetBuilder {
-    settings: Settings,
-    directory: Option<Arc<dyn Directory>>,
-    connect: Box<Connect>,
-    hops_per_gateway: usize,
-    suspect_after: Duration,
-}
-
-impl FleetBuilder {
-    /// The directory that all gateways of the fleet share. Default: none, for a gateway that is alone: it publishes nothing, and
-    /// its own devices are all there are.
-    pub fn directory(mut self, directory: impl Directory) -> Self {
-        self.directory = Some(Arc::new(directory));
-        self
-    }
-
-    /// The name of the fleet. Several fleets can share a directory. Default: `default`.
-    pub fn fleet(mut self, name: impl Into<String>) -> Self {
-        self.settings.fleet = name.into();
-        self
-    }
-
-    /// The address where other gateways reach the [service of hops](Fleet::hop_service) of this one, as a URI:
-    /// `https://10.0.0.7:7001`. Default: none, which means that devices here are reached from here alone.
-    pub fn advertise(mut self, hop: impl Into<String>) -> Self {
-        self.settings.record.hop = Some(hop.into());
-        self
-    }
-
-    /// The addresses where devices reach this gateway, as URIs: siblings send devices there before they stop. Default: none.
-    pub fn public_addresses(mut self, addresses: impl IntoIterator<Item = String>) -> Self {
-        self.settings.record.public = addresses.into_iter().collect();
-        self
-    }
-
-    /// The zone of this gateway. Routes to gateways of the same zone are preferred. Default: none.
-    pub fn zone(mut self, zone: impl Into<String>) -> Self {
-        self.settings.record.zone = Some(zone.into());
-        self
-    }
-
-    /// The version of the program, for operators. Default: that of this crate.
-    pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.settings.record.version = version.into();
-        self
-    }
-
-    /// How the tunnel to another gateway is opened, from the address that it advertises: with TLS, in production.
-    /// Default: an [`Endpoint`] without TLS settings.
-    ///
-    /// ```
-    /// use tonic::transport::Endpoint;
-    /// use tunnel_fleet::Fleet;
-    ///
-    /// let fleet = Fleet::builder("edge-1").connect_with(|address| {
-    ///     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| e.to_string())?;
-    ///     Ok(endpoint.into()) // with .tls_config(..) of your certificates
-    /// });
-    /// # let _ = fleet;
-    /// ```
-    pub fn connect_with(
-        mut self,
-        connect: impl Fn(&str) -> Result<Gateway, String> + Send + Sync + 'static,
-    ) -> Self {
-        self.connect = Box::new(connect);
-        self
-    }
-
-    /// How many tunnels are kept up to each other gateway. Default and minimum: 1.
-    pub fn hops_per_gateway(mut self, count: usize) -> Self {
-        self.hops_per_gateway = count.max(1);
-        self
-    }
-
-    /// The silence of another gateway after which routes over it are tried last; it says that it lives each 500 ms. A
-    /// gateway that is silent for 5 s is given up: calls in flight there fail, and it is dialled again. Default: 1 s.
-    pub fn suspect_after(mut self, silence: Duration) -> Self {
-        self.suspect_after = silence;
-        self
-    }
-
-    /// Whether a key belongs to one device at a time. Default: [`Exclusive::No`].
-    pub fn exclusive(mut self, exclusive: Exclusive) -> Self {
-        self.settings.exclusive = exclusive;
-        self
-    }
-
-    /// Whether devices are refused with UNAVAILABLE while the directory does not answer, because a denial may not have
-    /// been heard. Default: false.
-    pub fn refuse_while_stale(mut self, refuse: bool) -> Self {
-        self.settings.refuse_while_stale = refuse;
-        self
-    }
-
-    /// The time to live of the gateway's lease. The others hear of a gateway that was killed after this time at
-    /// the latest; calls are routed around it at once. Default: 5 s.
-    pub fn lease_ttl(mut self, ttl: Duration) -> Self {
-        self.settings.ttl = ttl.max(Duration::from_secs(1));
-        self
-    }
-
-    /// The shortest and longest time after which records are removed that a gateway has left behind. Default: 10 to
-    /// 60 s.
-    pub fn sweep_after(mut self, least: Duration, most: Duration) -> Self {
-        self.settings.sweep_after = (least, most);
-        self
-    }
-
-    /// Called when a key is denied, before its tunnels are ended, and when it may connect again: `None`. It must not
-    /// block, and hears of a denial again after the directory was away. Default: nothing.
-    pub fn on_denial(
-        mut self,
-        hook: impl Fn(&str, Option<&Denial>) + Send + Sync + 'static,
-    ) -> Self {
-        self.settings.on_denial = Some(OnDenial(Arc::new(hook)));
-        self
-    }
-
-    /// Builds the gateway's place. It is empty until [`join`](Fleet::join).
-    pub fn build(self) -> Fleet {
-        let hops = Hops::new(self.connect, self.hops_per_gateway, self.suspect_after);
-        let is_alone = self.directory.is_none();
-        let directory = self
-            .directory
-            .unwrap_or_else(|| Arc::new(MemoryDirectory::new()));
-        Fleet {
-            owner: Arc::new(Owner {
-                shared: Shared::new(self.settings, directory, is_alone, hops),
-                tasks: Mutex::default(),
-            }),
-        }
-    }
-}
-
-impl fmt::Debug for FleetBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FleetBuilder")
-            .field("settings", &self.settings)
-            .field("directory", &self.directory)
-            .finish_non_exhaustive()
-    }
-}
 
 /// A gateway's place in a fleet. Clones are the same place; when the last one is dropped, the gateway leaves without
 /// a word, as if it had been killed.
@@ -232,15 +80,6 @@ impl Drop for Owner {
     }
 }
 
-/// What a denial has reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DenyReport {
-    /// Whether the directory has it. Gateways that are away now will hear of it.
-    pub written: Result<(), DirectoryError>,
-    /// The names of the gateways that have not confirmed it.
-    pub unconfirmed: Vec<String>,
-}
-
 /// Counters of a gateway in a fleet, from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -272,35 +111,16 @@ pub struct FleetStats {
 }
 
 impl Fleet {
-    /// A builder for the place of a gateway with this name: a DNS label, and the same after each start.
-    pub fn builder(name: impl Into<String>) -> FleetBuilder {
-        FleetBuilder {
-            settings: Settings {
-                fleet: "default".into(),
-                name: name.into(),
-                record: GatewayRecord {
-                    version: env!("CARGO_PKG_VERSION").into(),
-                    ..GatewayRecord::default()
-                },
-                ttl: TTL,
-                exclusive: Exclusive::default(),
-                refuse_while_stale: false,
-                sweep_after: (Duration::from_secs(10), Duration::from_secs(60)),
-                on_denial: None,
-            },
-            directory: None,
-            connect: Box::new(|address| {
-                let endpoint = Endpoint::from_shared(address.to_owned());
-                endpoint
-                    .map(Gateway::from)
-                    .map_err(|error| error.to_string())
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            owner: Arc::new(Owner {
+                shared,
+                tasks: Mutex::default(),
             }),
-            hops_per_gateway: 1,
-            suspect_after: hops::SUSPECT_AFTER,
         }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
 
@@ -334,6 +154,9 @@ impl Fleet {
                     .filter(|_| info.direction() == Direction::Reverse)
                 {
                     closes.touch(key.as_str());
+                    if closes.own_tunnels(key.as_str()).is_empty() {
+                        closes.lost(key.as_str());
+                    }
                     closes.wake(key.as_str());
                     exclusive::release(&closes, key.as_str());
                 }
@@ -440,10 +263,12 @@ impl Fleet {
         self.shared().is_alone
     }
 
-    /// Whether a device may be found: it is here, the directory has it, or the directory does not answer.
+    /// Whether a device may be found: it is here or was a moment ago, the directory has it, or the directory does not
+    /// answer.
     pub fn may_have(&self, key: &str) -> bool {
         let shared = self.shared();
-        !shared.own_tunnels(key).is_empty()
+        shared.has_tunnel(key)
+            || shared.was_just_lost(key)
             || (!shared.is_alone && (shared.is_stale() || !shared.cache().records(key).is_empty()))
     }
 
@@ -455,7 +280,7 @@ impl Fleet {
         }
         let peers = self.peers().into_iter().map(|(_, tunnel)| async move {
             let mut request = Request::new(api::LookRequest {});
-            request.set_timeout(CONFIRM);
+            request.set_timeout(ANSWER);
             let look = PeerClient::new(tunnel).look(request).await;
             look.is_ok_and(|look| look.into_inner().directory_answers)
         });
@@ -529,76 +354,6 @@ impl Fleet {
         keys.sort();
         keys.dedup();
         keys
-    }
-
-    /// Refuses a key in the whole fleet: its tunnels are cut, and new ones refused with PERMISSION_DENIED. The
-    /// directory and the other gateways are told at the same time.
-    pub async fn deny(&self, key: &str, denial: Denial) -> DenyReport {
-        let write = Write::Put {
-            key: self.shared().paths.denial(key),
-            value: encode(&denial),
-            lease: None,
-        };
-        self.shared().told(key, Some(denial.clone()));
-        self.spread(key, write, Some(denial)).await
-    }
-
-    /// Ends the denial of a key.
-    pub async fn allow(&self, key: &str) -> DenyReport {
-        let write = Write::Delete(self.shared().paths.denial(key));
-        self.shared().told(key, None);
-        self.spread(key, write, None).await
-    }
-
-    async fn spread(&self, key: &str, write: Write, denial: Option<Denial>) -> DenyReport {
-        let transaction = Transaction {
-            conditions: Vec::new(),
-            writes: vec![write],
-        };
-        let told = DenyRequest {
-            denials: vec![api::Denial {
-                key: key.to_owned(),
-                denied: denial.is_some(),
-                until: denial.as_ref().and_then(|denial| denial.until).unwrap_or(0),
-                reason: denial
-                    .as_ref()
-                    .map(|denial| denial.reason.clone())
-                    .unwrap_or_default(),
-                by: denial.map(|denial| denial.by).unwrap_or_default(),
-            }],
-        };
-        let peers = self.shared().hops.reachable().into_iter();
-        let confirmations = peers.map(|(_, name, tunnel)| {
-            let mut request = Request::new(told.clone());
-            request.set_timeout(CONFIRM);
-            async move {
-                let answer = PeerClient::new(tunnel).deny(request).await;
-                answer.is_ok().then_some(name)
-            }
-        });
-        let (written, confirmed) = futures::join!(
-            self.shared().directory.commit(transaction),
-            futures::future::join_all(confirmations)
-        );
-        let confirmed: Vec<Arc<str>> = confirmed.into_iter().flatten().collect();
-        let others = self.gateways().into_iter().map(|gateway| gateway.name);
-        let mut unconfirmed: Vec<String> = others
-            .filter(|name| &**name != self.name() && !confirmed.contains(name))
-            .map(|name| name.to_string())
-            .collect();
-        unconfirmed.dedup();
-        let written = written.map(|committed| {
-            debug_assert!(matches!(committed, Committed::Done { .. }));
-        });
-        DenyReport {
-            written,
-            unconfirmed,
-        }
-    }
-
-    /// The keys that are denied now.
-    pub fn denials(&self) -> Vec<(String, Denial)> {
-        self.shared().cache().denials(SystemTime::now())
     }
 
     /// Tells the others that this gateway is about to stop: its routes are tried last. It goes on serving.

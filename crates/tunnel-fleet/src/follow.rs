@@ -26,6 +26,9 @@ fn carry_out(shared: &Arc<Shared>, effect: Effect) {
     match effect {
         Effect::Routes(key) => {
             republish_if_lost(shared, &key);
+            if shared.cache().records(&key).is_empty() {
+                shared.lost(&key);
+            }
             shared.wake(&key);
         }
         Effect::Gateway(incarnation) => {

@@ -22,8 +22,12 @@
 //!
 //! `etcd`: the directory in etcd. `metrics`, `tls-ring` and `tls-aws-lc` as in `tunnel-server`. Default: none.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod builder;
 mod cache;
 mod channel;
+mod deny;
 pub mod directory;
 mod exclusive;
 mod fleet;
@@ -31,6 +35,7 @@ mod follow;
 mod hop;
 mod hops;
 mod member;
+mod moments;
 mod peer;
 mod publish;
 pub mod record;
@@ -38,10 +43,12 @@ mod settings;
 mod shared;
 mod waiters;
 
+pub use builder::FleetBuilder;
 pub use cache::{GatewayState, Incarnation, Route};
 pub use channel::{FleetChannel, FleetResponseFuture};
+pub use deny::DenyReport;
 pub use exclusive::SESSION;
-pub use fleet::{DenyReport, Fleet, FleetBuilder, FleetStats};
+pub use fleet::{Fleet, FleetStats};
 pub use hop::HopCall;
 pub use member::JoinError;
 pub use settings::Exclusive;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -16,6 +16,7 @@ use tunnel_tonic::{Direction, TunnelChannel, TunnelId};
 use crate::cache::{Cache, HopState, Incarnation};
 use crate::directory::{Directory, LeaseId};
 use crate::hops::Hops;
+use crate::moments::{MOMENT, Moments};
 use crate::peer::api::FindRequest;
 use crate::peer::api::peer_client::PeerClient;
 use crate::record::{Denial, GatewayRecord, Paths};
@@ -27,6 +28,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long it is believed that nobody has a device, while the directory does not answer.
 const NEGATIVE_FOR: Duration = Duration::from_secs(1);
+
+/// How many devices are asked for at once. Calls to more fail at once.
+const MAX_ASKED: usize = 1024;
 
 /// One membership of the gateway in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,13 @@ pub(crate) struct Shared {
     handler: OnceLock<TunnelServiceHandler>,
     /// The keys that other gateways are asked for, or were a moment ago.
     asked: Mutex<HashMap<String, Asked>>,
+    /// Keys that were lost a moment ago.
+    lost_keys: Moments,
+    /// Keys whose calls are woken soon.
+    woken_keys: Moments,
+    /// Incarnations whose hops were lost a moment ago.
+    lost_hops: Moments,
+    started: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +132,10 @@ impl Shared {
             left: AtomicBool::new(false),
             handler: OnceLock::new(),
             asked: Mutex::default(),
+            lost_keys: Moments::default(),
+            woken_keys: Moments::default(),
+            lost_hops: Moments::default(),
+            started: Instant::now(),
         })
     }
 
@@ -261,24 +276,76 @@ impl Shared {
         hop
     }
 
-    /// Whether a way to the device may be found in a moment: a gateway that has it is being dialled, or others are
-    /// being asked.
-    pub(crate) fn is_looking_for(&self, key: &str) -> bool {
+    /// The time, for [`is_looking_for`](Self::is_looking_for).
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes that a device is not here any more, or not where it was thought to be.
+    pub(crate) fn lost(&self, key: &str) {
+        if !self.is_alone {
+            self.lost_keys.note(key);
+        }
+    }
+
+    /// Wakes the calls for a key after a moment. They wait no longer.
+    fn wake_after_a_moment(self: &Arc<Self>, key: &str) {
+        if !self.woken_keys.note(key) {
+            return;
+        }
+        let (shared, key) = (self.clone(), key.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(MOMENT).await;
+            shared.waiters.wake(&key);
+        });
+    }
+
+    /// Whether a way to the device may be found in a moment, for a call that began at this time: a gateway that has it is
+    /// being dialled, or others are being asked, or the device or the way to it was lost a moment ago.
+    pub(crate) fn is_looking_for(self: &Arc<Self>, key: &str, began: u64) -> bool {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.get(key) == Some(&Asked::Now) {
             return true;
         }
         drop(asked);
         let routes = self.routes(key);
-        routes
+        if routes
             .iter()
             .any(|route| self.hops.is_new(&route.incarnation))
+        {
+            return true;
+        }
+        if self.is_alone || u128::from(self.now() - began) >= MOMENT.as_millis() {
+            return false;
+        }
+        // A tunnel that is being drained: its device has another one, or opens one.
+        if self.has_tunnel(key) {
+            self.lost(key);
+        }
+        let hop_was_lost = |route: &crate::Route| self.lost_hops.has(&route.incarnation);
+        let may_return = self.lost_keys.has(key) || routes.iter().any(hop_was_lost);
+        if may_return {
+            self.wake_after_a_moment(key);
+        }
+        may_return
+    }
+
+    /// Whether the last tunnel of a key here has closed a moment ago.
+    pub(crate) fn was_just_lost(&self, key: &str) -> bool {
+        self.lost_keys.has(key)
+    }
+
+    /// Whether a tunnel of the key is open here, even if it takes no calls.
+    pub(crate) fn has_tunnel(&self, key: &str) -> bool {
+        let tunnels = self.handler().map(|handler| handler.tunnels_of_key(key));
+        let mut tunnels = tunnels.into_iter().flatten();
+        tunnels.any(|tunnel| tunnel.direction() == Direction::Reverse)
     }
 
     /// Asks the other gateways for a device, unless they are being asked or have just been.
     fn ask(self: &Arc<Self>, key: &str) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.contains_key(key) {
+        if asked.contains_key(key) || asked.len() >= MAX_ASKED {
             return;
         }
         let peers = self.hops.reachable();
@@ -330,6 +397,7 @@ impl Shared {
         self.counters.absent.add();
         if let Some(incarnation) = self.hops.gateway_of(tunnel) {
             self.cache().mark_absent(key, &incarnation);
+            self.lost(key);
         }
     }
 
@@ -344,6 +412,8 @@ impl Shared {
             drop(cache);
             if gone {
                 self.hops.give_up(incarnation);
+            } else {
+                self.lost_hops.note(incarnation);
             }
         }
         self.wake_all();

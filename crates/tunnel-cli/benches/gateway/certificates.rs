@@ -38,6 +38,8 @@ impl Certificates {
         )?;
         fs::write(directory.join("ca-key.pem"), key.serialize_pem())?;
         let this = Self::at(directory);
+        // Gateways have a CA of their own, which may be the same one in a measurement.
+        fs::copy(this.path("ca"), this.path("hop-ca"))?;
         for name in [GATEWAY, "device", "client"] {
             let (certificate, key) = this.issue(name)?;
             fs::write(this.path(name), certificate)?;

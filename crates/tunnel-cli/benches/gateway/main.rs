@@ -4,6 +4,7 @@
 
 mod certificates;
 mod devices;
+mod fleet;
 mod load;
 mod programs;
 
@@ -17,6 +18,7 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use tonic::transport::Channel;
 
 use certificates::Certificates;
+use fleet::Fleet;
 use load::{Load, Target};
 use programs::Programs;
 
@@ -37,6 +39,10 @@ struct Args {
     /// column.
     #[arg(long, value_name = "PROGRAM")]
     rathole: Option<String>,
+    /// The program `etcd`, over which two gateways are a fleet: `apt-get install etcd-server`. Without it there are no rows of
+    /// calls by a hop.
+    #[arg(long, value_name = "PROGRAM")]
+    etcd: Option<String>,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -118,6 +124,23 @@ async fn compare(args: &Args, certificates: &Certificates) -> Result<()> {
         name: "the same with mTLS",
         target: Target::to(secure.channel(Some(certificates)).await?, Some("device")),
     });
+
+    // The agent is at the second gateway of a fleet, the client at the first.
+    let mut fleets = Vec::new();
+    for (name, certificates) in [
+        ("by a hop", None),
+        ("by a hop with mTLS everywhere", Some(certificates)),
+    ] {
+        let Some(program) = &args.etcd else { continue };
+        let fleet = Fleet::start(&programs, program, certificates).await?;
+        let agent = programs
+            .agent(&fleet.far, "device", address, certificates)
+            .await?;
+        let target = Target::to(fleet.near.channel(certificates).await?, Some("device"));
+        programs::answers(&target).await?;
+        variants.push(Variant { name, target });
+        fleets.push((fleet, agent));
+    }
 
     let time = Duration::from_secs_f64(args.seconds);
     let mut rounds: Vec<Vec<[Load; 2]>> = Vec::new();

@@ -1,5 +1,6 @@
 //! The processes of a run. They end when they are dropped.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -10,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tunnel_process::{Process, Show};
 
 use crate::certificates::Certificates;
+use crate::load::{self, Target};
 
 /// How long something may take to start.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -52,8 +54,17 @@ impl Programs {
 
     /// A gateway, with mutual TLS if there are certificates.
     pub(crate) async fn gateway(&self, certificates: Option<&Certificates>) -> Result<Gateway> {
+        self.gateway_with(certificates, &[]).await
+    }
+
+    /// A gateway with more arguments.
+    pub(crate) async fn gateway_with(
+        &self,
+        certificates: Option<&Certificates>,
+        more: &[OsString],
+    ) -> Result<Gateway> {
         let mut command = tunnel();
-        command.arg("gateway");
+        command.arg("gateway").args(more);
         for listener in ["agents", "clients", "admin", "http"] {
             command.args([&format!("--{listener}-listen"), "127.0.0.1:0"]);
         }
@@ -106,14 +117,7 @@ impl Programs {
         }
         let process = Process::start(&mut command, Show::Nothing)?;
         let channel = gateway.channel(certificates).await?;
-        let target = crate::load::Target::to(channel, Some("device"));
-        let deadline = Instant::now() + TIMEOUT;
-        while let Err(error) = crate::load::run(&target, 1, Duration::from_millis(1)).await {
-            if Instant::now() > deadline {
-                return Err(error.context("the agent does not answer"));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        answers(&Target::to(channel, Some("device"))).await?;
         Ok(process)
     }
 
@@ -168,6 +172,18 @@ impl Programs {
         )?;
         Ok(((far, near, directory), listen))
     }
+}
+
+/// Waits until the device answers.
+pub(crate) async fn answers(target: &Target) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    while let Err(error) = load::run(target, 1, Duration::from_millis(1)).await {
+        if Instant::now() > deadline {
+            return Err(error.context("the agent does not answer"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Connects to an address, as soon as something listens there.

@@ -1,5 +1,6 @@
 //! The place of a gateway in a fleet, from its settings.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,9 +33,10 @@ const OPENINGS_PER_SECOND: f64 = 5000.0;
 /// How often metrics are recorded, and siblings are looked up.
 const RECORD_EVERY: Duration = Duration::from_secs(1);
 
-/// The gateway's place: in the fleet of its etcd, or alone.
+/// The gateway's place: in the fleet of its etcd, or alone. It listens for other gateways at an address.
 pub(crate) fn open(
     settings: &Settings,
+    listens_at: Option<SocketAddr>,
     deny: &Arc<DenyList>,
     presence: &Arc<Presence>,
 ) -> Result<Fleet> {
@@ -44,13 +46,17 @@ pub(crate) fn open(
         denied_elsewhere(&deny, &presence, key, denial);
     });
     let builder = match settings.has_fleet() {
-        true => in_fleet(settings, builder)?,
+        true => in_fleet(settings, listens_at, builder)?,
         false => builder,
     };
     Ok(builder.build())
 }
 
-fn in_fleet(settings: &Settings, builder: FleetBuilder) -> Result<FleetBuilder> {
+fn in_fleet(
+    settings: &Settings,
+    listens_at: Option<SocketAddr>,
+    builder: FleetBuilder,
+) -> Result<FleetBuilder> {
     let mut builder = builder
         .directory(directory(settings)?)
         .version(env!("CARGO_PKG_VERSION"))
@@ -67,7 +73,13 @@ fn in_fleet(settings: &Settings, builder: FleetBuilder) -> Result<FleetBuilder> 
     if let Some(zone) = &settings.zone {
         builder = builder.zone(zone);
     }
-    if let Some(url) = &settings.advertise {
+    let scheme = match settings.hop_cert {
+        Some(_) => "https",
+        None => "http",
+    };
+    let own = listens_at.map(|address| format!("{scheme}://{address}"));
+    let advertised = settings.advertise.clone().or(own);
+    if let Some(url) = &advertised {
         builder = builder.advertise(url);
     }
     let credentials = Credentials {
@@ -78,7 +90,7 @@ fn in_fleet(settings: &Settings, builder: FleetBuilder) -> Result<FleetBuilder> 
         token_file: None,
     };
     // Now, so that a mistake ends the start.
-    credentials.endpoint(settings.advertise.as_deref().unwrap_or("127.0.0.1:1"))?;
+    credentials.endpoint(advertised.as_deref().unwrap_or("127.0.0.1:1"))?;
     Ok(builder.connect_with(move |address| Ok(hop(address, &credentials))))
 }
 

@@ -182,10 +182,15 @@ pub(crate) async fn serve(
     metrics::set_global_recorder(recorder).map_err(|error| anyhow::anyhow!("{error}"))?;
     let files = Files::open(&settings)?;
     let presence = Arc::new(Presence::default());
-    let fleet = fleet::open(&settings, &files.deny, &presence)?;
+    let mut reloader = Reloader::new();
+    let hops_at = match settings.has_fleet() {
+        true => Some(bind(&settings, For::Gateways, &mut reloader).await?),
+        false => None,
+    };
+    let hop_address = hops_at.as_ref().map(Listener::local_addr);
+    let fleet = fleet::open(&settings, hop_address, &files.deny, &presence)?;
     let handler = handler(&settings, &files, &presence, &fleet)?;
     let stop = Stop::new(&settings);
-    let mut reloader = Reloader::new();
     let reloaded = reloader.subscribe();
     files.watch(&mut reloader);
     let running = settings.clone();
@@ -266,10 +271,6 @@ pub(crate) async fn serve(
         false => Some(bind(&settings, For::Clients, &mut reloader).await?),
     };
     let admin_at = bind(&settings, For::Admins, &mut reloader).await?;
-    let hops_at = match settings.has_fleet() {
-        true => Some(bind(&settings, For::Gateways, &mut reloader).await?),
-        false => None,
-    };
     let http_at = settings.http_listen.context("http-listen has no address")?;
     let http_at = tokio::net::TcpListener::bind(http_at).await;
     let http_at =

@@ -673,18 +673,10 @@ impl Settings {
             }
             self.name = Some(label.to_owned());
         }
-        if self.advertise.is_none() && listen.port() != 0 {
-            if listen.ip().is_unspecified() {
-                bail!(
-                    "hop-listen is every address of this machine: set advertise to the one that the others dial"
-                );
-            }
-            let scheme = if self.hop_cert.is_some() {
-                "https"
-            } else {
-                "http"
-            };
-            self.advertise = Some(format!("{scheme}://{listen}"));
+        if self.advertise.is_none() && listen.ip().is_unspecified() {
+            bail!(
+                "hop-listen is every address of this machine: set advertise to the one that the others dial"
+            );
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A fleet: a gateway calls devices that nobody can dial, each by its key or all in turn.
+//! Many devices: a gateway calls devices that nobody can dial, each by its key or all in turn.
 //!
 //! One device goes away and comes back. Meanwhile calls to it fail at once or wait for it, as the
 //! caller chooses, and calls to the others go on.
@@ -22,7 +22,7 @@ use tunnel_client::{ReverseTunnelServer, StopReason};
 use tunnel_server::{AffinityKey, Opening, ReverseChannel, TunnelEvent, TunnelServiceHandler};
 use tunnel_server::{WhenNoTunnel, server_for_tunnels};
 
-/// Calls a fleet of devices through reverse tunnels.
+/// Calls many devices through reverse tunnels.
 #[derive(Parser)]
 struct Args {
     /// The number of devices.

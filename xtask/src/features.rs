@@ -28,13 +28,14 @@ const LIBRARIES: &[Libraries] = &[
         groups: &[CODECS],
         options: &[],
     },
-    // The roots belong to tonic alone, and one provider of cryptography is like the other.
+    // The roots belong to tonic alone, and one provider of cryptography is like the other. Lookups do not meet metrics.
     Libraries {
         packages: &["tunnel-client", "tunnel-server"],
         groups: &[CODECS],
         options: &[
             "--exclude-features=_tls-any",
             "--group-features=tls-native-roots,tls-webpki-roots",
+            "--group-features=dns,metrics",
             "--mutually-exclusive-features=tls-ring,tls-aws-lc",
         ],
     },

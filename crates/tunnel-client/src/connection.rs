@@ -1,7 +1,7 @@
 //! The connection to a gateway, made for one tunnel, and what it shows of the gateway: its address and its
 //! certificates.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +16,11 @@ use tonic::transport::server::{Connected as _, TcpConnectInfo};
 use tonic::transport::{Channel, Endpoint, Error};
 use tower::util::{MapRequest, MapResponse};
 use tower_service::Service;
+use tunnel_tonic::TunnelError;
 
-use crate::dial::BoxError;
+use crate::dial::{BoxError, unusable_channel};
 use crate::endpoint::{Keepalive, endpoint_for_tunnels_with, tcp_connector};
+use crate::lookup::Lookup;
 #[cfg(feature = "_tls-any")]
 use crate::tls::{Noted, Noting};
 
@@ -30,6 +32,9 @@ pub(crate) struct Connector {
     pub(crate) local_address: Option<IpAddr>,
     /// Where to connect to, if not to the endpoint's own address.
     target: Option<Uri>,
+    /// The URI whose authority requests have, if it is not that of the endpoint.
+    origin: Option<Uri>,
+    pub(crate) lookup: Option<Lookup>,
     #[cfg(feature = "_tls-any")]
     pub(crate) tls: Option<(ClientTlsConfig, Arc<dyn ServerCertVerifier>)>,
     #[cfg(feature = "proxy")]
@@ -43,6 +48,8 @@ impl Connector {
             keepalive: Keepalive::default(),
             local_address: None,
             target: None,
+            origin: None,
+            lookup: None,
             #[cfg(feature = "_tls-any")]
             tls: None,
             #[cfg(feature = "proxy")]
@@ -50,8 +57,20 @@ impl Connector {
         }
     }
 
-    /// Connects to another address. Everything else stays, also the name that the certificate must be valid for.
-    /// `None` for an address of another scheme, or with credentials.
+    /// Connects to one of the addresses of the name. The requests and TLS have the name.
+    pub(crate) fn at(&self, address: SocketAddr) -> Self {
+        let own = self.endpoint.uri();
+        let mut parts = own.clone().into_parts();
+        parts.authority = address.to_string().parse().ok().or(parts.authority);
+        Self {
+            target: Uri::from_parts(parts).ok(),
+            lookup: None,
+            ..self.clone()
+        }
+    }
+
+    /// Connects to another address, which the requests have too. Everything else stays, also the name that the
+    /// certificate must be valid for. `None` for an address of another scheme, or with credentials.
     pub(crate) fn sibling(&self, uri: &Uri) -> Option<Self> {
         let own = self.endpoint.uri();
         let authority = uri.authority()?;
@@ -62,10 +81,15 @@ impl Connector {
         let target = Uri::builder()
             .scheme(uri.scheme_str()?)
             .authority(authority.clone())
-            .path_and_query("/");
-        let mut sibling = self.clone();
-        sibling.target = Some(target.build().ok()?);
-        Some(sibling)
+            .path_and_query("/")
+            .build()
+            .ok()?;
+        Some(Self {
+            target: Some(target.clone()),
+            origin: Some(target),
+            lookup: None,
+            ..self.clone()
+        })
     }
 
     /// The address that connections are made to.
@@ -75,20 +99,37 @@ impl Connector {
     }
 
     /// Connects for a tunnel that must open within the timeout. With `slow` the connection has the pings of
-    /// [`Keepalive::patient`].
-    pub(crate) async fn connect(
+    /// [`Keepalive::patient`]. If the addresses are to be looked up, they are tried one after the other.
+    pub(crate) async fn connect_to_any(
         &self,
         slow: bool,
         open_timeout: Duration,
-    ) -> Result<(Channel, Seen), Error> {
+    ) -> Result<(Channel, Seen), TunnelError> {
+        let Some(lookup) = &self.lookup else {
+            let connected = self.connect(slow, open_timeout).await;
+            return connected.map_err(unusable_channel);
+        };
+        let found = lookup.look_up(self.endpoint.uri()).await;
+        let mut failed = None;
+        for address in found?.into_iter().flatten() {
+            match self.at(address).connect(slow, open_timeout).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => failed = Some(unusable_channel(error)),
+            }
+        }
+        // A lookup that finds nothing has failed.
+        Err(failed.unwrap_or(TunnelError::Timeout(open_timeout)))
+    }
+
+    async fn connect(&self, slow: bool, open_timeout: Duration) -> Result<(Channel, Seen), Error> {
         let keepalive = match slow {
             true => self.keepalive.slowed(),
             false => self.keepalive,
         };
         let endpoint = endpoint_for_tunnels_with(self.endpoint.clone(), keepalive);
         let endpoint = limit_connect_timeout(endpoint, open_timeout);
-        let endpoint = match &self.target {
-            Some(target) => endpoint.origin(target.clone()),
+        let endpoint = match &self.origin {
+            Some(origin) => endpoint.origin(origin.clone()),
             None => endpoint,
         };
         let seen = Seen::default();

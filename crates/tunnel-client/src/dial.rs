@@ -11,7 +11,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tunnel_core::{Config, Offer, TUNNEL_ID_HEADER};
 use tunnel_tonic::outer::{
-    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, key_of,
+    OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, check_response, common_offer, instance_of, key_of,
     peer_encoding, put_encodings, put_offer, put_ready, return_spread_of,
 };
 use tunnel_tonic::{
@@ -68,6 +68,8 @@ pub(crate) struct Accepted {
     pub(crate) body: Body,
     /// The extensions of the outer response.
     pub(crate) extensions: http::Extensions,
+    /// How many instances the gateway has, if it says so.
+    pub(crate) instances: Option<usize>,
 }
 
 /// Makes the outer call of a new tunnel.
@@ -96,7 +98,9 @@ where
     check_response(&head)?;
     let connection = head.extensions.get::<TcpConnectInfo>();
     let peer = connection.and_then(TcpConnectInfo::remote_addr);
-    tunnel.tunnel().info().accepted(peer, key_of(&head.headers));
+    let (instance, instances) = instance_of(&head.headers).unzip();
+    let info = tunnel.tunnel().info();
+    info.accepted(peer, key_of(&head.headers), instance);
     inbound.decompress(peer_encoding(&head.headers).map_err(TunnelError::Refused)?);
     Ok(Accepted {
         tunnel,
@@ -105,6 +109,7 @@ where
         return_spread: return_spread_of(&head.headers),
         body: Body::new(body),
         extensions: head.extensions,
+        instances,
     })
 }
 

@@ -213,7 +213,6 @@ pub type ForwardResponseFuture = PooledCall<ForwardChannel>;
 #[must_use = "dropping the last clone drains the tunnels"]
 pub struct ForwardChannel {
     owner: Arc<Owner>,
-    balance: Balance,
     suspect_after: Duration,
     options: CallOptions,
 }
@@ -312,16 +311,11 @@ impl ForwardChannelBuilder {
     pub fn connect_lazy(self) -> ForwardChannel {
         let pool = Arc::new(Pool::default());
         let shared = Shared::new(self.settings, self.gateways, Purpose::Call(pool.clone()));
-        let links = shared.links();
-        let balance = match links.len() {
-            1 => Balance::RoundRobin,
-            _ => Balance::FewestCalls,
-        };
+        shared.show_links();
         let running = shared.clone();
-        tokio::spawn(async move { running.run(links).await });
+        tokio::spawn(async move { running.run().await });
         ForwardChannel {
             owner: Arc::new(Owner { shared, pool }),
-            balance,
             suspect_after: self.suspect_after,
             options: self.options,
         }
@@ -360,7 +354,7 @@ impl Tunnels for ForwardChannel {
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
         self.owner
             .pool
-            .pick(self.balance, self.suspect_after, tried)
+            .pick(Balance::FewestCalls, self.suspect_after, tried)
     }
 
     fn subscribe(&self) -> watch::Receiver<()> {

@@ -1,7 +1,7 @@
 //! Gateways: the far ends of tunnels that are kept up, and how to connect to them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,6 +22,7 @@ use tunnel_tonic::TunnelError;
 use crate::connection::Connector;
 use crate::dial::{BoxError, unusable_channel};
 use crate::endpoint::Keepalive;
+use crate::lookup::{Lookup, host_and_port};
 
 /// A channel of any kind.
 #[derive(Clone)]
@@ -245,8 +246,8 @@ impl Gateway {
     /// (`set_siblings` of `tunnel-server`), so that its devices have another tunnel before theirs ends. Only for
     /// gateways made from an [`Endpoint`]. Default: true if the endpoint is `https`, otherwise false.
     ///
-    /// A sibling is reached with the settings of this gateway, only at another host and port, and with the same
-    /// credentials. Over `https` its certificate must be valid for the name of *this* gateway (that of its
+    /// A sibling is reached with the settings of this gateway, only at another host and port. Its name, also for the
+    /// hook of the [credentials](crate::ReverseTunnelServerBuilder::credentials), is its address. Over `https` its certificate must be valid for the name of *this* gateway (that of its
     /// endpoint, or the `domain_name` of its TLS configuration): all gateways of a fleet need one name in common. So
     /// nobody can lead the device to a server that could not also be this gateway. Over plain `http` nothing proves
     /// what is at the address, and the device would tell it its credentials. Addresses of another scheme than the
@@ -348,6 +349,32 @@ impl Gateway {
         Ok(self)
     }
 
+    /// Makes each address of the endpoint's name a gateway of its own, with its own links, while they are found. Only
+    /// for gateways made from an [`Endpoint`]. [`Lookup`] says how and when they are looked up. Default: the name is
+    /// one gateway, and each connection goes to the first of its addresses that answers.
+    ///
+    /// TLS verifies the name of the endpoint, and the authority of requests is that name. The gateways are named like
+    /// this one, followed by their addresses. Until addresses are known there is one link, which shows why.
+    /// [`remove_gateway`](crate::LinksHandle::remove_gateway) with the name of this one removes them all.
+    ///
+    /// A gateway with an IPv4 and an IPv6 address counts as two: see [`Lookup::filter`]. A proxy is asked to connect to
+    /// the address.
+    ///
+    /// ```
+    /// use tonic::transport::Endpoint;
+    /// use tunnel_client::{Gateway, Lookup, ReverseTunnelServer};
+    ///
+    /// let name = Endpoint::from_static("http://gateways.example:50051");
+    /// let device = ReverseTunnelServer::builder(Gateway::from(name).each_address(Lookup::system()));
+    /// # let _ = device;
+    /// ```
+    pub fn each_address(mut self, lookup: Lookup) -> Self {
+        if let Dialer::Endpoint(connector) = &mut self.dialer {
+            connector.lookup = Some(lookup);
+        }
+        self
+    }
+
     /// Connects through the HTTP CONNECT proxy that the environment names, if any. Only for gateways
     /// made from an [`Endpoint`]. See [`ProxyConnector`](crate::ProxyConnector) for the variables.
     #[cfg(feature = "proxy")]
@@ -363,6 +390,41 @@ impl Gateway {
         self.name
             .clone()
             .unwrap_or_else(|| format!("gateway {}", place + 1).into())
+    }
+
+    /// How the addresses of its name are looked up, if each of them is a gateway.
+    pub(crate) fn lookup(&self) -> Option<&Lookup> {
+        match &self.dialer {
+            Dialer::Endpoint(connector) => connector.lookup.as_ref(),
+            Dialer::Channel(_) | Dialer::Connect(_) => None,
+        }
+    }
+
+    /// The URI of its endpoint.
+    pub(crate) fn uri(&self) -> Option<&http::Uri> {
+        match &self.dialer {
+            Dialer::Endpoint(connector) => Some(connector.endpoint.uri()),
+            Dialer::Channel(_) | Dialer::Connect(_) => None,
+        }
+    }
+
+    /// The address that is dialled, if that is not a name.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        let Dialer::Endpoint(connector) = &self.dialer else {
+            return None;
+        };
+        let (host, port) = host_and_port(connector.uri())?;
+        Some(SocketAddr::new(host.parse().ok()?, port))
+    }
+
+    /// The gateway at one of the addresses of its name.
+    pub(crate) fn at(&self, address: SocketAddr) -> Self {
+        let mut gateway = self.clone();
+        if let Dialer::Endpoint(connector) = &mut gateway.dialer {
+            **connector = connector.at(address);
+        }
+        gateway.name = Some(format!("{self} ({address})").into());
+        gateway
     }
 
     /// The keepalive of the connections, if this crate makes them.
@@ -382,8 +444,7 @@ impl Gateway {
     ) -> Result<AnyChannel, TunnelError> {
         match &self.dialer {
             Dialer::Endpoint(connector) => {
-                let connected = connector.connect(slow, open_timeout).await;
-                let (channel, seen) = connected.map_err(unusable_channel)?;
+                let (channel, seen) = connector.connect_to_any(slow, open_timeout).await?;
                 Ok(erase(
                     channel.map_response(move |response| seen.put(response)),
                 ))
@@ -460,6 +521,28 @@ mod tests {
             })
         };
         assert_eq!(sibling(other().follow_siblings(true), "http://two"), None);
+    }
+
+    #[test]
+    fn a_sibling_of_a_gateway_at_an_address_of_a_name_is_at_its_own_address() {
+        let name = Gateway::from(Endpoint::from_static("https://gateways.example:444"));
+        let name = name.each_address(Lookup::system());
+        assert_eq!(name.address(), None);
+        let first: SocketAddr = "192.0.2.1:444".parse().expect("an address");
+        let at_first = name.at(first);
+        assert_eq!(at_first.address(), Some(first));
+        let sibling = |of: &Gateway, uri| of.sibling(&http::Uri::from_static(uri)).expect("alike");
+        for of in [&name, &at_first] {
+            let second = sibling(of, "https://192.0.2.2:445");
+            assert!(second.lookup().is_none());
+            assert_eq!(second.to_string(), "https://192.0.2.2:445");
+            let second = second.address().expect("it is no name");
+            assert_eq!(second.to_string(), "192.0.2.2:445");
+        }
+        let third = sibling(&at_first, "https://[2001:db8::1]").address();
+        let third = third.map(|address| address.to_string());
+        assert_eq!(third.as_deref(), Some("[2001:db8::1]:443"));
+        assert_eq!(sibling(&at_first, "https://named").address(), None);
     }
 
     #[test]

@@ -74,8 +74,19 @@
 //! # Features
 //!
 //! `tls-ring`, `tls-aws-lc`, `tls-native-roots` and `tls-webpki-roots` are tonic's features of these
-//! names, and add `Gateway::tls_config_with_verifier`. `gzip`, `deflate` and `zstd`, `metrics` and `proxy` are
+//! names, and add `Gateway::tls_config_with_verifier`. `gzip`, `deflate` and `zstd`, `metrics`, `dns` and `proxy` are
 //! described below. Default: none.
+//!
+//! # Several gateways
+//!
+//! A [`ReverseTunnelServer`] and a [`ForwardChannel`] keep tunnels to each of their gateways up. There are three ways to
+//! name them:
+//!
+//! - One by one: `gateway` of the builders, and [`LinksHandle::add_gateway`] and
+//!   [`remove_gateway`](LinksHandle::remove_gateway) at run time.
+//! - A name with several addresses, which are looked up again and again: [`Gateway::each_address`] with a [`Lookup`].
+//!   The feature `dns` adds SRV records and other name servers than those of the system.
+//! - One address of a load balancer, with several tunnels to it: `tunnels_per_gateway` of the builders.
 //!
 //! # Proxies
 //!
@@ -156,10 +167,13 @@
 
 mod connection;
 mod dial;
+#[cfg(feature = "dns")]
+mod dns;
 mod endpoint;
 mod forward;
 mod gateway;
 mod links;
+mod lookup;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod reverse;
@@ -179,6 +193,7 @@ pub use links::{
     Attempt, Backoff, DownReason, FallbackTunnel, LinkState, LinkStatus, LinksHandle, LinksStopped,
     StopReason,
 };
+pub use lookup::Lookup;
 #[cfg(feature = "proxy")]
 pub use proxy::ProxyConnector;
 pub use reverse::{ReverseTunnelServer, ReverseTunnelServerBuilder};

@@ -80,7 +80,8 @@ use crate::links::{LinksHandle, Purpose, Settings, Shared, StopReason, link_sett
 ///   gateway the link dials it again at once, because a load balancer may lead to another instance.
 ///   A gateway that drains one young tunnel after the other is dialled with backoff.
 ///   A gateway that tells its *siblings* gets its fallback tunnel at one of them
-///   ([`Gateway::follow_siblings`]).
+///   ([`Gateway::follow_siblings`]), and is itself dialled five seconds later at the earliest, unless no sibling
+///   accepts the tunnel.
 /// - If the gateway ends a connection because pings are too frequent, its keepalive is slowed down
 ///   for a day (only for gateways made from an [`Endpoint`](tonic::transport::Endpoint)). The reason
 ///   is often lost with the connection. So if two tunnels in a row break three to five pings after
@@ -136,7 +137,7 @@ impl ReverseTunnelServer {
     ///
     /// Dropping the future closes all tunnels.
     pub async fn run(self) -> StopReason {
-        self.shared.run(self.shared.links()).await
+        self.shared.run().await
     }
 }
 

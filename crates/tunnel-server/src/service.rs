@@ -1,7 +1,7 @@
 //! The tonic service that accepts tunnels.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use tower_service::Service;
 use tunnel_core::{Config, Stats};
 use tunnel_tonic::outer::{
     OPEN_REVERSE_TUNNEL_PATH, OPEN_TUNNEL_PATH, SERVICE_NAME, accepted_encoding, common_offer,
-    is_grpc, peer_encoding, put_encodings, put_key, put_offer, put_ready, put_return_spread,
+    is_grpc, peer_encoding, put_encodings, put_instance, put_key, put_offer, put_ready,
+    put_return_spread,
 };
 use tunnel_tonic::{
     AffinityKey, CallService, Direction, NetworkRole, Tunnel, TunnelChannel, TunnelEvents, TunnelId,
@@ -39,6 +40,15 @@ pub struct TunnelServiceHandler {
     config: Config,
     send: Option<CompressionEncoding>,
     registry: Arc<Registry>,
+    instance: Arc<Mutex<Option<Instance>>>,
+}
+
+/// What the handler calls itself.
+#[derive(Clone, Debug)]
+struct Instance {
+    name: Arc<str>,
+    /// How many there are.
+    instances: usize,
 }
 
 impl TunnelServiceHandler {
@@ -53,6 +63,7 @@ impl TunnelServiceHandler {
             config,
             send,
             registry: Registry::new(policy),
+            instance: Arc::default(),
         }
     }
 
@@ -61,6 +72,32 @@ impl TunnelServiceHandler {
         TunnelServiceServer {
             handler: self.clone(),
         }
+    }
+
+    /// Names this instance of the server among several behind one address, and says how many there are, itself
+    /// included. It is told to devices and channels as they open tunnels; it can change at any time, and holds for
+    /// tunnels that are opened later. The name must be unique among the instances. Default: none.
+    ///
+    /// Ends with this library that keep several tunnels to the address up (`tunnels_per_gateway`) then lead them to
+    /// different instances. To do so they have one tunnel more for a short time, also with the same key:
+    /// [`max_tunnels_per_key`](crate::TunnelServiceHandlerBuilder::max_tunnels_per_key) must leave room for it.
+    ///
+    /// ```
+    /// use tunnel_server::TunnelServiceHandler;
+    ///
+    /// let handler = TunnelServiceHandler::builder().build();
+    /// handler.set_instance("gateway-1", 3);
+    /// // Later, when one more was started:
+    /// handler.set_instance("gateway-1", 4);
+    /// ```
+    pub fn set_instance(&self, name: impl Into<String>, instances: usize) {
+        let name = name.into().into();
+        *self.instance() = Some(Instance { name, instances });
+    }
+
+    fn instance(&self) -> MutexGuard<'_, Option<Instance>> {
+        let instance = self.instance.lock();
+        instance.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A channel over all reverse tunnels.
@@ -264,6 +301,9 @@ impl TunnelServiceHandler {
         put_offer(&self.config, response.headers_mut());
         if let Some(key) = accepted.key() {
             put_key(key, response.headers_mut());
+        }
+        if let Some(Instance { name, instances }) = self.instance().clone() {
+            put_instance(&name, instances, response.headers_mut());
         }
         if let Some(spread) = self.registry.return_spread() {
             put_return_spread(spread, response.headers_mut());

@@ -166,6 +166,7 @@ struct Inner {
     peer: OnceLock<SocketAddr>,
     gateway: Option<Arc<str>>,
     key: OnceLock<AffinityKey>,
+    instance: OnceLock<Arc<str>>,
     opened_at: SystemTime,
 }
 
@@ -186,6 +187,7 @@ impl TunnelInfo {
                 peer: once(peer),
                 gateway: None,
                 key: once(key),
+                instance: OnceLock::new(),
                 opened_at: SystemTime::now(),
             }),
         }
@@ -201,10 +203,16 @@ impl TunnelInfo {
 
     /// Adds what is known only when the far end has accepted the tunnel. What is known already does not
     /// change.
-    pub fn accepted(&self, peer: Option<SocketAddr>, key: Option<AffinityKey>) {
+    pub fn accepted(
+        &self,
+        peer: Option<SocketAddr>,
+        key: Option<AffinityKey>,
+        instance: Option<Arc<str>>,
+    ) {
         // An error is a value that was known already.
         let _ = peer.map(|peer| self.inner.peer.set(peer));
         let _ = key.map(|key| self.inner.key.set(key));
+        let _ = instance.map(|name| self.inner.instance.set(name));
     }
 
     /// The tunnel's id.
@@ -240,6 +248,12 @@ impl TunnelInfo {
     /// `ReverseTunnelServer` or a `ForwardChannel`.
     pub fn gateway(&self) -> Option<&str> {
         self.inner.gateway.as_deref()
+    }
+
+    /// The name that the gateway gave itself, at the end that dialled it, if the gateway runs this library and has a
+    /// name: `set_instance` of a `TunnelServiceHandler`. Behind one address there may be several.
+    pub fn instance(&self) -> Option<&str> {
+        self.inner.instance.get().map(|name| &**name)
     }
 
     /// The key of the tunnel, if the end that accepted it has given it one and runs this library, which tells it

@@ -2,6 +2,7 @@
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
@@ -30,6 +31,10 @@ pub const OPEN_REVERSE_TUNNEL_PATH: &str = "/grpctunnel.v1.TunnelService/OpenRev
 /// The response header in which the accepting end says which key it gave the tunnel, percent-encoded.
 const KEY_HEADER: HeaderName = HeaderName::from_static("grpctunnel-key");
 
+/// The response headers in which the accepting end says its own name, percent-encoded, and how many such ends there are.
+const INSTANCE_HEADER: HeaderName = HeaderName::from_static("grpctunnel-instance");
+const INSTANCES_HEADER: HeaderName = HeaderName::from_static("grpctunnel-instances");
+
 /// The response header in which the accepting end says over how many milliseconds the ends that lose their tunnels
 /// to it together should spread their return. A [`Notice`](tunnel_core::Notice) renews it.
 const RETURN_HEADER: HeaderName = HeaderName::from_static("tunnel-return-ms");
@@ -48,21 +53,42 @@ const IN_KEYS: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Puts the key of a tunnel into the headers of the response that accepts it, unless it is very long.
 pub fn put_key(key: &AffinityKey, headers: &mut HeaderMap) {
-    let encoded = utf8_percent_encode(key.as_str(), IN_KEYS).to_string();
+    put_text(KEY_HEADER, key.as_str(), headers);
+}
+
+fn put_text(name: HeaderName, text: &str, headers: &mut HeaderMap) {
+    let encoded = utf8_percent_encode(text, IN_KEYS).to_string();
     if encoded.len() > LONGEST_KEY {
         return;
     }
     // Cannot fail: the text is ASCII.
     if let Ok(value) = HeaderValue::try_from(encoded) {
-        headers.insert(KEY_HEADER, value);
+        headers.insert(name, value);
     }
 }
 
 /// The key of a tunnel, from the headers of the response that accepted it.
 pub fn key_of(headers: &HeaderMap) -> Option<AffinityKey> {
-    let encoded = headers.get(KEY_HEADER)?.as_bytes();
-    let key = percent_decode(encoded).decode_utf8().ok()?;
-    Some(AffinityKey::from(&*key))
+    text_of(KEY_HEADER, headers).map(|key| AffinityKey::from(&*key))
+}
+
+fn text_of(name: HeaderName, headers: &HeaderMap) -> Option<Arc<str>> {
+    let encoded = headers.get(name)?.as_bytes();
+    let text = percent_decode(encoded).decode_utf8().ok()?;
+    Some((&*text).into())
+}
+
+/// Puts the name of the end that accepts a tunnel, and the number of such ends, into the headers of the response.
+pub fn put_instance(name: &str, instances: usize, headers: &mut HeaderMap) {
+    put_text(INSTANCE_HEADER, name, headers);
+    headers.insert(INSTANCES_HEADER, instances.into());
+}
+
+/// The name of the end that accepted a tunnel, and the number of such ends, from the headers of its response.
+pub fn instance_of(headers: &HeaderMap) -> Option<(Arc<str>, usize)> {
+    let name = text_of(INSTANCE_HEADER, headers)?;
+    let instances = headers.get(INSTANCES_HEADER)?.to_str().ok()?.parse().ok()?;
+    Some((name, instances))
 }
 
 /// Puts the spread of the return into the headers of the response that accepts a tunnel.
@@ -267,6 +293,18 @@ mod tests {
             let key = AffinityKey::from(text);
             put_key(&key, &mut headers);
             assert_eq!(key_of(&headers), Some(key));
+        }
+    }
+
+    #[test]
+    fn an_end_names_itself_or_not() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(instance_of(&headers), None);
+        put_instance("Z\u{fc}rich 1", 3, &mut headers);
+        assert_eq!(instance_of(&headers), Some(("Z\u{fc}rich 1".into(), 3)));
+        for wrong in ["", "-1", "many", "99999999999999999999999"] {
+            headers.insert(INSTANCES_HEADER, HeaderValue::from_static(wrong));
+            assert_eq!(instance_of(&headers), None, "{wrong}");
         }
     }
 

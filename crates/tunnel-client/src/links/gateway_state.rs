@@ -1,6 +1,7 @@
 //! What the links of a gateway know about it: whether it is likely to accept a tunnel, and whether
 //! pings are too frequent for it.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http_body::{Body, Frame};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tunnel_core::{EndReason, TransportCause};
 use tunnel_tonic::TunnelError;
 
+use super::seats::Seats;
 use crate::endpoint::{Keepalive, too_many_pings};
 use crate::gateway::Gateway;
 
@@ -28,8 +31,21 @@ const SLOW_IF_LIKELY: Duration = Duration::from_secs(30 * 60);
 /// A gateway and its state.
 #[derive(Debug)]
 pub(crate) struct GatewayState {
+    /// Unique among the gateways of a server or channel, also those that were removed.
+    pub(crate) number: usize,
     pub(crate) name: Arc<str>,
     pub(crate) gateway: Gateway,
+    /// The name at one of whose addresses it is.
+    parent: Option<Arc<GatewayState>>,
+    /// Of a name: notified when a tunnel to one of its addresses has failed or ended.
+    pub(crate) address_failed: Notify,
+    /// Where the tunnels of its links are.
+    pub(crate) seats: watch::Sender<Seats>,
+    /// The number of its first link.
+    first_link: usize,
+    /// For each link: notified when calls wait for it.
+    pub(crate) wanted: Vec<Notify>,
+    removed: watch::Sender<bool>,
     memory: Mutex<Memory>,
     /// Whether it announces when it routes calls to a tunnel.
     announces: AtomicBool,
@@ -54,16 +70,72 @@ struct Memory {
 }
 
 impl GatewayState {
-    pub(crate) fn new(gateway: Gateway, place: usize) -> Self {
+    /// A gateway whose links have the numbers from `first_link` on.
+    pub(crate) fn new(
+        gateway: Gateway,
+        parent: Option<Arc<GatewayState>>,
+        number: usize,
+        first_link: usize,
+        links: usize,
+    ) -> Self {
+        // The link to a name only looks it up.
+        let links = if gateway.lookup().is_some() { 1 } else { links };
         Self {
-            name: gateway.name_in_place(place),
+            number,
+            name: gateway.name_in_place(number),
             gateway,
+            parent,
+            address_failed: Notify::new(),
+            first_link,
+            seats: watch::Sender::new(Seats::new(links)),
+            wanted: (0..links).map(|_| Notify::new()).collect(),
+            removed: watch::Sender::new(false),
             memory: Mutex::default(),
             announces: AtomicBool::new(false),
         }
     }
 
-    /// Siblings of the gateway, from addresses that it has told, except those that its settings do not allow.
+    /// The numbers of its links, unique like that of the gateway.
+    pub(crate) fn links(&self) -> Range<usize> {
+        self.first_link..self.first_link + self.wanted.len()
+    }
+
+    /// Whether it is the name itself, or one of the addresses of the name, with this number.
+    pub(crate) fn belongs_to(&self, number: usize) -> bool {
+        let parent = self.parent.as_ref().map(|parent| parent.number);
+        self.number == number || parent == Some(number)
+    }
+
+    /// Whether it was added by a user, and not as one of the addresses of a name.
+    pub(crate) fn is_of_user(&self) -> bool {
+        self.parent.is_none()
+    }
+
+    /// Has the name looked up again, if it is at one of the addresses of a name.
+    pub(crate) fn doubt_address(&self) {
+        if let Some(parent) = &self.parent {
+            parent.address_failed.notify_one();
+        }
+    }
+
+    /// Notes that the gateway was removed.
+    pub(crate) fn remove(&self) {
+        self.removed.send_replace(true);
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        *self.removed.borrow()
+    }
+
+    /// Waits until the gateway is removed.
+    pub(crate) async fn removed(&self) {
+        let mut removed = self.removed.subscribe();
+        // Cannot fail: the sender is borrowed here.
+        let _ = removed.wait_for(|removed| *removed).await;
+    }
+
+    /// Siblings of the gateway, from addresses that it has told, except those that its settings do not allow. They have
+    /// no links, are at no address of a name, and are never removed.
     pub(crate) fn siblings(&self, told: &[String]) -> Vec<Arc<Self>> {
         let uris = told.iter().filter_map(|uri| uri.parse().ok());
         let siblings = uris.filter_map(|uri: http::Uri| {
@@ -75,7 +147,7 @@ impl GatewayState {
         });
         let siblings = siblings.enumerate();
         siblings
-            .map(|(n, gateway)| Arc::new(Self::new(gateway, n)))
+            .map(|(n, gateway)| Arc::new(Self::new(gateway, None, n, 0, 0)))
             .collect()
     }
 

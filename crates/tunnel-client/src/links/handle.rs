@@ -9,6 +9,7 @@ use tunnel_tonic::{TunnelEvents, TunnelId, TunnelInfo};
 
 use super::shared::Shared;
 use super::status::{LinkStatus, LinksStopped, StopReason};
+use crate::gateway::Gateway;
 
 /// Watches and stops the tunnels of a [`ReverseTunnelServer`](crate::ReverseTunnelServer)
 /// ([`handle`](crate::ReverseTunnelServer::handle)) or a [`ForwardChannel`](crate::ForwardChannel)
@@ -23,7 +24,7 @@ impl LinksHandle {
         Self { shared }
     }
 
-    /// The states of the links, those of the first gateway first. Empty before a server
+    /// The states of the links, those of the gateway that was added first come first. Empty before a server
     /// [runs](crate::ReverseTunnelServer::run) or [serves](crate::ReverseTunnelServer::serve).
     pub fn links(&self) -> Vec<LinkStatus> {
         self.shared.status_tx.borrow().clone()
@@ -56,14 +57,15 @@ impl LinksHandle {
             .await
     }
 
-    /// Waits until all links are connected at the same time.
+    /// Waits until all links are connected at the same time, except those to removed gateways.
     ///
     /// # Errors
     ///
     /// [`LinksStopped`] if the links were stopped.
     pub async fn all_connected(&self) -> Result<(), LinksStopped> {
         let all = |links: &Vec<LinkStatus>| {
-            !links.is_empty() && links.iter().all(LinkStatus::is_connected)
+            let mut wanted = links.iter().filter(|link| !link.removed).peekable();
+            wanted.peek().is_some() && wanted.all(LinkStatus::is_connected)
         };
         self.wait(all).await
     }
@@ -102,6 +104,44 @@ impl LinksHandle {
     /// The counters of the tunnels that are open.
     pub fn stats(&self) -> Vec<(TunnelId, Stats)> {
         self.shared.registry.stats()
+    }
+
+    /// Adds a gateway while the links run, or before. Links to it are started like those to the others, as many as
+    /// [`tunnels_per_gateway`](crate::ReverseTunnelServerBuilder::tunnels_per_gateway) says, and are shown last.
+    ///
+    /// Several gateways may have the same name. As with [`remove_gateway`](Self::remove_gateway), do not call this while
+    /// the value of a [`watch`](Self::watch) is borrowed: it waits for the end of the borrow.
+    ///
+    /// ```
+    /// use tonic::transport::Endpoint;
+    /// use tunnel_client::{Gateway, LinksHandle, LinksStopped};
+    ///
+    /// /// Moves a device. The new gateway is added first, so that calls always reach the device.
+    /// fn move_to(handle: &LinksHandle, new: Endpoint) -> Result<(), LinksStopped> {
+    ///     handle.add_gateway(Gateway::from(new).name("new"))?;
+    ///     handle.remove_gateway("old");
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LinksStopped`] if the links were stopped.
+    pub fn add_gateway(&self, gateway: impl Into<Gateway>) -> Result<(), LinksStopped> {
+        self.shared.add_gateway(gateway.into())
+    }
+
+    /// Removes the gateways with this [name](Gateway::name), and returns whether there were any. It does not wait.
+    ///
+    /// A tunnel of a removed gateway that is lost is not replaced. The others are drained, with the builder's
+    /// `drain_timeout` for calls in flight. If there are other gateways, that begins when they have replaced the
+    /// tunnel, or after the builder's `open_timeout`. Then the link is not shown any more.
+    ///
+    /// Without any gateway the server or channel goes on, and a gateway can be added later. Meanwhile the calls of a
+    /// [`ForwardChannel`](crate::ForwardChannel) fail with UNAVAILABLE, unless they
+    /// [wait](crate::WhenNoTunnel).
+    pub fn remove_gateway(&self, name: &str) -> bool {
+        self.shared.remove_gateway(name)
     }
 
     /// Ends all tunnels gracefully: no tunnel is opened any more, new calls are refused with UNAVAILABLE,

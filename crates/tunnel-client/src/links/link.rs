@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tunnel_core::EndReason;
 use tunnel_tonic::{TunnelError, telemetry};
 
@@ -27,41 +27,63 @@ const OLDEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Keeps one tunnel to one gateway up.
 #[derive(Debug)]
 pub(crate) struct Link {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Its number among all links of the server or channel.
     number: usize,
-    /// The number of its primary gateway.
-    primary: usize,
+    /// Its primary gateway.
+    pub(super) primary: Arc<GatewayState>,
     /// Its number among the links of that gateway.
-    index: usize,
+    pub(super) index: usize,
     /// Notified when a sibling does not accept the fallback tunnel.
     no_sibling: Notify,
 }
 
 impl Shared {
-    /// Makes the links, and publishes their statuses.
-    pub(crate) fn links(self: &Arc<Self>) -> Vec<Link> {
-        let count = self.settings.tunnels_per_gateway;
-        let gateways = 0..self.gateways.len();
-        let of_gateway = gateways.flat_map(|gateway| (0..count).map(move |n| (gateway, n)));
-        let links = of_gateway.enumerate();
-        let links = links.map(|(number, (gateway, n))| Link::new(self.clone(), number, gateway, n));
-        let links: Vec<_> = links.collect();
-        self.status_tx
-            .send_replace(links.iter().map(Link::status).collect());
-        links
+    /// Shows the links of all gateways, before they run.
+    pub(crate) fn show_links(&self) {
+        self.gateways.start(|gateway| self.show(gateway));
     }
 
-    /// Runs links until they are stopped and their tunnels are closed.
-    pub(crate) async fn run(&self, links: Vec<Link>) -> StopReason {
-        let mut running: FuturesUnordered<_> = links.into_iter().map(Link::run).collect();
+    /// Runs the links of all gateways, also of those that are added meanwhile, until they are stopped and their
+    /// tunnels are closed.
+    pub(crate) async fn run(self: &Arc<Self>) -> StopReason {
+        self.show_links();
+        let mut added = self.gateways.subscribe();
+        let mut running = FuturesUnordered::new();
+        let reason = loop {
+            for gateway in self.gateways.take_queue() {
+                let links = gateway.links().enumerate();
+                running.extend(links.map(|(index, number)| {
+                    let (shared, primary) = (self.clone(), gateway.clone());
+                    Link::new(shared, number, primary, index).run()
+                }));
+            }
+            tokio::select! {
+                biased;
+                reason = self.registry.stopped() => break reason,
+                _ = added.changed() => {}
+                Some(()) = running.next() => {}
+            }
+        };
         while running.next().await.is_some() {}
-        self.registry.stopped().await
+        // Gateways that were added as the links were stopped have none that run.
+        self.gateways.take_queue();
+        self.all_stopped();
+        reason
     }
 }
 
+/// Why a link ends.
+enum Ending {
+    Stopped(StopReason),
+    /// Its gateway was removed. Whether another gateway has replaced its tunnel.
+    Removed {
+        replaced: bool,
+    },
+}
+
 impl Link {
-    fn new(shared: Arc<Shared>, number: usize, primary: usize, index: usize) -> Self {
+    fn new(shared: Arc<Shared>, number: usize, primary: Arc<GatewayState>, index: usize) -> Self {
         Self {
             shared,
             number,
@@ -71,27 +93,61 @@ impl Link {
         }
     }
 
-    /// Its status before it runs.
-    fn status(&self) -> LinkStatus {
-        LinkStatus::new(self.shared.gateways[self.primary].name.clone(), self.index)
-    }
-
-    /// Keeps the tunnel up until the links are stopped, then waits until the tunnel is closed.
+    /// Keeps the tunnel up until the links are stopped or the gateway is removed, then waits until the tunnel is
+    /// closed.
     async fn run(self) {
         let registry = &self.shared.registry;
-        let reason = tokio::select! {
+        let ending = tokio::select! {
             biased;
-            reason = registry.stopped() => reason,
+            reason = registry.stopped() => Ending::Stopped(reason),
+            replaced = self.dispensable() => Ending::Removed { replaced },
             never = self.keep_up() => match never {},
         };
-        if reason == StopReason::Drained && registry.has_any_of(self.number) {
+        if !matches!(ending, Ending::Stopped(reason) if reason != StopReason::Drained)
+            && registry.has_any_of(self.number)
+        {
             self.set_state(LinkState::Draining);
         }
-        registry.none_of(self.number).await;
-        self.set_state(LinkState::Stopped(reason));
+        match ending {
+            Ending::Stopped(reason) => {
+                registry.none_of(self.number).await;
+                self.set_state(LinkState::Stopped(reason));
+            }
+            Ending::Removed { replaced } => {
+                let shared = &self.shared;
+                shared
+                    .retire_link(&self.primary, self.number, replaced)
+                    .await;
+                registry.none_of(self.number).await;
+                self.hide();
+            }
+        }
+    }
+
+    /// Waits until the gateway is removed and the link is not needed: the link of the same index to another gateway
+    /// is connected, there is no other gateway, or this link has no tunnel, not even to a sibling. This takes no longer
+    /// than an attempt. Returns whether it has been replaced.
+    async fn dispensable(&self) -> bool {
+        self.primary.removed().await;
+        let mut links = self.shared.status_tx.subscribe();
+        let mut replaced = false;
+        let dispensable = links.wait_for(|links| {
+            let has_tunnel = |link: &LinkStatus| matches!(link.state, LinkState::Connected(_));
+            let own = links.iter().find(|link| link.number == self.number);
+            let mut others = links.iter().filter(|link| !link.removed).peekable();
+            let alone = others.peek().is_none();
+            replaced = others.any(|link| link.index == self.index && has_tunnel(link));
+            replaced || alone || !own.is_some_and(LinkStatus::is_connected)
+        });
+        // An error is impossible: the sender is borrowed here.
+        let _ = timeout(self.shared.settings.open_timeout, dispensable).await;
+        replaced
     }
 
     async fn keep_up(&self) -> Infallible {
+        if let Some(lookup) = self.primary.gateway.lookup() {
+            return self.keep_looked_up(lookup).await;
+        }
         let mut steps = Steps::new(&self.shared.settings.backoff);
         let mut plan = Plan::default();
         let mut siblings = Vec::new();
@@ -106,6 +162,7 @@ impl Link {
                 tokio::select! {
                     biased;
                     reason = self.over(&live) => {
+                        self.primary.seats.send_modify(|seats| seats.leave(self.index));
                         siblings = self.siblings(&live);
                         break self.after(&live, reason, !siblings.is_empty(), &mut steps);
                     }
@@ -115,7 +172,15 @@ impl Link {
                             parent: old.tunnel.span(),
                             "tunnel reached its maximum age, replaced"
                         );
-                        self.shared.retire(&old, self.primary);
+                        self.shared.retire(&old, &self.primary);
+                    }
+                    elsewhere = self.elsewhere() => {
+                        let old = std::mem::replace(&mut live, elsewhere);
+                        tracing::info!(
+                            parent: old.tunnel.span(),
+                            "tunnel replaced by one to another instance of the gateway"
+                        );
+                        self.shared.retire(&old, &self.primary);
                     }
                 }
             };
@@ -150,7 +215,7 @@ impl Link {
                 self.back_off(plan, steps).await;
                 self.set_state(LinkState::Connecting);
             }
-            match self.attempt(self.primary).await {
+            match self.attempt(&self.primary).await {
                 Ok(live) => {
                     self.set_connected(&live);
                     return live;
@@ -165,7 +230,7 @@ impl Link {
         }
     }
 
-    async fn back_off(&self, plan: Plan, steps: &Steps) {
+    pub(super) async fn back_off(&self, plan: Plan, steps: &Steps) {
         if plan.wait.is_zero() {
             return;
         }
@@ -197,8 +262,13 @@ impl Link {
     async fn hurried(&self, plan: Plan) {
         match plan.siblings {
             true => self.no_sibling.notified().await,
-            false => self.shared.wanted(self.number).await,
+            false => self.wanted().await,
         }
+    }
+
+    /// Waits until calls wait for a tunnel.
+    async fn wanted(&self) {
+        self.primary.wanted[self.index].notified().await;
     }
 
     /// Waits until the tunnel has reached its maximum age, and opens the next one.
@@ -210,7 +280,7 @@ impl Link {
         sleep(age.min(OLDEST).mul_f64(part)).await;
         let mut steps = Steps::new(&self.shared.settings.backoff);
         loop {
-            match self.attempt(self.primary).await {
+            match self.attempt(&self.primary).await {
                 Ok(live) => {
                     self.set_connected(&live);
                     return live;
@@ -249,7 +319,7 @@ impl Link {
         steps: &mut Steps,
     ) -> Plan {
         let beside = Beside {
-            gateways: self.shared.gateways.len() > 1,
+            gateways: !self.shared.gateways.others(&self.primary).is_empty(),
             siblings,
             tunnel: self.has_another_tunnel(),
         };
@@ -260,21 +330,19 @@ impl Link {
     /// Whether calls can arrive by another link.
     fn has_another_tunnel(&self) -> bool {
         let links = self.shared.status_tx.borrow();
-        let mut others = links.iter().enumerate().filter(|(n, _)| *n != self.number);
-        others.any(|(_, link)| link.is_connected())
+        let is_other = |link: &&LinkStatus| link.number != self.number && !link.removed;
+        let mut others = links.iter().filter(is_other);
+        others.any(LinkStatus::is_connected)
     }
 
     /// The siblings that the gateway of a tunnel has told with its drain, in the order to try them: random.
     fn siblings(&self, live: &Live) -> Vec<Arc<GatewayState>> {
         let told = live.tunnel.told().siblings;
-        let mut siblings = self.shared.gateway_of(live).siblings(&told);
+        let mut siblings = live.gateway.siblings(&told);
         fastrand::shuffle(&mut siblings);
         let links = self.shared.status_tx.borrow();
         // Those that the device has a tunnel to are last.
-        siblings.sort_by_key(|sibling| {
-            let mut links = links.iter();
-            links.any(|link| link.gateway == sibling.name && link.is_connected())
-        });
+        siblings.sort_by_key(|sibling| links.iter().any(|link| leads_to(link, sibling)));
         siblings
     }
 
@@ -298,14 +366,25 @@ impl Link {
             let found = self.find_fallback(&siblings, &steps, &mut least).await;
             let wait = match found {
                 Some(fallback) => {
-                    let reason = self.over(&fallback.live).await;
-                    let told = self.siblings(&fallback.live);
-                    if !told.is_empty() {
-                        siblings = told;
+                    let live = &fallback.live;
+                    let over = tokio::select! {
+                        biased;
+                        reason = self.over(live) => Some(reason),
+                        () = live.gateway.removed() => None,
+                    };
+                    match over {
+                        Some(reason) => {
+                            let told = self.siblings(live);
+                            if !told.is_empty() {
+                                siblings = told;
+                            }
+                            // Whether it has siblings matters to the primary alone.
+                            self.plan_after(live, reason.as_ref(), false, &mut steps)
+                                .wait
+                        }
+                        // Nothing has failed.
+                        None => Duration::ZERO,
                     }
-                    // Whether it has siblings matters to the primary alone.
-                    let plan = self.plan_after(&fallback.live, reason.as_ref(), false, &mut steps);
-                    plan.wait
                 }
                 None => steps.after_failure(&mut fastrand::f64).max(least),
             };
@@ -313,7 +392,7 @@ impl Link {
             let wanted = async {
                 match siblings.is_empty() {
                     true => std::future::pending().await,
-                    false => self.shared.wanted(self.number).await,
+                    false => self.wanted().await,
                 }
             };
             tokio::select! {
@@ -338,22 +417,18 @@ impl Link {
             self.note(reason);
         };
         for sibling in siblings {
-            let attempt = self.next_attempt(sibling);
-            let (shared, link) = (&self.shared, Some(self.number));
-            let opened = shared.open_sibling(sibling, self.primary, link, attempt);
-            match opened.await {
+            match self.attempt(sibling).await {
                 Ok(live) => return Some(Fallback::new(self, live)),
                 Err(error) => failed(error),
             }
             // The primary's turn, which waits because a sibling was expected to take the calls.
             self.no_sibling.notify_one();
         }
-        let count = self.shared.gateways.len();
-        for gateway in (1..count).map(|step| (self.primary + step) % count) {
-            if self.shared.gateways[gateway].standing() == Standing::Away {
+        for gateway in self.shared.gateways.others(&self.primary) {
+            if gateway.standing() == Standing::Away {
                 continue;
             }
-            match self.attempt(gateway).await {
+            match self.attempt(&gateway).await {
                 Ok(live) => return Some(Fallback::new(self, live)),
                 Err(error) => failed(error),
             }
@@ -361,29 +436,25 @@ impl Link {
         None
     }
 
-    async fn attempt(&self, gateway: usize) -> Result<Live, TunnelError> {
-        let attempt = self.next_attempt(&self.shared.gateways[gateway]);
-        self.shared.open(gateway, Some(self.number), attempt).await
-    }
-
-    /// Counts one more attempt.
-    fn next_attempt(&self, gateway: &GatewayState) -> Attempt {
+    pub(super) async fn attempt(&self, gateway: &Arc<GatewayState>) -> Result<Live, TunnelError> {
         let mut attempt = None;
         self.update(|status| {
             status.attempts += 1;
             attempt = Some((status.attempts, status.last_down_reason.clone()));
         });
         let (number, last_down_reason) = attempt.unwrap_or_default();
-        Attempt {
+        let attempt = Attempt {
             gateway: gateway.name.clone(),
             number,
             last_down_reason,
-        }
+        };
+        let link = Some(self.number);
+        self.shared.open(gateway, link, attempt).await
     }
 
     /// Logs why there is no tunnel, and when the next attempt is made.
     fn report(&self, reason: DownReason, plan: Plan) {
-        let gateway = &self.shared.gateways[self.primary].name;
+        let gateway = &self.primary.name;
         let wait = plan.wait;
         if plan.refused {
             tracing::warn!(
@@ -396,30 +467,55 @@ impl Link {
         self.note(reason);
     }
 
-    fn note(&self, reason: DownReason) {
+    pub(super) fn note(&self, reason: DownReason) {
         self.update(|status| status.last_down_reason = Some(reason));
     }
 
-    fn set_connected(&self, live: &Live) {
+    /// Shows the link no more.
+    pub(super) fn hide(&self) {
+        let others = |links: &mut Vec<LinkStatus>| links.retain(|link| link.number != self.number);
+        self.shared.status_tx.send_modify(others);
+    }
+
+    pub(super) fn set_connected(&self, live: &Live) {
         if live.tunnel.end_reason().is_none() {
+            let info = live.tunnel.info();
+            self.primary
+                .seats
+                .send_modify(|seats| seats.sit(self.index, info));
             self.set_state(LinkState::Connected(live.tunnel.info().clone()));
         }
     }
 
-    fn set_state(&self, state: LinkState) {
+    pub(super) fn set_state(&self, state: LinkState) {
         self.update(|status| status.state = state);
     }
 
-    fn update(&self, change: impl FnOnce(&mut LinkStatus)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut LinkStatus)) {
         self.shared.status_tx.send_modify(|links| {
-            if let Some(status) = links.get_mut(self.number) {
-                change(status);
-            }
+            let own = links.iter_mut().find(|link| link.number == self.number);
+            own.map(change);
         });
     }
 }
 
-/// A fallback tunnel. Dropping it drains the tunnel.
+/// Whether a link has a tunnel to a sibling, which may be one of the addresses of a name.
+fn leads_to(link: &LinkStatus, sibling: &GatewayState) -> bool {
+    let own = match &link.state {
+        LinkState::Connected(tunnel) => Some((&link.gateway, tunnel)),
+        _ => None,
+    };
+    let fallback = link.fallback_tunnel.as_ref();
+    let fallback = fallback.map(|fallback| (&fallback.gateway, &fallback.tunnel));
+    let address = sibling.gateway.address();
+    let mut tunnels = own.into_iter().chain(fallback);
+    tunnels.any(|(gateway, tunnel)| {
+        *gateway == sibling.name || (address.is_some() && tunnel.peer_addr() == address)
+    })
+}
+
+/// A fallback tunnel. Dropping it drains the tunnel, unless the primary gateway was removed: then the link drains all
+/// its tunnels together.
 struct Fallback<'a> {
     link: &'a Link,
     live: Live,
@@ -429,7 +525,7 @@ impl<'a> Fallback<'a> {
     fn new(link: &'a Link, live: Live) -> Self {
         link.update(|status| {
             status.fallback_tunnel = Some(FallbackTunnel {
-                gateway: link.shared.gateway_of(&live).name.clone(),
+                gateway: live.gateway.name.clone(),
                 tunnel: live.tunnel.info().clone(),
             });
         });
@@ -440,6 +536,8 @@ impl<'a> Fallback<'a> {
 impl Drop for Fallback<'_> {
     fn drop(&mut self) {
         self.link.update(|status| status.fallback_tunnel = None);
-        self.link.shared.retire(&self.live, self.link.primary);
+        if !self.link.primary.is_removed() {
+            self.link.shared.retire(&self.live, &self.link.primary);
+        }
     }
 }

@@ -2,14 +2,20 @@
 //!
 //! A `Link` is a loop that keeps one tunnel to one gateway up. `Shared` has the state of all links of a
 //! server or channel. The `Purpose` says what an open tunnel is for: it serves calls, or it joins a
-//! pool of tunnels for calls.
+//! pool of tunnels for calls. `Gateways` is the set of gateways, which changes at run time: by the handle (`changes`), or
+//! with the addresses of a name (`names`).
 
 mod backoff;
+mod changes;
+mod elsewhere;
 mod gateway_state;
+mod gateways;
 mod handle;
 mod link;
+mod names;
 mod reconnect;
 mod registry;
+mod seats;
 mod settings;
 mod shared;
 mod status;

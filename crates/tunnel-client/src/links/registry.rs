@@ -164,6 +164,13 @@ impl Registry {
         self.lock().values().any(|listed| listed.link == Some(link))
     }
 
+    /// The tunnels of a link.
+    pub(crate) fn tunnels_of(&self, link: usize) -> Vec<Tunnel> {
+        let tunnels = self.lock();
+        let of_link = tunnels.values().filter(|listed| listed.link == Some(link));
+        of_link.map(|listed| listed.tunnel.clone()).collect()
+    }
+
     pub(crate) fn infos(&self) -> Vec<TunnelInfo> {
         let tunnels = self.lock();
         let mut infos: Vec<_> = tunnels.values().map(|l| l.tunnel.info().clone()).collect();

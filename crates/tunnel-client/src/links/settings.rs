@@ -140,13 +140,19 @@ impl fmt::Debug for Credentials {
 macro_rules! link_settings {
     () => {
         /// Adds a gateway. Tunnels are kept up to each gateway. When one of them drains, fallback
-        /// tunnels to the others are opened.
+        /// tunnels to the others are opened. [`LinksHandle`](crate::LinksHandle) adds and removes gateways later.
         pub fn gateway(mut self, gateway: impl Into<$crate::Gateway>) -> Self {
             self.gateways.push(gateway.into());
             self
         }
 
         /// How many tunnels are kept up to each gateway. Default and minimum: 1.
+        ///
+        /// Each has a connection of its own, so that a load balancer can lead them to several instances of the
+        /// gateway. If the instances name themselves (`TunnelServiceHandler::set_instance`), the tunnels are led to
+        /// as many of them as possible: where two are at the same instance, another tunnel is opened, and replaces
+        /// the younger one if it is elsewhere. Otherwise it is drained. After eight tries in a row the next are made
+        /// each 5 to 10 minutes. During a try there is one tunnel more than this number.
         pub fn tunnels_per_gateway(mut self, count: usize) -> Self {
             self.settings.tunnels_per_gateway = count.max(1);
             self

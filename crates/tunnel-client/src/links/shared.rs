@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tunnel_core::EndReason;
@@ -15,8 +16,10 @@ use tunnel_tonic::pool::Pool;
 use tunnel_tonic::{CallService, Direction, Tunnel, TunnelChannel, TunnelError, TunnelInfo};
 
 use super::gateway_state::{Activity, GatewayState, Standing};
+use super::gateways::Gateways;
 use super::reconnect::Told;
 use super::registry::Registry;
+use super::seats::Seats;
 use super::settings::{Attempt, Settings};
 use super::status::{DownReason, LinkState, LinkStatus, StopReason};
 use crate::dial::{Accepted, dial, not_opened, with_timeout};
@@ -39,13 +42,11 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
-    pub(crate) gateways: Vec<GatewayState>,
+    pub(crate) gateways: Gateways,
     pub(crate) registry: Arc<Registry>,
     /// The states of the links. Empty before they run.
     pub(crate) status_tx: watch::Sender<Vec<LinkStatus>>,
     purpose: Purpose,
-    /// For each link: notified when calls wait for it.
-    wanted: Vec<Notify>,
     /// The number of attempts begun.
     begun: AtomicU64,
     /// The number of the latest attempt that has failed, from 1.
@@ -56,11 +57,10 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) tunnel: Tunnel,
-    pub(crate) gateway: usize,
+    /// Also a sibling.
+    pub(crate) gateway: Arc<GatewayState>,
     since: Instant,
     activity: Activity,
-    /// The gateway, if it is a sibling of the one with the number.
-    pub(crate) sibling: Option<Arc<GatewayState>>,
     /// The spread of the return that was told at opening.
     return_spread: Option<Duration>,
     /// Whether its pings were slowed down.
@@ -92,58 +92,32 @@ impl Drop for Member {
 
 impl Shared {
     pub(crate) fn new(settings: Settings, gateways: Vec<Gateway>, purpose: Purpose) -> Arc<Self> {
-        let links = gateways.len() * settings.tunnels_per_gateway;
-        let gateways = gateways.into_iter().enumerate();
         Arc::new(Self {
+            gateways: Gateways::new(gateways, settings.tunnels_per_gateway),
             settings,
-            gateways: gateways.map(|(n, g)| GatewayState::new(g, n)).collect(),
             registry: Registry::new(),
             status_tx: watch::Sender::new(Vec::new()),
             purpose,
-            wanted: (0..links).map(|_| Notify::new()).collect(),
             begun: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         })
     }
 
-    /// Opens a tunnel to a gateway, for a link or for none.
+    /// Opens a tunnel to a gateway or a sibling, for a link or for none.
     pub(crate) async fn open(
         &self,
-        gateway: usize,
-        link: Option<usize>,
-        attempt: Attempt,
-    ) -> Result<Live, TunnelError> {
-        let state = &self.gateways[gateway];
-        self.open_at(state, gateway, link, attempt).await
-    }
-
-    /// Opens a tunnel to a sibling of the gateway with this number.
-    pub(crate) async fn open_sibling(
-        &self,
-        sibling: &Arc<GatewayState>,
-        gateway: usize,
-        link: Option<usize>,
-        attempt: Attempt,
-    ) -> Result<Live, TunnelError> {
-        let mut live = self.open_at(sibling, gateway, link, attempt).await?;
-        live.sibling = Some(sibling.clone());
-        Ok(live)
-    }
-
-    async fn open_at(
-        &self,
-        state: &GatewayState,
-        gateway: usize,
+        state: &Arc<GatewayState>,
         link: Option<usize>,
         attempt: Attempt,
     ) -> Result<Live, TunnelError> {
         tracing::debug!(gateway = %state.name, attempt = attempt.number, "opening a tunnel");
-        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.begin_attempt();
         // Boxed, because otherwise the compiler cannot prove that the callers' futures are `Send`.
-        let opening: BoxFuture<'_, _> = Box::pin(self.try_open(state, gateway, link, attempt));
+        let opening: BoxFuture<'_, _> = Box::pin(self.try_open(state, link, attempt));
         let result = opening.await;
         if result.is_err() {
-            self.failed.fetch_max(number, Ordering::Relaxed);
+            self.attempt_failed(number);
+            state.doubt_address();
         }
         match &result {
             Ok(_) => state.set_standing(Standing::Good),
@@ -157,10 +131,18 @@ impl Shared {
         result
     }
 
+    /// Counts an attempt, and returns its number, from 1.
+    pub(crate) fn begin_attempt(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn attempt_failed(&self, number: u64) {
+        self.failed.fetch_max(number, Ordering::Relaxed);
+    }
+
     async fn try_open(
         &self,
-        state: &GatewayState,
-        gateway: usize,
+        state: &Arc<GatewayState>,
         link: Option<usize>,
         attempt: Attempt,
     ) -> Result<Live, TunnelError> {
@@ -188,7 +170,7 @@ impl Shared {
             let channel = state.gateway.channel(slow, *open_timeout).await?;
             let send = self.settings.send;
             let accepted = dial(info.clone(), config, send, channel).await?;
-            self.start(state, gateway, link, accepted, slow).await
+            self.start(state, link, accepted, slow).await
         })
         .await;
         opened.inspect_err(|error| self.report_failure(info, error))
@@ -209,13 +191,14 @@ impl Shared {
 
     /// Opens the single tunnel of [`serve`](crate::ReverseTunnelServer::serve), with a status as if it were a link.
     pub(crate) async fn open_single(&self) -> Result<(Live, Single<'_>), TunnelError> {
-        let single = Single::new(self);
+        let gateway = self.gateways.first().ok_or_else(no_gateway)?;
+        let single = Single::new(self, gateway.name.clone());
         let attempt = Attempt {
-            gateway: self.gateways[0].name.clone(),
+            gateway: gateway.name.clone(),
             number: 1,
             last_down_reason: None,
         };
-        let live = self.open(0, None, attempt).await?;
+        let live = self.open(&gateway, None, attempt).await?;
         single.set_connected(&live);
         Ok((live, single))
     }
@@ -223,8 +206,7 @@ impl Shared {
     /// Starts a tunnel that a gateway has accepted, and waits until it can be used.
     async fn start(
         &self,
-        state: &GatewayState,
-        gateway: usize,
+        gateway: &Arc<GatewayState>,
         link: Option<usize>,
         accepted: Accepted,
         slow: bool,
@@ -243,10 +225,14 @@ impl Shared {
             tunnel.inject_trace(inject.clone());
         }
         let announces = accepted.offer.ready;
+        if let Some(instances) = accepted.instances {
+            let set = |seats: &mut Seats| seats.set_instances(instances);
+            gateway.seats.send_modify(set);
+        }
         accepted.inbound.start(accepted.offer, body, service, entry);
         let member = match &self.purpose {
             Purpose::Serve(_) => {
-                state.set_announces(announces);
+                gateway.set_announces(announces);
                 if announces {
                     tunnel.routed().await;
                 }
@@ -266,8 +252,7 @@ impl Shared {
         }
         Ok(Live {
             tunnel: accepted.tunnel.keep(),
-            gateway,
-            sibling: None,
+            gateway: gateway.clone(),
             return_spread: accepted.return_spread,
             since: Instant::now(),
             activity,
@@ -284,15 +269,10 @@ impl Shared {
         }
     }
 
-    /// The gateway of a tunnel.
-    pub(crate) fn gateway_of<'a>(&'a self, live: &'a Live) -> &'a GatewayState {
-        let configured = &self.gateways[live.gateway];
-        live.sibling.as_deref().unwrap_or(configured)
-    }
-
     /// Notes how a tunnel ended, or that its gateway drains it.
     pub(crate) fn learn(&self, live: &Live, reason: Option<&EndReason>) {
-        let gateway = self.gateway_of(live);
+        let gateway = &live.gateway;
+        gateway.doubt_address();
         match reason {
             None | Some(EndReason::PeerDrained | EndReason::PeerClosed) => {
                 gateway.set_standing(Standing::Away);
@@ -304,19 +284,37 @@ impl Shared {
         }
     }
 
-    /// Drains a tunnel that has been replaced by one to the gateway with this number. If that gateway may not
-    /// route calls to the replacement yet, the tunnel goes on for [`HANDOVER`] first.
-    pub(crate) fn retire(&self, live: &Live, by: usize) {
+    /// Drains a tunnel that has been replaced by one to this gateway. If that gateway may not route calls to the
+    /// replacement yet, the tunnel goes on for [`HANDOVER`] first.
+    pub(crate) fn retire(&self, live: &Live, by: &GatewayState) {
         let (tunnel, timeout) = (live.tunnel.clone(), self.settings.drain_timeout);
         let serves = !matches!(self.purpose, Purpose::Call(_));
         match Handle::try_current() {
-            Ok(runtime) if serves && !self.gateways[by].announces() => {
+            Ok(runtime) if serves && !by.announces() => {
                 runtime.spawn(async move {
                     tokio::time::sleep(HANDOVER).await;
                     tunnel.drain(deadline(timeout));
                 });
             }
             _ => tunnel.drain(deadline(timeout)),
+        }
+    }
+
+    /// Drains a tunnel that is not used.
+    pub(crate) fn discard(&self, live: &Live) {
+        live.tunnel.drain(deadline(self.settings.drain_timeout));
+    }
+
+    /// Drains the tunnels of a link whose gateway was removed. If they were replaced, and another gateway may not
+    /// route calls to the replacement yet, they go on for [`HANDOVER`] first.
+    pub(crate) async fn retire_link(&self, gateway: &GatewayState, link: usize, replaced: bool) {
+        let serves = !matches!(self.purpose, Purpose::Call(_));
+        let mut others = self.gateways.others(gateway).into_iter();
+        if serves && replaced && others.any(|other| !other.announces()) {
+            tokio::time::sleep(HANDOVER).await;
+        }
+        for tunnel in self.registry.tunnels_of(link) {
+            tunnel.drain(deadline(self.settings.drain_timeout));
         }
     }
 
@@ -329,14 +327,8 @@ impl Shared {
 
     /// Tells the links that calls wait for a tunnel, so that they shorten their backoff.
     pub(crate) fn want(&self) {
-        self.wanted.iter().for_each(Notify::notify_one);
-    }
-
-    /// Waits until calls wait for a tunnel.
-    pub(crate) async fn wanted(&self, link: usize) {
-        match self.wanted.get(link) {
-            Some(wanted) => wanted.notified().await,
-            None => std::future::pending().await,
+        for gateway in self.gateways.all() {
+            gateway.wanted.iter().for_each(Notify::notify_one);
         }
     }
 
@@ -350,12 +342,11 @@ impl Shared {
         self.failed.load(Ordering::Relaxed) > begun
     }
 
-    /// Whether all gateways refuse with a lasting refusal.
+    /// Whether all gateways refuse with a lasting refusal, or there is none.
     pub(crate) fn all_refused(&self) -> bool {
         let links = self.status_tx.borrow();
-        links
-            .iter()
-            .all(|link| matches!(link.state, LinkState::BackingOff { refused: true, .. }))
+        let mut wanted = links.iter().filter(|link| !link.removed);
+        wanted.all(|link| matches!(link.state, LinkState::BackingOff { refused: true, .. }))
     }
 
     /// Why there is no tunnel: the last reason of the first link that has one.
@@ -390,6 +381,7 @@ impl Shared {
             return;
         };
         self.status_tx.send_modify(|links| {
+            links.retain(|link| !link.removed);
             for link in links {
                 link.state = LinkState::Stopped(reason);
             }
@@ -404,11 +396,11 @@ pub(crate) struct Single<'a> {
 }
 
 impl<'a> Single<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    fn new(shared: &'a Shared, gateway: Arc<str>) -> Self {
         let mut index = 0;
         shared.status_tx.send_modify(|links| {
             index = links.last().map_or(0, |link| link.index + 1);
-            let mut status = LinkStatus::new(shared.gateways[0].name.clone(), index);
+            let mut status = LinkStatus::new(index, gateway, index);
             status.attempts = 1;
             links.push(status);
         });
@@ -435,6 +427,10 @@ impl Drop for Single<'_> {
         let remove = |links: &mut Vec<LinkStatus>| links.retain(|link| link.index != index);
         self.shared.status_tx.send_modify(remove);
     }
+}
+
+fn no_gateway() -> TunnelError {
+    TunnelError::Channel(Status::unavailable("there is no gateway"))
 }
 
 /// The deadline after a timeout, by the clock of the tunnels' timers; `None` if it is beyond the clock's

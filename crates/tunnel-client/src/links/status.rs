@@ -12,6 +12,10 @@ use tunnel_tonic::{TunnelError, TunnelInfo};
 /// The status of a link, which keeps one tunnel to one gateway up.
 #[derive(Clone, Debug)]
 pub struct LinkStatus {
+    /// Unique among the links of a server or channel.
+    pub(crate) number: usize,
+    /// Whether the gateway was removed, so that the link is about to end.
+    pub(crate) removed: bool,
     pub(crate) gateway: Arc<str>,
     pub(crate) index: usize,
     pub(crate) state: LinkState,
@@ -21,8 +25,10 @@ pub struct LinkStatus {
 }
 
 impl LinkStatus {
-    pub(crate) fn new(gateway: Arc<str>, index: usize) -> Self {
+    pub(crate) fn new(number: usize, gateway: Arc<str>, index: usize) -> Self {
         Self {
+            number,
+            removed: false,
             gateway,
             index,
             state: LinkState::Connecting,
@@ -55,6 +61,15 @@ impl LinkStatus {
     /// Whether calls can arrive by this link, from its own gateway or through a fallback tunnel.
     pub fn is_connected(&self) -> bool {
         matches!(self.state, LinkState::Connected(_)) || self.fallback_tunnel.is_some()
+    }
+
+    /// The name that the gateway gave itself, if the link is [connected](LinkState::Connected) and the gateway has one:
+    /// the [instance](TunnelInfo::instance) of the tunnel.
+    pub fn instance(&self) -> Option<&str> {
+        match &self.state {
+            LinkState::Connected(tunnel) => tunnel.instance(),
+            _ => None,
+        }
     }
 
     /// The number of attempts to open a tunnel.

@@ -46,7 +46,12 @@ pub struct TcpServer {
 
 impl TcpServer {
     /// Starts a server with these routes. It runs until it is killed or dropped.
-    pub async fn start(mut server: Server, routes: Routes) -> Self {
+    pub async fn start(server: Server, routes: Routes) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), server, routes).await
+    }
+
+    /// The same at an address, for servers with one port and several addresses.
+    pub async fn start_at(address: SocketAddr, mut server: Server, routes: Routes) -> Self {
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("far-end")
@@ -54,7 +59,7 @@ impl TcpServer {
             .build()
             .expect("a runtime for the far end");
         let listener = runtime
-            .spawn(TcpListener::bind(("127.0.0.1", 0)))
+            .spawn(TcpListener::bind(address))
             .await
             .expect("the far end binds")
             .expect("a free port");

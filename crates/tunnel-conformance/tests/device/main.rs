@@ -3,9 +3,13 @@
 //! The conformance suite tests calls. These tests cover how tunnels begin, end and are replaced.
 //! They wait for events, not for time. Tests of backoff use virtual time ([`virtual_time`]).
 
+mod addresses;
 mod credentials;
+mod dns;
 mod drain;
 mod fallback;
+mod gateways;
+mod instances;
 mod keepalive;
 mod nothing_left;
 mod pings;

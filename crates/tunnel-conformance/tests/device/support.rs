@@ -1,5 +1,6 @@
 //! Gateways and devices.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -41,9 +42,18 @@ impl TestGateway {
     pub(crate) async fn start_with(
         settings: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandlerBuilder,
     ) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), settings).await
+    }
+
+    /// The same at an address.
+    pub(crate) async fn start_at(
+        address: SocketAddr,
+        settings: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandlerBuilder,
+    ) -> Self {
         let handler = settings(TunnelServiceHandler::builder()).build();
         let routes = Routes::new(handler.service());
-        let server = TcpServer::start(server_for_tunnels(Server::builder()), routes).await;
+        let server = server_for_tunnels(Server::builder());
+        let server = TcpServer::start_at(address, server, routes).await;
         Self { handler, server }
     }
 

@@ -231,6 +231,42 @@ async fn the_end_of_a_wait_is_known_beforehand() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_removed_gateway_is_given_up_after_the_time_of_an_attempt_if_no_other_accepts() {
+    guarded(async {
+        let mut home = Local::new(|| Ok(()));
+        let silent = || {
+            Gateway::connect_with(
+                "silent",
+                std::future::pending::<Result<tonic::transport::Channel, Status>>,
+            )
+        };
+        let builder = ReverseTunnelServer::builder(home.gateway().name("home")).gateway(silent());
+        let device = Running::start(builder.build());
+        let tunnel = home.opened().await;
+        sleep(100 * SECOND).await;
+        let removed = Instant::now();
+        device.handle.remove_gateway("home");
+        tunnel.closed().await;
+        assert_eq!(removed.elapsed().as_secs(), 20);
+        device.until(0, |status| status.gateway() == "silent").await;
+        assert_eq!(device.handle.links().len(), 1);
+
+        // Without any other gateway there is nothing to wait for.
+        device.handle.remove_gateway("silent");
+        device
+            .handle
+            .add_gateway(home.gateway().name("home"))
+            .expect("it runs");
+        let tunnel = home.opened().await;
+        let removed = Instant::now();
+        device.handle.remove_gateway("home");
+        tunnel.closed().await;
+        assert!(removed.elapsed() < SECOND);
+    })
+    .await;
+}
+
 /// A hang in any step, here in connecting, fails the attempt at its timeout.
 #[tokio::test(start_paused = true)]
 async fn an_attempt_is_given_up_after_twenty_seconds() {

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod ages;
+mod gateways;
 mod losses;
 mod proxies;
 mod restarts;

@@ -221,10 +221,12 @@ pub(crate) fn return_spread(fleet: &Fleet, open: usize) -> Duration {
     Duration::from_secs_f64(open as f64 / (OPENINGS_PER_SECOND * others as f64))
 }
 
-/// Keeps true what agents are told of the other gateways when this one stops.
+/// Keeps true what agents are told of the other gateways: how many there are, so that an agent has tunnels to different
+/// ones, and where they are, for the stop of this one.
 pub(crate) async fn tell_siblings(fleet: Fleet, handler: TunnelServiceHandler) {
     let mut told = Vec::new();
     loop {
+        handler.set_instance(fleet.name(), fleet.siblings().len() + 1);
         let siblings = fleet.siblings();
         let addresses: Vec<Uri> = siblings
             .iter()

@@ -95,7 +95,6 @@ fn variables(text: &str) -> BTreeMap<&str, &str> {
 }
 
 #[tokio::test]
-#[ignore = "until the gateway has the flags of a fleet"]
 async fn commands_and_variables_of_deployments_exist() {
     let mut help = String::new();
     for command in ["gateway", "agent", "call"] {

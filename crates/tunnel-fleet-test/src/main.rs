@@ -18,6 +18,7 @@ mod progress;
 mod report;
 mod rows;
 mod service;
+mod simulate;
 mod web;
 mod world;
 
@@ -59,6 +60,11 @@ struct Options {
     /// List the rows.
     #[arg(long)]
     list: bool,
+    /// Only simulate the loss of gateways with these numbers of devices, for example 10000,1000000. Starts nothing.
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    simulate: Vec<u32>,
+    #[command(flatten)]
+    simulation: simulate::Options,
     #[command(subcommand)]
     child: Option<Child>,
 }
@@ -84,6 +90,10 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> Result<ExitCode> {
     if let Some(Child::Devices) = options.child {
         device::run().await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !options.simulate.is_empty() {
+        println!("{}", options.simulation.table(&options.simulate)?);
         return Ok(ExitCode::SUCCESS);
     }
     if options.list {

@@ -39,6 +39,8 @@ pub(crate) struct Scenario {
     pub(crate) max_openings: Option<usize>,
     /// Whether gateways tell over how long to spread a return.
     pub(crate) told: bool,
+    /// Whether tunnels have mutual TLS.
+    pub(crate) tls: bool,
     pub(crate) seed: u64,
 }
 
@@ -64,8 +66,9 @@ pub(crate) struct Herd {
     pub(crate) reachable: Duration,
     /// CPU time of the survivors.
     pub(crate) cpu: Duration,
-    /// Transactions of the directory, those that remove the records of the lost gateways included.
-    pub(crate) transactions: usize,
+    /// Transactions of the directory: of the new tunnels, and to remove the records of the lost gateways.
+    pub(crate) published: usize,
+    pub(crate) swept: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +124,7 @@ pub(crate) fn simulate(scenario: &Scenario) -> Herd {
 
 impl World {
     fn new(scenario: &Scenario) -> Self {
-        let survivor = || Survivor::new(scenario.rate, scenario.max_openings);
+        let survivor = || Survivor::new(scenario.rate, scenario.max_openings, scenario.tls);
         let survivors = (scenario.lost..scenario.gateways).map(|_| survivor());
         Self {
             now: Duration::ZERO,
@@ -187,7 +190,7 @@ impl World {
         self.herd.without = self.without;
         self.herd.lost = self.links.len();
         let sweeps = records.iter().map(|keys| keys.div_ceil(MAX_WRITES - 1));
-        self.herd.transactions = sweeps.sum();
+        self.herd.swept = sweeps.sum();
     }
 
     fn at(&mut self, after: Duration, event: Event) {
@@ -263,7 +266,7 @@ impl World {
         herd.peak_openings = self.openings.into_iter().max().unwrap_or(0);
         herd.cpu = self.survivors.iter().map(|survivor| survivor.busy).sum();
         let written = self.survivors.iter().map(|survivor| survivor.transactions);
-        herd.transactions += written.sum::<usize>();
+        herd.published = written.sum();
         herd
     }
 }
@@ -307,6 +310,7 @@ mod tests {
             rate: 50.0,
             max_openings: Some(20),
             told: false,
+            tls: true,
             seed: 1,
         }
     }

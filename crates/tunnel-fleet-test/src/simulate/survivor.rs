@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use tunnel_server::Admission;
 
-/// The CPU time of an opening with mutual TLS, and the part of it that the connection takes. A refused attempt costs
-/// that part too. Measured on the machine of docs/SCALE.md.
-const OPENING: Duration = Duration::from_micros(315);
-const CONNECTION: Duration = Duration::from_micros(221);
+/// The CPU time of an opening, and what mutual TLS takes before it, also if it is refused: see docs/SCALE.md.
+const OPENING: Duration = Duration::from_micros(94);
+const HANDSHAKE: Duration = Duration::from_micros(221);
 
 /// The TLS handshakes at once (`--max-handshakes`). Further connections wait in the backlog.
 pub(super) const HANDSHAKES: usize = 256;
@@ -46,6 +45,8 @@ pub(super) enum Outcome {
 pub(super) struct Survivor {
     /// How much longer the work takes than on one core.
     slowness: f64,
+    /// The cost of a connection.
+    connection: Duration,
     admission: Option<Admission>,
     backlog: VecDeque<Attempt>,
     handshakes: usize,
@@ -58,9 +59,11 @@ pub(super) struct Survivor {
 
 impl Survivor {
     /// Opens this number of tunnels in a second, `max` of them at once.
-    pub(super) fn new(rate: f64, max: Option<usize>) -> Self {
+    pub(super) fn new(rate: f64, max: Option<usize>, tls: bool) -> Self {
+        let connection = if tls { HANDSHAKE } else { Duration::ZERO };
         Self {
-            slowness: 1.0 / (rate * OPENING.as_secs_f64()),
+            slowness: 1.0 / (rate * (connection + OPENING).as_secs_f64()),
+            connection,
             admission: max.map(Admission::new),
             backlog: VecDeque::new(),
             handshakes: 0,
@@ -133,8 +136,8 @@ impl Survivor {
     /// Begins the next piece of work. Returns how long it takes.
     fn begin(&mut self) -> Option<Duration> {
         let cost = match self.work.front()? {
-            Work::Connection(_) => CONNECTION,
-            Work::Opening(..) => OPENING - CONNECTION,
+            Work::Connection(_) => self.connection,
+            Work::Opening(..) => OPENING,
         };
         self.busy += cost;
         Some(cost.mul_f64(self.slowness))
@@ -164,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_gateway_opens_as_many_tunnels_in_a_second_as_it_should() {
-        let mut survivor = Survivor::new(1000.0, None);
+        let mut survivor = Survivor::new(1000.0, None, true);
         let mut next = None;
         for link in 0..1000 {
             next = next.or(survivor.arrive(attempt(link)));
@@ -178,12 +181,12 @@ mod tests {
         }
         assert_eq!(opened, 1000);
         assert!((now.as_secs_f64() - 1.0).abs() < 0.001, "{now:?}");
-        assert!(survivor.busy.abs_diff(1000 * OPENING) < Duration::from_millis(1));
+        assert!(survivor.busy.abs_diff(1000 * (HANDSHAKE + OPENING)) < Duration::from_millis(1));
     }
 
     #[test]
     fn openings_over_the_limit_are_refused_after_their_handshake() {
-        let mut survivor = Survivor::new(1000.0, Some(1));
+        let mut survivor = Survivor::new(1000.0, Some(1), true);
         assert!(survivor.arrive(attempt(1)).is_some());
         assert!(survivor.arrive(attempt(2)).is_none(), "it is busy");
         let mut done = || survivor.done(Duration::ZERO, 0.5, |_| true).0;
@@ -195,7 +198,7 @@ mod tests {
 
     #[test]
     fn keys_are_written_together() {
-        let mut survivor = Survivor::new(1000.0, None);
+        let mut survivor = Survivor::new(1000.0, None, true);
         for key in 0..100 {
             survivor.write(key * Duration::from_micros(100));
         }

@@ -8,6 +8,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
 use tonic::{Request, Status};
+use tower_layer::Stack;
 use tunnel_client::Gateway;
 use tunnel_server::{
     AffinityKey, KeyFrom, KeyProxy, Opening, TunnelServiceHandler, TunnelServiceHandlerBuilder,
@@ -18,7 +19,7 @@ use tunnel_tonic::{Direction, TunnelChannel};
 use crate::cache::{GatewayState, Route};
 use crate::channel::FleetChannel;
 use crate::directory::{Committed, Directory, DirectoryError, MemoryDirectory, Transaction, Write};
-use crate::hop::HopService;
+use crate::hop::{DevicesFirst, HopService};
 use crate::hops::{self, Connect, Hops};
 use crate::member::{self, JoinError};
 use crate::peer::PeerService;
@@ -398,12 +399,15 @@ impl Fleet {
             .service()
     }
 
-    /// Makes a handler for the other gateways from a builder, which may have layers, and services of your own for
-    /// other gateways, which reach them through [`peers`](Self::peers).
+    /// Makes a handler for the other gateways from a builder, which may have services of your own for other gateways. They
+    /// reach these through [`peers`](Self::peers). A call for a device never reaches a service of this gateway, even
+    /// if it names one.
+    ///
+    /// Layers of the builder are around all calls. Layers that are added later are around the services alone.
     pub fn hop_handler<L>(
         &self,
         builder: TunnelServiceHandlerBuilder<L>,
-    ) -> TunnelServiceHandlerBuilder<L> {
+    ) -> TunnelServiceHandlerBuilder<Stack<DevicesFirst, L>> {
         let shared = self.shared().clone();
         builder
             .config(hops::config())
@@ -418,6 +422,7 @@ impl Fleet {
             .fallback(HopService {
                 shared: self.shared().clone(),
             })
+            .layer(DevicesFirst::new(self.shared().clone()))
     }
 
     /// Changes when a tunnel opens or closes here, or when the way to a device elsewhere may have changed. It says nothing

@@ -42,6 +42,6 @@ pub use cache::{GatewayState, Incarnation, Route};
 pub use channel::{FleetChannel, FleetResponseFuture};
 pub use exclusive::SESSION;
 pub use fleet::{DenyReport, Fleet, FleetBuilder, FleetStats};
-pub use hop::HopCall;
+pub use hop::{DevicesFirst, HopCall, OrDevice};
 pub use member::JoinError;
 pub use settings::Exclusive;

@@ -36,7 +36,8 @@ const CLOSING: Duration = Duration::from_secs(1);
 ///    with a `grpc-retry-pushback-ms` of 50 to 150, so that devices open them elsewhere at once.
 /// 2. With [`not_ready`](Self::not_ready): the hook runs, for example to report NOT_SERVING to health
 ///    checks. During its notice the server goes on as before, apart from new tunnels, so that load
-///    balancers can notice.
+///    balancers can notice. A handler that was [drained](TunnelServiceHandler::drain) before the signal
+///    does not wait for the end of the notice.
 /// 3. The listener closes, and with it all connections that have sent nothing yet. Clients are told to
 ///    use other connections (HTTP/2 GOAWAY), and all tunnels are
 ///    [drained](TunnelServiceHandler::drain). Calls in flight go on. The [`timeout`](Self::timeout)
@@ -203,6 +204,7 @@ impl TunnelServiceHandler {
         closing: &Closing,
     ) {
         shutdown.signal.await;
+        let was_drained = self.is_drained();
         self.refuse_openings();
         if let Some((hook, notice)) = shutdown.not_ready {
             let end = after(notice);
@@ -211,7 +213,9 @@ impl TunnelServiceHandler {
                 Some(at) => drop(timeout_at(at, hook).await),
                 None => hook.await,
             }
-            until(end).await;
+            if !was_drained {
+                until(end).await;
+            }
         }
         let timeout = shutdown.timeout;
         let deadline = after(timeout);

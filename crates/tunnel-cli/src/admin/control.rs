@@ -103,7 +103,11 @@ pub(super) async fn deny(args: DenyArgs, out: &mut impl Write) -> Result<ExitCod
         Some(until) => format!("denied until {}", human::time(Some(until), "%F %T")),
         None => "denied".to_owned(),
     };
-    writeln!(out, "{:?}: {until}, {}", args.key, ended(denied.tunnels))?;
+    let ended = match denied.gateway.as_str() {
+        "" => ended(denied.tunnels),
+        gateway => format!("{} at {}", ended(denied.tunnels), human::clean(gateway)),
+    };
+    writeln!(out, "{:?}: {until}, {ended}", args.key)?;
     say_unconfirmed(&denied.unconfirmed, out)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -387,6 +387,9 @@ pub struct DenyResponse {
     /// In a fleet: who has not confirmed the denial. Gateways by name; the directory by its error.
     #[prost(string, repeated, tag = "3")]
     pub unconfirmed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// In a fleet: the name of this gateway. The others end the tunnels that they have, and do not count them.
+    #[prost(string, tag = "4")]
+    pub gateway: ::prost::alloc::string::String,
 }
 /// Whom to allow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

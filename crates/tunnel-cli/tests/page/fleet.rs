@@ -41,7 +41,7 @@ async fn the_page_shows_the_whole_fleet_and_its_buttons_reach_it() {
         browser.find("#deny[open]").await;
         browser.press("stolen").await;
         browser
-            .confirm("Denied device: its tunnels have ended.")
+            .confirm("Denied device: it had no tunnel at edge-a.")
             .await;
         browser.find("tr[data-key=device] .denied").await;
         // A gateway that is frozen is shown, and holds nothing up.

@@ -105,6 +105,14 @@ impl AdminService {
         *self.parts.drain.phase().borrow()
     }
 
+    /// The name of this gateway in its fleet. Empty if it is alone.
+    fn name(&self) -> String {
+        match self.parts.fleet.is_alone() {
+            true => String::new(),
+            false => self.parts.fleet.name().to_owned(),
+        }
+    }
+
     /// The row of this gateway among those of its fleet; `None` if it is alone.
     fn row(&self, totals: &Totals) -> Option<api::GatewayStats> {
         let fleet = &self.parts.fleet;
@@ -281,6 +289,7 @@ impl Admin for AdminService {
             denial: Some(denial.into()),
             tunnels,
             unconfirmed: report,
+            gateway: self.name(),
         }))
     }
 
@@ -356,7 +365,7 @@ impl Admin for AdminService {
             messages_received: totals.messages_received,
             memory_used: totals.memory_used,
             memory_budget: self.parts.memory_budget as u64,
-            gateway: row.as_ref().map(|row| row.name.clone()).unwrap_or_default(),
+            gateway: self.name(),
             gateways: row.into_iter().collect(),
             unreachable: Vec::new(),
         }))

@@ -148,10 +148,9 @@ async fn obey(
             });
             let denied = admin.deny(request).await?.into_inner();
             let silent = names("Not confirmed", &denied.unconfirmed);
-            let ended = match denied.tunnels {
-                // It may have had some at other gateways.
-                0 if admin.is_in_fleet() => "its tunnels have ended".to_owned(),
-                ended => tunnels(ended),
+            let ended = match denied.gateway.as_str() {
+                "" => tunnels(denied.tunnels),
+                gateway => format!("{} at {gateway}", tunnels(denied.tunnels)),
             };
             Ok(format!("Denied {name}: {ended}.{silent}"))
         }

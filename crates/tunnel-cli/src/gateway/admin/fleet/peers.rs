@@ -72,7 +72,7 @@ pub(super) struct Answers<T> {
     pub(super) unreachable: BTreeSet<String>,
 }
 
-/// Asks all other gateways at once.
+/// Asks all other gateways at once, apart from those that have been silent for that long already.
 pub(super) async fn ask<T, F>(
     fleet: &Fleet,
     operator: &str,
@@ -81,11 +81,14 @@ pub(super) async fn ask<T, F>(
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
-    let asked = fleet.peers().into_iter().map(|(name, tunnel)| {
+    let asked = reachable(fleet).into_iter().map(|(name, tunnel)| {
         let answer = timeout(PATIENCE, call(client(fleet, tunnel, operator)));
         async move { (name, answer.await) }
     });
-    let mut unreachable: BTreeSet<_> = without_hop(fleet).map(|name| name.to_string()).collect();
+    let mut unreachable: BTreeSet<_> = silent(fleet)
+        .into_iter()
+        .map(|name| name.to_string())
+        .collect();
     let mut answers = Vec::new();
     for (gateway, answer) in join_all(asked).await {
         match answer {
@@ -105,13 +108,24 @@ where
     }
 }
 
-/// The names of the gateways in the directory to which no tunnel is open.
-pub(super) fn without_hop(fleet: &Fleet) -> impl Iterator<Item = Arc<str>> {
-    let reached: BTreeSet<_> = fleet.peers().into_iter().map(|(name, _)| name).collect();
-    let own = fleet.name().to_owned();
-    let known = fleet.gateways().into_iter();
-    let others = known.filter(move |gateway| !gateway.lapsed && *gateway.name != *own);
-    others
-        .map(|gateway| gateway.name)
-        .filter(move |name| !reached.contains(name))
+/// The gateways that answer: name, and a tunnel to each. The ends of a hop say twice a second that they live.
+pub(super) fn reachable(fleet: &Fleet) -> Vec<(Arc<str>, TunnelChannel)> {
+    let mut peers = fleet.peers();
+    peers.retain(|(_, tunnel)| {
+        let silence = tunnel.silent_for();
+        silence.is_none_or(|silence| silence < PATIENCE)
+    });
+    peers
+}
+
+/// The names of the other gateways that do not answer: those in the directory, and those to which a tunnel is still open.
+pub(super) fn silent(fleet: &Fleet) -> BTreeSet<Arc<str>> {
+    let live = fleet.gateways().into_iter();
+    let live = live.filter(|gateway| !gateway.lapsed && *gateway.name != *fleet.name());
+    let mut silent: BTreeSet<_> = live.map(|gateway| gateway.name).collect();
+    silent.extend(fleet.peers().into_iter().map(|(name, _)| name));
+    for (name, _) in reachable(fleet) {
+        silent.remove(&name);
+    }
+    silent
 }

@@ -18,12 +18,15 @@ use tunnel_fleet::Fleet;
 use tunnel_server::{TunnelChannel, TunnelId};
 
 use super::merge;
-use super::peers::{PATIENCE, without_hop};
+use super::peers::{PATIENCE, reachable, silent};
 use crate::admin::api;
 use crate::admin::api::{tap_event, watch_event};
 
 /// How often it looks for gateways that have come.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a gateway is down.
+const SILENT: &str = "it does not answer";
 
 /// An event of a stream.
 pub(super) trait Event: Sized + Send + Unpin + 'static {
@@ -137,7 +140,7 @@ fn follow<E: Event>(
                 stream::iter([Told::Open]).chain(events).boxed()
             }
             Ok(Err(status)) => failed(status.message()),
-            Err(_) => failed("it does not answer"),
+            Err(_) => failed(SILENT),
         }
     };
     stream::once(opened).flatten().boxed()
@@ -200,9 +203,9 @@ impl<E: Event> Merged<E> {
         self.synced(gateway);
     }
 
-    /// Adds the gateways that have come, and notes those to which there is no tunnel.
+    /// Adds the gateways that have come, and gives up those that do not answer.
     fn look(&mut self, is_first: bool) {
-        for (gateway, tunnel) in self.fleet.peers() {
+        for (gateway, tunnel) in reachable(&self.fleet) {
             let id = tunnel.info().id();
             if self.streams.contains_key(&gateway) || self.drained.contains(&id) {
                 continue;
@@ -217,15 +220,12 @@ impl<E: Event> Merged<E> {
             self.streams
                 .insert(gateway.clone(), follow((self.open)(tunnel)));
         }
-        let missing: Vec<_> = without_hop(&self.fleet)
-            .filter(|gateway| !self.streams.contains_key(gateway))
-            .collect();
-        for gateway in missing {
+        for gateway in silent(&self.fleet) {
             match self.seen.get(&gateway) {
                 Some(Seen::Down) => {}
                 // A gateway that has just come has no tunnel yet.
                 None if !is_first => drop(self.seen.insert(gateway, Seen::Missing)),
-                _ => self.lost(&gateway, "there is no tunnel to it"),
+                _ => self.lost(&gateway, SILENT),
             }
         }
     }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use tunnel_process::Signal;
+use tunnel_process::{Process, Show, Signal};
 
-use crate::calls::server;
+use crate::calls::{Caller, server};
 use crate::fleets::Etcd;
 use crate::operators::operator;
-use crate::programs::{Gateway, TIMEOUT};
+use crate::programs::{Gateway, TIMEOUT, tunnel};
 
 /// Runs a command until its output has something.
 async fn until(gateway: &Gateway, arguments: &[&str], wanted: &str) -> String {
@@ -20,6 +20,58 @@ async fn until(gateway: &Gateway, arguments: &[&str], wanted: &str) -> String {
         assert!(began.elapsed() < TIMEOUT, "no {wanted:?}: {output}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Starts a command that goes on.
+fn follow(gateway: &Gateway, command: &str) -> Process {
+    let admin = gateway.admin.to_string();
+    let mut command = tunnel(&[command, "--admin", &admin]);
+    Process::start(&mut command, Show::Nothing).expect("it starts")
+}
+
+/// The next line of a command that has something.
+async fn line(process: &mut Process, wanted: &str) -> String {
+    let line = async {
+        loop {
+            let line = process.next_stdout_line().await.expect("it goes on");
+            if line.contains(wanted) {
+                return line;
+            }
+        }
+    };
+    let line = tokio::time::timeout(TIMEOUT, line).await;
+    line.unwrap_or_else(|_| panic!("no {wanted:?}"))
+}
+
+#[tokio::test]
+async fn a_watch_and_a_tap_follow_gateways_that_come_freeze_and_return() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let (server, _reporter) = server().await;
+    let a = etcd.gateway("edge-a").await;
+    let (mut watch, mut tap) = (follow(&a, "watch"), follow(&a, "tap"));
+    line(&mut watch, "synced").await;
+    let b = etcd.gateway("edge-b").await;
+    line(&mut watch, "up").await;
+    line(&mut tap, "edge-b is up").await;
+    let _agent = b.agent("device", &server.address().to_string()).await;
+    line(&mut watch, "device@edge-b").await;
+    Caller::of("device")
+        .check(&b.channel())
+        .await
+        .expect("it is connected");
+    let call = line(&mut tap, "/grpc.health.v1.Health/Check").await;
+    assert!(call.ends_with(" at edge-b"), "{call}");
+
+    b.process.signal(Signal::Stop).expect("it runs");
+    let down = line(&mut watch, "down").await;
+    assert!(down.contains("@edge-b  it does not answer"), "{down}");
+    line(&mut tap, "edge-b is down").await;
+    b.process.signal(Signal::Continue).expect("it runs");
+    line(&mut watch, "up").await;
+    line(&mut watch, "device@edge-b").await;
+    line(&mut tap, "edge-b is up").await;
 }
 
 #[tokio::test]

@@ -77,8 +77,13 @@ impl Etcd {
 
     /// Starts a gateway with a name in the fleet.
     pub(crate) async fn gateway(&self, name: &str) -> Gateway {
+        self.gateway_with(name, &[]).await
+    }
+
+    /// Starts a gateway with a name and further settings.
+    pub(crate) async fn gateway_with(&self, name: &str, arguments: &[&str]) -> Gateway {
         let hops = free_port().to_string();
         let in_fleet = ["--etcd", &self.url, "--name", name, "--hop-listen", &hops];
-        Gateway::start(&[&in_fleet[..], &["--zone", ""]].concat()).await
+        Gateway::start(&[&in_fleet[..], &["--zone", ""], arguments].concat()).await
     }
 }

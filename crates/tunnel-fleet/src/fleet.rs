@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::{Request, Status};
+use tower_layer::Stack;
 use tunnel_server::{
     AffinityKey, KeyFrom, KeyProxy, Opening, TunnelServiceHandler, TunnelServiceHandlerBuilder,
     TunnelServiceServer,
@@ -15,7 +16,7 @@ use tunnel_tonic::{Direction, TunnelChannel};
 
 use crate::cache::{GatewayState, Route};
 use crate::channel::FleetChannel;
-use crate::hop::HopService;
+use crate::hop::{DevicesFirst, HopService};
 use crate::hops;
 use crate::member::{self, JoinError};
 use crate::peer::PeerService;
@@ -230,12 +231,15 @@ impl Fleet {
             .service()
     }
 
-    /// Makes a handler for the other gateways from a builder, which may have layers, and services of your own for
-    /// other gateways, which reach them through [`peers`](Self::peers).
+    /// Makes a handler for the other gateways from a builder, which may have services of your own for other gateways. They
+    /// reach these through [`peers`](Self::peers). A call for a device never reaches a service of this gateway, even
+    /// if it names one.
+    ///
+    /// Layers of the builder are around all calls. Layers that are added later are around the services alone.
     pub fn hop_handler<L>(
         &self,
         builder: TunnelServiceHandlerBuilder<L>,
-    ) -> TunnelServiceHandlerBuilder<L> {
+    ) -> TunnelServiceHandlerBuilder<Stack<DevicesFirst, L>> {
         let shared = self.shared().clone();
         builder
             .config(hops::config())
@@ -250,6 +254,7 @@ impl Fleet {
             .fallback(HopService {
                 shared: self.shared().clone(),
             })
+            .layer(DevicesFirst::new(self.shared().clone()))
     }
 
     /// Changes when a tunnel opens or closes here, or when the way to a device elsewhere may have changed. It says nothing

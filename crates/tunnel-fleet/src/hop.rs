@@ -1,13 +1,16 @@
 //! The far end of a hop: calls that another gateway has sent here, for devices that are here.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
+use futures::TryFutureExt as _;
+use futures::future::{BoxFuture, Either, MapErr};
 use http::HeaderMap;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tower_layer::Layer;
 use tower_service::Service;
 use tunnel_tonic::{NotProcessed, is_safe_to_retry};
 
@@ -93,6 +96,82 @@ impl Service<http::Request<Body>> for HopService {
                 Err(status) => status.into_http(),
             })
         })
+    }
+}
+
+/// Keeps calls for devices away from the services for other gateways, whatever method they name; in the handler that
+/// [`Fleet::hop_handler`](crate::Fleet::hop_handler) makes.
+#[derive(Clone)]
+pub struct DevicesFirst {
+    devices: HopService,
+}
+
+impl DevicesFirst {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            devices: HopService { shared },
+        }
+    }
+}
+
+impl fmt::Debug for DevicesFirst {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DevicesFirst").finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for DevicesFirst {
+    type Service = OrDevice<S>;
+
+    fn layer(&self, inner: S) -> OrDevice<S> {
+        OrDevice {
+            inner,
+            devices: self.devices.clone(),
+        }
+    }
+}
+
+/// Services for other gateways, which calls for devices do not reach. From [`DevicesFirst`].
+#[derive(Clone)]
+pub struct OrDevice<S> {
+    inner: S,
+    devices: HopService,
+}
+
+impl<S> fmt::Debug for OrDevice<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OrDevice").finish_non_exhaustive()
+    }
+}
+
+/// Turns the error that never is into another one.
+type Never<E> = fn(Infallible) -> E;
+
+impl<S> Service<http::Request<Body>> for OrDevice<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = Either<
+        MapErr<BoxFuture<'static, Result<http::Response<Body>, Infallible>>, Never<S::Error>>,
+        S::Future,
+    >;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let is_for_device =
+            request.extensions().get::<HopCall>().is_some() || request.headers().contains_key(KEY);
+        match is_for_device {
+            true => {
+                let never: Never<S::Error> = |never| match never {};
+                Either::Left(self.devices.call(request).map_err(never))
+            }
+            false => Either::Right(self.inner.call(request)),
+        }
     }
 }
 

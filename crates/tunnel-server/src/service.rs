@@ -250,6 +250,11 @@ impl TunnelServiceHandler {
         self.registry.refuse_openings();
     }
 
+    /// Whether the handler was drained, so that it takes no tunnels and has none.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.registry.is_draining() && *self.open_tunnels().borrow() == 0
+    }
+
     async fn open(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let direction = match request.uri().path() {
             OPEN_TUNNEL_PATH => Direction::Forward,

@@ -76,13 +76,9 @@ pub(super) async fn kick(args: KickArgs, out: &mut impl Write) -> Result<ExitCod
         key: args.key.clone(),
         reason: args.reason,
     };
-    let tunnels = client
-        .kick(request)
-        .await
-        .map_err(failed)?
-        .into_inner()
-        .tunnels;
-    writeln!(out, "{:?}: {}", args.key, ended(tunnels))?;
+    let kicked = client.kick(request).await.map_err(failed)?.into_inner();
+    writeln!(out, "{:?}: {}", args.key, ended(kicked.tunnels))?;
+    human::unreachable(&kicked.unreachable, out)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -107,7 +103,11 @@ pub(super) async fn deny(args: DenyArgs, out: &mut impl Write) -> Result<ExitCod
         Some(until) => format!("denied until {}", human::time(Some(until), "%F %T")),
         None => "denied".to_owned(),
     };
-    writeln!(out, "{:?}: {until}, {}", args.key, ended(denied.tunnels))?;
+    let ended = match denied.gateway.as_str() {
+        "" => ended(denied.tunnels),
+        gateway => format!("{} at {}", ended(denied.tunnels), human::clean(gateway)),
+    };
+    writeln!(out, "{:?}: {until}, {ended}", args.key)?;
     say_unconfirmed(&denied.unconfirmed, out)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -137,9 +137,9 @@ fn say_unconfirmed(who: &[String], out: &mut impl Write) -> Result<()> {
 pub(super) async fn denied(args: DeniedArgs, out: &mut impl Write) -> Result<ExitCode> {
     let mut client = args.admin.client().await?;
     let denied = client.list_denied(api::ListDeniedRequest {}).await;
-    let denials = denied.map_err(failed)?.into_inner().denials;
+    let denied = denied.map_err(failed)?.into_inner();
     let mut table = human::table(&["KEY", "SINCE", "UNTIL", "BY", "REASON"], &[]);
-    for denial in denials {
+    for denial in denied.denials {
         if args.json {
             writeln!(out, "{}", api::json("Denial", &denial)?)?;
             continue;
@@ -152,8 +152,12 @@ pub(super) async fn denied(args: DeniedArgs, out: &mut impl Write) -> Result<Exi
             human::clean(&denial.reason),
         ]);
     }
-    if !args.json {
-        writeln!(out, "{}", table.trim_fmt())?;
+    match args.json {
+        true => human::unreachable(&denied.unreachable, &mut std::io::stderr())?,
+        false => {
+            writeln!(out, "{}", table.trim_fmt())?;
+            human::unreachable(&denied.unreachable, out)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! Numbers, times and tables for people.
 
+use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table};
@@ -55,6 +56,18 @@ pub(crate) fn clean(text: &str) -> String {
         false => c.to_string(),
     };
     text.chars().map(printable).collect()
+}
+
+/// Tells of gateways of the fleet that have not answered; nothing if all have.
+pub(super) fn unreachable(names: &[String], out: &mut impl Write) -> std::io::Result<()> {
+    match names.is_empty() {
+        true => Ok(()),
+        false => writeln!(
+            out,
+            "not reached: {} (what is there is missing)",
+            clean(&names.join(", "))
+        ),
+    }
 }
 
 /// A table without lines. Its columns are as wide as their content, so that other programs can read it. Columns with

@@ -9,7 +9,7 @@ use super::client::{AdminArgs, failed};
 use super::{api, human};
 use crate::age;
 
-/// Show how the gateway is doing.
+/// Show how the gateway is doing. In a fleet: sums over all gateways, and a line for each.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArgs {
     #[command(flatten)]
@@ -17,6 +17,34 @@ pub(crate) struct StatsArgs {
     /// As JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// A table of the gateways of a fleet.
+fn gateways(gateways: &[api::GatewayStats]) -> String {
+    let numbers = ["TUNNELS", "CALLS"];
+    let header = ["GATEWAY", "ZONE", "VERSION", "STATE", "TUNNELS", "CALLS"];
+    let mut table = human::table(&header, &numbers);
+    for gateway in gateways {
+        let state = match (gateway.reachable, gateway.draining, gateway.ready) {
+            (false, ..) => "not reached",
+            (true, true, _) => "draining",
+            (true, false, true) => "ready",
+            (true, false, false) => "not ready",
+        };
+        let number = |number: u64| match gateway.reachable {
+            true => number.to_string(),
+            false => "?".to_owned(),
+        };
+        table.add_row([
+            human::clean(&gateway.name),
+            human::clean(&gateway.zone),
+            human::clean(&gateway.version),
+            state.to_owned(),
+            number(gateway.tunnels_open),
+            number(gateway.calls_in_flight),
+        ]);
+    }
+    table.trim_fmt()
 }
 
 pub(super) async fn stats(args: StatsArgs, out: &mut impl Write) -> Result<ExitCode> {
@@ -58,6 +86,9 @@ pub(super) async fn stats(args: StatsArgs, out: &mut impl Write) -> Result<ExitC
     ];
     for (name, value) in lines {
         writeln!(out, "{name:<18} {value}")?;
+    }
+    if !stats.gateways.is_empty() {
+        writeln!(out, "\n{}", gateways(&stats.gateways))?;
     }
     Ok(ExitCode::SUCCESS)
 }

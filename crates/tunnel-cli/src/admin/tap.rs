@@ -10,7 +10,8 @@ use super::api::tap_event::Event;
 use super::client::{AdminArgs, failed};
 use super::{api, human};
 
-/// Show the calls of clients as they end, a line each: time, key, method, status, duration, bytes, client.
+/// Show the calls of clients as they end, a line each: time, key, method, status, duration, bytes, client; in a fleet also the
+/// gateway that the client has called.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TapArgs {
     /// Only calls of keys that match, for example 'berlin-*'. Default: all.
@@ -57,6 +58,13 @@ fn lines(event: &api::TapEvent) -> String {
         Some(Event::Began(_)) => "began".to_owned(),
         Some(Event::Ended(ended)) => outcome(ended),
         Some(Event::Missed(missed)) => return format!("{time} missed {} events\n", missed.events),
+        Some(Event::GatewayUp(_)) => {
+            return format!("{time} {} is up\n", human::clean(&event.gateway));
+        }
+        Some(Event::GatewayDown(down)) => {
+            let line = format!("{} is down: {}", event.gateway, down.reason);
+            return format!("{time} {}\n", human::clean(&line));
+        }
         None => "an event of a newer gateway".to_owned(),
     };
     let key = match event.key.as_str() {
@@ -67,7 +75,10 @@ fn lines(event: &api::TapEvent) -> String {
         "" => "anonymous",
         who => who,
     };
-    let line = format!("{key} {} {what} {who}@{}", event.method, event.peer);
+    let mut line = format!("{key} {} {what} {who}@{}", event.method, event.peer);
+    if !event.gateway.is_empty() {
+        line += &format!(" at {}", event.gateway);
+    }
     let mut lines = format!("{time} {}\n", human::clean(&line));
     if let Some(Event::Ended(ended)) = &event.event {
         for (name, bytes) in [("request", &ended.request), ("response", &ended.response)] {

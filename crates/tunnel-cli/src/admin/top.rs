@@ -92,7 +92,7 @@ async fn ask(
     client: &mut Client,
     filter: &str,
 ) -> Result<(api::StatsResponse, Vec<api::Device>), Status> {
-    let stats = client.stats(api::StatsRequest {}).await?.into_inner();
+    let mut stats = client.stats(api::StatsRequest {}).await?.into_inner();
     let mut devices = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -101,11 +101,15 @@ async fn ask(
             page_token,
             filter: filter.to_owned(),
             state: api::State::Connected.into(),
+            keys: Vec::new(),
         };
         let page = client.list(request).await?.into_inner();
         devices.extend(page.devices);
+        stats.unreachable.extend(page.unreachable);
         page_token = page.next_page_token;
         if page_token.is_empty() {
+            stats.unreachable.sort();
+            stats.unreachable.dedup();
             return Ok((stats, devices));
         }
     }
@@ -113,9 +117,9 @@ async fn ask(
 
 fn print(snapshot: &Snapshot, limit: usize, out: &mut impl Write) -> Result<()> {
     writeln!(out, "{}", snapshot.summary())?;
-    let mut table = human::table(&HEADER, &HEADER[1..7]);
+    let mut table = human::table(&snapshot.header(), &HEADER[1..7]);
     for row in snapshot.rows.iter().take(limit) {
-        table.add_row(row.cells());
+        table.add_row(snapshot.cells(row));
     }
     writeln!(out, "{}\n", table.trim_fmt())?;
     out.flush()?;

@@ -11,6 +11,9 @@ use super::{api, human};
 use crate::age;
 
 /// Show the devices that are connected or denied, and then each change, in a line each.
+///
+/// In a fleet a key is followed by its gateway: KEY@GATEWAY. "down" is a gateway whose changes are not seen, and "up" one
+/// that answers again or has come.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WatchArgs {
     #[command(flatten)]
@@ -62,10 +65,17 @@ fn line(event: &api::WatchEvent) -> String {
         Some(Event::Denied(denial)) => ("denied", denied(denial)),
         Some(Event::Allowed(_)) => ("allowed", String::new()),
         Some(Event::Missed(missed)) => ("missed", format!("{} events", missed.events)),
+        Some(Event::GatewayUp(_)) => ("up", "what is true there follows".to_owned()),
+        Some(Event::GatewayDown(down)) => ("down", down.reason.clone()),
         None => ("unknown", "an event of a newer gateway".to_owned()),
     };
     let time = human::time(event.at, "%T");
-    let (key, detail) = (human::clean(&event.key), human::clean(&detail));
+    // In a fleet: at which gateway.
+    let key = match event.gateway.is_empty() {
+        true => event.key.clone(),
+        false => format!("{}@{}", event.key, event.gateway),
+    };
+    let (key, detail) = (human::clean(&key), human::clean(&detail));
     format!("{time} {name:<8} {key}  {detail}")
         .trim_end()
         .to_owned()

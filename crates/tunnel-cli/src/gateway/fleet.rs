@@ -8,16 +8,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use http::Uri;
 use tokio::sync::watch;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{ClientTlsConfig, Identity, Server};
 use tunnel_client::{Gateway, endpoint_for_tunnels};
 use tunnel_fleet::directory::EtcdDirectory;
 use tunnel_fleet::{Exclusive, Fleet, FleetBuilder, record};
-use tunnel_server::{TunnelServiceHandler, server_for_tunnels};
+use tunnel_server::{TunnelServiceHandler, TunnelServiceServer, server_for_tunnels};
 
-use super::admin::{Drain, Phase};
+use super::admin::{AdminService, Drain, Phase, from_peer};
 use super::deny::{Denial, DenyList};
 use super::presence::Presence;
 use super::settings::{ExclusiveKeys, Settings};
+use crate::admin::api::admin_server::AdminServer;
 use crate::connect::{Credentials, ca_certificate, cause, read};
 use crate::listen::{Incoming, Listener};
 
@@ -169,9 +171,16 @@ fn denied_elsewhere(
     });
 }
 
+/// The service for the other gateways: calls for devices that are here, and what operators ask.
+pub(crate) fn hop_service(fleet: &Fleet, admin: Arc<AdminService>) -> TunnelServiceServer {
+    let admin = InterceptedService::new(AdminServer::from_arc(admin), from_peer);
+    let handler = TunnelServiceHandler::builder().add_service(admin);
+    fleet.hop_handler(handler).build().service()
+}
+
 /// Serves the other gateways.
-pub(crate) async fn serve_hops(fleet: Fleet, at: Listener) {
-    let server = server_for_tunnels(Server::builder()).add_service(fleet.hop_service());
+pub(crate) async fn serve_hops(service: TunnelServiceServer, at: Listener) {
+    let server = server_for_tunnels(Server::builder()).add_service(service);
     let served = match at.incoming() {
         Incoming::Plain(incoming) => server.serve_with_incoming(incoming).await,
         Incoming::Tls(incoming) => server.serve_with_incoming(incoming).await,

@@ -24,7 +24,7 @@ use tunnel_server::{
     Shutdown, TunnelServiceHandler, WhenKeyIsFull, server_for_tunnels, server_for_tunnels_and_calls,
 };
 
-use super::admin::{AdminParts, AdminService, Drain};
+use super::admin::{AdminParts, AdminService, Drain, FleetAdmin};
 use super::agents;
 use super::audit::AuditLog;
 use super::edge::{Edge, Gate, Services};
@@ -245,9 +245,10 @@ pub(crate) async fn serve(
         agents::identify(&agents, claims_are_believed, request)
     });
     let drain = Drain::default();
-    let admin = Arc::new(AdminService::new(AdminParts {
+    let local = Arc::new(AdminService::new(AdminParts {
         handler: handler.clone(),
         fleet: fleet.clone(),
+        zone: settings.zone.clone().unwrap_or_default(),
         presence: presence.clone(),
         deny: files.deny.clone(),
         taps,
@@ -256,6 +257,7 @@ pub(crate) async fn serve(
         started_at,
         memory_budget: settings.memory_budget.unwrap_or_default() << 20,
     }));
+    let admin = Arc::new(FleetAdmin::new(local.clone()));
     let (admins, prove) = (files.admins.clone(), settings.admin_tokens.is_some());
     let api = AdminServer::from_arc(admin.clone());
     let api = InterceptedService::new(api, move |request: Request<()>| {
@@ -313,7 +315,8 @@ pub(crate) async fn serve(
         drain.run(&draining, &leaving, &ready, notice).await;
     });
     if let Some(hops_at) = hops_at {
-        helpers.spawn(fleet::serve_hops(fleet.clone(), hops_at));
+        let for_gateways = fleet::hop_service(&fleet, local);
+        helpers.spawn(fleet::serve_hops(for_gateways, hops_at));
         helpers.spawn(fleet::keep_ready(
             fleet.clone(),
             stop.ready.clone(),

@@ -663,6 +663,8 @@ impl Settings {
 
     fn complete_fleet(&mut self) -> Result<()> {
         self.fleet.get_or_insert_with(|| "default".to_owned());
+        // As files of deployments leave it.
+        self.zone.take_if(|zone| zone.is_empty());
         self.exclusive_keys.get_or_insert(ExclusiveKeys::No);
         let listen = *self.hop_listen.get_or_insert(loopback(7004));
         if self.name.is_none() {

@@ -15,16 +15,23 @@ pub struct ListRequest {
     /// Only devices in this state.
     #[prost(enumeration = "State", tag = "4")]
     pub state: i32,
+    /// Only devices with these keys; at most 1000. Empty: all. Such a list has one page.
+    #[prost(string, repeated, tag = "5")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One page of devices.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListResponse {
-    /// The devices, in the order of their keys.
+    /// The devices, in the order of their keys. In a fleet a page may have fewer than page_size, or none, before the
+    /// last one.
     #[prost(message, repeated, tag = "1")]
     pub devices: ::prost::alloc::vec::Vec<Device>,
     /// For the next page. Empty after the last one.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// In a fleet: the gateways that have not answered, by name. Their tunnels are missing.
+    #[prost(string, repeated, tag = "3")]
+    pub unreachable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A device that is connected, was connected, or is denied.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -79,6 +86,9 @@ pub struct Tunnel {
     /// The counters.
     #[prost(message, optional, tag = "7")]
     pub stats: ::core::option::Option<TunnelStats>,
+    /// The name of the gateway where it is. Empty if the gateway is alone.
+    #[prost(string, tag = "8")]
+    pub gateway: ::prost::alloc::string::String,
 }
 /// The counters of a tunnel. Sent and received are as the gateway sees them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -143,8 +153,11 @@ pub struct WatchEvent {
     /// The key. Empty where the event is about no key.
     #[prost(string, tag = "2")]
     pub key: ::prost::alloc::string::String,
+    /// The name of the gateway where it has happened. Empty if the gateway is alone, and for Synced.
+    #[prost(string, tag = "11")]
+    pub gateway: ::prost::alloc::string::String,
     /// What.
-    #[prost(oneof = "watch_event::Event", tags = "3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "watch_event::Event", tags = "3, 4, 5, 6, 7, 8, 9, 10, 12, 13")]
     pub event: ::core::option::Option<watch_event::Event>,
 }
 /// Nested message and enum types in `WatchEvent`.
@@ -155,7 +168,8 @@ pub mod watch_event {
         /// A device that is connected or denied when the watch begins.
         #[prost(message, tag = "3")]
         Present(super::Device),
-        /// All devices that were connected or denied have been sent; changes follow.
+        /// All devices that were connected or denied have been sent; changes follow. In a fleet: those of all gateways
+        /// that are not down.
         #[prost(message, tag = "4")]
         Synced(super::Synced),
         /// A tunnel has opened.
@@ -176,6 +190,12 @@ pub mod watch_event {
         /// The watcher was too slow and has missed events. A new watch shows what is true.
         #[prost(message, tag = "10")]
         Missed(super::Missed),
+        /// A gateway of the fleet answers from now on, or again. What is true there follows.
+        #[prost(message, tag = "12")]
+        GatewayUp(super::GatewayUp),
+        /// A gateway of the fleet does not answer. What happens there is not seen.
+        #[prost(message, tag = "13")]
+        GatewayDown(super::GatewayDown),
     }
 }
 /// Marks the end of the present state.
@@ -217,6 +237,16 @@ pub struct Refused {
 /// A denial that was taken back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Allowed {}
+/// A gateway of the fleet that answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GatewayUp {}
+/// A gateway of the fleet that does not answer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GatewayDown {
+    /// Why.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
 /// Events that were lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Missed {
@@ -240,7 +270,7 @@ pub struct TapEvent {
     /// When.
     #[prost(message, optional, tag = "1")]
     pub at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The number of the call, the same in both of its events.
+    /// The number of the call at its gateway, the same in both of its events.
     #[prost(uint64, tag = "2")]
     pub call: u64,
     /// Its key. Empty for calls without one.
@@ -255,8 +285,11 @@ pub struct TapEvent {
     /// The address of the client. Empty if unknown.
     #[prost(string, tag = "6")]
     pub peer: ::prost::alloc::string::String,
+    /// The name of the gateway that the client has called. Empty if the gateway is alone.
+    #[prost(string, tag = "10")]
+    pub gateway: ::prost::alloc::string::String,
     /// What.
-    #[prost(oneof = "tap_event::Event", tags = "7, 8, 9")]
+    #[prost(oneof = "tap_event::Event", tags = "7, 8, 9, 11, 12")]
     pub event: ::core::option::Option<tap_event::Event>,
 }
 /// Nested message and enum types in `TapEvent`.
@@ -273,6 +306,12 @@ pub mod tap_event {
         /// The reader was too slow and has missed events.
         #[prost(message, tag = "9")]
         Missed(super::Missed),
+        /// A gateway of the fleet answers from now on, or again.
+        #[prost(message, tag = "11")]
+        GatewayUp(super::GatewayUp),
+        /// A gateway of the fleet does not answer. Its calls are not seen.
+        #[prost(message, tag = "12")]
+        GatewayDown(super::GatewayDown),
     }
 }
 /// A call that has begun.
@@ -314,11 +353,14 @@ pub struct KickRequest {
     pub reason: ::prost::alloc::string::String,
 }
 /// What was ended.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KickResponse {
     /// The number of tunnels, with those that were being opened.
     #[prost(uint64, tag = "1")]
     pub tunnels: u64,
+    /// In a fleet: the gateways that have not answered, by name. The device may be there.
+    #[prost(string, repeated, tag = "2")]
+    pub unreachable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Whom to deny.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -345,6 +387,9 @@ pub struct DenyResponse {
     /// In a fleet: who has not confirmed the denial. Gateways by name; the directory by its error.
     #[prost(string, repeated, tag = "3")]
     pub unconfirmed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// In a fleet: the name of this gateway. The others end the tunnels that they have, and do not count them.
+    #[prost(string, tag = "4")]
+    pub gateway: ::prost::alloc::string::String,
 }
 /// Whom to allow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -372,6 +417,9 @@ pub struct ListDeniedResponse {
     /// In the order of their keys.
     #[prost(message, repeated, tag = "1")]
     pub denials: ::prost::alloc::vec::Vec<Denial>,
+    /// In a fleet: the gateways that have not answered, by name.
+    #[prost(string, repeated, tag = "2")]
+    pub unreachable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// How to drain.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -408,28 +456,29 @@ pub struct DrainResponse {
 /// Asks how the gateway is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatsRequest {}
-/// How the gateway is doing. Sent and received are as the gateway sees them.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// How the gateway is doing. Sent and received are as the gateway sees them. In a fleet, numbers are sums
+/// over the gateways that have answered, unless they say otherwise.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StatsResponse {
-    /// The version of the program.
+    /// The version of the program, of this gateway.
     #[prost(string, tag = "1")]
     pub version: ::prost::alloc::string::String,
-    /// Since when it runs.
+    /// Since when this gateway runs.
     #[prost(message, optional, tag = "2")]
     pub started_at: ::core::option::Option<::prost_types::Timestamp>,
     /// For how long.
     #[prost(message, optional, tag = "3")]
     pub uptime: ::core::option::Option<::prost_types::Duration>,
-    /// Whether it takes tunnels and calls.
+    /// Whether this gateway takes tunnels and calls.
     #[prost(bool, tag = "4")]
     pub ready: bool,
     /// Tunnels that are open.
     #[prost(uint64, tag = "5")]
     pub tunnels_open: u64,
-    /// Devices that are connected, which are keys with a tunnel.
+    /// Devices that are connected, which are keys with a tunnel. In a fleet: as the directory has them, each once.
     #[prost(uint64, tag = "6")]
     pub devices_connected: u64,
-    /// Keys that are denied.
+    /// Keys that are denied. In a fleet: the most at one gateway.
     #[prost(uint64, tag = "7")]
     pub devices_denied: u64,
     /// Calls in flight.
@@ -459,6 +508,43 @@ pub struct StatsResponse {
     /// The most that these may be. Zero: no limit.
     #[prost(uint64, tag = "16")]
     pub memory_budget: u64,
+    /// In a fleet: the gateways, by name.
+    #[prost(message, repeated, tag = "17")]
+    pub gateways: ::prost::alloc::vec::Vec<GatewayStats>,
+    /// In a fleet: the gateways that have not answered, by name.
+    #[prost(string, repeated, tag = "18")]
+    pub unreachable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// In a fleet: the name of this gateway.
+    #[prost(string, tag = "19")]
+    pub gateway: ::prost::alloc::string::String,
+}
+/// A gateway of a fleet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GatewayStats {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its zone. Empty if it has none.
+    #[prost(string, tag = "2")]
+    pub zone: ::prost::alloc::string::String,
+    /// The version of its program.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    /// Whether it is about to stop.
+    #[prost(bool, tag = "4")]
+    pub draining: bool,
+    /// Whether it has answered. If not, what is known of it is from the directory, and the numbers are zero.
+    #[prost(bool, tag = "5")]
+    pub reachable: bool,
+    /// Tunnels that are open.
+    #[prost(uint64, tag = "6")]
+    pub tunnels_open: u64,
+    /// Calls in flight.
+    #[prost(uint64, tag = "7")]
+    pub calls_in_flight: u64,
+    /// Whether it takes tunnels and calls.
+    #[prost(bool, tag = "8")]
+    pub ready: bool,
 }
 /// What a device is to the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -513,6 +599,9 @@ pub mod admin_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Answers operators of a gateway. A key is the name by which a device is called.
+    ///
+    /// A gateway that is one of a fleet answers for the whole fleet: it asks the other gateways, and names those that do
+    /// not answer within a second. Only Drain, and what messages say is about one gateway, is about the gateway that is asked.
     #[derive(Debug, Clone)]
     pub struct AdminClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -616,6 +705,9 @@ pub mod admin_client {
             self.inner.unary(req, path, codec).await
         }
         /// Sends what is true now, and then each change. It ends when the gateway is drained.
+        ///
+        /// In a fleet it sends the events of all gateways. A device at two gateways is present once for each. A gateway that
+        /// comes later is up, and sends what is true there, without Synced; one that goes, or does not answer, is down.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -828,6 +920,9 @@ pub mod admin_server {
             + std::marker::Send
             + 'static;
         /// Sends what is true now, and then each change. It ends when the gateway is drained.
+        ///
+        /// In a fleet it sends the events of all gateways. A device at two gateways is present once for each. A gateway that
+        /// comes later is up, and sends what is true there, without Synced; one that goes, or does not answer, is down.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,
@@ -880,6 +975,9 @@ pub mod admin_server {
         ) -> std::result::Result<tonic::Response<super::StatsResponse>, tonic::Status>;
     }
     /// Answers operators of a gateway. A key is the name by which a device is called.
+    ///
+    /// A gateway that is one of a fleet answers for the whole fleet: it asks the other gateways, and names those that do
+    /// not answer within a second. Only Drain, and what messages say is about one gateway, is about the gateway that is asked.
     #[derive(Debug)]
     pub struct AdminServer<T> {
         inner: Arc<T>,

@@ -8,6 +8,9 @@ mod api;
 mod browser;
 mod buttons;
 mod devices;
+mod fleet;
+#[path = "../program/fleets.rs"]
+mod fleets;
 mod looks;
 mod picture;
 #[path = "../program/programs.rs"]

@@ -5,6 +5,8 @@ mod calls;
 mod conformance;
 mod errors;
 mod faults;
+mod fleet;
+mod fleets;
 mod identity;
 mod limits;
 mod operators;

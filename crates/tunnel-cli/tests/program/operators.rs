@@ -1,6 +1,7 @@
 //! What operators see and do.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -12,7 +13,7 @@ use crate::calls::{Caller, server};
 use crate::programs::{Gateway, TIMEOUT, run, terminate, tunnel};
 
 /// Runs a command of operators; returns its output.
-async fn operator(gateway: &Gateway, arguments: &[&str]) -> String {
+pub(crate) async fn operator(gateway: &Gateway, arguments: &[&str]) -> String {
     let admin = gateway.admin.to_string();
     let (code, output, errors) = run(&[arguments, &["--admin", &admin]].concat()).await;
     assert_eq!(code, 0, "{arguments:?}: {errors}");
@@ -119,6 +120,17 @@ async fn metrics_and_readiness_are_pages_and_a_stop_lets_calls_end() {
         .expect("it runs")
         .expect("it ends");
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_drained_gateway_stops_without_notice() {
+    let notice = Duration::from_secs(5);
+    let seconds = notice.as_secs().to_string();
+    let mut gateway = Gateway::start(&["--drain-notice", &seconds]).await;
+    operator(&gateway, &["drain"]).await;
+    let began = Instant::now();
+    terminate(&mut gateway.process);
+    assert!(began.elapsed() < notice, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -74,6 +74,9 @@ impl Gateway {
         let agents = listens("agents").await;
         let clients = listens("clients").await;
         let admin = listens("admin").await;
+        if arguments.contains(&"--etcd") {
+            listens("hop").await;
+        }
         let http = listens("http").await;
         Self {
             process,

@@ -1,6 +1,10 @@
 //! Calls to devices, wherever they are.
 
-use tonic::Code;
+use http_body_util::{BodyExt as _, Full};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower_service::Service as _;
+use tunnel_fleet::FleetChannel;
 use tunnel_fleet::directory::MemoryDirectory;
 use tunnel_server::WhenNoTunnel;
 
@@ -37,6 +41,30 @@ async fn a_device_that_is_nowhere_is_unavailable_by_name_at_once() {
     let oracle = check_oracle(&a).await;
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.message(), oracle.message());
+}
+
+/// The status of a call without a message, from the head or the trailers of its response.
+async fn status_of(mut channel: FleetChannel, path: &'static str) -> Code {
+    let request = http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(Full::from(&[0; 5][..])))
+        .expect("legal");
+    let response = channel.call(request).await.expect("it is answered");
+    let mut trailers = response.headers().clone();
+    let collected = response.into_body().collect().await.expect("a body");
+    trailers.extend(collected.trailers().cloned().unwrap_or_default());
+    Status::from_header_map(&trailers).expect("a status").code()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_for_a_device_never_reaches_a_service_of_the_gateway() {
+    let (_directory, a, b) = two().await;
+    let _device = TestDevice::connect("17", &[&b]).await;
+    until("a knows the route", || a.channel("17").is_ready()).await;
+    let peer = "/tunnel.fleet.v1.Peer/Look";
+    assert_eq!(status_of(a.channel("17"), peer).await, Code::Unimplemented);
+    assert_eq!(a.fleet.stats().hops, 1);
 }
 
 async fn check_oracle(gateway: &TestGateway) -> tonic::Status {

@@ -38,6 +38,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 ///    checks. During its notice the server goes on as before, apart from new tunnels, so that load
 ///    balancers can notice. With [siblings](TunnelServiceHandler::set_siblings) the devices of reverse tunnels are
 ///    [asked](TunnelServiceHandler::retire) to open tunnels there meanwhile.
+///    A handler that was [drained](TunnelServiceHandler::drain) before the signal does not wait for the end of the notice.
 /// 3. The listener closes, and with it all connections that have sent nothing yet. Clients are told to
 ///    use other connections (HTTP/2 GOAWAY), and all tunnels are
 ///    [drained](TunnelServiceHandler::drain). Calls in flight go on. The [`timeout`](Self::timeout)
@@ -204,6 +205,7 @@ impl TunnelServiceHandler {
         closing: &Closing,
     ) {
         shutdown.signal.await;
+        let was_drained = self.is_drained();
         self.refuse_openings();
         if let Some((hook, notice)) = shutdown.not_ready {
             if self.has_siblings() {
@@ -215,7 +217,9 @@ impl TunnelServiceHandler {
                 Some(at) => drop(timeout_at(at, hook).await),
                 None => hook.await,
             }
-            until(end).await;
+            if !was_drained {
+                until(end).await;
+            }
         }
         let timeout = shutdown.timeout;
         let deadline = after(timeout);

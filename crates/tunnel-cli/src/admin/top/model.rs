@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::admin::list::{Sum, last_error};
+use crate::admin::list::{Sum, gateways, last_error};
 use crate::admin::{api, human};
 use crate::age;
 
-/// The columns of rows.
-pub(super) const HEADER: [&str; 8] = [
+/// The columns of rows. GATEWAY is left out for a gateway that is alone.
+pub(super) const HEADER: [&str; 9] = [
     "KEY",
     "TUNNELS",
     "IN FLIGHT",
@@ -16,8 +16,11 @@ pub(super) const HEADER: [&str; 8] = [
     "SENT/S",
     "RECEIVED/S",
     "RTT",
+    GATEWAY,
     "LAST ERROR",
 ];
+
+const GATEWAY: &str = "GATEWAY";
 
 /// Remembers the counters of the moment before.
 #[derive(Debug, Default)]
@@ -30,6 +33,8 @@ pub(super) struct Model {
 struct Before {
     at: Instant,
     all: Counters,
+    /// The gateways that have not answered. Their counters are missing.
+    unreachable: Vec<String>,
     /// By the key and the id of the tunnel.
     tunnels: HashMap<(String, String), Counters>,
 }
@@ -98,6 +103,7 @@ pub(super) struct Row {
     tunnels: usize,
     sum: Sum,
     rates: Rates,
+    gateways: String,
     last_error: String,
 }
 
@@ -115,10 +121,13 @@ impl Model {
             received: stats.bytes_received,
         };
         let before = self.before.take();
+        // If other gateways answer than before, the counters cannot be compared.
+        let before = before.filter(|before| before.unreachable == stats.unreachable);
         let is_first = before.is_none();
         let before = before.unwrap_or_else(|| Before {
             at: now,
             all,
+            unreachable: Vec::new(),
             tunnels: HashMap::new(),
         });
         let time = now.duration_since(before.at);
@@ -143,6 +152,7 @@ impl Model {
                     tunnels: device.tunnels.len(),
                     sum: Sum::of(device),
                     rates: Rates::new(added, time),
+                    gateways: gateways(device),
                     last_error: last_error(device),
                 }
             })
@@ -155,6 +165,7 @@ impl Model {
         self.before = Some(Before {
             at: now,
             all,
+            unreachable: stats.unreachable.clone(),
             tunnels,
         });
         Snapshot {
@@ -189,8 +200,15 @@ impl Snapshot {
         let uptime = human::duration(stats.uptime)
             .map(age::short)
             .unwrap_or_default();
+        let silent = match stats.unreachable.is_empty() {
+            true => String::new(),
+            false => format!(
+                "NOT REACHED: {}; ",
+                human::clean(&stats.unreachable.join(", "))
+            ),
+        };
         format!(
-            "{ready}, up {uptime}: {} devices, {} tunnels, {} calls in flight, {:.0} calls/s, sent {}, received {}",
+            "{silent}{ready}, up {uptime}: {} devices, {} tunnels, {} calls in flight, {:.0} calls/s, sent {}, received {}",
             stats.devices_connected,
             stats.tunnels_open,
             stats.calls_in_flight,
@@ -201,9 +219,27 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    fn in_fleet(&self) -> bool {
+        !self.stats.gateways.is_empty()
+    }
+
+    /// The columns.
+    pub(super) fn header(&self) -> Vec<&'static str> {
+        let shown = |name: &&str| self.in_fleet() || *name != GATEWAY;
+        HEADER.into_iter().filter(shown).collect()
+    }
+
+    /// The cells of a row, in the order of the columns.
+    pub(super) fn cells(&self, row: &Row) -> Vec<String> {
+        let cells = HEADER.into_iter().zip(row.cells());
+        let shown = cells.filter(|(name, _)| self.in_fleet() || *name != GATEWAY);
+        shown.map(|(_, cell)| cell).collect()
+    }
+}
+
 impl Row {
-    /// The cells, in the order of the columns.
-    pub(super) fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 9] {
         [
             human::clean(&self.key),
             self.tunnels.to_string(),
@@ -215,6 +251,7 @@ impl Row {
                 .round_trip
                 .map(human::round_trip)
                 .unwrap_or_default(),
+            self.gateways.clone(),
             self.last_error.clone(),
         ]
     }

@@ -11,7 +11,7 @@ use ratatui::widgets::{Cell, Row, Table};
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::model::{HEADER, Snapshot};
+use super::model::Snapshot;
 use crate::admin::client::failed;
 
 /// The widths of the columns with numbers.
@@ -77,25 +77,28 @@ fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, problem: Option<&str>) {
         .rows
         .iter()
         .take(room)
-        .map(|row| cells(row.cells()));
+        .map(|row| cells(snapshot.cells(row)));
     let reversed = Style::new().add_modifier(Modifier::REVERSED);
-    let header = cells(HEADER.map(str::to_owned)).style(reversed);
+    let names = snapshot.header();
+    // Those of gateways and errors.
+    let rest = names.len().saturating_sub(WIDTHS.len() + 1);
+    let header = cells(names.into_iter().map(str::to_owned).collect()).style(reversed);
     let numbers = WIDTHS.map(Constraint::Length);
     // The key goes before all else; errors have what is left.
     let longest = snapshot
         .rows
         .iter()
-        .map(|row| row.cells()[0].chars().count())
+        .map(|row| snapshot.cells(row)[0].chars().count())
         .max();
     let key = u16::try_from(longest.unwrap_or_default()).unwrap_or(u16::MAX);
     let key = key.clamp(3, (body.width / 2).max(3));
     let widths = [Constraint::Min(key)].into_iter().chain(numbers);
-    let widths = widths.chain([Constraint::Fill(1)]);
+    let widths = widths.chain(std::iter::repeat_n(Constraint::Fill(1), rest));
     frame.render_widget(Table::new(rows, widths).header(header), body);
 }
 
 /// A row, with the numbers at the right.
-fn cells(cells: [String; 8]) -> Row<'static> {
+fn cells(cells: Vec<String>) -> Row<'static> {
     let cell = |(column, text): (usize, String)| match (1..=WIDTHS.len()).contains(&column) {
         true => Cell::from(Text::from(text).right_aligned()),
         false => Cell::from(text),

@@ -13,6 +13,7 @@ use crate::gateway::deny::{Denial, DenyList};
 use crate::gateway::presence::{Device, Presence};
 
 const DEFAULT_PAGE: usize = 100;
+/// Also the most keys of a request.
 const MAX_PAGE: usize = 1000;
 
 /// How many devices are looked at under one lock.
@@ -38,8 +39,17 @@ impl Filter {
     }
 }
 
+/// The most devices of a page.
+pub(super) fn size(request: &api::ListRequest) -> Result<usize, Status> {
+    match usize::try_from(request.page_size) {
+        Err(_) => Err(Status::invalid_argument("page_size: negative")),
+        Ok(0) => Ok(DEFAULT_PAGE),
+        Ok(size) => Ok(size.min(MAX_PAGE)),
+    }
+}
+
 /// The place in a list after this key. It is of no use with other filters.
-fn token(request: &api::ListRequest, last: &str) -> String {
+pub(super) fn token(request: &api::ListRequest, last: &str) -> String {
     let place = (&request.filter, request.state, last);
     BASE64URL_NOPAD.encode(&serde_json::to_vec(&place).unwrap_or_default())
 }
@@ -70,21 +80,30 @@ pub(super) fn page(
     let filter = Filter::new(&request.filter)?;
     let wanted = api::State::try_from(request.state)
         .map_err(|_| Status::invalid_argument("state: unknown"))?;
-    let size = match usize::try_from(request.page_size) {
-        Err(_) => return Err(Status::invalid_argument("page_size: negative")),
-        Ok(0) => DEFAULT_PAGE,
-        Ok(size) => size.min(MAX_PAGE),
-    };
+    let size = size(request)?;
     let mut after = place(request)?;
     let denied = deny.by_key();
+    let is_wanted = |key: &str, device: &Device| {
+        let is_in_state = || view::state(device, denied.get(key)) == wanted;
+        filter.matches(key) && (wanted == api::State::Unspecified || is_in_state())
+    };
     let mut devices = Vec::new();
+    if !request.keys.is_empty() {
+        for (key, device) in some(presence, &denied, &request.keys)? {
+            if is_wanted(key, &device) {
+                devices.push(view::device(key, &device, denied.get(key)));
+            }
+        }
+        return Ok(api::ListResponse {
+            devices,
+            ..api::ListResponse::default()
+        });
+    }
     loop {
         let (chunk, is_last) = chunk(presence, &denied, &after);
         for (key, device) in &chunk {
             let denial = denied.get(&**key);
-            let state = view::state(device, denial);
-            if !filter.matches(key) || !matches!(wanted, api::State::Unspecified) && state != wanted
-            {
+            if !is_wanted(key, device) {
                 continue;
             }
             if devices.len() == size {
@@ -93,6 +112,7 @@ pub(super) fn page(
                 return Ok(api::ListResponse {
                     devices,
                     next_page_token,
+                    ..api::ListResponse::default()
                 });
             }
             devices.push(view::device(key, device, denial));
@@ -104,8 +124,24 @@ pub(super) fn page(
     }
     Ok(api::ListResponse {
         devices,
-        next_page_token: String::new(),
+        ..api::ListResponse::default()
     })
+}
+
+/// Those of some keys that are known or denied, in order.
+fn some<'a>(
+    presence: &Presence,
+    denied: &BTreeMap<String, Denial>,
+    keys: &'a [String],
+) -> Result<BTreeMap<&'a str, Device>, Status> {
+    if keys.len() > MAX_PAGE {
+        return Err(Status::invalid_argument("keys: more than 1000"));
+    }
+    let known = |key: &'a String| {
+        let denied = || denied.contains_key(key).then(Device::default);
+        Some((&**key, presence.device(key).or_else(denied)?))
+    };
+    Ok(keys.iter().filter_map(known).collect())
 }
 
 /// The next known devices after a key and the denied keys between them, and whether they are the last ones.

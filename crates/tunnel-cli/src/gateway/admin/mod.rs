@@ -1,6 +1,7 @@
 //! The service `tunnel.admin.v1.Admin`: what operators see and do.
 
 mod drain;
+mod fleet;
 mod list;
 mod tap;
 #[cfg(test)]
@@ -18,10 +19,12 @@ use tunnel_fleet::{DenyReport, Fleet, record};
 use tunnel_server::{Report, TunnelServiceHandler};
 
 pub(crate) use self::drain::{Drain, Phase};
+pub(crate) use self::fleet::{FleetAdmin, from_peer};
 use self::list::Filter;
 use super::deny::{Denial, DenyList};
 use super::presence::Presence;
 use super::tap::Taps;
+use super::totals::Totals;
 use crate::admin::api;
 use crate::admin::api::admin_server::Admin;
 use crate::age;
@@ -34,6 +37,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct AdminParts {
     pub(crate) handler: TunnelServiceHandler,
     pub(crate) fleet: Fleet,
+    /// The zone of the gateway. Empty: none.
+    pub(crate) zone: String,
     /// With `opened` and `closed` as hooks of the handler, and `follow` running.
     pub(crate) presence: Arc<Presence>,
     /// Checked when tunnels are admitted.
@@ -48,7 +53,7 @@ pub(crate) struct AdminParts {
     pub(crate) memory_budget: usize,
 }
 
-/// The service. An interceptor must refuse those who are no operators, and put the [`Identity`] of the others into the
+/// The service of this gateway alone; [`FleetAdmin`] asks those of all gateways. An interceptor must refuse those who are no operators, and put the [`Identity`] of the others into the
 /// extensions.
 pub(crate) struct AdminService {
     parts: AdminParts,
@@ -98,6 +103,29 @@ impl AdminService {
     /// How far the drain is.
     pub(crate) fn phase(&self) -> Phase {
         *self.parts.drain.phase().borrow()
+    }
+
+    /// The name of this gateway in its fleet. Empty if it is alone.
+    fn name(&self) -> String {
+        match self.parts.fleet.is_alone() {
+            true => String::new(),
+            false => self.parts.fleet.name().to_owned(),
+        }
+    }
+
+    /// The row of this gateway among those of its fleet; `None` if it is alone.
+    fn row(&self, totals: &Totals) -> Option<api::GatewayStats> {
+        let fleet = &self.parts.fleet;
+        (!fleet.is_alone()).then(|| api::GatewayStats {
+            name: fleet.name().to_owned(),
+            zone: self.parts.zone.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            draining: self.phase() != Phase::Serving,
+            reachable: true,
+            tunnels_open: totals.tunnels_open,
+            calls_in_flight: totals.calls_in_flight,
+            ready: *self.parts.ready.borrow(),
+        })
     }
 
     fn drain_response(&self) -> api::DrainResponse {
@@ -218,7 +246,10 @@ impl Admin for AdminService {
         });
         let tunnels = self.end(&key, status);
         tracing::info!(key, by, reason, tunnels, "kicked");
-        Ok(Response::new(api::KickResponse { tunnels }))
+        Ok(Response::new(api::KickResponse {
+            tunnels,
+            ..api::KickResponse::default()
+        }))
     }
 
     async fn deny(
@@ -258,6 +289,7 @@ impl Admin for AdminService {
             denial: Some(denial.into()),
             tunnels,
             unconfirmed: report,
+            gateway: self.name(),
         }))
     }
 
@@ -292,6 +324,7 @@ impl Admin for AdminService {
         let denials = self.parts.deny.list().into_iter().map(Into::into);
         Ok(Response::new(api::ListDeniedResponse {
             denials: denials.collect(),
+            ..api::ListDeniedResponse::default()
         }))
     }
 
@@ -314,6 +347,7 @@ impl Admin for AdminService {
         _: Request<api::StatsRequest>,
     ) -> Result<Response<api::StatsResponse>, Status> {
         let totals = self.parts.presence.totals();
+        let row = self.row(&totals);
         Ok(Response::new(api::StatsResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(self.parts.started_at.into()),
@@ -331,6 +365,9 @@ impl Admin for AdminService {
             messages_received: totals.messages_received,
             memory_used: totals.memory_used,
             memory_budget: self.parts.memory_budget as u64,
+            gateway: self.name(),
+            gateways: row.into_iter().collect(),
+            unreachable: Vec::new(),
         }))
     }
 }

@@ -78,5 +78,7 @@ fn message(event: &Event, body: usize) -> api::TapEvent {
         who: text(&event.call.who),
         peer: event.call.peer.clone().unwrap_or_default(),
         event: Some(what),
+        // Said by those who merge the streams of several gateways.
+        gateway: String::new(),
     }
 }

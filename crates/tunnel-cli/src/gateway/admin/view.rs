@@ -60,6 +60,8 @@ fn tunnel(tunnel: &AcceptedTunnel) -> api::Tunnel {
         labels: labels(metadata),
         draining: !tunnel.is_ready(),
         stats: Some(stats(&tunnel.stats())),
+        // Said by those who merge the answers of several gateways.
+        gateway: String::new(),
     }
 }
 
@@ -107,6 +109,7 @@ pub(super) fn event(at: SystemTime, key: &str, event: Event) -> api::WatchEvent 
         at: Some(at.into()),
         key: key.to_owned(),
         event: Some(event),
+        gateway: String::new(),
     }
 }
 

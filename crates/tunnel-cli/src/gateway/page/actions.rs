@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status};
 
 use crate::admin::api;
 use crate::admin::api::admin_server::Admin as _;
-use crate::gateway::admin::AdminService;
+use crate::gateway::admin::FleetAdmin;
 use crate::identity::Identity;
 
 /// A header that no form and no other page can send.
@@ -80,7 +80,7 @@ impl Order {
 
 /// Does what a button says, and answers with a sentence for the operator.
 pub(super) async fn act(
-    State(admin): State<Arc<AdminService>>,
+    State(admin): State<Arc<FleetAdmin>>,
     Path(action): Path<String>,
     operator: Operator,
     headers: HeaderMap,
@@ -113,8 +113,16 @@ fn tunnels(number: u64) -> String {
     }
 }
 
+/// A sentence about gateways that have not answered.
+fn names(what: &str, gateways: &[String]) -> String {
+    match gateways.is_empty() {
+        true => String::new(),
+        false => format!(" {what}: {}.", gateways.join(", ")),
+    }
+}
+
 async fn obey(
-    admin: &Arc<AdminService>,
+    admin: &Arc<FleetAdmin>,
     action: &str,
     operator: Operator,
     order: Order,
@@ -125,8 +133,12 @@ async fn obey(
     match action {
         "kick" => {
             let request = operator.request(api::KickRequest { key, reason });
-            let ended = admin.kick(request).await?.into_inner().tunnels;
-            Ok(format!("Kicked {name}: {}.", tunnels(ended)))
+            let kicked = admin.kick(request).await?.into_inner();
+            let silent = names("Not reached", &kicked.unreachable);
+            Ok(format!(
+                "Kicked {name}: {}.{silent}",
+                tunnels(kicked.tunnels)
+            ))
         }
         "deny" => {
             let request = operator.request(api::DenyRequest {
@@ -134,14 +146,21 @@ async fn obey(
                 reason,
                 duration: time,
             });
-            let ended = admin.deny(request).await?.into_inner().tunnels;
-            Ok(format!("Denied {name}: {}.", tunnels(ended)))
+            let denied = admin.deny(request).await?.into_inner();
+            let silent = names("Not confirmed", &denied.unconfirmed);
+            let ended = match denied.gateway.as_str() {
+                "" => tunnels(denied.tunnels),
+                gateway => format!("{} at {gateway}", tunnels(denied.tunnels)),
+            };
+            Ok(format!("Denied {name}: {ended}.{silent}"))
         }
         "allow" => {
             let request = operator.request(api::AllowRequest { key });
-            match admin.allow(request).await?.into_inner().was_denied {
-                true => Ok(format!("Allowed {name}.")),
-                false => Ok(format!("{name} was not denied.")),
+            let allowed = admin.allow(request).await?.into_inner();
+            let silent = names("Not confirmed", &allowed.unconfirmed);
+            match allowed.was_denied {
+                true => Ok(format!("Allowed {name}.{silent}")),
+                false => Ok(format!("{name} was not denied.{silent}")),
             }
         }
         "drain" => {

@@ -57,33 +57,46 @@ pub(super) fn search(view: &View) -> Markup {
 }
 
 /// The table with its pages.
-pub(super) fn section(view: &View, listed: Result<&api::ListResponse, &Status>) -> Markup {
+pub(super) fn section(
+    view: &View,
+    in_fleet: bool,
+    listed: Result<&api::ListResponse, &Status>,
+) -> Markup {
     html! {
         section #devices tabindex="-1" aria-label="Devices" {
             @match listed {
-                Ok(listed) => (table(view, listed)),
+                Ok(listed) => (table(view, in_fleet, listed)),
                 Err(status) => p.error { (status.message()) },
             }
         }
     }
 }
 
-fn table(view: &View, listed: &api::ListResponse) -> Markup {
+fn table(view: &View, in_fleet: bool, listed: &api::ListResponse) -> Markup {
+    let gateway = in_fleet.then_some("Gateway");
+    let columns = ["Device", "State", "Tunnels"].into_iter().chain(gateway);
+    let columns = columns.chain([
+        "In flight",
+        "Calls",
+        "Sent",
+        "Received",
+        "Round trip",
+        "Peer",
+        "Since",
+        "Last error",
+    ]);
     html! {
         table role="table" {
             thead role="rowgroup" {
                 tr role="row" {
-                    @for name in [
-                        "Device", "State", "Tunnels", "In flight", "Calls", "Sent", "Received", "Round trip", "Peer",
-                        "Since", "Last error",
-                    ] {
+                    @for name in columns {
                         th role="columnheader" scope="col" { (name) }
                     }
                     th role="columnheader" scope="col" { "Actions" }
                 }
             }
             tbody role="rowgroup" {
-                @for device in &listed.devices { (row(device)) }
+                @for device in &listed.devices { (row(device, in_fleet)) }
             }
         }
         @if listed.devices.is_empty() { p.none { "No device." } }
@@ -99,7 +112,8 @@ fn table(view: &View, listed: &api::ListResponse) -> Markup {
     }
 }
 
-fn cell(name: &str, content: &Markup) -> Markup {
+/// A cell with the name of its column, for narrow screens.
+pub(super) fn cell(name: &str, content: &Markup) -> Markup {
     html! { td role="cell" data-label=(name) { div { (content) } } }
 }
 
@@ -116,7 +130,7 @@ fn each(device: &api::Device, show: impl Fn(&api::Tunnel) -> Markup) -> Markup {
     }
 }
 
-fn row(device: &api::Device) -> Markup {
+fn row(device: &api::Device, in_fleet: bool) -> Markup {
     let key = &device.key;
     let round_trip = |tunnel: &api::Tunnel| {
         let time = tunnel.stats.as_ref().and_then(|stats| stats.round_trip);
@@ -139,6 +153,9 @@ fn row(device: &api::Device) -> Markup {
             th role="rowheader" scope="row" { bdi { (human::clean(key)) } (labels(device)) }
             (cell("State", &state(device)))
             (cell("Tunnels", &number(device.tunnels.len() as u64)))
+            @if in_fleet {
+                (cell("Gateway", &each(device, |tunnel| html! { bdi { (human::clean(&tunnel.gateway)) } })))
+            }
             (cell("In flight", &number(sum(device, |stats| stats.calls_in_flight))))
             (cell("Calls", &number(sum(device, |stats| stats.calls_total))))
             (cell("Sent", &bytes(sum(device, |stats| stats.bytes_sent))))
@@ -208,7 +225,7 @@ mod tests {
             }),
             ..api::Device::default()
         };
-        let html = row(&device).into_string();
+        let html = row(&device, true).into_string();
         assert!(!html.contains("<script"), "{html}");
         assert_eq!(
             html.matches("&lt;script&gt;").count(),

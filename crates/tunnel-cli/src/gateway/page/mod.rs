@@ -7,6 +7,7 @@ mod actions;
 mod chart;
 mod devices;
 mod dialogs;
+mod gateways;
 mod guard;
 mod overview;
 mod session;
@@ -30,7 +31,7 @@ use self::actions::Operator;
 use self::guard::Rules;
 use self::session::Sessions;
 use self::view::View;
-use super::admin::AdminService;
+use super::admin::FleetAdmin;
 use super::history::History;
 use super::presence::Presence;
 use crate::admin::api;
@@ -42,7 +43,7 @@ const MAX_BODY: usize = 16 << 10;
 
 /// What the page needs.
 pub(crate) struct PageParts {
-    pub(crate) admin: Arc<AdminService>,
+    pub(crate) admin: Arc<FleetAdmin>,
     pub(crate) presence: Arc<Presence>,
     /// With `run` running.
     pub(crate) history: Arc<History>,
@@ -55,7 +56,7 @@ pub(crate) struct PageParts {
 
 /// What the handlers share.
 struct Page {
-    admin: Arc<AdminService>,
+    admin: Arc<FleetAdmin>,
     presence: Arc<Presence>,
     history: Arc<History>,
     sessions: Option<Arc<Sessions>>,
@@ -136,18 +137,25 @@ fn html_document(title: &str, body: &Markup) -> Html<String> {
 /// The part of the document that changes.
 async fn live_part(page: &Page, view: &View) -> Result<Markup, Status> {
     let stats = page.admin.stats(tonic::Request::new(api::StatsRequest {}));
-    let stats = stats.await?.into_inner();
-    let listed = match view.request() {
-        Ok(request) => page.admin.list(tonic::Request::new(request)).await,
-        Err(status) => Err(status),
+    let listed = async {
+        let request = tonic::Request::new(view.request()?);
+        Ok(page.admin.list(request).await?.into_inner())
     };
-    let listed = listed.map(tonic::Response::into_inner);
+    // At the same time: a gateway that does not answer costs a second.
+    let (stats, listed) = futures::join!(stats, listed);
+    let stats = stats?.into_inner();
+    let in_fleet = page.admin.is_in_fleet();
+    let mut silent = stats.unreachable.clone();
+    silent.extend(listed.iter().flat_map(|page| page.unreachable.clone()));
     Ok(html! {
         main #live {
+            (gateways::silent(silent))
             (overview::state(&stats, page.admin.phase()))
+            (gateways::table(&stats))
+            @if in_fleet { p data-key="charts-of" { small { "This gateway, " bdi { (stats.gateway) } ":" } } }
             (chart::charts(&page.history.samples()))
-            (devices::section(view, listed.as_ref()))
-            (overview::errors(&page.presence.last_errors()))
+            (devices::section(view, in_fleet, listed.as_ref()))
+            (overview::errors(&stats.gateway, &page.presence.last_errors()))
         }
     })
 }

@@ -10,7 +10,7 @@ use crate::age;
 use crate::gateway::admin::Phase;
 use crate::gateway::presence::LastError;
 
-/// The numbers of the gateway.
+/// The numbers of the gateway, or of its fleet.
 pub(super) fn state(stats: &api::StatsResponse, phase: Phase) -> Markup {
     let state = match (phase, stats.ready) {
         (Phase::Drained, _) => "drained",
@@ -66,11 +66,11 @@ pub(super) fn state(stats: &api::StatsResponse, phase: Phase) -> Markup {
     }
 }
 
-/// The last errors of all devices.
-pub(super) fn errors(errors: &[(Arc<str>, LastError)]) -> Markup {
+/// The last errors of the devices of a gateway, which has a name if it is not alone.
+pub(super) fn errors(gateway: &str, errors: &[(Arc<str>, LastError)]) -> Markup {
     html! {
         section #errors aria-label="Last errors" {
-            h2 { "Last errors" }
+            h2 { "Last errors" @if !gateway.is_empty() { " at " bdi { (gateway) } } }
             @if errors.is_empty() { p.none { "None." } }
             ul {
                 @for (key, error) in errors {

@@ -56,6 +56,7 @@ impl View {
             page_token: self.after.clone(),
             filter: glob(&self.q),
             state: (*state).into(),
+            keys: Vec::new(),
         })
     }
 

@@ -24,18 +24,12 @@ struct Operators {
 impl Operators {
     async fn start() -> Self {
         let gateway = Gateway::start().await;
-        let server = AdminServer::from_arc(gateway.service.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("bound").to_string();
-        let server = Server::builder().add_service(server);
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let address = listen(&gateway).await;
         Self { gateway, address }
     }
 
     fn parse(&self, command: &[&str]) -> Command {
-        let words = ["tunnel"].iter().chain(command).copied();
-        let words = words.chain(["--admin", &self.address]);
-        Cli::try_parse_from(words).expect("legal").command
+        parse(&self.address, command)
     }
 
     /// Runs a command. Returns its output and its exit code.
@@ -46,6 +40,30 @@ impl Operators {
             .expect("no error");
         (String::from_utf8(out).expect("text"), code)
     }
+}
+
+/// Serves the API of a gateway at a port.
+async fn listen(gateway: &Gateway) -> String {
+    let server = AdminServer::from_arc(gateway.service.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let server = Server::builder().add_service(server);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
+}
+
+fn parse(address: &str, command: &[&str]) -> Command {
+    let words = ["tunnel"].iter().chain(command).copied();
+    let words = words.chain(["--admin", address]);
+    Cli::try_parse_from(words).expect("legal").command
+}
+
+/// Runs a command against a gateway. Returns its output.
+pub(super) async fn run_at(gateway: &Gateway, command: &[&str]) -> String {
+    let mut out = Vec::new();
+    let command = parse(&listen(gateway).await, command);
+    run_to(command, &mut out).await.expect("no error");
+    String::from_utf8(out).expect("text")
 }
 
 /// Output that is read while the command runs.

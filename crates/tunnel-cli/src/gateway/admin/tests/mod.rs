@@ -1,6 +1,7 @@
 //! A gateway with devices on loopback.
 
 mod commands;
+mod fleet;
 mod service;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,10 +17,11 @@ use tonic::{Code, Request, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tunnel_client::{Backoff, LinksHandle, ReverseTunnelServer};
-use tunnel_fleet::Fleet;
+use tunnel_fleet::directory::MemoryDirectory;
+use tunnel_fleet::{Fleet, FleetBuilder};
 use tunnel_server::{AffinityKey, Opening, TunnelServiceHandler, server_for_tunnels};
 
-use super::{AdminParts, AdminService, Drain};
+use super::{AdminParts, AdminService, Drain, FleetAdmin};
 use crate::admin::api;
 use crate::admin::api::admin_client::AdminClient;
 use crate::admin::api::admin_server::AdminServer;
@@ -32,12 +34,28 @@ struct Gateway {
     handler: TunnelServiceHandler,
     presence: Arc<Presence>,
     endpoint: Endpoint,
-    service: Arc<AdminService>,
-    admin: AdminClient<AdminServer<AdminService>>,
+    fleet: Fleet,
+    service: Arc<FleetAdmin>,
+    admin: AdminClient<AdminServer<FleetAdmin>>,
 }
 
 impl Gateway {
+    /// A gateway that is alone.
     async fn start() -> Self {
+        Self::start_with(Fleet::builder("alone"), None).await
+    }
+
+    /// A gateway in the fleet of a directory.
+    async fn start_in(directory: &MemoryDirectory, name: &str) -> Self {
+        let hops = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = hops.local_addr().expect("bound");
+        let fleet = Fleet::builder(name).directory(directory.clone());
+        let fleet = fleet.advertise(format!("http://{address}")).zone("north");
+        Self::start_with(fleet, Some(hops)).await
+    }
+
+    async fn start_with(fleet: FleetBuilder, hops: Option<TcpListener>) -> Self {
+        let fleet = fleet.build();
         let presence = Arc::new(Presence::default());
         let deny = Arc::new(DenyList::default());
         let (opened, closed, admit) = (presence.clone(), presence.clone(), deny.clone());
@@ -49,8 +67,8 @@ impl Gateway {
                 std::future::ready(admit.check(key))
             })
             .on_open(move |tunnel| opened.opened(tunnel))
-            .on_close(move |info, reason, stats| closed.closed(info, reason, stats))
-            .build();
+            .on_close(move |info, reason, stats| closed.closed(info, reason, stats));
+        let handler = fleet.watch_tunnels(handler).build();
         let (events, follow) = (handler.events(), presence.clone());
         tokio::spawn(async move { follow.follow(events).await });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -60,12 +78,12 @@ impl Gateway {
         let (drain, draining) = (Drain::default(), handler.clone());
         let (ready, is_ready) = watch::channel(true);
         let run = drain.clone();
-        let fleet = Fleet::builder("alone").build();
         let leaving = fleet.clone();
         tokio::spawn(async move { run.run(&draining, &leaving, &ready, Duration::ZERO).await });
-        let service = Arc::new(AdminService::new(AdminParts {
+        let local = Arc::new(AdminService::new(AdminParts {
             handler: handler.clone(),
-            fleet,
+            fleet: fleet.clone(),
+            zone: "north".to_owned(),
             presence: presence.clone(),
             deny,
             taps: Arc::default(),
@@ -74,12 +92,20 @@ impl Gateway {
             started_at: SystemTime::now(),
             memory_budget: 1 << 20,
         }));
+        if let Some(hops) = hops {
+            let service = crate::gateway::fleet::hop_service(&fleet, local.clone());
+            let server = server_for_tunnels(Server::builder()).add_service(service);
+            tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(hops)));
+        }
+        fleet.join(&handler).await.expect("joined");
+        let service = Arc::new(FleetAdmin::new(local));
         Self {
             handler,
             presence,
             endpoint: Endpoint::from_shared(format!("http://{address}")).expect("legal"),
             admin: AdminClient::new(AdminServer::from_arc(service.clone())),
             service,
+            fleet,
         }
     }
 

@@ -183,6 +183,15 @@ pub(crate) async fn serve(
     let files = Files::open(&settings)?;
     let presence = Arc::new(Presence::default());
     let mut reloader = Reloader::new();
+    let agents_at = bind(&settings, For::Agents, &mut reloader).await?;
+    let clients_at = match settings.is_shared() {
+        true => {
+            println!("clients: listening at {}", agents_at.local_addr());
+            None
+        }
+        false => Some(bind(&settings, For::Clients, &mut reloader).await?),
+    };
+    let admin_at = bind(&settings, For::Admins, &mut reloader).await?;
     let hops_at = match settings.has_fleet() {
         true => Some(bind(&settings, For::Gateways, &mut reloader).await?),
         false => None,
@@ -264,15 +273,6 @@ pub(crate) async fn serve(
         operator(&admins, prove, request)
     });
 
-    let agents_at = bind(&settings, For::Agents, &mut reloader).await?;
-    let clients_at = match settings.is_shared() {
-        true => {
-            println!("clients: listening at {}", agents_at.local_addr());
-            None
-        }
-        false => Some(bind(&settings, For::Clients, &mut reloader).await?),
-    };
-    let admin_at = bind(&settings, For::Admins, &mut reloader).await?;
     let http_at = settings.http_listen.context("http-listen has no address")?;
     let http_at = tokio::net::TcpListener::bind(http_at).await;
     let http_at =

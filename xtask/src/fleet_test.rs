@@ -16,12 +16,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let mut build = cargo();
-    build.args(["build", "--quiet", "--package", "tunnel-cli"]);
-    expect_success(build.args(["--bin", "tunnel"]))?;
+    let has = |flag| args.args.iter().any(|arg| arg.starts_with(flag));
+    // These take long, or measure.
+    let release = (has("--simulate") || has("--scale")).then_some("--release");
+    if !has("--simulate") {
+        let mut build = cargo();
+        build.args(["build", "--quiet", "--package", "tunnel-cli"]);
+        expect_success(build.args(["--bin", "tunnel"]).args(release))?;
+    }
     let mut command = cargo();
-    command.args(["run", "--quiet", "--package", "tunnel-fleet-test", "--"]);
-    command.args(&args.args);
+    command.args(["run", "--quiet", "--package", "tunnel-fleet-test"]);
+    command.args(release).arg("--").args(&args.args);
     // `tunnel-fleet-test` handles Ctrl-C, because it has child processes to end.
     let _ctrl_c = CtrlC::watch()?;
     let status = command.status().context("cannot run cargo")?;

@@ -6,6 +6,8 @@
 //! once KEY SESSION GATEWAY     opens a tunnel that is not opened again after its end, and waits for it
 //! stop KEY SESSION             drains its tunnels
 //! settle                       waits until all devices have all their tunnels
+//! crowd FIRST COUNT TUNNELS GATEWAY…   begins devices, each with tunnels to any gateways
+//! count                        prints the open tunnels of the crowd and its attempts: a line `count OPEN ATTEMPTS`
 //! report                       prints the calls served since the last time: lines `served ID…`
 //! ```
 
@@ -19,6 +21,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
 use tunnel_client::{Backoff, LinksHandle, ReverseTunnelServer};
 
+use crate::crowd::Crowd;
 use crate::service::{Log, Service};
 
 /// How long calls in flight may go on in the tunnels of a device that is stopped.
@@ -31,10 +34,12 @@ const IDS: usize = 500;
 struct Devices {
     log: Log,
     running: HashMap<(String, String), LinksHandle>,
+    crowd: Crowd,
 }
 
 /// Runs devices until standard input ends.
 pub(crate) async fn run() -> Result<()> {
+    rlimit::increase_nofile_limit(u64::MAX)?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut devices = Devices::default();
     while let Some(line) = lines.next_line().await? {
@@ -74,6 +79,16 @@ impl Devices {
                 for device in self.running.values() {
                     device.all_connected().await?;
                 }
+            }
+            ["crowd", first, count, tunnels, ref gateways @ ..] => {
+                let first: usize = first.parse()?;
+                for device in first..first + count.parse::<usize>()? {
+                    self.crowd.begin(device, tunnels.parse()?, gateways)?;
+                }
+            }
+            ["count"] => {
+                let (open, attempts) = self.crowd.count();
+                println!("count {open} {attempts}");
             }
             ["report"] => {
                 for ids in self.log.take().chunks(IDS) {

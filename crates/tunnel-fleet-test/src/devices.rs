@@ -84,6 +84,30 @@ impl DeviceHost {
         Ok(())
     }
 
+    /// Starts devices with tunnels that go to any of the gateways which accept connections.
+    pub(crate) async fn crowd(
+        &mut self,
+        first: usize,
+        count: usize,
+        tunnels: usize,
+        gateways: &[SocketAddr],
+    ) -> Result<()> {
+        let gateways = addresses(gateways);
+        self.tell(&format!("crowd {first} {count} {tunnels} {gateways}"))
+            .await?;
+        Ok(())
+    }
+
+    /// The open tunnels of the crowd, and its attempts so far.
+    pub(crate) async fn crowded(&mut self) -> Result<(usize, usize)> {
+        let lines = self.tell("count").await?;
+        let words: Vec<_> = lines.iter().flat_map(|line| line.split(' ')).collect();
+        match words[..] {
+            ["count", open, attempts] => Ok((open.parse()?, attempts.parse()?)),
+            _ => bail!("no count: {lines:?}"),
+        }
+    }
+
     /// Drains the tunnels of a device, and ends it.
     pub(crate) async fn stop(&mut self, key: &str, session: u64) -> Result<()> {
         self.tell(&format!("stop {key} {session}")).await?;

@@ -1,4 +1,4 @@
-//! Three nodes of etcd.
+//! Nodes of etcd.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::web;
 /// How long a node may take to stop.
 const STOP: Duration = Duration::from_secs(20);
 
-/// The number of nodes.
+/// The number of nodes in the table of faults.
 pub(crate) const NODES: usize = 3;
 
 struct Node {
@@ -30,8 +30,8 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     /// Starts a cluster, and waits until it answers. Its data is in the directory.
-    pub(crate) async fn start(directory: &Path) -> Result<Self> {
-        let nodes = (0..NODES).map(|number| {
+    pub(crate) async fn start(directory: &Path, nodes: usize) -> Result<Self> {
+        let nodes = (0..nodes).map(|number| {
             let name = format!("etcd-{number}");
             Ok(Node {
                 data: directory.join(format!("{name}.data")),
@@ -43,7 +43,7 @@ impl Etcd {
         let mut etcd = Self {
             nodes: nodes.collect::<Result<_>>()?,
         };
-        for node in 0..NODES {
+        for node in 0..etcd.nodes.len() {
             etcd.begin(node)?;
         }
         etcd.answers().await?;
@@ -111,7 +111,7 @@ impl Etcd {
 
     /// Starts all nodes that do not run, and waits until all answer.
     pub(crate) async fn heal(&mut self) -> Result<()> {
-        for node in 0..NODES {
+        for node in 0..self.nodes.len() {
             if !self.nodes[node].program.is_running() {
                 self.begin(node)?;
             }

@@ -52,6 +52,8 @@ impl Fleet {
                 etcd: setup.etcd,
                 exclusive: setup.exclusive,
                 logs: setup.logs,
+                log: "info",
+                more: &[],
             })
         });
         let gateways = futures::future::try_join_all(starts).await?;

@@ -32,6 +32,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) exclusive: &'a str,
     /// The directory for logs.
     pub(crate) logs: &'a Path,
+    /// The value of `--log`.
+    pub(crate) log: &'a str,
+    /// Further arguments.
+    pub(crate) more: &'a [&'a str],
 }
 
 /// A gateway, which runs or not. It is killed when it is dropped.
@@ -64,9 +68,11 @@ impl Gateway {
             free_address()?,
             free_address()?,
         ];
-        let mut arguments: Vec<String> = ["--log", "info", "gateway", "--insecure-keys"]
+        let mut arguments: Vec<String> = ["--log", plan.log, "gateway", "--insecure-keys"]
+            .into_iter()
+            .chain(plan.more.iter().copied())
             .map(str::to_owned)
-            .into();
+            .collect();
         let mut flag = |name: &str, value: String| {
             arguments.push(format!("--{name}"));
             arguments.push(value);

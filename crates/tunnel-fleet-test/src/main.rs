@@ -3,6 +3,7 @@
 //! Each row of the table is a fault ([`rows`]). Callers and devices record what they have made and served, and pure
 //! functions compare that with what the fault may cost ([`history`]). Devices run in a few processes of this program.
 
+mod crowd;
 mod device;
 mod devices;
 mod etcd;
@@ -17,7 +18,9 @@ mod program;
 mod progress;
 mod report;
 mod rows;
+mod scale;
 mod service;
+mod simulate;
 mod web;
 mod world;
 
@@ -32,6 +35,7 @@ use crate::program::append;
 use crate::progress::Progress;
 use crate::report::{Line, table};
 use crate::rows::{ROWS, Row, Stage};
+use crate::simulate::Simulation;
 use crate::world::{Settings, World};
 
 /// The time limit for a row. A row that takes longer hangs.
@@ -59,6 +63,17 @@ struct Options {
     /// List the rows.
     #[arg(long)]
     list: bool,
+    /// Only measure what it costs when a gateway is killed with this number of devices, a simulation beside it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    scale: Option<u32>,
+    /// The tunnels of each device, for --scale.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=3))]
+    tunnels: u8,
+    /// Only simulate the loss of gateways with these numbers of devices, for example 10000,1000000. Starts nothing.
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    simulate: Vec<u32>,
+    #[command(flatten)]
+    simulation: Simulation,
     #[command(subcommand)]
     child: Option<Child>,
 }
@@ -86,6 +101,10 @@ async fn run(options: Options) -> Result<ExitCode> {
         device::run().await?;
         return Ok(ExitCode::SUCCESS);
     }
+    if !options.simulate.is_empty() {
+        println!("{}", options.simulation.table(&options.simulate)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     if options.list {
         for row in ROWS {
             println!("{:<18}{}", row.name, row.about);
@@ -108,6 +127,24 @@ async fn run(options: Options) -> Result<ExitCode> {
         ensure!(program.is_file(), "{} does not exist", program.display());
     }
     let directory = tempfile::Builder::new().prefix("fleet-test-").tempdir()?;
+    if let Some(devices) = options.scale {
+        let measured = scale::run(scale::Settings {
+            tunnel: &tunnel,
+            directory: directory.path(),
+            devices: usize::try_from(devices)?,
+            tunnels: options.tunnels.into(),
+            seconds: options.seconds,
+            rate: options.simulation.rate.into(),
+            seed: options.simulation.seed,
+        });
+        let table = tokio::select! {
+            table = measured => table,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        };
+        let logs = directory.path().display();
+        println!("{}", table.with_context(|| format!("in {logs}"))?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let settings = Settings {
         tunnel,
         old: options.old,

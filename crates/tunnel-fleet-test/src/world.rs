@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, NODES};
 use crate::fleet::{Fleet, Setup};
 use crate::history::{Call, Served};
 
@@ -37,7 +37,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(settings: Settings) -> Result<Self> {
-        let etcd = Etcd::start(&settings.directory).await?;
+        let etcd = Etcd::start(&settings.directory, NODES).await?;
         let mut served = Served::default();
         let programs = vec![settings.tunnel.clone(); GATEWAYS];
         let setup = Setup {

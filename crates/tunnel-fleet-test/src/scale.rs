@@ -74,6 +74,13 @@ struct Count {
     published: usize,
 }
 
+/// Processor time of the survivors.
+struct Cpu {
+    used: Duration,
+    /// What they would have used in this time without the return.
+    idle: Duration,
+}
+
 /// Measures, and returns a table.
 pub(crate) async fn run(settings: Settings<'_>) -> Result<Table> {
     let mut stage = Stage::start(settings).await?;
@@ -87,11 +94,15 @@ pub(crate) async fn run(settings: Settings<'_>) -> Result<Table> {
 
     let lost = stage.open_at(0).await?;
     let mut victim = stage.gateways.remove(0);
+    let idle = stage.idle().await?;
     let before = stage.count().await?;
-    let cpu = stage.cpu()?;
+    let (start_of_return, cpu) = (Instant::now(), stage.cpu()?);
     victim.kill()?;
     let back = stage.watch(before, all).await?;
-    let cpu = stage.cpu()?.saturating_sub(cpu);
+    let cpu = Cpu {
+        used: stage.cpu()?.saturating_sub(cpu),
+        idle: start_of_return.elapsed().mul_f64(idle),
+    };
     stage.progress.end();
     victim.note();
     stage.note();
@@ -187,6 +198,17 @@ impl Stage {
         }
     }
 
+    /// The cores that the gateways use when nothing happens, but for the looks.
+    async fn idle(&mut self) -> Result<f64> {
+        let (start, before) = (Instant::now(), self.cpu()?);
+        while start.elapsed() < RECORDED {
+            self.count().await?;
+            tokio::time::sleep(LOOK).await;
+        }
+        let used = self.cpu()?.saturating_sub(before);
+        Ok(used.as_secs_f64() / start.elapsed().as_secs_f64())
+    }
+
     async fn count(&mut self) -> Result<Count> {
         let mut count = Count::default();
         for host in &mut self.hosts {
@@ -258,7 +280,7 @@ fn ticks(stat: &str) -> Option<f64> {
 }
 
 /// The cells of a row.
-fn measured(counts: &[Count], all: usize, cpu: Option<Duration>) -> [String; Herd::COLUMNS.len()] {
+fn measured(counts: &[Count], all: usize, cpu: Option<Cpu>) -> [String; Herd::COLUMNS.len()] {
     let first = counts.first().copied().unwrap_or_default();
     let last = counts.last().copied().unwrap_or_default();
     let back = |part: usize| {
@@ -276,7 +298,10 @@ fn measured(counts: &[Count], all: usize, cpu: Option<Duration>) -> [String; Her
         back(99),
         format!("{:.1} s", last.at.as_secs_f64()),
         String::new(),
-        cpu.map_or(String::new(), |cpu| format!("{:.2} s", cpu.as_secs_f64())),
+        cpu.map_or(String::new(), |cpu| {
+            let (used, idle) = (cpu.used.as_secs_f64(), cpu.idle.as_secs_f64());
+            format!("{used:.2} s, of it idle {idle:.2} s")
+        }),
         (last.published - first.published).to_string(),
     ]
 }

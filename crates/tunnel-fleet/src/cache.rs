@@ -338,6 +338,22 @@ impl Cache {
         }
     }
 
+    /// Forgets incarnations of gateways that have joined again since, once no record names them. Returns them.
+    pub(crate) fn forget_superseded(&mut self) -> Vec<Incarnation> {
+        let live = self.gateways.values().filter(|state| !state.lapsed);
+        let live: HashSet<&Arc<str>> = live.map(|state| &state.name).collect();
+        let routes = self.routes.values().flatten();
+        let named: HashSet<&Incarnation> = routes.map(|route| &route.incarnation).collect();
+        let superseded = self.gateways.iter().filter(|(incarnation, state)| {
+            state.lapsed && live.contains(&state.name) && !named.contains(incarnation)
+        });
+        let superseded: Vec<Incarnation> = superseded.map(|(name, _)| name.clone()).collect();
+        for incarnation in &superseded {
+            self.gateways.remove(incarnation);
+        }
+        superseded
+    }
+
     /// The records of a gateway that no longer lives: key and revision.
     pub(crate) fn left_behind(&self, incarnation: &str) -> Vec<(String, Arc<str>, u64)> {
         let of = |(key, routes): (&String, &Vec<Route>)| {

@@ -17,7 +17,8 @@ const CONFIRM: Duration = Duration::from_secs(1);
 /// What a denial has reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DenyReport {
-    /// Whether the directory has it. Gateways that are away now will hear of it.
+    /// Whether the directory has it, so that gateways that are away now will hear of it. If not, this gateway writes it when
+    /// the directory answers.
     pub written: Result<(), DirectoryError>,
     /// The names of the gateways that have not confirmed it.
     pub unconfirmed: Vec<String>,
@@ -46,7 +47,7 @@ impl Fleet {
     async fn spread(&self, key: &str, write: Write, denial: Option<Denial>) -> DenyReport {
         let transaction = Transaction {
             conditions: Vec::new(),
-            writes: vec![write],
+            writes: vec![write.clone()],
         };
         let told = DenyRequest {
             denials: vec![api::Denial {
@@ -73,6 +74,10 @@ impl Fleet {
             self.shared().directory.commit(transaction),
             futures::future::join_all(confirmations)
         );
+        match written {
+            Ok(_) => self.shared().unwritten().remove(key),
+            Err(_) => self.shared().unwritten().insert(key.to_owned(), write),
+        };
         let confirmed: Vec<Arc<str>> = confirmed.into_iter().flatten().collect();
         let others = self.gateways().into_iter().map(|gateway| gateway.name);
         let mut unconfirmed: Vec<String> = others

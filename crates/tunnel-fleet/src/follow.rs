@@ -6,8 +6,8 @@ use futures::StreamExt;
 
 use crate::cache::Effect;
 use crate::directory::Update;
-use crate::exclusive;
 use crate::shared::Shared;
+use crate::{exclusive, publish};
 
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut updates = shared.directory.watch(shared.paths.prefix().to_owned());
@@ -55,6 +55,8 @@ fn carry_out(shared: &Arc<Shared>, effect: Effect) {
             tracing::info!("the directory answers");
             shared.touch_all();
             shared.wake_all();
+            let shared = shared.clone();
+            tokio::spawn(async move { publish::write_again(&shared).await });
         }
     }
 }

@@ -110,11 +110,32 @@ fn write(shared: &Shared, own: &Membership, key: &str) -> Write {
     }
 }
 
+/// Writes the denials that the directory did not take when an operator asked for them.
+pub(crate) async fn write_again(shared: &Shared) {
+    let writes: Vec<_> = shared.unwritten().drain().collect();
+    for (key, write) in writes {
+        let transaction = Transaction {
+            conditions: Vec::new(),
+            writes: vec![write.clone()],
+        };
+        if shared.directory.commit(transaction).await.is_err() {
+            // Unless an operator has asked for something else meanwhile.
+            shared.unwritten().entry(key).or_insert(write);
+        }
+    }
+}
+
 /// Removes what gateways have left behind that live no more: after a random time, so that not all gateways do it.
 pub(crate) async fn sweep(shared: Arc<Shared>) {
     loop {
         let (least, most) = shared.settings.sweep_after;
         tokio::time::sleep(least + most.saturating_sub(least).mul_f64(fastrand::f64())).await;
+        // A gateway that was cut off from the directory has joined again: its earlier hops are not needed.
+        let superseded = shared.cache().forget_superseded();
+        for incarnation in superseded {
+            shared.hops.give_up(&incarnation);
+        }
+        write_again(&shared).await;
         let lapsed: HashSet<_> = {
             let cache = shared.cache();
             match cache.is_stale() {

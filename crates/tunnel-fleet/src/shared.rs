@@ -14,7 +14,7 @@ use tunnel_tonic::pool::explained;
 use tunnel_tonic::{Direction, TunnelChannel, TunnelId};
 
 use crate::cache::{Cache, HopState, Incarnation};
-use crate::directory::{Directory, LeaseId};
+use crate::directory::{Directory, LeaseId, Write};
 use crate::hops::Hops;
 use crate::moments::{MOMENT, Moments};
 use crate::peer::api::FindRequest;
@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     /// The keys whose records may not be true.
     pub(crate) dirty: Mutex<HashSet<String>>,
     pub(crate) is_dirty: Notify,
+    /// Denials, and ends of them, that the directory did not take yet.
+    unwritten: Mutex<HashMap<String, Write>>,
     /// Whether the gateway is about to stop.
     pub(crate) draining: watch::Sender<bool>,
     /// Whether the gateway is a member no more, and does not join again.
@@ -128,6 +130,7 @@ impl Shared {
             membership: watch::Sender::new(None),
             dirty: Mutex::default(),
             is_dirty: Notify::new(),
+            unwritten: Mutex::default(),
             draining: watch::Sender::new(false),
             left: AtomicBool::new(false),
             handler: OnceLock::new(),
@@ -457,6 +460,13 @@ impl Shared {
         if let (Some(status), Some(handler)) = (self.denied(key), self.handler()) {
             handler.close_key_with(key, status);
         }
+    }
+
+    /// Denials, and ends of them, that the directory did not take yet.
+    pub(crate) fn unwritten(&self) -> MutexGuard<'_, HashMap<String, Write>> {
+        self.unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The refusal of a key that may not connect.

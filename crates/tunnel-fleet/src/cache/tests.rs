@@ -130,6 +130,19 @@ fn a_gateway_that_returns_does_not_revive_the_records_of_its_last_life() {
 }
 
 #[test]
+fn an_earlier_life_of_a_gateway_is_forgotten_once_no_record_names_it() {
+    let mut cache = three();
+    cache.apply(delete(paths().gateway("c", "c-1")));
+    let mut again = gateway("c", 9, GatewayRecord::default());
+    again.key = paths().gateway("c", "c-2");
+    cache.apply(puts([again]));
+    assert_eq!(cache.forget_superseded(), [], "device 17 is still there");
+    cache.apply(delete(paths().device("17", "c")));
+    assert_eq!(cache.forget_superseded(), ["c-1".into()]);
+    assert!(cache.gateway("c-1").is_none() && cache.gateway("c-2").is_some());
+}
+
+#[test]
 fn a_route_that_was_absent_comes_back_with_its_next_record() {
     let mut cache = three();
     cache.mark_absent("17", "c-1");

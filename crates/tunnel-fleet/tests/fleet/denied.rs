@@ -58,7 +58,7 @@ async fn a_denial_reaches_the_gateways_without_the_directory_and_says_whom_it_di
     let a = TestGateway::start("a", &directory).await;
     let b = TestGateway::start("b", &directory).await;
     let unreachable = |builder: tunnel_fleet::FleetBuilder| builder.advertise("http://127.0.0.1:1");
-    let _c = TestGateway::start_with("c", &directory, unreachable).await;
+    let c = TestGateway::start_with("c", &directory, unreachable).await;
     let device = TestDevice::connect("17", &[&b]).await;
     until("a knows the route", || {
         a.channel("17").is_ready() && a.fleet.gateways().len() == 3
@@ -69,4 +69,8 @@ async fn a_denial_reaches_the_gateways_without_the_directory_and_says_whom_it_di
     assert!(report.written.is_err());
     assert_eq!(report.unconfirmed, ["c"]);
     is_refused(&device).await;
+    // It is written when the directory answers, and the third gateway hears of it.
+    assert!(c.fleet.denials().is_empty());
+    directory.set_reachable(true);
+    until("c knows the denial", || !c.fleet.denials().is_empty()).await;
 }

@@ -45,7 +45,8 @@ async fn a_name_that_is_no_label_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_lost_its_lease_joins_again_and_its_devices_with_it() {
     let directory = MemoryDirectory::new();
-    let a = TestGateway::start("a", &directory).await;
+    let soon = Duration::from_millis(50);
+    let a = TestGateway::start_with("a", &directory, |b| b.sweep_after(soon, soon * 2)).await;
     let b = TestGateway::start("b", &directory).await;
     let device = TestDevice::connect("17", &[&b]).await;
     until("a knows the route", || a.channel("17").is_ready()).await;
@@ -62,6 +63,10 @@ async fn a_gateway_that_lost_its_lease_joins_again_and_its_devices_with_it() {
     check(a.channel("17")).await.expect("by hop");
     assert_eq!(device.calls.count(), 1);
     assert_eq!(b.fleet.stats().joined, 2);
+    until("nothing is left of the names before", || {
+        (a.fleet.gateways().len(), a.fleet.peers().len()) == (2, 1)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,16 @@
 //! Gateways of a fleet, as processes: what operators of one see and do at the others.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use tonic_health::pb::health_check_response::ServingStatus;
 
 use tunnel_process::{Process, Show, Signal};
 
 use crate::calls::{Caller, server};
 use crate::fleets::Etcd;
 use crate::operators::operator;
-use crate::programs::{Gateway, TIMEOUT, tunnel};
+use crate::programs::{Gateway, TIMEOUT, run, tunnel};
 
 /// Runs a command until its output has something.
 async fn until(gateway: &Gateway, arguments: &[&str], wanted: &str) -> String {
@@ -131,4 +134,53 @@ async fn operators_of_one_gateway_see_and_kick_the_devices_of_another() {
     );
     b.process.signal(Signal::Continue).expect("it runs");
     until(&a, &["list"], "edge-b\u{20}").await;
+}
+
+/// Makes a CA for gateways, and the settings of a gateway with a certificate of it.
+async fn hop_settings(directory: &Path) -> Vec<String> {
+    let dir = directory.to_str().expect("UTF-8");
+    for arguments in [&["init"][..], &["gateway", "127.0.0.1"]] {
+        let (code, _, errors) = run(&[&["certs", "--dir", dir], arguments].concat()).await;
+        assert_eq!(code, 0, "{errors}");
+    }
+    let settings = [
+        ("--hop-cert", "gateway-127.0.0.1.pem"),
+        ("--hop-key", "gateway-127.0.0.1-key.pem"),
+        ("--hop-ca", "ca.pem"),
+    ];
+    let settings = settings.into_iter();
+    settings
+        .flat_map(|(flag, file)| [flag.to_owned(), format!("{dir}/{file}")])
+        .collect()
+}
+
+#[tokio::test]
+async fn gateways_with_certificates_reach_each_other_and_a_stranger_reaches_nobody() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let (ours, theirs) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let (ours, theirs) = (
+        hop_settings(ours.path()).await,
+        hop_settings(theirs.path()).await,
+    );
+    let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+    let theirs: Vec<&str> = theirs.iter().map(String::as_str).collect();
+    let (server, _reporter) = server().await;
+    let a = etcd.gateway_with("edge-a", &ours).await;
+    let b = etcd.gateway_with("edge-b", &ours).await;
+    let _agent = b.agent("device", &server.address().to_string()).await;
+    a.wait_for("device", ServingStatus::Serving).await;
+    let caller = Caller::of("device");
+    caller.check(&a.channel()).await.expect("by a hop");
+
+    // It knows of the others from etcd, but has a certificate of another CA.
+    let stranger = etcd.gateway_with("edge-c", &theirs).await;
+    until(&stranger, &["list"], "not reached: edge-a").await;
+    let refused = caller.check(&stranger.channel()).await;
+    let refused = refused.expect_err("no hop");
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
 }

@@ -82,8 +82,8 @@ impl Etcd {
 
     /// Starts a gateway with a name and further settings.
     pub(crate) async fn gateway_with(&self, name: &str, arguments: &[&str]) -> Gateway {
-        let hops = free_port().to_string();
-        let in_fleet = ["--etcd", &self.url, "--name", name, "--hop-listen", &hops];
+        let hops = "127.0.0.1:0";
+        let in_fleet = ["--etcd", &self.url, "--name", name, "--hop-listen", hops];
         Gateway::start(&[&in_fleet[..], &["--zone", ""], arguments].concat()).await
     }
 }

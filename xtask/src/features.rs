@@ -28,23 +28,28 @@ const LIBRARIES: &[Libraries] = &[
         groups: &[CODECS],
         options: &[],
     },
-    // The roots belong to tonic alone, and one provider of cryptography is like the other. Lookups do not meet metrics.
+    // The roots belong to tonic alone, and one provider of cryptography is like the other.
     Libraries {
-        packages: &["tunnel-client", "tunnel-server"],
+        packages: &["tunnel-server"],
         groups: &[CODECS],
-        options: &[
-            "--exclude-features=_tls-any",
-            "--group-features=tls-native-roots,tls-webpki-roots",
-            "--group-features=dns,metrics",
-            "--mutually-exclusive-features=tls-ring,tls-aws-lc",
-        ],
+        options: &[ROOTS, PROVIDERS],
+    },
+    // Lookups do not meet metrics.
+    Libraries {
+        packages: &["tunnel-client"],
+        groups: &[CODECS, "--group-features=dns,metrics"],
+        options: &["--exclude-features=_tls-any", ROOTS, PROVIDERS],
     },
     Libraries {
         packages: &["tunnel-fleet"],
         groups: &[],
-        options: &["--mutually-exclusive-features=tls-ring,tls-aws-lc"],
+        options: &[PROVIDERS],
     },
 ];
+
+const ROOTS: &str = "--group-features=tls-native-roots,tls-webpki-roots";
+
+const PROVIDERS: &str = "--mutually-exclusive-features=tls-ring,tls-aws-lc";
 
 const CODECS: &str = "--group-features=deflate,gzip,zstd";
 

@@ -18,6 +18,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status, TimeoutExpired};
 use tower_service::Service;
+use tunnel_client::{Gateway, endpoint_for_tunnels};
 
 use crate::tunnels::KEY_METADATA;
 
@@ -71,7 +72,20 @@ impl Credentials {
         }
     }
 
-    fn tls(&self) -> Result<ClientTlsConfig> {
+    /// A gateway at an address, for tunnels. Each connection reads the files again.
+    pub(crate) fn gateway(&self, address: &str) -> Gateway {
+        let (url, credentials) = (address.to_owned(), self.clone());
+        Gateway::connect_with(address, move || {
+            let endpoint = credentials.endpoint(&url);
+            async move {
+                let channel = endpoint_for_tunnels(endpoint?).connect().await;
+                channel.map_err(|error| anyhow::anyhow!("cannot connect: {}", cause(&error)))
+            }
+        })
+    }
+
+    /// The settings of TLS.
+    pub(crate) fn tls(&self) -> Result<ClientTlsConfig> {
         let mut tls = ClientTlsConfig::new();
         tls = match &self.ca {
             Some(ca) => tls.ca_certificate(ca_certificate(ca)?),

@@ -253,7 +253,7 @@ impl Cache {
         }
     }
 
-    /// The routes of a key in the order in which they are tried, without those of gateway `own`.
+    /// The routes of a key in the order in which they are tried, by incarnation, without those of gateway `own`.
     ///
     /// First those whose gateway answers; then those whose gateway the directory has; then the same zone; then gateways that
     /// are not about to stop; then the newest record. A route is left out if its gateway has said that the device
@@ -264,7 +264,7 @@ impl Cache {
         own: &str,
         zone: Option<&str>,
         hop: impl Fn(&Incarnation) -> HopState,
-    ) -> Vec<Route> {
+    ) -> Vec<Incarnation> {
         let Some(routes) = self.routes.get(key) else {
             return Vec::new();
         };
@@ -280,7 +280,10 @@ impl Cache {
         });
         let mut ranked: Vec<_> = ranked.collect();
         ranked.sort_by_key(|(rank, _)| *rank);
-        ranked.into_iter().map(|(_, route)| route.clone()).collect()
+        let incarnations = ranked
+            .into_iter()
+            .map(|(_, route)| route.incarnation.clone());
+        incarnations.collect()
     }
 
     /// All records of a key.

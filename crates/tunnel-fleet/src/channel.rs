@@ -12,9 +12,11 @@ use tonic::body::Body;
 use tower_service::Service;
 use tunnel_server::ReverseChannel;
 use tunnel_tonic::pool::{CallOptions, PooledCall, Tunnels, WhenNoTunnel};
-use tunnel_tonic::{CallHead, Direction, NotProcessed, ResponseBody, TunnelChannel, TunnelId};
+use tunnel_tonic::{
+    AffinityKey, CallHead, Direction, NotProcessed, ResponseBody, TunnelChannel, TunnelId,
+};
 
-use crate::hop::{ABSENT, CALLER, KEY, VIA};
+use crate::hop::{ABSENT, KEY};
 use crate::record::encode_key;
 use crate::shared::Shared;
 
@@ -38,22 +40,19 @@ pub type FleetResponseFuture = PooledCall<FleetChannel>;
 #[derive(Clone)]
 pub struct FleetChannel {
     shared: Arc<Shared>,
-    key: Arc<str>,
+    /// Over the tunnels of the key that are here.
     own: ReverseChannel,
-    caller: Option<Arc<str>>,
     options: CallOptions,
 }
 
 impl FleetChannel {
-    pub(crate) fn new(shared: Arc<Shared>, key: Arc<str>, own: ReverseChannel) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, own: ReverseChannel) -> Self {
         let mut options = CallOptions::default();
         // Fails at once, unless the way to the device is being opened right now.
         options.when_no_tunnel = WhenNoTunnel::WaitForAttempt;
         Self {
             shared,
-            key,
             own,
-            caller: None,
             options,
         }
     }
@@ -85,17 +84,9 @@ impl FleetChannel {
         self
     }
 
-    /// Who makes the calls, as this gateway has found out. The other gateway learns it as
-    /// [`HopCall`](crate::HopCall). Default: nobody.
-    #[must_use = "the setting is for the channel returned"]
-    pub fn caller(mut self, caller: impl Into<Arc<str>>) -> Self {
-        self.caller = Some(caller.into());
-        self
-    }
-
     /// The key of the tunnels.
     pub fn key(&self) -> &str {
-        &self.key
+        self.own.key().map_or("", AffinityKey::as_str)
     }
 
     /// Whether a tunnel takes calls now, here or at another gateway.
@@ -108,15 +99,13 @@ impl FleetChannel {
 impl Tunnels for FleetChannel {
     fn pick(&self, tried: &HashSet<TunnelId>) -> Option<TunnelChannel> {
         let own = self.own.pick(tried);
-        own.or_else(|| self.shared.pick_hop(&self.key, tried))
+        own.or_else(|| self.shared.pick_hop(self.key(), tried))
     }
 
     fn prepare(&self, tunnel: &TunnelChannel, head: &mut CallHead) {
         if tunnel.info().direction() == Direction::Forward {
-            // The last value of each counts, so that a client cannot say something else.
-            head.push(KEY, &encode_key(&self.key));
-            head.push(VIA, self.shared.name());
-            head.push(CALLER, self.caller.as_deref().unwrap_or_default());
+            // The last value counts, so that a client cannot name another device.
+            head.push(KEY, &encode_key(self.key()));
             self.shared.counters.hops.add();
         }
     }
@@ -124,12 +113,12 @@ impl Tunnels for FleetChannel {
     fn not_taken(&self, tunnel: TunnelId, status: &Status) {
         let reason = NotProcessed::of(status).map(NotProcessed::reason);
         if reason == Some(ABSENT) {
-            self.shared.mark_absent(&self.key, tunnel);
+            self.shared.mark_absent(self.key(), tunnel);
         }
     }
 
     fn subscribe(&self) -> watch::Receiver<()> {
-        self.shared.waiters.subscribe(&self.key)
+        self.shared.waiters.subscribe(self.key())
     }
 
     fn mark(&self) -> u64 {
@@ -137,7 +126,7 @@ impl Tunnels for FleetChannel {
     }
 
     fn has_failed_since(&self, began: u64) -> bool {
-        !self.shared.is_looking_for(&self.key, began)
+        !self.shared.is_looking_for(self.key(), began)
     }
 
     fn runtime(&self) -> Option<&Handle> {
@@ -179,7 +168,7 @@ impl Service<http::Request<Body>> for FleetChannel {
 impl fmt::Debug for FleetChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FleetChannel")
-            .field("key", &self.key)
+            .field("key", &self.key())
             .field("options", &self.options)
             .finish_non_exhaustive()
     }

@@ -204,14 +204,11 @@ impl Fleet {
     ///
     /// Before [`join`](Self::join) there is no device.
     pub fn channel(&self, key: impl Into<AffinityKey>) -> FleetChannel {
-        let key = key.into();
         let own = match self.shared().handler() {
-            Some(handler) => handler.key_as_channel(key.clone()),
-            None => TunnelServiceHandler::builder()
-                .build()
-                .key_as_channel(key.clone()),
+            Some(handler) => handler.key_as_channel(key),
+            None => TunnelServiceHandler::builder().build().key_as_channel(key),
         };
-        FleetChannel::new(self.shared().clone(), key.as_str().into(), own)
+        FleetChannel::new(self.shared().clone(), own)
     }
 
     /// A service that passes any gRPC call on to the device whose key is in the call, at whichever gateway. What
@@ -309,10 +306,19 @@ impl Fleet {
     /// The other gateways that live and are not about to stop.
     pub fn siblings(&self) -> Vec<GatewayState> {
         let mut gateways = self.gateways();
-        gateways.retain(|gateway| {
-            !gateway.lapsed && !gateway.record.draining && &*gateway.name != self.name()
-        });
+        gateways.retain(|gateway| self.is_sibling(gateway));
         gateways
+    }
+
+    /// The number of [siblings](Self::siblings).
+    pub fn count_siblings(&self) -> usize {
+        let cache = self.shared().cache();
+        let gateways = cache.gateways().map(|(_, state)| state);
+        gateways.filter(|gateway| self.is_sibling(gateway)).count()
+    }
+
+    fn is_sibling(&self, gateway: &GatewayState) -> bool {
+        !gateway.lapsed && !gateway.record.draining && &*gateway.name != self.name()
     }
 
     /// The other gateways that can be reached now: name, and a tunnel to each.

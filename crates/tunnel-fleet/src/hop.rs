@@ -20,12 +20,6 @@ use crate::shared::Shared;
 /// The metadata key with the key of the device, in base32.
 pub(crate) const KEY: &str = "tunnel-hop-key";
 
-/// The metadata key with the name of the gateway that sent the call.
-pub(crate) const VIA: &str = "tunnel-hop-via";
-
-/// The metadata key with the caller, as the other gateway has found out.
-pub(crate) const CALLER: &str = "tunnel-hop-caller";
-
 /// Why a call is refused: the device is not here.
 pub(crate) const ABSENT: &str = "absent";
 
@@ -34,18 +28,6 @@ const FULL: &str = "full";
 
 /// The gateway is about to stop.
 const DRAINING: &str = "draining";
-
-/// A call that came from another gateway of the fleet. In the extensions of its request, for layers around
-/// the service of hops.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HopCall {
-    /// The key of the device.
-    pub key: String,
-    /// The name of the gateway that sent it.
-    pub via: String,
-    /// Who made the call, as that gateway has found out. Empty if nobody is known.
-    pub caller: String,
-}
 
 /// Passes calls of other gateways on to devices that are here, and never to a third gateway.
 #[derive(Clone)]
@@ -63,11 +45,7 @@ impl Service<http::Request<Body>> for HopService {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let call = match request.extensions_mut().remove::<HopCall>() {
-            Some(call) => Some(call),
-            None => take(request.headers_mut()),
-        };
-        let Some(call) = call else {
+        let Some(key) = take_key(request.headers_mut()) else {
             let status = Status::invalid_argument("a call over a hop names no key");
             return Box::pin(std::future::ready(Ok(status.into_http())));
         };
@@ -79,7 +57,7 @@ impl Service<http::Request<Body>> for HopService {
         };
         self.shared.counters.hops_served.add();
         // The other gateway waits, or tries elsewhere.
-        let mut device = handler.key_as_channel(&*call.key).queue_calls(false);
+        let mut device = handler.key_as_channel(key).queue_calls(false);
         let response = device.call(request);
         let draining = self.shared.is_draining();
         Box::pin(async move {
@@ -163,9 +141,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let is_for_device =
-            request.extensions().get::<HopCall>().is_some() || request.headers().contains_key(KEY);
-        match is_for_device {
+        match request.headers().contains_key(KEY) {
             true => {
                 let never: Never<S::Error> = |never| match never {};
                 Either::Left(self.devices.call(request).map_err(never))
@@ -175,22 +151,12 @@ where
     }
 }
 
-/// Takes what is between the gateways out of the metadata of a call.
-pub(crate) fn take(headers: &mut HeaderMap) -> Option<HopCall> {
-    let mut last = |name: &str| {
-        let value = headers.get_all(name).iter().next_back();
-        let value = value
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
-        headers.remove(name);
-        value
-    };
-    let (key, via, caller) = (last(KEY), last(VIA), last(CALLER));
-    Some(HopCall {
-        key: decode_key(&key?)?,
-        via: via?,
-        caller: caller.unwrap_or_default(),
-    })
+/// Takes the key out of the metadata of a call. The last value counts, which is that of the gateway.
+fn take_key(headers: &mut HeaderMap) -> Option<String> {
+    let value = headers.get_all(KEY).iter().next_back();
+    let key = value.and_then(|value| decode_key(value.to_str().ok()?));
+    headers.remove(KEY);
+    key
 }
 
 fn refuse(status: Status, reason: &'static str) -> http::Response<Body> {

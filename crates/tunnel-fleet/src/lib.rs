@@ -49,6 +49,6 @@ pub use channel::{FleetChannel, FleetResponseFuture};
 pub use deny::DenyReport;
 pub use exclusive::SESSION;
 pub use fleet::{Fleet, FleetStats};
-pub use hop::{DevicesFirst, HopCall, OrDevice};
+pub use hop::{DevicesFirst, OrDevice};
 pub use member::JoinError;
 pub use settings::Exclusive;

@@ -255,7 +255,7 @@ impl Shared {
         self.hops.state(incarnation)
     }
 
-    fn routes(&self, key: &str) -> Vec<crate::Route> {
+    fn routes(&self, key: &str) -> Vec<Incarnation> {
         let zone = self.settings.record.zone.as_deref();
         let hop = |incarnation: &Incarnation| self.hops.state(incarnation);
         self.cache().routes(key, self.name(), zone, hop)
@@ -272,7 +272,7 @@ impl Shared {
         }
         let routes = self.routes(key);
         let mut hops = routes.iter();
-        let hop = hops.find_map(|route| self.hops.pick(&route.incarnation, tried));
+        let hop = hops.find_map(|incarnation| self.hops.pick(incarnation, tried));
         if hop.is_none() && routes.is_empty() && self.cache().is_stale() {
             self.ask(key);
         }
@@ -314,7 +314,7 @@ impl Shared {
         let routes = self.routes(key);
         if routes
             .iter()
-            .any(|route| self.hops.is_new(&route.incarnation))
+            .any(|incarnation| self.hops.is_new(incarnation))
         {
             return true;
         }
@@ -325,7 +325,7 @@ impl Shared {
         if self.has_tunnel(key) {
             self.lost(key);
         }
-        let hop_was_lost = |route: &crate::Route| self.lost_hops.has(&route.incarnation);
+        let hop_was_lost = |incarnation: &Incarnation| self.lost_hops.has(incarnation);
         let may_return = self.lost_keys.has(key) || routes.iter().any(hop_was_lost);
         if may_return {
             self.wake_after_a_moment(key);

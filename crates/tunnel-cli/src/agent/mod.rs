@@ -16,11 +16,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tunnel_client::{
-    Backoff, Gateway, LinkState, LinksHandle, ReverseTunnelServer, endpoint_for_tunnels,
-};
+use tunnel_client::{Backoff, Gateway, LinkState, LinksHandle, ReverseTunnelServer};
 
-use crate::connect::{Credentials, cause};
+use crate::connect::Credentials;
 use crate::reload::Hangup;
 use crate::settings::printed;
 use crate::signals::Signals;
@@ -167,19 +165,10 @@ fn gateway(address: &str, credentials: &Credentials) -> Result<Gateway> {
     // A gateway that stops sends its agents to others of its fleet, where the same credentials count.
     let for_siblings = credentials.clone();
     let sibling = move |uri: &http::Uri| gateway(&uri.to_string(), &for_siblings).ok();
-    if credentials.ca.is_none() && credentials.cert.is_none() {
-        let gateway = Gateway::from(endpoint).name(address);
-        return Ok(gateway.siblings_with(sibling));
-    }
-    let (address, credentials) = (address.to_owned(), credentials.clone());
-    let name = address.clone();
-    let gateway = Gateway::connect_with(name, move || {
-        let endpoint = credentials.endpoint(&address);
-        async move {
-            let channel = endpoint_for_tunnels(endpoint?).connect().await;
-            channel.map_err(|error| anyhow::anyhow!("cannot connect: {}", cause(&error)))
-        }
-    });
+    let gateway = match credentials.ca.is_none() && credentials.cert.is_none() {
+        true => Gateway::from(endpoint).name(address),
+        false => credentials.gateway(address),
+    };
     Ok(gateway.siblings_with(sibling))
 }
 

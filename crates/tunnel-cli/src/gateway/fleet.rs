@@ -9,8 +9,7 @@ use anyhow::{Context, Result};
 use http::Uri;
 use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{ClientTlsConfig, Identity, Server};
-use tunnel_client::{Gateway, endpoint_for_tunnels};
+use tonic::transport::Server;
 use tunnel_fleet::directory::EtcdDirectory;
 use tunnel_fleet::{Exclusive, Fleet, FleetBuilder, record};
 use tunnel_server::{TunnelServiceHandler, TunnelServiceServer, server_for_tunnels};
@@ -20,7 +19,7 @@ use super::deny::{Denial, DenyList};
 use super::presence::Presence;
 use super::settings::{ExclusiveKeys, Settings};
 use crate::admin::api::admin_server::AdminServer;
-use crate::connect::{Credentials, ca_certificate, cause, read};
+use crate::connect::{Credentials, read};
 use crate::listen::{Incoming, Listener};
 
 /// How long etcd must not have answered before the gateway asks the others whether it is cut off.
@@ -89,23 +88,11 @@ fn in_fleet(
         cert: settings.hop_cert.clone(),
         cert_key: settings.hop_key.clone(),
         server_name: settings.hop_server_name.clone(),
-        token_file: None,
+        ..Credentials::default()
     };
     // Now, so that a mistake ends the start.
     credentials.endpoint(advertised.as_deref().unwrap_or("127.0.0.1:1"))?;
-    Ok(builder.connect_with(move |address| Ok(hop(address, &credentials))))
-}
-
-/// Another gateway. Each connection reads the certificates again.
-fn hop(address: &str, credentials: &Credentials) -> Gateway {
-    let (url, credentials) = (address.to_owned(), credentials.clone());
-    Gateway::connect_with(address, move || {
-        let endpoint = credentials.endpoint(&url);
-        async move {
-            let channel = endpoint_for_tunnels(endpoint?).connect().await;
-            channel.map_err(|error| anyhow::anyhow!("cannot connect: {}", cause(&error)))
-        }
-    })
+    Ok(builder.connect_with(move |address| Ok(credentials.gateway(address))))
 }
 
 fn directory(settings: &Settings) -> Result<EtcdDirectory> {
@@ -114,15 +101,13 @@ fn directory(settings: &Settings) -> Result<EtcdDirectory> {
         builder = builder.user(user, text(file)?);
     }
     if settings.etcd.iter().any(|url| url.starts_with("https://")) {
-        let mut tls = ClientTlsConfig::new();
-        tls = match &settings.etcd_ca {
-            Some(ca) => tls.ca_certificate(ca_certificate(ca)?),
-            None => tls.with_native_roots(),
+        let credentials = Credentials {
+            ca: settings.etcd_ca.clone(),
+            cert: settings.etcd_cert.clone(),
+            cert_key: settings.etcd_key.clone(),
+            ..Credentials::default()
         };
-        if let (Some(cert), Some(key)) = (&settings.etcd_cert, &settings.etcd_key) {
-            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
-        }
-        builder = builder.tls(tls);
+        builder = builder.tls(credentials.tls()?);
     }
     builder.build().context("etcd")
 }
@@ -198,21 +183,19 @@ pub(crate) async fn keep_ready(
     drain: Drain,
     stops: watch::Receiver<bool>,
 ) {
-    let mut stale_since = None;
+    let mut stale_since: Option<Instant> = None;
     let mut is_out = false;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if *stops.borrow() || *drain.phase().borrow() != Phase::Serving {
             return;
         }
-        if !fleet.stats().stale {
-            stale_since = None;
-        }
-        let since = match fleet.stats().stale {
-            true => *stale_since.get_or_insert_with(Instant::now),
-            false => Instant::now(),
+        stale_since = match fleet.stats().stale {
+            true => stale_since.or_else(|| Some(Instant::now())),
+            false => None,
         };
-        let cut_off = since.elapsed() >= CUT_OFF_AFTER && fleet.is_cut_off().await;
+        let is_long = stale_since.is_some_and(|since| since.elapsed() >= CUT_OFF_AFTER);
+        let cut_off = is_long && fleet.is_cut_off().await;
         if cut_off != is_out {
             is_out = cut_off;
             match cut_off {
@@ -226,7 +209,7 @@ pub(crate) async fn keep_ready(
 
 /// Over how long agents spread their return when this gateway is lost: the others must open their tunnels.
 pub(crate) fn return_spread(fleet: &Fleet, open: usize) -> Duration {
-    let others = fleet.siblings().len().max(1);
+    let others = fleet.count_siblings().max(1);
     Duration::from_secs_f64(open as f64 / (OPENINGS_PER_SECOND * others as f64))
 }
 
@@ -235,8 +218,8 @@ pub(crate) fn return_spread(fleet: &Fleet, open: usize) -> Duration {
 pub(crate) async fn tell_siblings(fleet: Fleet, handler: TunnelServiceHandler) {
     let mut told = Vec::new();
     loop {
-        handler.set_instance(fleet.name(), fleet.siblings().len() + 1);
         let siblings = fleet.siblings();
+        handler.set_instance(fleet.name(), siblings.len() + 1);
         let addresses: Vec<Uri> = siblings
             .iter()
             .flat_map(|gateway| &gateway.record.public)

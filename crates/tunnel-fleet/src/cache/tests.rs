@@ -53,7 +53,12 @@ fn routes(cache: &Cache, own: &str, zone: Option<&str>, hop: &[(&str, HopState)]
         known.map_or(HopState::Up, |(_, state)| *state)
     };
     let routes = cache.routes("17", own, zone, hop).into_iter();
-    routes.map(|route| route.gateway.to_string()).collect()
+    let name = |incarnation: Incarnation| {
+        cache
+            .gateway(&incarnation)
+            .map(|state| state.name.to_string())
+    };
+    routes.filter_map(name).collect()
 }
 
 fn three() -> Cache {

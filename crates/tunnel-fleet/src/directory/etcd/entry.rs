@@ -6,7 +6,7 @@ use super::proto::mvccpb::event::EventType;
 use super::proto::mvccpb::{Event, KeyValue};
 use crate::directory::{Change, Entry};
 
-/// An entry. `None` if the key is not UTF-8: then it is none of ours.
+/// The entry of a pair. `None` if its key is not UTF-8, because this crate did not write it.
 pub(super) fn entry(record: KeyValue) -> Option<Entry> {
     Some(Entry {
         key: key(&record)?,

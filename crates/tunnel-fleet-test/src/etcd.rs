@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::program::{Program, find, free_address, until};
+use tunnel_process::{etcd_member, find_program};
+
+use crate::program::{Program, free_address, until};
 use crate::web;
 
 /// How long a node may take to stop.
@@ -59,30 +60,23 @@ impl Etcd {
     pub(crate) fn begin(&mut self, node: usize) -> Result<()> {
         let named = |(number, node): (usize, &Node)| format!("etcd-{number}=http://{}", node.peers);
         let cluster: Vec<_> = self.nodes.iter().enumerate().map(named).collect();
-        let program =
-            find("etcd").context("etcd is missing; on Debian: apt-get install etcd-server")?;
+        let program = find_program("etcd")
+            .context("etcd is missing; on Debian: apt-get install etcd-server")?;
         let Node {
             data,
             clients,
             peers,
             ..
         } = &self.nodes[node];
-        let mut command = Command::new(program);
-        command.arg("--data-dir").arg(data);
-        let clients = format!("http://{clients}");
-        let peers = format!("http://{peers}");
-        for (flag, value) in [
-            ("name", &*format!("etcd-{node}")),
-            ("listen-client-urls", &*clients),
-            ("advertise-client-urls", &*clients),
-            ("listen-peer-urls", &*peers),
-            ("initial-advertise-peer-urls", &*peers),
-            ("initial-cluster", &*cluster.join(",")),
-            ("initial-cluster-state", "new"),
-            ("log-level", "warn"),
-        ] {
-            command.arg(format!("--{flag}")).arg(value);
-        }
+        let mut command = etcd_member(
+            &program,
+            &format!("etcd-{node}"),
+            data,
+            &format!("http://{clients}"),
+            &format!("http://{peers}"),
+            &cluster.join(","),
+        );
+        command.args(["--initial-cluster-state", "new", "--log-level", "warn"]);
         self.nodes[node].program.start(&mut command)
     }
 

@@ -9,7 +9,9 @@ use anyhow::{Context, Result};
 use tokio::net::TcpStream;
 
 use crate::gateway::Gateway;
-use crate::program::{Program, find, free_address, until};
+use tunnel_process::find_program;
+
+use crate::program::{Program, free_address, until};
 
 /// A running HAProxy. It ends when it is dropped.
 pub(crate) struct Haproxy {
@@ -19,8 +21,8 @@ pub(crate) struct Haproxy {
 
 impl Haproxy {
     pub(crate) async fn start(gateways: &[Gateway], directory: &Path) -> Result<Self> {
-        let program =
-            find("haproxy").context("haproxy is missing; on Debian: apt-get install haproxy")?;
+        let program = find_program("haproxy")
+            .context("haproxy is missing; on Debian: apt-get install haproxy")?;
         let address = free_address()?;
         let servers = gateways.iter().enumerate().map(|(number, gateway)| {
             format!(

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, process};
 
 use anyhow::{Context, Result, bail, ensure};
 use tunnel_process::{Process, Show, Signal};
@@ -147,14 +147,6 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
         }
     }
     bail!("no port is free")
-}
-
-/// The path of an installed program. A normal user's `PATH` does not contain all directories.
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let more = ["/usr/local/sbin", "/usr/sbin"].map(PathBuf::from);
-    let mut programs = env::split_paths(&path).chain(more).map(|at| at.join(name));
-    programs.find(|program| program.is_file())
 }
 
 /// Waits until something holds that has no event.

@@ -10,10 +10,12 @@ mod command;
 mod ctrl_c;
 mod output;
 mod process;
+mod programs;
 mod python;
 
 pub use command::{cargo, expect_success, root, stdout_of};
 pub use ctrl_c::{CtrlC, exit_code};
 pub use output::{Line, Show, Source};
 pub use process::{NoLine, Process, Signal};
+pub use programs::{etcd_member, find_program};
 pub use python::{has_python, make_python, python_of};

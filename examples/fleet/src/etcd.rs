@@ -1,14 +1,12 @@
 //! The directory that the gateways share: in etcd, if it is installed.
 
-use std::env;
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Stdio};
 
 use anyhow::Result;
 use tempfile::TempDir;
 use tunnel_fleet::FleetBuilder;
 use tunnel_fleet::directory::{EtcdDirectory, MemoryDirectory};
-use tunnel_process::{Process, Show};
+use tunnel_process::{Process, Show, etcd_member, find_program};
 
 /// Where the directory is.
 pub(crate) enum Engine {
@@ -24,30 +22,19 @@ pub(crate) enum Engine {
 
 impl Engine {
     pub(crate) fn start(memory: bool) -> Result<Self> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let installed = env::split_paths(&path).any(|at| at.join("etcd").is_file());
-        if memory || !installed {
+        let Some(program) = find_program("etcd").filter(|_| !memory) else {
             println!(
                 "THE DIRECTORY IS IN MEMORY (apt-get install etcd-server): no other process can join this fleet"
             );
             return Ok(Self::Memory(MemoryDirectory::new()));
-        }
+        };
         let (address, peers) = (free_address()?, free_address()?);
         let data = tempfile::tempdir()?;
-        let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(data.path());
-        command.args(["--log-level", "error"]);
-        for (kind, address) in [("client", address), ("peer", peers)] {
-            let url = format!("http://{address}");
-            command.args([format!("--listen-{kind}-urls"), url.clone()]);
-            match kind {
-                "client" => command.args(["--advertise-client-urls", &url]),
-                _ => command
-                    .args(["--initial-advertise-peer-urls", &url])
-                    .args(["--initial-cluster".to_owned(), format!("default={url}")]),
-            };
-        }
-        let process = Process::start(command.stdin(Stdio::null()), Show::Nothing)?;
+        let url = |address| format!("http://{address}");
+        let (own, peers) = (url(address), url(peers));
+        let cluster = format!("default={peers}");
+        let mut command = etcd_member(&program, "default", data.path(), &own, &peers, &cluster);
+        let process = Process::start(command.args(["--log-level", "error"]), Show::Nothing)?;
         println!("the directory is in etcd at {address}");
         Ok(Self::Etcd {
             address,

@@ -89,7 +89,7 @@ impl Gateway {
         self.runtime.as_ref().map(Runtime::handle)
     }
 
-    /// Ends it without a word, as a kill does.
+    /// Ends it at once, as a kill does: nobody is told.
     pub(crate) fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

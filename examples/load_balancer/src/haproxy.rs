@@ -1,6 +1,5 @@
 //! Finds, starts, watches and stops HAProxy.
 
-use std::env;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,26 +10,17 @@ use anyhow::{Context, Error, Result, anyhow};
 use example_support::address::Address;
 use tempfile::TempDir;
 use tokio::time::timeout;
-use tunnel_process::{Process, Show};
-
-/// Where packages install HAProxy. These directories are often missing from a
-/// user's search path.
-const DIRECTORIES: [&str; 2] = ["/usr/local/sbin", "/usr/sbin"];
+use tunnel_process::{Process, Show, find_program};
 
 /// How long HAProxy may take to end after its connections broke.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
-/// Finds a program: by its path, or by its name on the search path and in
-/// [`DIRECTORIES`].
+/// Finds a program: by its path, or by its name as [`find_program`] does.
 pub(crate) fn find(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return program.is_file().then(|| program.to_owned());
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let directories = env::split_paths(&path).chain(DIRECTORIES.map(PathBuf::from));
-    directories
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
+    find_program(program.to_str()?)
 }
 
 /// A HAProxy that runs until this is dropped.

@@ -1,13 +1,12 @@
 //! Two gateways that are a fleet.
 
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
 use anyhow::Result;
-use tunnel_process::{Process, Show};
+use tunnel_process::{Process, Show, etcd_member};
 
 use crate::certificates::Certificates;
-use crate::programs::{Gateway, Programs, connect_until};
+use crate::programs::{Gateway, Programs, connect_until, free};
 
 /// Two gateways, and the etcd that they share. They end when this is dropped.
 pub(crate) struct Fleet {
@@ -19,11 +18,6 @@ pub(crate) struct Fleet {
     _directory: tempfile::TempDir,
 }
 
-/// An address that nobody listens at.
-fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
 impl Fleet {
     pub(crate) async fn start(
         programs: &Programs,
@@ -32,14 +26,9 @@ impl Fleet {
     ) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let (clients, peers) = (format!("http://{}", free()?), format!("http://{}", free()?));
-        let mut command = Command::new(etcd);
-        command.stdin(Stdio::null());
-        command.arg("--data-dir").arg(directory.path());
-        command.args(["--listen-client-urls", &clients]);
-        command.args(["--advertise-client-urls", &clients]);
-        command.args(["--listen-peer-urls", &peers]);
-        command.args(["--initial-advertise-peer-urls", &peers]);
-        command.args(["--initial-cluster", &format!("default={peers}")]);
+        let cluster = format!("default={peers}");
+        let (program, data) = (Path::new(etcd), directory.path());
+        let mut command = etcd_member(program, "default", data, &clients, &peers, &cluster);
         let etcd = Process::start(&mut command, Show::Nothing)?;
         connect_until(&clients).await?;
         let gateway = async |name: &str| {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -149,7 +149,6 @@ impl Programs {
         program: &str,
         server: SocketAddr,
     ) -> Result<((Process, Process, tempfile::TempDir), SocketAddr)> {
-        let free = || std::net::TcpListener::bind("127.0.0.1:0")?.local_addr();
         let (control, listen) = (free()?, free()?);
         let directory = tempfile::tempdir()?;
         let start = |name: &str, text: String| {
@@ -172,6 +171,11 @@ impl Programs {
         )?;
         Ok(((far, near, directory), listen))
     }
+}
+
+/// An address that nobody listens at.
+pub(crate) fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// Waits until the device answers.

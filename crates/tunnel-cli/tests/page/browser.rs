@@ -15,7 +15,7 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use futures::FutureExt as _;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use tunnel_process::{Process, Show};
+use tunnel_process::{Process, Show, find_program};
 
 use crate::programs::TIMEOUT;
 
@@ -48,16 +48,9 @@ impl WebDriverCompatibleCommand for DevTools {
     }
 }
 
-fn installed(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut directories = std::env::split_paths(&path);
-    directories
-        .find_map(|directory| Some(directory.join(program)).filter(|program| program.is_file()))
-}
-
 /// The browser and its driver, if both are installed.
 fn programs() -> Option<(PathBuf, PathBuf)> {
-    let found = installed("chromium").zip(installed("chromedriver"));
+    let found = find_program("chromium").zip(find_program("chromedriver"));
     if found.is_none() {
         let advice = "apt-get install chromium chromium-driver";
         assert!(

@@ -1,7 +1,5 @@
 //! A server behind an agent, and calls of it: the health service stands for any.
 
-use std::net::SocketAddr;
-
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Routes;
 use tonic::transport::{Channel, Server};
@@ -78,10 +76,4 @@ impl Caller {
             .ok_or_else(|| Status::unknown("no response"))?;
         Ok(stream)
     }
-}
-
-/// A free port of the loopback interface.
-pub(crate) fn free_port() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
 }

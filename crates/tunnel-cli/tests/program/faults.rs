@@ -8,8 +8,8 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 use tunnel_process::{Process, Show, Signal};
 
-use crate::calls::{Caller, free_port};
-use crate::programs::{Gateway, TIMEOUT, plaintext, terminate, tunnel};
+use crate::calls::Caller;
+use crate::programs::{Gateway, TIMEOUT, free_port, plaintext, terminate, tunnel};
 
 /// A caller that goes on through everything.
 struct Patient {

@@ -4,13 +4,12 @@
 //! they fail.
 
 use std::io::{Write as _, stderr};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::net::TcpStream;
 
 use tempfile::TempDir;
-use tunnel_process::{Process, Show};
+use tunnel_process::{Process, Show, etcd_member, find_program};
 
-use crate::programs::{Gateway, TIMEOUT};
+use crate::programs::{Gateway, TIMEOUT, free_port};
 
 /// An etcd of one member. It ends when it is dropped.
 pub(crate) struct Etcd {
@@ -19,22 +18,10 @@ pub(crate) struct Etcd {
     _directory: TempDir,
 }
 
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
-}
-
-fn is_installed() -> bool {
-    let mut version = Command::new("etcd");
-    version.arg("--version").stdin(Stdio::null());
-    let version = version.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    version.is_ok_and(|status| status.success())
-}
-
 impl Etcd {
     /// Starts an etcd, if there is one.
     pub(crate) async fn start() -> Option<Self> {
-        if !is_installed() {
+        let Some(program) = find_program("etcd") else {
             let advice = "apt-get install etcd-server";
             assert!(
                 std::env::var_os("CI").is_none_or(|value| value.is_empty()),
@@ -43,23 +30,15 @@ impl Etcd {
             // Not with `eprintln!`, whose lines are shown for tests that fail alone.
             let _ = writeln!(stderr(), "SKIPPED a test of a fleet: {advice}");
             return None;
-        }
+        };
         let directory = tempfile::tempdir().expect("a directory");
         let (clients, peers) = (free_port(), free_port());
         let (url, peer) = (format!("http://{clients}"), format!("http://{peers}"));
-        let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(directory.path());
-        command.args([
-            "--listen-client-urls",
-            &url,
-            "--advertise-client-urls",
-            &url,
-        ]);
-        command.args(["--listen-peer-urls", &peer]);
-        command.args(["--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("default={peer}")]);
+        let cluster = format!("default={peer}");
+        let data = directory.path();
+        let mut command = etcd_member(&program, "default", data, &url, &peer, &cluster);
         // Nothing is to be kept.
-        command.arg("--unsafe-no-fsync").stdin(Stdio::null());
+        command.arg("--unsafe-no-fsync");
         let process = Process::start(&mut command, Show::Nothing).expect("it starts");
         let listens = async {
             while TcpStream::connect(clients).is_err() {

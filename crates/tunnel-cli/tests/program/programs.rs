@@ -145,3 +145,9 @@ pub(crate) fn terminate(process: &mut Process) {
     let status = process.stop(Signal::Terminate, TIMEOUT).expect("it ends");
     assert!(status.success(), "{status}: {}", process.last_words());
 }
+
+/// A free port of the loopback interface.
+pub(crate) fn free_port() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address")
+}

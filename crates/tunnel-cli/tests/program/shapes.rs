@@ -5,8 +5,8 @@ use std::fs;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tunnel_process::{Process, Show};
 
-use crate::calls::{Caller, free_port, server};
-use crate::programs::{Gateway, TIMEOUT, terminate, tunnel, wait_for};
+use crate::calls::{Caller, server};
+use crate::programs::{Gateway, TIMEOUT, free_port, terminate, tunnel, wait_for};
 
 #[tokio::test]
 async fn agents_and_clients_may_share_an_address() {

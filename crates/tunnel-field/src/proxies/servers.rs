@@ -4,15 +4,12 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-use tunnel_process::{Process, Show, Signal};
-
-/// The directories of the installed programs. A normal user's `PATH` does not contain them.
-const DIRECTORIES: [&str; 2] = ["/usr/local/sbin", "/usr/sbin"];
+use tunnel_process::{Process, Show, Signal, find_program};
 
 /// The time limit for a proxy to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,10 +43,7 @@ impl Kind {
 
     /// The path of the program, if it is installed.
     pub(crate) fn find(self) -> Option<PathBuf> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let directories = env::split_paths(&path).chain(DIRECTORIES.map(PathBuf::from));
-        let mut programs = directories.map(|directory| directory.join(self.program()));
-        programs.find(|program| program.is_file())
+        find_program(self.program())
     }
 
     fn config(self, directory: &Path, port: u16, target: SocketAddr) -> String {

@@ -12,13 +12,16 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tunnel_fleet::directory::{EtcdBuilder, EtcdDirectory};
-use tunnel_process::{Line, Process, Show, Signal};
+use tunnel_process::{Line, Process, Show, Signal, etcd_member, find_program};
 
 /// The time limit for a start. Debian's etcd takes about 0.3 s.
 const START: Duration = Duration::from_secs(60);
 
 /// One member of a cluster, most often its only one. It is killed when dropped.
 pub(crate) struct Server {
+    name: String,
+    peer: String,
+    cluster: String,
     options: Vec<String>,
     process: Option<Process>,
     data: TempDir,
@@ -26,17 +29,9 @@ pub(crate) struct Server {
     port: u16,
 }
 
-/// The program in a directory of the search path, or where Debian puts daemons.
-fn installed(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    let mut programs = directories.map(|directory| directory.join(program));
-    programs.find(|program| program.is_file())
-}
-
 /// Whether etcd is installed. If not, says so, and fails in CI.
 fn is_installed() -> bool {
-    if installed("etcd").is_some() && installed("etcdctl").is_some() {
+    if find_program("etcd").is_some() && find_program("etcdctl").is_some() {
         return true;
     }
     let advice = "apt-get install etcd-server etcd-client";
@@ -102,30 +97,15 @@ impl Server {
         for (number, port) in peers.iter().enumerate() {
             let _ = write!(cluster, "member-{number}=http://127.0.0.1:{port},");
         }
-        let server = |(number, peer): (usize, &u16)| {
-            let port = free_port();
-            let data = tempfile::tempdir().expect("a directory");
-            let (client, peer) = (
-                format!("{scheme}://127.0.0.1:{port}"),
-                format!("http://127.0.0.1:{peer}"),
-            );
-            let options = options.iter().map(|option| (*option).to_owned());
-            let own = [
-                format!("--name=member-{number}"),
-                format!("--data-dir={}", data.path().join("etcd").display()),
-                format!("--listen-client-urls={client}"),
-                format!("--advertise-client-urls={client}"),
-                format!("--listen-peer-urls={peer}"),
-                format!("--initial-advertise-peer-urls={peer}"),
-                format!("--initial-cluster={}", cluster.trim_end_matches(',')),
-            ];
-            Self {
-                options: own.into_iter().chain(options).collect(),
-                process: None,
-                data,
-                scheme,
-                port,
-            }
+        let server = |(number, peer): (usize, &u16)| Self {
+            name: format!("member-{number}"),
+            peer: format!("http://127.0.0.1:{peer}"),
+            cluster: cluster.trim_end_matches(',').to_owned(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            process: None,
+            data: tempfile::tempdir().expect("a directory"),
+            scheme,
+            port: free_port(),
         };
         Some(peers.iter().enumerate().map(server).collect())
     }
@@ -138,8 +118,10 @@ impl Server {
 
     /// Starts it. A member of a cluster serves only when most of them run.
     pub(crate) fn spawn(&mut self) {
-        let mut command = Command::new(installed("etcd").expect("it is installed"));
-        command.args(&self.options).stdin(Stdio::null());
+        let program = find_program("etcd").expect("it is installed");
+        let (data, url) = (self.data(), self.url());
+        let mut command = etcd_member(&program, &self.name, &data, &url, &self.peer, &self.cluster);
+        command.args(&self.options);
         self.process = Some(Process::start(&mut command, Show::Nothing).expect("etcd starts"));
     }
 
@@ -159,8 +141,11 @@ impl Server {
     /// Kills it and removes its data.
     pub(crate) fn wipe(&mut self) {
         self.kill();
-        let data = self.data.path().join("etcd");
-        std::fs::remove_dir_all(data).expect("the data is removed");
+        std::fs::remove_dir_all(self.data()).expect("the data is removed");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.data.path().join("etcd")
     }
 
     /// Freezes it: its connections stay open.
@@ -204,7 +189,7 @@ impl Server {
 
     /// Runs etcdctl, which may fail.
     pub(crate) fn try_control(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(installed("etcdctl").expect("it is installed"));
+        let mut command = Command::new(find_program("etcdctl").expect("it is installed"));
         command.env("ETCDCTL_API", "3").stdin(Stdio::null());
         command.arg(format!("--endpoints={}", self.url()));
         command.args(arguments).output().expect("etcdctl runs")

@@ -31,6 +31,7 @@
 //! A case must be able to fail: `tests/faults.rs` runs cases over paths with one deliberate error
 //! each, and expects the cases to detect it.
 
+mod authority;
 pub mod cases;
 pub mod client;
 pub mod feed;
@@ -65,6 +66,7 @@ pub mod proto {
     include!("generated/tunnel.conformance.v1.rs");
 }
 
+pub use authority::Authority;
 pub use client::{Kind, Ongoing, Outcome};
 pub use fixture::Fixture;
 pub use list::{CASES, Case};

@@ -2,20 +2,20 @@
 
 use std::net::SocketAddr;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Code, Streaming};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_health::server::HealthReporter;
 use tunnel_client::{LinkStatus, LinksHandle};
+use tunnel_conformance::Authority;
 use tunnel_server::{AffinityKey, KeyFrom, Opening, TunnelServiceHandler};
 
 use super::*;
@@ -287,37 +287,20 @@ async fn a_token_is_read_anew_for_each_attempt() {
     assert_eq!(status.code(), Code::Unavailable);
 }
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-fn authority() -> Authority {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().expect("a key");
-    CertifiedIssuer::self_signed(params, key).expect("a certificate")
-}
-
-/// A certificate for this name, and its key.
-fn issue(authority: &Authority, name: &str) -> (String, String) {
-    let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new([name.to_owned()]).expect("a name");
-    let certificate = params.signed_by(&key, authority).expect("a certificate");
-    (certificate.pem(), key.serialize_pem())
-}
-
 #[tokio::test]
 async fn certificates_are_read_anew_for_each_connection() {
-    let (ours, other) = (authority(), authority());
-    let (cert, key) = issue(&ours, "gateway.example");
+    let (ours, other) = (Authority::new(), Authority::new());
+    let (cert, key) = ours.issue("gateway.example");
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(cert, key))
-        .client_ca_root(Certificate::from_pem(ours.pem()));
+        .client_ca_root(ours.certificate());
     let secure = Server::builder().tls_config(tls).expect("legal");
     let gateway = serve_with(secure, gateway_routes(), any()).await;
 
     let directory = tempfile::tempdir().expect("a directory");
     let file = |name: &str| directory.path().join(name);
     let write = |authority: &Authority| {
-        let (cert, key) = issue(authority, "seven");
+        let (cert, key) = authority.issue("seven");
         std::fs::write(file("ca"), authority.pem()).expect("written");
         std::fs::write(file("cert"), cert).expect("written");
         std::fs::write(file("key"), key).expect("written");

@@ -1,37 +1,13 @@
 //! Certificates of a tunnel's peer, seen by its calls.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tonic::service::Routes;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Channel, ClientTlsConfig, Server, ServerTlsConfig};
 use tunnel_client::{ForwardTunnel, TunnelError, endpoint_for_tunnels};
-use tunnel_conformance::{Probe, TcpServer};
+use tunnel_conformance::{Authority, Probe, TcpServer};
 use tunnel_server::server_for_tunnels;
 
 use crate::seen::{Calls, a_call};
 use crate::support::{client, guarded};
-
-/// A certificate authority for one test.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
-    }
-
-    fn certificate(&self) -> Certificate {
-        Certificate::from_pem(self.0.pem())
-    }
-
-    fn identity(&self, name: &str) -> Identity {
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        Identity::from_pem(certificate.pem(), key.serialize_pem())
-    }
-}
 
 async fn server(authority: &Authority, calls: &Calls) -> TcpServer {
     let handler = calls.handler(&Probe::default());

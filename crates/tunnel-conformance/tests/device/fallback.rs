@@ -160,11 +160,7 @@ async fn the_calls_of_a_fallback_have_a_deadline_when_the_primary_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_drains_too_is_passed_over() {
     guarded(async {
-        let gateways = [
-            TestGateway::start().await,
-            TestGateway::start().await,
-            TestGateway::start().await,
-        ];
+        let gateways = TestGateway::three().await;
         let [first, second, third] = &gateways;
         let (builder, probe) = device(first.endpoint());
         let builder = builder
@@ -212,11 +208,7 @@ async fn a_gateway_that_drains_too_is_passed_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fallback_that_drains_is_replaced() {
     guarded(async {
-        let gateways = [
-            TestGateway::start().await,
-            TestGateway::start().await,
-            TestGateway::start().await,
-        ];
+        let gateways = TestGateway::three().await;
         let [first, second, third] = &gateways;
         let address = FaultProxy::to(first.server.address()).await;
         let (builder, probe) = device(address.endpoint());

@@ -252,11 +252,7 @@ async fn serving_one_tunnel_without_any_gateway_is_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fallback_tunnel_to_a_removed_gateway_moves_to_another() {
     guarded(async {
-        let gateways = [
-            TestGateway::start().await,
-            TestGateway::start().await,
-            TestGateway::start().await,
-        ];
+        let gateways = TestGateway::three().await;
         let [first, second, third] = &gateways;
         let (builder, probe) = device(named(first, "first"));
         let builder = builder

@@ -50,11 +50,7 @@ async fn a_device_has_a_tunnel_at_a_sibling_before_its_own_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sibling_that_drains_leads_on_to_the_next() {
     guarded(async {
-        let gateways = [
-            TestGateway::start().await,
-            TestGateway::start().await,
-            TestGateway::start().await,
-        ];
+        let gateways = TestGateway::three().await;
         let [first, second, third] = &gateways;
         let gateway = Gateway::from(first.endpoint()).follow_siblings(true);
         let (builder, _) = device(gateway);
@@ -117,11 +113,7 @@ async fn siblings_are_ignored_without_tls_unless_the_device_is_set_to_follow_the
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sibling_that_the_device_has_a_tunnel_to_comes_last() {
     guarded(async {
-        let gateways = [
-            TestGateway::start().await,
-            TestGateway::start().await,
-            TestGateway::start().await,
-        ];
+        let gateways = TestGateway::three().await;
         let [first, second, third] = &gateways;
         let (builder, _) = device(Gateway::from(first.endpoint()).follow_siblings(true));
         let backoff = no_waits().initial(NEVER).cap(NEVER);

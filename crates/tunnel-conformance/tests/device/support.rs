@@ -38,6 +38,15 @@ impl TestGateway {
         Self::start_with(|builder| builder).await
     }
 
+    /// Three gateways.
+    pub(crate) async fn three() -> [Self; 3] {
+        [
+            Self::start().await,
+            Self::start().await,
+            Self::start().await,
+        ]
+    }
+
     /// The same with custom settings.
     pub(crate) async fn start_with(
         settings: impl FnOnce(TunnelServiceHandlerBuilder) -> TunnelServiceHandlerBuilder,

@@ -2,14 +2,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Channel, ClientTlsConfig, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Status};
 use tunnel_client::{ForwardTunnel, endpoint_for_tunnels};
-use tunnel_conformance::{Probe, TcpServer};
+use tunnel_conformance::{Authority, Probe, TcpServer};
 use tunnel_server::{AffinityKey, Direction, Opening, TunnelServiceHandler, server_for_tunnels};
 
 use crate::support::device::Dial;
@@ -178,38 +177,13 @@ async fn the_key_may_be_what_an_interceptor_left_in_the_extensions() {
     .await;
 }
 
-/// Signs certificates for one test.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
-    }
-
-    fn certificate(&self) -> Certificate {
-        Certificate::from_pem(self.0.pem())
-    }
-
-    /// An identity, and its certificate as text.
-    fn identity(&self, name: &str) -> (Identity, String) {
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        let identity = Identity::from_pem(certificate.pem(), key.serialize_pem());
-        (identity, STANDARD.encode(certificate.der()))
-    }
-}
-
 /// The metadata that the device sends has no influence.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_may_be_the_verified_certificate() {
     guarded(async {
         let authority = Authority::new();
         let tls = ServerTlsConfig::new()
-            .identity(authority.identity("localhost").0)
+            .identity(authority.identity("localhost"))
             .client_ca_root(authority.certificate());
         let by_certificate = |opening: &Opening| {
             let certificates = opening.request().peer_certs()?;
@@ -219,7 +193,11 @@ async fn the_key_may_be_the_verified_certificate() {
         let server = server_for_tunnels(Server::builder().tls_config(tls).expect("valid"));
         let gateway = TcpServer::start(server, Routes::new(handler.service())).await;
         for name in ["device-7", "device-8"] {
-            let (identity, key) = authority.identity(name);
+            let (certificate, private) = authority.issue(name);
+            let identity = Identity::from_pem(&certificate, private);
+            // What stands between the first and the last line.
+            let lines = certificate.lines().filter(|line| !line.starts_with('-'));
+            let key: String = lines.collect();
             let tls = ClientTlsConfig::new()
                 .ca_certificate(authority.certificate())
                 .identity(identity);
@@ -230,7 +208,7 @@ async fn the_key_may_be_the_verified_certificate() {
             let dial = Dial::new(&Probe::default()).named("device-7");
             let device = dial.dial(channel).await.expect("accepted");
             ready(&handler, &device).await;
-            let served = served(&handler.key_as_channel(key), "by certificate").await;
+            let served = served(&handler.key_as_channel(&*key), "by certificate").await;
             assert!(device.is(served.tunnel()));
         }
         assert!(handler.tunnels_of_key("device-7").is_empty());

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use tonic::transport::ClientTlsConfig;
+use tunnel_conformance::Authority;
 use tunnel_fleet::directory::{Directory, DirectoryError, EtcdDirectory, Transaction, Update};
 
 use super::Server;
@@ -131,56 +131,27 @@ async fn a_password_is_not_used_where_there_are_no_users_and_is_when_there_are()
     .await;
 }
 
-/// A certificate authority with files for etcd.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
-    }
-
-    fn certificate(&self) -> Certificate {
-        Certificate::from_pem(self.0.pem())
-    }
-
-    /// A certificate and its key.
-    fn issue(&self, name: &str) -> (String, String) {
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    fn identity(&self, name: &str) -> Identity {
-        let (certificate, key) = self.issue(name);
-        Identity::from_pem(certificate, key)
-    }
-
-    /// The options of a server that asks clients for certificates.
-    fn options(&self, files: &Path) -> [String; 4] {
-        let (certificate, key) = self.issue("127.0.0.1");
-        let option = |name: &str, text: &str| {
-            let file = files.join(name);
-            std::fs::write(&file, text).expect("it is written");
-            format!("--{name}={}", file.display())
-        };
-        [
-            option("cert-file", &certificate),
-            option("key-file", &key),
-            option("trusted-ca-file", &self.0.pem()),
-            "--client-cert-auth".to_owned(),
-        ]
-    }
+/// The options of a server that asks clients for certificates.
+fn options(authority: &Authority, files: &Path) -> [String; 4] {
+    let (certificate, key) = authority.issue("127.0.0.1");
+    let option = |name: &str, text: &str| {
+        let file = files.join(name);
+        std::fs::write(&file, text).expect("it is written");
+        format!("--{name}={}", file.display())
+    };
+    [
+        option("cert-file", &certificate),
+        option("key-file", &key),
+        option("trusted-ca-file", &authority.pem()),
+        "--client-cert-auth".to_owned(),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_tls_both_sides_show_certificates() {
     let files = tempfile::tempdir().expect("a directory");
     let authority = Authority::new();
-    let options = authority.options(files.path());
+    let options = options(&authority, files.path());
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let Some(server) = Server::start_with("https", &options) else {
         return;
